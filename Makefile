@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test db lint format bench requirements clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+venv: $(READY) ## build the virtual environment in .venv
+
+# The .pth makes `ooni_common` and `dev` importable for a script that is started by its path.
+$(READY): requirements/dev.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	pwd > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ooni-checkout.pth"
+	touch $@
+
+demo: $(READY) ## run every script for real against local servers (SOURCES=live: real upstreams)
+	$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
+
+test: $(READY) ## run the whole test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+db: $(READY) ## run the embedded ClickHouse in the foreground on the usual ports (data: build/db)
+	mkdir -p build
+	$(BIN)/python -m dev.embedded_clickhouse build/db --tcp 9000 --http 8123
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## measure speed and memory, beside a plain implementation
+	$(BIN)/python -m dev.bench
+
+requirements: $(READY) ## pin requirements/*.in anew, with hashes
+	$(BIN)/python -m venv build/pip-tools
+	build/pip-tools/bin/pip install --quiet pip-tools
+	cd requirements && for name in runtime dev; do \
+	  CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet --upgrade \
+	    --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+	    --no-emit-trusted-host -o $$name.txt $$name.in; \
+	done
+
+clean: ## remove what was built
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
