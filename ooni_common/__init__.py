@@ -1,0 +1,3 @@
+"""What every script does the same way: configuration, running, fetching, tables, metrics."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,144 @@
+"""The database: connecting, running statements, and its errors as ours."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from ooni_common.config import DatabaseConfig, SecretUrl
+from ooni_common.errors import ConfigError, Unavailable
+
+log = logging.getLogger("ooni.database")
+
+CONNECT_TIMEOUT = 10  # seconds
+STATEMENT_TIMEOUT = 300  # seconds without an answer
+CODES_OF_WRONG_CONFIG = {81, 192, 193, 194, 497, 516}  # database, user, password or grants
+CODES_OF_BUGS = {46, 47, 62}  # unknown function, unknown identifier, syntax
+
+
+class Client(Protocol):
+    """What is used of clickhouse_driver.Client."""
+
+    def execute(self, query: str, params: Any = ..., **options: Any) -> Any:
+        """Run a statement and return its rows."""
+
+    def disconnect(self) -> None:
+        """Close the connection."""
+
+
+class Database:
+    """Statements on one database, on every node of its cluster where one is configured."""
+
+    def __init__(
+        self,
+        client: Client,
+        cluster: str = "",
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self.sleep = sleep
+        self.cluster = cluster
+        self.on_cluster = f" ON CLUSTER {quoted(cluster)}" if cluster else ""
+
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement; return its rows."""
+        log.debug("%s", sql)
+        with _database_errors():
+            rows: list[tuple[Any, ...]] = self._client.execute(sql, params)
+        return rows
+
+    def insert(self, table: str, columns: Iterable[str], values: Sequence[Sequence[Any]]) -> None:
+        """Insert one block, given column by column; with a cluster, wait for the quorum."""
+        names = ", ".join(map(quoted, columns))
+        # A replicated table drops a block that it has seen before, also one of before a TRUNCATE.
+        settings: dict[str, Any] = {"insert_deduplicate": 0}
+        if self.cluster:
+            settings["insert_quorum"] = "auto"
+        with _database_errors():
+            self._client.execute(
+                f"INSERT INTO {quoted(table)} ({names}) VALUES",
+                values,
+                columnar=True,
+                settings=settings,
+            )
+
+    def exists(self, table: str) -> bool:
+        """Tell whether the database has the table."""
+        return bool(self.query(f"EXISTS TABLE {quoted(table)}")[0][0])
+
+    def structure(self, table: str) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Return what makes two tables interchangeable: columns and engine with its clauses."""
+        where = "database = currentDatabase() AND {} = %(table)s"
+        columns = self.query(
+            "SELECT name, type, default_kind, default_expression FROM system.columns"
+            f" WHERE {where.format('table')} ORDER BY position",
+            {"table": table},
+        )
+        engine = self.query(
+            f"SELECT engine_full FROM system.tables WHERE {where.format('name')}", {"table": table}
+        )
+        return columns, engine
+
+    def without_cluster(self) -> "Database":
+        """Return the same connection for statements on its own node alone."""
+        return Database(self._client)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.disconnect()
+
+
+@contextlib.contextmanager
+def connected(config: DatabaseConfig) -> Iterator[Database]:
+    """Connect to the database of `config` (at its first statement)."""
+    # The driver computes a table of every date at its import unless told not to: half its time.
+    os.environ.setdefault("CLICKHOUSE_DRIVER_LASY_DATE_LUT", "1")
+    from clickhouse_driver import Client as Driver  # noqa: PLC0415 (--help must not wait for it)
+
+    try:
+        client = Driver.from_url(_with_defaults(config.db_uri))
+    except ValueError as error:
+        raise ConfigError(f"db_uri {config.db_uri}: {error}") from None
+    with contextlib.closing(Database(client, config.cluster)) as database:
+        yield database
+
+
+def quoted(identifier: str) -> str:
+    """Return an identifier as SQL writes it."""
+    escaped = identifier.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"
+
+
+def literal(text: str) -> str:
+    """Return a text as a literal of SQL."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _with_defaults(db_uri: SecretUrl) -> str:
+    """Return the URI with timeouts, because the driver's own would hang a job for hours."""
+    uri = db_uri.reveal()
+    defaults = {"connect_timeout": CONNECT_TIMEOUT, "send_receive_timeout": STATEMENT_TIMEOUT}
+    missing = [f"{name}={value}" for name, value in defaults.items() if f"{name}=" not in uri]
+    return "".join([uri, "&" if "?" in uri else "?", "&".join(missing)])
+
+
+@contextlib.contextmanager
+def _database_errors() -> Iterator[None]:
+    """Turn the driver's errors into ours: one line, typed by what the operator does."""
+    from clickhouse_driver import errors  # noqa: PLC0415 (as in connected)
+
+    try:
+        yield
+    except errors.ServerException as error:
+        if error.code in CODES_OF_BUGS:
+            raise
+        reason = error.message.partition("Stack trace")[0].strip().replace("\n", " ")
+        kind = ConfigError if error.code in CODES_OF_WRONG_CONFIG else Unavailable
+        raise kind(f"database: {reason} (code {error.code})") from None
+    except (errors.Error, EOFError, OSError) as error:
+        reason = getattr(error, "message", "") or str(error) or type(error).__name__
+        raise Unavailable(f"database: {reason}") from None

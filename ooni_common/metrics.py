@@ -1,0 +1,65 @@
+"""Metrics over statsd (UDP) that can neither fail nor slow down a job."""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from statsd import StatsClient
+
+CLOSING_TIME = 0.5  # seconds that a job waits at its end for a name server that does not answer
+
+Send = Callable[[StatsClient], None]
+
+
+class Metrics:
+    """The metrics of one script, `<prefix>.<name>`.
+
+    A thread of its own resolves the host name and sends, because a name server that does not answer
+    would stop the job otherwise. What it could not send in time is dropped.
+    """
+
+    def __init__(self, prefix: str, address: str) -> None:
+        """Send to `address` (`host:port`; empty: to nobody)."""
+        self._prefix = prefix
+        self._address = address
+        self._queue: queue.SimpleQueue[Send | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._send_all, name="metrics", daemon=True)
+        if address:
+            self._thread.start()
+
+    def gauge(self, name: str, value: float) -> None:
+        """Set a gauge."""
+        self._queue.put(lambda client: client.gauge(name, value))
+
+    def count(self, name: str, value: int = 1) -> None:
+        """Add to a counter."""
+        self._queue.put(lambda client: client.incr(name, value))
+
+    @contextlib.contextmanager
+    def timer(self, name: str) -> Iterator[None]:
+        """Time the block, in milliseconds, also when it fails."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            elapsed = (time.monotonic() - start) * 1000
+            self._queue.put(lambda client: client.timing(name, elapsed))
+
+    def close(self) -> None:
+        """Send what is queued; wait no longer than `CLOSING_TIME`."""
+        self._queue.put(None)
+        if self._address:
+            self._thread.join(CLOSING_TIME)
+
+    def _send_all(self) -> None:
+        host, _, port = self._address.rpartition(":")
+        host = host.strip("[]")
+        try:
+            client = StatsClient(host, int(port), prefix=self._prefix, ipv6=":" in host)
+        except (OSError, UnicodeError, OverflowError):  # a host that has no address: nobody listens
+            return
+        while send := self._queue.get():
+            send(client)
+        client.close()

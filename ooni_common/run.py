@@ -1,0 +1,325 @@
+"""Running a script: flags, logging, lock, signals, metrics and exit status.
+
+A script describes itself with a `Script` and has one function that does the work, given a `Job`:
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return execute(SCRIPT, update, argv)
+"""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Generic, TextIO, TypeVar
+
+from ooni_common import __version__
+from ooni_common.config import Config, load_config, secrets_of
+from ooni_common.errors import ConfigError, ScriptError, Stopped, TryAgainLater
+from ooni_common.metrics import Metrics
+
+C = TypeVar("C", bound=Config)
+
+log = logging.getLogger("ooni.run")
+
+RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
+OUT_OF_SOMETHING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+EXIT_STATUS_HELP = """\
+exit status:
+  0   done, or nothing to do
+  2   wrong usage
+  65  the data was refused; nothing was changed
+  69  the upstream or the database is unavailable
+  70  a bug in this program (with a traceback)
+  75  another run is at work, or try again later
+  78  wrong configuration
+"""
+
+
+@dataclass(frozen=True)
+class Script(Generic[C]):
+    """What `execute` has to know of a script.
+
+    `name` is the prefix of its metrics and the stem of its files in the state directory.
+    """
+
+    name: str
+    command: str
+    description: str
+    config_type: type[C]
+    config_file: Path
+    can_roll_back: bool = False
+
+
+@dataclass(frozen=True)
+class Job(Generic[C]):
+    """One run of a script: what its work is given."""
+
+    config: C
+    metrics: Metrics
+    signals: "StopSignals"
+    user_agent: str
+    state_file: Path
+    dry_run: bool = False
+    force: bool = False
+    rollback: bool = False
+
+
+class StopSignals:
+    """Turns SIGTERM and SIGINT into `Stopped`; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._deferring = False
+        self._pending = ""
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals within the block."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold the signals back within the block, which must be short and not be left half done."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        if self._pending:
+            raise Stopped(self._pending)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        self._pending = signal.Signals(number).name
+        if not self._deferring:
+            raise Stopped(self._pending)
+
+
+class LogFormatter(logging.Formatter):
+    """Plain lines for people, lines with sd-daemon's `<N>` prefixes for the journal; no secrets."""
+
+    def __init__(self, *, journal: bool) -> None:
+        super().__init__()
+        self._journal = journal
+        self.secrets: list[str] = []
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, prefixed on every line: a traceback keeps its priority."""
+        text = super().format(record)
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        if self._journal:
+            prefix = f"<{_syslog_priority(record.levelno)}>"
+        else:
+            prefix = f"{record.levelname.lower()}: " if record.levelno != logging.INFO else ""
+        return "\n".join(prefix + line for line in text.splitlines() or [""])
+
+
+def execute(
+    script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[str] | None = None
+) -> int:
+    """Run `work` once as the command line says; return the exit status.
+
+    Args:
+        script: the script's description.
+        work: does the job; raises a `ScriptError` when it can't.
+        argv: the arguments after the program's name; None: those of the process.
+
+    Raises:
+        SystemExit: for --help, --version and wrong usage (2).
+    """
+    arguments = _argument_parser(script).parse_args(argv)
+    formatter = _set_up_logging(to_stdout=arguments.stdout, verbose=arguments.verbose)
+    try:
+        config = _load(script, arguments)
+        formatter.secrets = secrets_of(config)
+        if arguments.check_config:
+            _show(config)
+        else:
+            _run(script, work, config, arguments)
+    except ScriptError as error:
+        log.error("%s", error)  # noqa: TRY400 (a traceback is for bugs; this is for the operator)
+        return error.status
+    except Stopped as stop:
+        log.warning("stopped by %s", stop)
+        return stop.status
+    except Exception:
+        log.exception("this is a bug in %s %s, please report it", script.command, __version__)
+        return ScriptError.status
+    return 0
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file: readers see the old content or the new one, also after a power cut."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock on `path`; the kernel releases it when the process dies.
+
+    Raises:
+        TryAgainLater: another process holds it.
+    """
+    with path.open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise TryAgainLater(f"another run (pid {file.read().strip()}) holds {path}") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=script.command,
+        description=script.description,
+        epilog=EXIT_STATUS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", type=Path, metavar="FILE", help=f"default: {script.config_file}")
+    add("--check-config", action="store_true", help="check the configuration, show it, and end")
+    if "db_uri" in script.config_type.__struct_fields__:
+        add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
+    add("--dry-run", action="store_true", help="change nothing; print what would change")
+    add("--force", action="store_true", help="go on if nothing is new, or if many rows disappear")
+    if script.can_roll_back:
+        add("--rollback", action="store_true", help="put back what the last update replaced")
+    add("--stdout", action="store_true", help="log plainly to standard output")
+    add("-v", "--verbose", action="store_true", help="log each step")
+    add("--version", action="version", version=f"{script.command} {__version__}")
+    return parser
+
+
+def _set_up_logging(*, to_stdout: bool, verbose: bool) -> LogFormatter:
+    """Log to standard error or output; of libraries only errors, of ours all that is wanted."""
+    stream = sys.stdout if to_stdout else sys.stderr
+    formatter = LogFormatter(journal=not to_stdout and is_journal(stream, os.environ))
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.CRITICAL, handlers=[handler], force=True)
+    logging.getLogger("ooni").setLevel(logging.DEBUG if verbose else logging.INFO)
+    return formatter
+
+
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Tell whether systemd connected `stream` to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # a stream without a file behind it, as in tests
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _syslog_priority(level: int) -> int:
+    steps = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+    return next((priority for limit, priority in steps if level >= limit), 7)
+
+
+def _load(script: Script[C], arguments: argparse.Namespace) -> C:
+    db_uri = getattr(arguments, "db_uri", None)
+    return load_config(
+        script.config_type,
+        script.config_file,
+        chosen_file=arguments.config,
+        flags={} if db_uri is None else {"db_uri": db_uri},
+    )
+
+
+def _show(config: Config) -> None:
+    for name in config.__struct_fields__:
+        log.info("%s = %s", name, getattr(config, name))
+    log.info("the configuration is valid")
+
+
+def _run(
+    script: Script[C], work: Callable[[Job[C]], None], config: C, arguments: argparse.Namespace
+) -> None:
+    """Do the work under the lock, with metrics; a dry run changes nothing and has neither."""
+    signals = StopSignals()
+    job = Job(
+        config=config,
+        metrics=Metrics(script.name, "" if arguments.dry_run else config.statsd),
+        signals=signals,
+        user_agent=f"{script.command}/{__version__} (+https://ooni.org)",
+        state_file=config.state_dir / f"{script.name}.json",
+        dry_run=arguments.dry_run,
+        force=arguments.force,
+        rollback=getattr(arguments, "rollback", False),
+    )
+    with signals.installed(), _errors_of_this_machine(), contextlib.closing(job.metrics):
+        if arguments.dry_run:
+            work(job)
+            return
+        _make_state_dir(config.state_dir)
+        with locked(config.state_dir / f"{script.name}.lock"), _measured(job.metrics):
+            work(job)
+
+
+@contextlib.contextmanager
+def _measured(metrics: Metrics) -> Iterator[None]:
+    metrics.gauge("status", RUNNING)
+    try:
+        with metrics.timer("run"):
+            yield
+    except BaseException:
+        metrics.gauge("status", FAILED)
+        raise
+    metrics.gauge("status", DONE)
+    metrics.gauge("last_success", int(time.time()))
+
+
+@contextlib.contextmanager
+def _errors_of_this_machine() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OUT_OF_SOMETHING:
+            where = f": {error.filename}" if error.filename else ""
+            raise TryAgainLater(f"{error.strerror}{where}") from error
+        raise
+
+
+def _make_state_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        usable = os.access(path, os.W_OK | os.X_OK)
+    except (PermissionError, FileExistsError, NotADirectoryError):
+        usable = False
+    if not usable:
+        raise ConfigError(f"state_dir {path}: cannot write there; run as the service's user")
