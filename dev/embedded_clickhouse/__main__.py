@@ -1,0 +1,88 @@
+"""Run the embedded ClickHouse until SIGTERM or SIGINT.
+
+Prints one line of JSON with `tcp`, `http` and `pid` once it accepts connections.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from dev.embedded_clickhouse.engine import DataDirectoryError, Engine, User
+from dev.embedded_clickhouse.server import ListenError, Server
+
+_PARENT_CHECK_SECONDS = 0.5
+
+
+def main() -> None:
+    """Start, print the ports, wait for the end."""
+    arguments = _parse_arguments()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        engine = Engine(arguments.path, dict(arguments.user))
+        server = Server(engine, arguments.tcp, arguments.http)
+    except (DataDirectoryError, ListenError) as error:
+        print(f"embedded_clickhouse: {error}", file=sys.stderr, flush=True)
+        _exit(1)
+    server.start()
+    ports = {"tcp": server.tcp, "http": server.http, "pid": os.getpid()}
+    print(json.dumps(ports), flush=True)
+    _wait(stop, arguments.exit_with_parent)
+    server.stop()
+    _exit(0)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dev.embedded_clickhouse",
+        description="A ClickHouse for development, on 127.0.0.1 only.",
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="data directory, kept between runs")
+    parser.add_argument("--tcp", type=int, default=0, metavar="PORT", help="native protocol")
+    parser.add_argument("--http", type=int, default=0, metavar="PORT", help="HTTP interface")
+    parser.add_argument(
+        "--user",
+        type=_user,
+        action="append",
+        default=[],
+        metavar="NAME:PASSWORD[:readonly]",
+        help="only these may connect; without it default and citizenlab without a password, "
+        "api:api and detector:detector",
+    )
+    parser.add_argument(
+        "--exit-with-parent",
+        dest="exit_with_parent",
+        action="store_const",
+        const=os.getppid(),
+        default=0,
+        help="stop when the process that started this one is gone",
+    )
+    return parser.parse_args()
+
+
+def _user(value: str) -> tuple[str, User]:
+    name, _, password = value.partition(":")
+    readonly = password.endswith(":readonly")
+    return name, User(password.removesuffix(":readonly"), readonly=readonly)
+
+
+def _wait(stop: threading.Event, parent: int) -> None:
+    while not stop.wait(_PARENT_CHECK_SECONDS if parent else None):
+        if os.getppid() != parent:
+            return
+
+
+def _exit(status: int) -> None:
+    """Leave at once: threads may still be in the engine, and the interpreter would wait for them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,388 @@
+"""chDB as a server's engine: one per data directory, a session for each client."""
+
+import contextlib
+import fcntl
+import itertools
+import json
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chdb import _chdb
+
+from dev.embedded_clickhouse import sql
+from dev.embedded_clickhouse.errors import Code, ServerError
+
+# A string setting without any effect here (there are no logs to send), so that KILL QUERY can tell the
+# sessions apart; `log_comment` is the clients' own.
+_MARK_SETTING = "send_logs_source_regexp"
+_NOT_STREAMABLE = "Streaming query is not supported"
+# What clickhouse-local sets differently from a server.
+_SERVER_DEFAULTS = "SET implicit_select = 0, allow_introspection_functions = 0"
+
+
+@dataclass(frozen=True)
+class User:
+    """Who may connect.
+
+    Attributes:
+        password: what they must give; None accepts anything.
+        readonly: they may read and change settings only (`readonly = 2`).
+    """
+
+    password: str = ""
+    readonly: bool = False
+
+
+DEFAULT_USERS: Mapping[str, User] = {
+    "default": User(),
+    "citizenlab": User(),
+    "api": User("api"),
+    "detector": User("detector"),
+}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a result in Native format.
+
+    Attributes:
+        data: whole blocks.
+        rows: how many rows they hold.
+        rows_read: how many rows have been read from tables for it.
+    """
+
+    data: bytes
+    rows: int
+    rows_read: int
+
+
+class DataDirectoryError(Exception):
+    """The data directory cannot be used; the text says why in one line."""
+
+
+class Engine:
+    """The engine of one data directory.
+
+    Args:
+        path: the directory, created when it is missing; one process at a time may use it.
+        users: name → user; DEFAULT_USERS without it.
+
+    Raises:
+        DataDirectoryError: another process uses the directory, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, users: Mapping[str, User] | None = None) -> None:
+        self._users = users or DEFAULT_USERS
+        path = path.absolute()
+        if "?" in str(path):
+            raise DataDirectoryError(f"{path}: a question mark in the path is not possible")
+        self._lock_file = _lock(path)
+        self.backups = _fresh(path / "backups", keep=True)
+        self.spool = _fresh(path / "spool", keep=False)
+        self._address = f"{path / 'data'}?backups.allowed_path={self.backups}/"
+        self._numbers = itertools.count(1)
+        self._sessions: set[Session] = set()
+        self._guard = threading.Lock()
+        # These are not installed before the first connection; signals are the program's business.
+        _chdb.set_signal_handlers_enabled(0)
+        try:
+            self._control = _chdb.connect(self._address)
+        except RuntimeError as error:
+            raise DataDirectoryError(f"{path}: {error}") from error
+        version, self.timezone = self._ask("SELECT version(), timezone()")[0]
+        self.version: str = version
+
+    def authenticate(self, name: str, password: str) -> User:
+        """Return the user.
+
+        Raises:
+            ServerError: with code 516, as a real server has it for both mistakes.
+        """
+        user = self._users.get(name or "default")
+        if user is None or user.password != password:
+            message = (
+                f"{name}: Authentication failed: password is incorrect, "
+                "or there is no user with such name."
+            )
+            raise ServerError(Code.AUTHENTICATION_FAILED, message)
+        return user
+
+    def open_session(self, user: User, database: str = "") -> "Session":
+        """Return a session with its own settings, current database and temporary tables.
+
+        Raises:
+            ServerError: there is no such database.
+        """
+        session = Session(self, _chdb.connect(self._address), f"session {next(self._numbers)}")
+        try:
+            session.prepare(user, database)
+        except ServerError:
+            session.close()
+            raise
+        with self._guard:
+            self._sessions.add(session)
+        return session
+
+    def forget(self, session: "Session") -> None:
+        """Take note that a session is closed."""
+        with self._guard:
+            self._sessions.discard(session)
+
+    def kill(self, mark: str) -> None:
+        """End the query that the session with this mark is running, if it runs one."""
+        with self._guard, contextlib.suppress(RuntimeError):
+            where = f"Settings['{_MARK_SETTING}'] = {sql.quote_string(mark)}"
+            self._control.query(f"KILL QUERY WHERE {where} ASYNC", "Null")
+
+    def spool_file(self) -> Any:  # noqa: ANN401 - tempfile's wrapper type has no public name
+        """Return a new file for data on its way into a table; it is gone when it is closed."""
+        return tempfile.NamedTemporaryFile(dir=self.spool)
+
+    def close(self) -> None:
+        """End every session and let go of the directory."""
+        with self._guard:
+            sessions = list(self._sessions)
+        for session in sessions:
+            self.kill(session.mark)
+        for session in sessions:
+            session.close()
+        self._control.close()
+        shutil.rmtree(self.spool, ignore_errors=True)
+        self._lock_file.close()
+
+    def _ask(self, query: str) -> list[list[Any]]:
+        return _json_rows(self._control.query(query, "JSONCompactEachRow"))
+
+
+class Session:
+    """One client's connection to the engine; use it from one thread at a time.
+
+    Attributes:
+        mark: by which `Engine.kill` finds its query.
+    """
+
+    def __init__(self, engine: Engine, connection: Any, mark: str) -> None:  # noqa: ANN401 - untyped
+        self._engine = engine
+        self._connection = connection
+        self._settings: dict[str, str] = {}
+        self._before: dict[str, str] = {}
+        self._user_has_set = False
+        self._lock = threading.RLock()
+        self._closed = False
+        self.mark = mark
+
+    def prepare(self, user: User, database: str) -> None:
+        """Set up what the user and the database ask for."""
+        self.run(f"{_SERVER_DEFAULTS}, {_MARK_SETTING} = {sql.quote_string(self.mark)}")
+        if database:
+            self.run(f"USE {sql.quote(database)}")
+        if user.readonly:
+            self.run("SET readonly = 2")
+
+    def run(self, query: str, parameters: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401
+        """Run a statement to its end and return chDB's result (Native, unless it names a format).
+
+        Raises:
+            ServerError: what the engine says about it.
+        """
+        try:
+            return self._connection.query(query, "Native", params=dict(parameters or {}))
+        except RuntimeError as error:
+            raise ServerError.from_engine(error) from error
+
+    def rows(self, query: str, parameters: Mapping[str, str] | None = None) -> list[list[Any]]:
+        """Return the rows of a small result."""
+        return _json_rows(self.run(f"{query} FORMAT JSONCompactEachRow", parameters))
+
+    def stream(self, query: str) -> Iterator[Chunk]:
+        """Run a statement and yield its result in Native blocks, as they come.
+
+        Raises:
+            ServerError: at once or between chunks.
+        """
+        try:
+            result = self._connection.send_query(query, "Native")
+        except RuntimeError as error:
+            if _NOT_STREAMABLE not in str(error):
+                raise ServerError.from_engine(error) from error
+            whole = self.run(query)
+            yield Chunk(whole.bytes(), whole.rows_read(), whole.storage_rows_read())
+            return
+        ended = False
+        try:
+            while True:
+                part = self._fetch(result)
+                if not part.rows_read():
+                    ended = True
+                    return
+                yield Chunk(part.bytes(), part.rows_read(), part.storage_rows_read())
+        except ServerError:
+            ended = True
+            raise
+        finally:
+            if not ended:
+                with contextlib.suppress(RuntimeError):
+                    self._connection.streaming_cancel_query(result)
+
+    def _fetch(self, result: Any) -> Any:  # noqa: ANN401 - chDB's results are untyped
+        try:
+            return self._connection.streaming_fetch_result(result)
+        except RuntimeError as error:
+            raise ServerError.from_engine(error) from error
+
+    def format_query(self, query: str) -> str:
+        """Return a query as the engine's own parser writes it, in one line.
+
+        Raises:
+            ServerError: it is not valid SQL.
+        """
+        parameters = {"query": sql.escape_parameter(query)}
+        return str(self.rows("SELECT formatQuerySingleLine({query:String})", parameters)[0][0])
+
+    def check_statement(self, query: str, *, readonly: bool = False) -> None:
+        """Refuse what a server does not run.
+
+        Raises:
+            ServerError: more than one statement; a write, where `readonly` allows none.
+        """
+        facts = self._connection.classify_query(query)
+        if facts["statement_count"] > 1:
+            message = "Syntax error (Multi-statements are not allowed)"
+            raise ServerError(Code.SYNTAX_ERROR, message)
+        if readonly and facts["query_class"].name not in {"READ_ONLY", "UNKNOWN"}:
+            raise ServerError(Code.READONLY, "Cannot execute query in readonly mode.")
+
+    def insert_columns(self, insert: sql.Insert) -> tuple[tuple[str, str], ...]:
+        """Return name and type of the columns that an INSERT takes.
+
+        Raises:
+            ServerError: no such table or column; a column that cannot be written.
+        """
+        if insert.column_list and not insert.columns:
+            described = self.rows(f"DESCRIBE (SELECT {insert.column_list} FROM {insert.target})")
+            return tuple((row[0], row[1]) for row in described)
+        described = self.rows(f"DESCRIBE TABLE {insert.target}")
+        if not insert.columns:
+            usual = {"", "DEFAULT"}
+            return tuple((row[0], row[1]) for row in described if row[2] in usual)
+        columns = {row[0]: row for row in described}
+        for name in insert.columns:
+            if name not in columns:
+                message = f"No such column {name} in table {insert.target.strip()}"
+                raise ServerError(Code.NO_SUCH_COLUMN_IN_TABLE, message)
+            if columns[name][2] in {"MATERIALIZED", "ALIAS"}:
+                message = f"Cannot insert column {name}, because it is {columns[name][2]} column"
+                raise ServerError(Code.ILLEGAL_COLUMN, message)
+        return tuple((name, columns[name][1]) for name in insert.columns)
+
+    def describe_result(self, query: str) -> tuple[tuple[str, str], ...]:
+        """Return name and type of a query's columns without running it; none for a statement."""
+        try:
+            return tuple((row[0], row[1]) for row in self.rows(f"DESCRIBE (\n{query}\n)"))
+        except ServerError:
+            return ()
+
+    def apply_settings(self, settings: Mapping[str, str], *, ignore_unknown: bool) -> None:
+        """Make these the settings of the next statements, in place of the ones applied before.
+
+        Raises:
+            ServerError: a setting is unknown (unless they are ignored) or its value is wrong.
+        """
+        wanted = dict(settings)
+        if wanted == self._settings:
+            return
+        self._restore_settings()
+        if not wanted:
+            return
+        self._remember(wanted)
+        self._settings = wanted
+        try:
+            self.run("SET " + _assignments(wanted))
+        except ServerError as error:
+            if error.code != Code.UNKNOWN_SETTING or not ignore_unknown:
+                self._restore_settings()
+                raise
+            self._apply_known(wanted)
+
+    def _apply_known(self, wanted: Mapping[str, str]) -> None:
+        for name, value in wanted.items():
+            try:
+                self.run("SET " + _assignments({name: value}))
+            except ServerError as error:
+                if error.code != Code.UNKNOWN_SETTING:
+                    self._restore_settings()
+                    raise
+
+    def _remember(self, names: Mapping[str, str]) -> None:
+        """Note the values to come back to: what the client set in this session, else the default."""
+        self._before = dict.fromkeys(names, "DEFAULT")
+        if self._user_has_set:
+            listed = ", ".join(map(sql.quote_string, names))
+            changed = (
+                f"SELECT name, value FROM system.settings WHERE changed AND name IN ({listed})"
+            )
+            for name, value in self.rows(changed):
+                self._before[name] = sql.quote_string(value)
+
+    def _restore_settings(self) -> None:
+        for name, value in self._before.items():
+            with contextlib.suppress(ServerError):
+                self.run(f"SET {_setting_name(name)} = {value}")
+        self._settings, self._before = {}, {}
+
+    def run_set(self, statement: str) -> None:
+        """Run a client's own SET, which holds for the rest of the session."""
+        self._restore_settings()
+        self._user_has_set = True
+        self.run(statement)
+
+    def close(self) -> None:
+        """End the session; doing it twice is harmless."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._connection.close()
+                self._engine.forget(self)
+
+
+def _setting_name(name: str) -> str:
+    if not re.fullmatch(r"\w+", name):
+        raise ServerError(Code.UNKNOWN_SETTING, f"Unknown setting '{name}'")
+    return name
+
+
+def _assignments(settings: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{_setting_name(name)} = {sql.quote_string(value)}" for name, value in settings.items()
+    )
+
+
+def _json_rows(result: Any) -> list[list[Any]]:  # noqa: ANN401 - chDB's results are untyped
+    return [json.loads(line) for line in result.bytes().splitlines()]
+
+
+def _lock(path: Path) -> Any:  # noqa: ANN401 - an open file, kept for its lock
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / "lock").open("w")
+    except OSError as error:
+        raise DataDirectoryError(f"{path}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise DataDirectoryError(f"{path}: another process uses this data directory") from error
+    return file
+
+
+def _fresh(path: Path, *, keep: bool) -> Path:
+    if not keep:
+        shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path

@@ -1,0 +1,398 @@
+"""The native protocol: what clickhouse-driver and clickhouse-client speak on port 9000."""
+
+import io
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import BinaryIO
+
+from dev.embedded_clickhouse import sql
+from dev.embedded_clickhouse.blocks import (
+    BLOCK_INFO,
+    BlockCopier,
+    Header,
+    WireReader,
+    parse_layout,
+    text,
+    varint,
+)
+from dev.embedded_clickhouse.engine import Chunk, Engine, Session
+from dev.embedded_clickhouse.errors import Code, ConnectionLost, ServerError
+from dev.embedded_clickhouse.frames import frame_reader, lz4_frames, zstd_frames
+from dev.embedded_clickhouse.watch import Watcher
+
+# The newest revision whose blocks are those of chDB's `FORMAT Native`: 54454 adds a byte a column.
+REVISION = 54453
+_OLDEST_REVISION = 54429  # the first that sends settings as strings
+_STAGE_COMPLETE = 2
+_IMPORTANT = 1
+_HTTP_METHODS = b"GPHDO"
+_FORMAT_OR_OUTFILE = re.compile(r"\b(format|outfile)\b", re.IGNORECASE)
+_TOTALS = re.compile(r"\bwith\s+totals\b", re.IGNORECASE)
+
+
+class ClientPacket(IntEnum):
+    """Kinds of packets from the client."""
+
+    HELLO = 0
+    QUERY = 1
+    DATA = 2
+    CANCEL = 3
+    PING = 4
+
+
+class ServerPacket(IntEnum):
+    """Kinds of packets to the client."""
+
+    HELLO = 0
+    DATA = 1
+    EXCEPTION = 2
+    PROGRESS = 3
+    PONG = 4
+    END_OF_STREAM = 5
+    PROFILE_INFO = 6
+
+
+@dataclass
+class Query:
+    """What a query packet holds.
+
+    Attributes:
+        text: the statement.
+        settings: name → value.
+        important: names of the settings that must not be ignored when they are unknown.
+        compressed: blocks are compressed, both ways.
+    """
+
+    text: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    important: set[str] = field(default_factory=set)
+    compressed: bool = False
+
+
+@dataclass
+class _Totals:
+    """What a result amounts to."""
+
+    rows: int = 0
+    blocks: int = 0
+    size: int = 0
+    rows_read: int = 0
+
+    def profile(self) -> bytes:
+        """Return the body of a profile packet: no limit applied."""
+        counts = varint(self.rows) + varint(self.blocks) + varint(self.size)
+        return counts + b"\0" + varint(0) + b"\0"
+
+
+class _BrokenStream(ServerError):
+    """The client's data cannot be read to its end: the connection is over."""
+
+
+class NativeConnection:
+    """One client's conversation.
+
+    Args:
+        connection: the connected socket.
+        engine: what answers.
+        watcher: notices a client that cancels or leaves while its query runs.
+    """
+
+    def __init__(self, connection: socket.socket, engine: Engine, watcher: Watcher) -> None:
+        self._socket = connection
+        self._engine = engine
+        self._watcher = watcher
+        self._reader = WireReader(connection.recv)
+        self._revision = REVISION
+        self._query = Query()
+
+    def serve(self) -> None:
+        """Talk until the client leaves or breaks the protocol."""
+        session = self._greet()
+        if session is None:
+            return
+        try:
+            while self._serve_packet(session):
+                pass
+        finally:
+            session.close()
+
+    def _serve_packet(self, session: Session) -> bool:
+        """Answer one packet; False ends the conversation."""
+        kind = self._reader.varint()
+        if kind == ClientPacket.PING:
+            self._send(varint(ServerPacket.PONG))
+        elif kind == ClientPacket.QUERY:
+            return self._serve_query(session)
+        elif kind == ClientPacket.CANCEL:
+            pass  # it crossed the end of the query on the way
+        else:
+            message = f"Unexpected packet {kind} from client"
+            self._send_exception(ServerError(Code.UNKNOWN_PACKET_FROM_CLIENT, message))
+            return False
+        return True
+
+    def _greet(self) -> Session | None:
+        """Exchange hellos; None when the client is turned away."""
+        kind = self._reader.u8()
+        if kind in _HTTP_METHODS:
+            self._send(b"HTTP/1.0 400 Bad Request\r\n\r\nThis port speaks the native protocol.\r\n")
+            return None
+        if kind != ClientPacket.HELLO:
+            return None
+        self._reader.text()
+        self._reader.varint()
+        self._reader.varint()
+        self._revision = min(REVISION, self._reader.varint())
+        database, user, password = (self._reader.text() for _ in range(3))
+        try:
+            if self._revision < _OLDEST_REVISION:
+                message = (
+                    f"The embedded server needs clients of revision {_OLDEST_REVISION} or later"
+                )
+                raise ServerError(Code.NOT_IMPLEMENTED, message)
+            session = self._engine.open_session(self._engine.authenticate(user, password), database)
+        except ServerError as error:
+            self._send_exception(error)
+            return None
+        self._send(self._hello())
+        return session
+
+    def _hello(self) -> bytes:
+        major, minor, patch = (int(part) for part in self._engine.version.split(".")[:3])
+        numbers = varint(major) + varint(minor) + varint(REVISION)
+        names = text(self._engine.timezone) + text(socket.gethostname())
+        return varint(ServerPacket.HELLO) + text("ClickHouse") + numbers + names + varint(patch)
+
+    def _serve_query(self, session: Session) -> bool:
+        """Run a query; False when the connection cannot be used any more."""
+        external: list[str] = []
+        try:
+            self._query = self._read_query()
+            self._read_external_tables(session, external)
+            self._answer(session)
+        except ServerError as error:
+            self._send_exception(error)
+            return not isinstance(error, _BrokenStream)
+        finally:
+            for name in external:
+                session.run(f"DROP TEMPORARY TABLE IF EXISTS {sql.quote(name)}")
+        return True
+
+    def _read_query(self) -> Query:
+        reader, revision = self._reader, self._revision
+        reader.text()  # query id: the engine picks its own
+        self._skip_client_info()
+        query = Query()
+        while name := reader.text():
+            flags = reader.varint()
+            query.settings[name] = reader.text()
+            if flags & _IMPORTANT:
+                query.important.add(name)
+        secret = reader.binary() if revision >= 54441 else b""
+        stage = reader.varint()
+        query.compressed = bool(reader.varint())
+        query.text = reader.text()
+        if stage != _STAGE_COMPLETE or secret:
+            message = "The embedded server takes no part in distributed queries"
+            raise _BrokenStream(Code.NOT_IMPLEMENTED, message)
+        return query
+
+    def _skip_client_info(self) -> None:
+        reader, revision = self._reader, self._revision
+        if not reader.u8():
+            return
+        for _ in range(3):
+            reader.text()  # initial user, query id, address
+        if revision >= 54449:
+            reader.take(8)  # start time
+        reader.u8()  # interface
+        for _ in range(3):
+            reader.text()  # system user, host, client
+        for _ in range(3):
+            reader.varint()  # version, revision
+        reader.text()  # quota key
+        if revision >= 54448:
+            reader.varint()  # distributed depth
+        reader.varint()  # patch
+        if revision >= 54442 and reader.u8():
+            reader.take(24)  # trace and span
+            reader.text()
+            reader.u8()
+        if revision >= 54453:
+            for _ in range(3):
+                reader.varint()  # parallel replicas
+
+    def _read_external_tables(self, session: Session, names: list[str]) -> None:
+        """Read the data that comes along with a query, into temporary tables; add their names."""
+        while True:
+            with self._engine.spool_file() as spool:
+                name, header = self._read_block(spool)
+                if not header.columns:
+                    return
+                spool.flush()
+                if name not in names:
+                    names.append(name)
+                    _create_temporary(session, name, header)
+                source = f"FROM INFILE {sql.quote_string(spool.name)} COMPRESSION 'none'"
+                session.run(f"INSERT INTO {sql.quote(name)} {source} FORMAT Native")
+
+    def _read_block(self, spool: BinaryIO) -> tuple[str, Header]:
+        """Read a data packet; return the table's name and the shape of the block."""
+        kind = self._reader.varint()
+        if kind == ClientPacket.CANCEL:
+            raise _BrokenStream(Code.QUERY_WAS_CANCELLED, "Query was cancelled")
+        if kind != ClientPacket.DATA:
+            message = f"Unexpected packet {kind} from client, expected Data"
+            raise _BrokenStream(Code.UNEXPECTED_PACKET_FROM_CLIENT, message)
+        name = self._reader.text()
+        reader = self._reader
+        if self._query.compressed:
+            reader = WireReader(frame_reader(self._reader))
+        try:
+            reader.skip_block_info()
+            return name, BlockCopier(reader, spool).copy()
+        except ServerError as error:
+            raise _BrokenStream(error.code, error.text) from error
+
+    def _answer(self, session: Session) -> None:
+        query = self._query
+        insert = sql.parse_insert(query.text)
+        readonly = query.settings.pop("readonly", "0") not in {"", "0"}
+        session.check_statement(query.text, readonly=readonly)
+        if _first_word(query.text) == "SET":
+            session.run_set(query.text)
+            self._send(varint(ServerPacket.END_OF_STREAM))
+            return
+        session.apply_settings(query.settings, ignore_unknown=not query.important)
+        if insert and not insert.data.strip().rstrip(";"):
+            self._insert(session, insert)
+        else:
+            self._select(session, self._without_format(session, query.text))
+
+    def _without_format(self, session: Session, query: str) -> str:
+        """Take off FORMAT, which is for clickhouse-client, and refuse what a result would lack."""
+        if _TOTALS.search(query) or self._query.settings.get("extremes", "0") != "0":
+            self._refuse_totals(session, query)
+        if _first_word(query) == "INSERT" or not _FORMAT_OR_OUTFILE.search(query):
+            return query
+        output = sql.split_output(session.format_query(query))
+        return f"{output.query} {output.settings}" if output.format_name else query
+
+    def _refuse_totals(self, session: Session, query: str) -> None:
+        words = [token.text for token in sql.tokens(session.format_query(query)) if not token.depth]
+        pairs = set(zip(words, words[1:], strict=False))
+        if ("WITH", "TOTALS") in pairs or self._query.settings.get("extremes", "0") != "0":
+            message = "The embedded server cannot send totals and extremes by the native protocol"
+            raise ServerError(Code.NOT_IMPLEMENTED, message)
+
+    def _insert(self, session: Session, insert: sql.Insert) -> None:
+        """Take the client's blocks into a file, and the file into the table once it is complete."""
+        columns = session.insert_columns(insert)
+        for _, type_name in columns:
+            parse_layout(type_name)
+        self._send_block(Header(columns, 0).encode())
+        rows = 0
+        with self._engine.spool_file() as spool:
+            while True:
+                _, header = self._read_block(spool)
+                if not header.columns:
+                    break
+                rows += header.rows
+            spool.flush()
+            if rows:
+                session.run(insert.from_file(spool.name, "Native"))
+        self._send(self._progress(0, rows) + varint(ServerPacket.END_OF_STREAM))
+
+    def _select(self, session: Session, query: str) -> None:
+        """Run a statement and send its result as it comes."""
+        with self._watcher.watch(self._socket, session.mark, self._reader) as watch:
+            try:
+                total = self._send_result(session, query)
+            except ServerError:
+                # The client itself has ended the query: for it that is no failure.
+                if not watch.fired:
+                    raise
+                total = _Totals()
+        self._send(
+            varint(ServerPacket.PROFILE_INFO)
+            + total.profile()
+            + self._progress(total.rows_read, 0)
+            + varint(ServerPacket.END_OF_STREAM)
+        )
+
+    def _send_result(self, session: Session, query: str) -> "_Totals":
+        total = _Totals()
+        for chunk in session.stream(query):
+            total.rows_read += chunk.rows_read
+            total.rows += chunk.rows
+            for block in _blocks(chunk):
+                if not total.blocks:
+                    self._send_block(_header(session, query, block).encode())
+                self._send_block(block)
+                total.blocks += 1
+                total.size += len(block)
+        if not total.blocks:
+            columns = session.describe_result(query)
+            if columns:
+                self._send_block(Header(columns, 0).encode())
+        return total
+
+    def _progress(self, rows_read: int, rows_written: int) -> bytes:
+        read = varint(rows_read) + varint(0) + varint(0)
+        return varint(ServerPacket.PROGRESS) + read + varint(rows_written) + varint(0)
+
+    def _send_block(self, block: bytes) -> None:
+        payload = BLOCK_INFO + block
+        if self._query.compressed:
+            zstd = self._query.settings.get("network_compression_method", "").lower() == "zstd"
+            payload = zstd_frames(payload) if zstd else lz4_frames(payload)
+        self._send(varint(ServerPacket.DATA) + text("") + payload)
+
+    def _send_exception(self, error: ServerError) -> None:
+        code = varint(ServerPacket.EXCEPTION) + struct.pack("<i", error.code)
+        message = text("DB::Exception") + text(f"DB::Exception: {error.text}")
+        self._send(code + message + text("") + b"\0")
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise ConnectionLost from error
+
+
+def _first_word(query: str) -> str:
+    token = next(sql.tokens(query), None)
+    return token.keyword if token else ""
+
+
+def _create_temporary(session: Session, name: str, header: Header) -> None:
+    columns = ", ".join(f"{sql.quote(column)} {kind}" for column, kind in header.columns)
+    session.run(f"CREATE TEMPORARY TABLE {sql.quote(name)} ({columns}) ENGINE = Memory")
+
+
+def _blocks(chunk: Chunk) -> Iterator[bytes]:
+    """Split a chunk into its blocks; nearly always it is one."""
+    head = WireReader(io.BytesIO(chunk.data).read)
+    if not chunk.data or (head.varint() and head.varint() == chunk.rows):
+        if chunk.data:
+            yield chunk.data
+        return
+    reader = WireReader(io.BytesIO(chunk.data).read)
+    copied = 0
+    while copied < len(chunk.data):
+        block = io.BytesIO()
+        BlockCopier(reader, block).copy()
+        copied += block.tell()
+        yield block.getvalue()
+
+
+def _header(session: Session, query: str, block: bytes) -> Header:
+    """Return the columns of a result, from its first block."""
+    try:
+        return BlockCopier(WireReader(io.BytesIO(block).read), io.BytesIO()).copy()
+    except ServerError:
+        return Header(session.describe_result(query), 0)

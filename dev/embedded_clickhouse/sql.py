@@ -1,0 +1,277 @@
+"""Just enough reading of SQL to tell an INSERT's head from its data and to find a FORMAT clause.
+
+Everything else about a statement is the engine's business.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dev.embedded_clickhouse.errors import Code, ServerError
+
+_TOKEN = re.compile(
+    r"""
+    (?P<skip>\s+|--[^\n]*|\#[ !][^\n]*|/\*.*?\*/)
+    |(?P<string>'(?:[^'\\]|\\.|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+    |(?P<quoted>`(?:[^`\\]|\\.|``)*`|"(?:[^"\\]|\\.|"")*")
+    |(?P<word>\w+)
+    |(?P<sign>.)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPE = re.compile(r"\\(.)|``|\"\"", re.DOTALL)
+_DATA_WORDS = frozenset({"VALUES", "FORMAT"})
+_QUERY_WORDS = frozenset({"SELECT", "WITH", "WATCH", "FROM"})
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of SQL that means something.
+
+    Attributes:
+        kind: "word", "quoted" (an identifier), "string" or "sign".
+        text: as it stands in the statement.
+        begin: index of its first character.
+        end: index behind its last one.
+        depth: how many parentheses are open around it; a parenthesis counts as inside itself.
+    """
+
+    kind: str
+    text: str
+    begin: int
+    end: int
+    depth: int
+
+    @property
+    def keyword(self) -> str:
+        """The word in capitals; empty for anything else."""
+        return self.text.upper() if self.kind == "word" else ""
+
+
+def tokens(sql: str, position: int = 0) -> Iterator[Token]:
+    """Yield the tokens of a statement, without blanks and comments."""
+    depth = 0
+    while match := _TOKEN.match(sql, position):
+        position = match.end()
+        kind = match.lastgroup or ""
+        if kind == "tag":
+            kind = "string"
+        if kind == "skip":
+            continue
+        depth += match[0] == "("
+        yield Token(kind, match[0], match.start(), match.end(), depth)
+        depth -= match[0] == ")"
+
+
+def quote(identifier: str) -> str:
+    """Return the identifier in back-quotes."""
+    return "`" + identifier.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def quote_string(value: str) -> str:
+    """Return the string as a SQL literal."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def escape_parameter(value: str) -> str:
+    """Return the text in the escaped form in which query parameters are passed."""
+    return value.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
+
+
+def _unquote(token: Token) -> str:
+    if token.kind != "quoted":
+        return token.text
+    return _ESCAPE.sub(lambda match: match[1] or match[0][0], token.text[1:-1])
+
+
+@dataclass(frozen=True)
+class Insert:
+    """An INSERT that takes its rows from the client.
+
+    Attributes:
+        target: the table or table function, as `DESCRIBE TABLE` takes it.
+        head: the statement from INSERT to the column list.
+        columns: the names in the column list; none without one, or when it holds an expression.
+        column_list: the column list as it stands, without its parentheses.
+        settings: the SETTINGS clause, or "".
+        format_name: the input format that the statement names.
+        data: what stands behind the format: rows in the statement itself.
+    """
+
+    target: str
+    head: str
+    columns: tuple[str, ...]
+    column_list: str
+    settings: str
+    format_name: str
+    data: str
+
+    def from_file(self, path: str, format_name: str) -> str:
+        """Return the statement that reads the rows from a file instead."""
+        source = f"FROM INFILE {quote_string(path)} COMPRESSION 'none'"
+        return f"{self.head} {source} {self.settings} FORMAT {format_name}"
+
+
+class _InsertParser:
+    def __init__(self, sql: str) -> None:
+        self._sql = sql
+        self._tokens = tokens(sql)
+        self._end = Token("", "", len(sql), len(sql), 0)
+        self.token = self._end
+        self.advance()
+
+    def advance(self) -> Token:
+        """Step to the next token and return the one before it."""
+        before, self.token = self.token, next(self._tokens, self._end)
+        return before
+
+    def skip_group(self) -> str:
+        """Step over a parenthesised group and return what is in it."""
+        opening = self.advance()
+        while self.token.kind and not (
+            self.token.text == ")" and self.token.depth == opening.depth
+        ):
+            self.advance()
+        return self._sql[opening.end : self.advance().begin]
+
+    def parse(self) -> Insert | None:
+        begin = self.token.begin
+        if self.advance().keyword != "INSERT":
+            return None
+        for word in ("INTO", "TABLE"):
+            if self.token.keyword == word:
+                self.advance()
+        target = self._target()
+        column_list = self._column_list()
+        if column_list is None:
+            return None
+        self._skip_until(_DATA_WORDS | _QUERY_WORDS | {"SETTINGS"})
+        head = self._sql[begin : self.token.begin]
+        settings = self._settings()
+        if self.token.keyword not in _DATA_WORDS:
+            self._refuse_infile()
+            return None
+        format_name = "Values" if self.advance().keyword == "VALUES" else self.advance().text
+        data_begin = self._data_begin()
+        if self.token.keyword == "SETTINGS" and format_name != "Values" and not settings:
+            settings = self._settings(follows_format=True)
+            data_begin = self._data_begin()
+        columns = _plain_columns(column_list)
+        data = self._sql[data_begin:]
+        return Insert(target, head, columns, column_list, settings, format_name, data)
+
+    def _target(self) -> str:
+        begin = self.token.begin
+        if self.token.keyword == "FUNCTION":
+            self.advance()
+            begin = self.token.begin
+            while self.token.kind and self.token.text != "(":
+                self.advance()
+            self.skip_group()
+            return self._sql[begin : self.token.begin]
+        self.advance()
+        while self.token.text == ".":
+            self.advance()
+            self.advance()
+        return self._sql[begin : self.token.begin]
+
+    def _column_list(self) -> str | None:
+        """Return the column list, "" without one, None when the parenthesis is a SELECT's."""
+        if self.token.text != "(":
+            return ""
+        columns = self.skip_group()
+        first = next(tokens(columns), self._end)
+        return None if first.keyword in {"SELECT", "WITH"} or first.text == "(" else columns
+
+    def _skip_until(self, words: frozenset[str] | set[str]) -> None:
+        while self.token.kind and not (self.token.keyword in words and not self.token.depth):
+            self.advance()
+
+    def _settings(self, *, follows_format: bool = False) -> str:
+        if self.token.keyword != "SETTINGS":
+            return ""
+        begin = self.token.begin
+        if not follows_format:
+            self._skip_until(_DATA_WORDS | _QUERY_WORDS)
+            return self._sql[begin : self.token.begin]
+        comma = True
+        while comma:
+            self.advance()
+            self.advance()  # name
+            self.advance()  # =
+            end = self.advance().end
+            comma = self.token.text == ","
+        return self._sql[begin:end]
+
+    def _data_begin(self) -> int:
+        return self.token.begin
+
+    def _refuse_infile(self) -> None:
+        if self.token.keyword == "FROM":
+            self.advance()
+            if self.token.keyword == "INFILE":
+                message = "INSERT … FROM INFILE is a feature of clickhouse-client, not of a server"
+                raise ServerError(Code.NOT_IMPLEMENTED, message)
+
+
+def _plain_columns(column_list: str) -> tuple[str, ...]:
+    names, name = [], ""
+    for token in tokens(column_list):
+        if token.text == ",":
+            names.append(name)
+            name = ""
+        elif token.text == "." or (token.kind in {"word", "quoted"} and name[-1:] in {"", "."}):
+            name += _unquote(token)
+        else:
+            return ()
+    return (*names, name) if name else tuple(names)
+
+
+def parse_insert(sql: str) -> Insert | None:
+    """Take an INSERT with rows from the client apart; None for any other statement.
+
+    Raises:
+        ServerError: for INSERT … FROM INFILE, which would read the server's own files.
+    """
+    return _InsertParser(sql).parse()
+
+
+@dataclass(frozen=True)
+class Output:
+    """A query without its FORMAT clause.
+
+    Attributes:
+        query: everything in front of it.
+        format_name: the output format, "" when the query names none.
+        settings: a SETTINGS clause behind it, or "".
+    """
+
+    query: str
+    format_name: str
+    settings: str
+
+
+def split_output(formatted: str) -> Output:
+    """Take the FORMAT clause off a query.
+
+    Args:
+        formatted: one query, as `formatQuerySingleLine` writes it: keywords in capitals, SETTINGS
+            at the end, no comments.
+
+    Raises:
+        ServerError: for INTO OUTFILE, which would write the server's own files.
+    """
+    outer = [token for token in tokens(formatted) if not token.depth]
+    for first, second in zip(outer, outer[1:], strict=False):
+        if (first.text, second.text) == ("INTO", "OUTFILE"):
+            message = "INTO OUTFILE is a feature of clickhouse-client, not of a server"
+            raise ServerError(Code.NOT_IMPLEMENTED, message)
+    for index in range(len(outer) - 2, -1, -1):
+        keyword, name = outer[index], outer[index + 1]
+        last = index + 2 == len(outer) or outer[index + 2].text == "SETTINGS"
+        if keyword.text == "FORMAT" and last and name.kind == "word" and name.text not in _ORDERS:
+            return Output(formatted[: keyword.begin], name.text, formatted[name.end :])
+    return Output(formatted, "", "")
+
+
+_ORDERS = frozenset({"ASC", "DESC"})

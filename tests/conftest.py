@@ -1,0 +1,132 @@
+"""Fixtures that several test files share."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+import clickhouse_driver
+import pytest
+
+from dev.embedded_clickhouse import EmbeddedClickHouse
+
+
+class ClickHouseServer(Protocol):
+    """What a test needs of a server, embedded or not."""
+
+    def uri(
+        self,
+        user: str = "default",
+        password: str = "",
+        database: str = "default",
+        **settings: object,
+    ) -> str:
+        """Return the address that clickhouse-driver takes."""
+
+    def http_url(self, user: str = "", password: str = "", **parameters: object) -> str:
+        """Return the address of the HTTP interface."""
+
+
+@dataclass(frozen=True)
+class ExternalServer:
+    """A server that somebody else runs, named by OONI_TEST_CLICKHOUSE_URL and …_HTTP_URL."""
+
+    native: str
+    http: str
+
+    def uri(
+        self,
+        user: str = "default",
+        password: str = "",
+        database: str = "default",
+        **settings: object,
+    ) -> str:
+        """Return the address; the default user is the one in the environment."""
+        parts = urlsplit(self.native)
+        netloc = parts.netloc
+        if user != "default":
+            host = netloc.rpartition("@")[2]
+            netloc = (
+                f"{quote(user)}:{quote(password)}@{host}" if password else f"{quote(user)}@{host}"
+            )
+        query = "&".join(filter(None, (parts.query, urlencode(settings))))
+        return urlunsplit((parts.scheme, netloc, f"/{database}", query, ""))
+
+    def http_url(self, user: str = "", password: str = "", **parameters: object) -> str:
+        """Return the address; without a user, the one in the environment."""
+        if user:
+            parameters = {"user": user, "password": password, **parameters}
+        parts = urlsplit(self.http)
+        query = "&".join(filter(None, (parts.query, urlencode(parameters))))
+        return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
+
+
+@dataclass
+class Database:
+    """A fresh database of one test.
+
+    Attributes:
+        name: its name.
+        server: where it is.
+    """
+
+    name: str
+    server: ClickHouseServer
+    _clients: list[clickhouse_driver.Client] = field(default_factory=list)
+
+    @property
+    def uri(self) -> str:
+        """The address of this database for clickhouse-driver."""
+        return self.server.uri(database=self.name)
+
+    def client(self, **settings: object) -> clickhouse_driver.Client:
+        """Return a client connected to this database; it is disconnected after the test."""
+        uri = self.server.uri(database=self.name, **settings)
+        client = clickhouse_driver.Client.from_url(uri)
+        self._clients.append(client)
+        return client
+
+    def execute(self, query: str, *arguments: Any, **options: Any) -> Any:
+        """Run one query on a connection of its own."""
+        with clickhouse_driver.Client.from_url(self.uri) as client:
+            return client.execute(query, *arguments, **options)
+
+    def disconnect(self) -> None:
+        """Close what the test has opened."""
+        for client in self._clients:
+            client.disconnect()
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    """One server for the whole session: embedded, or the one named in the environment."""
+    native = os.environ.get("OONI_TEST_CLICKHOUSE_URL")
+    if native:
+        yield ExternalServer(native, os.environ.get("OONI_TEST_CLICKHOUSE_HTTP_URL", ""))
+        return
+    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield server
+
+
+@contextmanager
+def fresh_database(server: ClickHouseServer) -> Iterator[Database]:
+    """Create a database with a unique name and drop it at the end."""
+    database = Database(f"test_{uuid.uuid4().hex[:16]}", server)
+    with clickhouse_driver.Client.from_url(server.uri()) as client:
+        client.execute(f"CREATE DATABASE {database.name} ENGINE = Atomic")
+    try:
+        yield database
+    finally:
+        database.disconnect()
+        with clickhouse_driver.Client.from_url(server.uri()) as client:
+            client.execute(f"DROP DATABASE {database.name} SYNC")
+
+
+@pytest.fixture
+def database(clickhouse_server: ClickHouseServer) -> Iterator[Database]:
+    """A fresh database on the session's server."""
+    with fresh_database(clickhouse_server) as made:
+        yield made
