@@ -95,14 +95,14 @@ class DatabaseConfig(Config, frozen=True, kw_only=True):
         check_url("db_uri", self.db_uri.reveal(), schemes=("clickhouse", "clickhouses"))
 
 
-def check_url(key: str, url: str, schemes: tuple[str, ...], *, with_host: bool = True) -> None:
+def check_url(key: str, url: str, schemes: tuple[str, ...], *, needs_host: bool = True) -> None:
     """Raise ValueError unless `url` has one of `schemes`, a host and a valid port."""
     try:
         parts = urlsplit(url)
         usable = parts.port is None or parts.port > 0
     except ValueError:
         usable = False
-    if not usable or parts.scheme not in schemes or (with_host and not parts.hostname):
+    if not usable or parts.scheme not in schemes or (needs_host and not parts.hostname):
         raise ValueError(f"{key}: expected a URL like {schemes[0]}://host/…")
 
 

@@ -294,13 +294,13 @@ def is_current(
 
 
 def read_state(path: Path) -> State:
-    """Read a state file; a missing or damaged one is an empty state, which costs one full run."""
+    """Read a state file; a missing or damaged one is an empty state and costs one full run."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=State)
     except FileNotFoundError:
         return State()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.warning("%s: ignored, it is damaged: %s", path, error)
+    except (msgspec.DecodeError, UnicodeDecodeError, PermissionError) as error:
+        log.warning("%s: ignored: %s", path, error)
         return State()
 
 

@@ -1,0 +1,253 @@
+"""Reading files out of a git repository that nobody trusts.
+
+The repository is cloned bare and never checked out: its files are listed and read as objects, so
+that links, filters, hooks, submodules and odd names in it have nothing to act on. They are refused
+all the same, because a repository that has them is not the one that is expected.
+"""
+
+import contextlib
+import os
+import re
+import resource
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ooni_common.errors import DataRefused, TryAgainLater, Unavailable
+
+MIB = 2**20
+MAX_FILE_BYTES = 10 * MIB  # of any file in the repository; the largest list has 0.2 MB
+MAX_FILES = 10_000
+MAX_OUTPUT_BYTES = 64 * MIB  # of one git command
+MAX_CLONE_BYTES = 256 * MIB
+
+SYMLINK, GITLINK = "120000", "160000"  # modes of tree entries
+GIT_HOOK = re.compile(
+    r"(^|/)\.?(git)?hooks/(applypatch|commit|fsmonitor|post|pre|prepare|push|reference|sendemail|update)"
+)
+
+# Only what is here decides what git does: no configuration of the machine, of the user, or of a
+# template; no prompts, credentials, hooks, filters or other programs.
+SETTINGS = {
+    "core.askPass": "true",
+    "core.bigFileThreshold": "1m",  # larger objects are streamed instead of held in memory
+    "core.fsmonitor": "false",
+    "core.hooksPath": "/dev/null",
+    "core.symlinks": "false",
+    "credential.helper": "",
+    "fetch.recurseSubmodules": "false",
+    "gc.auto": "0",
+    "protocol.allow": "never",
+    "protocol.file.allow": "always",
+    "protocol.http.allow": "always",
+    "protocol.https.allow": "always",
+    "submodule.recurse": "false",
+}
+PASSED_ON = ("PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+PASSED_ON_IN_ANY_CASE = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a commit: its mode and object as git has them, its size in bytes."""
+
+    path: str
+    mode: str
+    oid: str
+    size: int
+
+
+class Git:
+    """Runs git commands within one time limit for all of them together."""
+
+    def __init__(self, time_limit: float, *, ca_file: Path | None = None) -> None:
+        """Give all commands together `time_limit` seconds; `ca_file` is a private CA."""
+        self._time_limit = time_limit
+        self._deadline = time.monotonic() + time_limit
+        self._environment = _environment(os.environ, ca_file)
+
+    def run(self, *arguments: str, stdin: bytes = b"", max_bytes: int = MAX_OUTPUT_BYTES) -> bytes:
+        """Run one git command, and return what it printed.
+
+        No file that it writes may be larger than `max_bytes`. Its child processes end with it.
+
+        Raises:
+            Unavailable: it failed, or the time limit ended it.
+            DataRefused: something is larger than allowed.
+            TryAgainLater: the disk is full.
+        """
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as printed,
+            tempfile.TemporaryFile() as complaints,
+        ):
+            given.write(stdin)
+            given.seek(0)
+            status = self._wait(arguments, (given, printed, complaints), max_bytes)
+            if status != 0:
+                raise _failure(arguments[0], status, _text_of(complaints))
+            printed.seek(0)
+            return printed.read()
+
+    def _wait(self, arguments: Sequence[str], streams: tuple[BinaryIO, ...], max_bytes: int) -> int:
+        process = subprocess.Popen(
+            ["git", *arguments],
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            env=self._environment,
+            start_new_session=True,
+        )
+        try:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
+            if not _ended_before(process.pid, self._deadline):
+                raise Unavailable(
+                    f"git {arguments[0]}: not done after {self._time_limit:g} s, ended it"
+                )
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return process.returncode
+
+
+class Clone:
+    """A commit of a repository, as a bare shallow clone."""
+
+    def __init__(self, git: Git, folder: Path) -> None:
+        self._git = git
+        self._folder = f"--git-dir={folder}"
+        self.commit = git.run(self._folder, "rev-parse", "HEAD").decode().strip()
+
+    def entries(self) -> list[Entry]:
+        """Return every file of the commit.
+
+        Raises:
+            DataRefused: for a file that a repository of plain files does not have.
+        """
+        listing = self._git.run(self._folder, "ls-tree", "-r", "-z", "-l", "--full-tree", "HEAD")
+        lines = listing.decode("utf-8", "backslashreplace").split("\0")[:-1]
+        if len(lines) > MAX_FILES:
+            raise DataRefused(f"the repository has {len(lines):,} files; {MAX_FILES:,} is the most")
+        entries = [_entry(line) for line in lines]
+        for entry in entries:
+            if reason := hostile(entry):
+                raise DataRefused(f"{ascii(entry.path)[1:-1]}: {reason}; nothing is loaded from it")
+        self._refuse_filters(entries)
+        return entries
+
+    def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
+        """Return path → content."""
+        wanted = "".join(f"{entry.oid}\n" for entry in entries).encode()
+        printed = self._git.run(self._folder, "cat-file", "--batch", stdin=wanted)
+        contents, start = {}, 0
+        for entry in entries:
+            start = printed.index(b"\n", start) + 1  # "<oid> blob <size>\n<content>\n"
+            contents[entry.path] = printed[start : start + entry.size]
+            start += entry.size + 1
+        return contents
+
+    def _refuse_filters(self, entries: Sequence[Entry]) -> None:
+        attributes = [entry for entry in entries if entry.path.endswith(".gitattributes")]
+        for path, content in self.read(attributes).items() if attributes else ():
+            for number, line in enumerate(content.splitlines(), start=1):
+                if re.search(rb"\sfilter\b", line) and not line.startswith(b"#"):
+                    raise DataRefused(f"{path}:{number}: sets a filter; nothing is loaded from it")
+
+
+def head_commit(git: Git, url: str) -> str:
+    """Ask the repository at `url` for the commit of its main branch.
+
+    Raises:
+        Unavailable, TryAgainLater: as `Git.run`.
+        DataRefused: it has no commits.
+    """
+    printed = git.run("ls-remote", "--quiet", url, "HEAD")
+    if not printed:
+        raise DataRefused(f"{url}: the repository has no commits")
+    return printed.split(None, 1)[0].decode()
+
+
+@contextlib.contextmanager
+def cloned(git: Git, url: str) -> Iterator[Clone]:
+    """Clone the newest commit at `url` into a temporary folder, for the length of the block."""
+    with tempfile.TemporaryDirectory(prefix="ooni-citizenlab-", ignore_cleanup_errors=True) as name:
+        folder = Path(name) / "clone"
+        options = ("--bare", "--depth=1", "--single-branch", "--no-tags", "--template=", "--quiet")
+        git.run("clone", *options, "--", url, str(folder), max_bytes=MAX_CLONE_BYTES)
+        yield Clone(git, folder)
+
+
+def hostile(entry: Entry) -> str:
+    """Say why a repository with this entry is not to be used; "" when it is fine."""
+    parts = entry.path.lower().split("/")
+    if entry.mode == SYMLINK:
+        return "a symbolic link"
+    if entry.mode == GITLINK or parts[-1] == ".gitmodules":
+        return "a submodule"
+    if {"", ".", "..", ".git"} & set(parts):
+        return "a name that leads out of the tree"
+    if GIT_HOOK.search(entry.path):
+        return "a git hook"
+    if entry.size > MAX_FILE_BYTES:
+        return f"{entry.size:,} bytes, {MAX_FILE_BYTES:,} is the most"
+    return ""
+
+
+def _entry(line: str) -> Entry:
+    """Parse `<mode> <type> <oid> <size>` tab `<path>`; the size of what is no blob is `-`."""
+    described, _, path = line.partition("\t")
+    mode, _, oid, size = described.split()
+    return Entry(path, mode, oid, int(size) if size != "-" else 0)
+
+
+def _environment(environ: Mapping[str, str], ca_file: Path | None) -> dict[str, str]:
+    names = (*PASSED_ON, *PASSED_ON_IN_ANY_CASE, *map(str.upper, PASSED_ON_IN_ANY_CASE))
+    settings = {**SETTINGS, "http.sslCAInfo": str(ca_file)} if ca_file else SETTINGS
+    environment = {name: environ[name] for name in names if name in environ}
+    environment |= {
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_COUNT": str(len(settings)),
+    }
+    for number, (key, value) in enumerate(settings.items()):
+        environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return environment
+
+
+def _ended_before(pid: int, deadline: float) -> bool:
+    """Wait for a child process without polling; tell whether it ended in time."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        left = max(deadline - time.monotonic(), 0)
+        return bool(select.select([descriptor], [], [], left)[0])
+    finally:
+        os.close(descriptor)
+
+
+def _text_of(complaints: BinaryIO, most: int = 64 * 1024) -> str:
+    complaints.seek(0, os.SEEK_END)
+    complaints.seek(max(complaints.tell() - most, 0))
+    return complaints.read().decode("utf-8", "backslashreplace")
+
+
+def _failure(command: str, status: int, complaints: str) -> Exception:
+    """Type a failure by what git said of it; its last `fatal:` line is the reason."""
+    lines = [line for line in complaints.splitlines() if line.startswith(("fatal:", "error:"))]
+    reason = lines[-1].partition(": ")[2] if lines else f"exit status {status}"
+    if "No space left on device" in complaints:
+        return TryAgainLater(f"git {command}: no space left in {tempfile.gettempdir()}")
+    too_large = (f"signal {signal.SIGXFSZ.value}", "File too large")
+    if status == -signal.SIGXFSZ or any(sign in complaints for sign in too_large):
+        return DataRefused(f"git {command}: the repository is larger than allowed")
+    return Unavailable(f"git {command}: {ascii(reason)[1:-1]}")

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""Load the CitizenLab test lists into the table `citizenlab`.
+
+    https://github.com/citizenlab/test-lists, lists/*.csv
+        → citizenlab (domain, url, cc, category_code)
+
+The lists say which URLs OONI's probes test in which country. Anybody can propose a change to them,
+so nothing that comes from there is trusted: the repository is read as data (citizenlab_git.py),
+every row is validated (citizenlab_lists.py), and the table is replaced as a whole or not at all.
+
+By hand: citizenlab_test_lists_updater.py --dry-run --stdout
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+import citizenlab_git
+import citizenlab_lists
+from citizenlab_lists import BrokenFileError, Row, TestList
+from ooni_common import __version__
+from ooni_common.config import DatabaseConfig, SecretUrl, check_url
+from ooni_common.database import Database, connected
+from ooni_common.errors import DataRefused
+from ooni_common.run import Job, Script, execute
+from ooni_common.tables import (
+    LossLimit,
+    Table,
+    Update,
+    content_of,
+    is_current,
+    next_state,
+    preview_tables,
+    read_state,
+    replace_tables,
+    roll_back,
+    write_state,
+)
+
+log = logging.getLogger("ooni.citizenlab")
+
+TABLE = Table(
+    name="citizenlab",
+    shadow="citizenlab_flip",
+    columns={
+        "domain": "String",
+        "url": "String",
+        "cc": "FixedString(32)",
+        "category_code": "String",
+    },
+    engine="ENGINE = ReplacingMergeTree ORDER BY (domain, url, cc, category_code)",
+    identity=("url", "cc"),
+)
+TOLERATED_COUNTRY_LOSS = 20  # rows that any country may lose, however small it is
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Config(DatabaseConfig, frozen=True, kw_only=True):
+    """The keys of update-citizenlab.conf, where each is explained."""
+
+    state_dir: Path = Path("/var/lib/analysis")
+    db_uri: SecretUrl = SecretUrl("clickhouse://citizenlab@localhost/default")
+    git_url: str = "https://github.com/citizenlab/test-lists.git"
+    ca_file: Path | None = None
+    git_time_limit: Annotated[float, Meta(gt=0)] = 300
+    on_broken_file: Literal["refuse", "keep-previous"] = "refuse"
+    max_rejected_rows: Count = 200
+    max_shrink: Share = 0.10
+    max_country_shrink: Share = 0.50
+    min_rows: Count = 20_000
+    max_rows: Count = 1_000_000
+
+    def __post_init__(self) -> None:
+        """Refuse a repository that would need a password: git would show it in the process list."""
+        super().__post_init__()
+        check_url("git_url", self.git_url, ("https", "http", "file"), needs_host=False)
+        if "@" in self.git_url:
+            raise ValueError("git_url: the clone is unauthenticated; leave user and password out")
+
+
+SCRIPT = Script(
+    name="citizenlab_test_lists_updater",
+    command="ooni-update-citizenlab",
+    description="Load the CitizenLab test lists into the table `citizenlab`.",
+    config_type=Config,
+    config_file=Path("/etc/ooni/update-citizenlab.conf"),
+    can_roll_back=True,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run once as the command line says; return the exit status."""
+    return execute(SCRIPT, update, argv)
+
+
+def update(job: Job[Config]) -> None:
+    """Load the lists of the newest commit, unless the table has them already."""
+    config = job.config
+    with connected(config) as database:
+        if job.rollback:
+            put_back(job, database)
+            return
+        git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
+        commit = citizenlab_git.head_commit(git, config.git_url)
+        if not job.force and is_current(database, [TABLE], read_state(job.state_file), of(commit)):
+            log.info("nothing to do: %s holds commit %s", TABLE.name, commit)
+            return
+        with job.metrics.timer("fetch_citizen_lab_lists"):
+            commit, lists = fetch_lists(git, config.git_url)
+        report_findings(job, lists)
+        refuse_bad_lists(config, lists)
+        with job.metrics.timer("update_citizenlab_table"):
+            load_rows(job, database, commit, rows_to_load(database, lists))
+
+
+def of(commit: str) -> dict[str, str]:
+    """Return what the state file says of a load: another validation may load other rows."""
+    return {"commit": commit, "version": __version__}
+
+
+def fetch_lists(git: citizenlab_git.Git, url: str) -> tuple[str, list[TestList]]:
+    """Clone the repository; return its commit and its lists, parsed and validated.
+
+    Raises:
+        DataRefused: it is no repository of test lists, or a hostile one.
+        Unavailable, TryAgainLater: it can't be cloned now.
+    """
+    with citizenlab_git.cloned(git, url) as clone:
+        log.info("cloned %s at commit %s", url, clone.commit)
+        entries = [entry for entry in clone.entries() if entry.path.startswith("lists/")]
+        contents = clone.read([entry for entry in entries if entry.path.endswith(".csv")])
+    return clone.commit, read_lists(contents)
+
+
+def read_lists(contents: Mapping[str, bytes]) -> list[TestList]:
+    """Parse and validate the lists among the files.
+
+    Args:
+        contents: path → content of each CSV file in the folder of lists.
+
+    Raises:
+        DataRefused: the legend is missing or unusable, or two files are for one country.
+    """
+    try:
+        categories = citizenlab_lists.read_categories(contents.get(citizenlab_lists.LEGEND, b""))
+    except BrokenFileError as error:
+        raise DataRefused(f"{citizenlab_lists.LEGEND}:{error.line}: {error.reason}") from None
+    by_country: dict[str, TestList] = {}
+    for file, content in sorted(contents.items()):
+        cc = citizenlab_lists.country_of(file)
+        if cc is None:
+            if "/00-LEGEND-" not in file:
+                log.warning("%s: not loaded, %r is not a country", file, Path(file).stem)
+        elif cc in by_country:
+            raise DataRefused(f"{file}: a second list for {cc}, beside {by_country[cc].file}")
+        else:
+            by_country[cc] = citizenlab_lists.read_list(file, cc, content, categories)
+    return list(by_country.values())
+
+
+def report_findings(job: Job[Config], lists: Sequence[TestList]) -> None:
+    """Log everything that was found, and send the gauges."""
+    for test_list in lists:
+        for finding in test_list.warnings:
+            log.warning("%s", finding)
+        for finding in test_list.refused:
+            log.warning("%s; row refused", finding)
+        if test_list.broken:
+            log.error("%s; file refused", test_list.broken)
+    job.metrics.gauge("rejected_rows", sum(len(test_list.refused) for test_list in lists))
+    job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
+
+
+def refuse_bad_lists(config: Config, lists: Sequence[TestList]) -> None:
+    """Raise DataRefused when the lists are too bad to be loaded."""
+    broken = [test_list.broken for test_list in lists if test_list.broken]
+    if broken and config.on_broken_file == "refuse":
+        more = f" (and {len(broken) - 1} more broken files)" if len(broken) > 1 else ""
+        raise DataRefused(f"{broken[0]}{more}; nothing is loaded")
+    refused = sum(len(test_list.refused) for test_list in lists if not test_list.broken)
+    if refused > config.max_rejected_rows:
+        most = config.max_rejected_rows
+        raise DataRefused(f"{refused} rows are refused, {most} is the most; nothing is loaded")
+
+
+def rows_to_load(database: Database, lists: Sequence[TestList]) -> list[Row]:
+    """Return the rows of the sound lists, and the live table's rows for the broken ones."""
+    rows = [row for test_list in lists if not test_list.broken for row in test_list.rows]
+    broken = [test_list.cc for test_list in lists if test_list.broken]
+    if broken and database.exists(TABLE.name):
+        kept = database.query(
+            "SELECT domain, url, toStringCutToZero(cc) AS country, category_code"
+            f" FROM {TABLE.name} WHERE country IN %(broken)s",
+            {"broken": broken},
+        )
+        log.warning("keeping %s live rows of %s", f"{len(kept):,}", ", ".join(broken))
+        rows += kept
+    return rows
+
+
+def load_rows(job: Job[Config], database: Database, commit: str, rows: Sequence[Row]) -> None:
+    """Replace the table, or print what that would change."""
+    config = job.config
+    limits = (
+        LossLimit(config.max_shrink),
+        LossLimit(config.max_country_shrink, rows=TOLERATED_COUNTRY_LOSS, per="cc"),
+    )
+    bounds = (config.min_rows, config.max_rows)
+    new_content = Update(TABLE, rows, bounds, limits, content=content_of(rows))
+    if job.dry_run:
+        for line in preview_tables(database, [new_content], force=job.force):
+            print(line)  # noqa: T201 (a dry run's output is for people)
+        return
+    changes = replace_tables(
+        database, [new_content], force=job.force, critical=job.signals.deferred
+    )
+    write_state(job.state_file, next_state(read_state(job.state_file), of(commit), changes))
+    job.metrics.gauge("citizenlab_test_list_len", changes[0].live.rows)
+    log.info("%s, from commit %s", changes[0], commit)
+
+
+def put_back(job: Job[Config], database: Database) -> None:
+    """Swap the content of before the last update in; it stays until upstream has a new commit."""
+    state = read_state(job.state_file)
+    if job.dry_run:
+        log.info("would swap %s and %s", TABLE.shadow, TABLE.name)
+        return
+    changes = roll_back(database, [TABLE], state, force=job.force, critical=job.signals.deferred)
+    write_state(job.state_file, next_state(state, state.source, changes))
+    log.info("rolled back to %s; commit %s is not loaded again", changes[0], state.source)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
