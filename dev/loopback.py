@@ -81,9 +81,11 @@ class LoopbackServer(ThreadingHTTPServer):
             request, server_side=True, do_handshake_on_connect=False
         ) as connection:
             self._note(connection)
-            connection.do_handshake()
-            super().finish_request(connection, client_address)
-            self._forget(connection)
+            try:
+                connection.do_handshake()
+                super().finish_request(connection, client_address)
+            finally:
+                self._forget(connection)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401 - as in the base class
         """Close one connection."""
