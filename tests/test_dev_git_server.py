@@ -102,7 +102,7 @@ def test_a_commit_can_be_fetched_by_its_id(
     assert git("-C", tmp_path, "rev-parse", "FETCH_HEAD").stdout.strip() == lists.head()
 
 
-def test_a_long_negotiation_is_sent_compressed_and_understood(
+def test_an_incremental_fetch_brings_the_new_commit(
     server: GitServer, lists: SampleTestLists, tmp_path: Path
 ) -> None:
     git("clone", server.url("test-lists"), tmp_path / "copy")
