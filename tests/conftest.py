@@ -84,12 +84,12 @@ class Database:
 
     def client(self, **settings: object) -> clickhouse_driver.Client:
         """Return a client connected to this database; it is disconnected after the test."""
-        uri = self.server.uri(database=self.name, **settings)
-        client = clickhouse_driver.Client.from_url(uri)
+        query = f"?{urlencode(settings)}" if settings else ""
+        client = clickhouse_driver.Client.from_url(self.uri + query)
         self._clients.append(client)
         return client
 
-    def execute(self, query: str, *arguments: Any, **options: Any) -> Any:
+    def execute(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - as the driver's
         """Run one query on a connection of its own."""
         with clickhouse_driver.Client.from_url(self.uri) as client:
             return client.execute(query, *arguments, **options)

@@ -78,7 +78,7 @@ def _wait(stop: threading.Event, parent: int) -> None:
 
 
 def _exit(status: int) -> None:
-    """Leave at once: threads may still be in the engine, and the interpreter would wait for them."""
+    """Leave at once: the interpreter would wait for threads that are still in the engine."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

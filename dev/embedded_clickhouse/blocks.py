@@ -1,8 +1,8 @@
 """ClickHouse's wire primitives, and copying Native blocks whose length nobody says.
 
-An uncompressed block on the wire is columns one after the other, without a length in front: where it
-ends follows from the types of its columns alone. `BlockCopier` therefore reads a block by its types
-and passes the bytes on to a file, without decoding a single value.
+An uncompressed block on the wire is columns one after the other, without a length in front: where
+it ends follows from the types of its columns alone. `BlockCopier` therefore reads a block by its
+types and passes the bytes on to a file, without decoding a single value.
 """
 
 import re

@@ -18,8 +18,8 @@ from chdb import _chdb
 from dev.embedded_clickhouse import sql
 from dev.embedded_clickhouse.errors import Code, ServerError
 
-# A string setting without any effect here (there are no logs to send), so that KILL QUERY can tell the
-# sessions apart; `log_comment` is the clients' own.
+# A string setting without any effect here (there are no logs to send), by which KILL QUERY tells
+# the sessions apart; `log_comment` is the clients' own.
 _MARK_SETTING = "send_logs_source_regexp"
 _NOT_STREAMABLE = "Streaming query is not supported"
 # What clickhouse-local sets differently from a server.
@@ -89,10 +89,9 @@ class Engine:
         self._numbers = itertools.count(1)
         self._sessions: set[Session] = set()
         self._guard = threading.Lock()
-        # These are not installed before the first connection; signals are the program's business.
-        _chdb.set_signal_handlers_enabled(0)
+        _disable_signal_handlers()
         try:
-            self._control = _chdb.connect(self._address)
+            self._control = _connect(self._address)
         except RuntimeError as error:
             raise DataDirectoryError(f"{path}: {error}") from error
         version, self.timezone = self._ask("SELECT version(), timezone()")[0]
@@ -119,7 +118,7 @@ class Engine:
         Raises:
             ServerError: there is no such database.
         """
-        session = Session(self, _chdb.connect(self._address), f"session {next(self._numbers)}")
+        session = Session(self, _connect(self._address), f"session {next(self._numbers)}")
         try:
             session.prepare(user, database)
         except ServerError:
@@ -185,14 +184,16 @@ class Session:
         if user.readonly:
             self.run("SET readonly = 2")
 
-    def run(self, query: str, parameters: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401
-        """Run a statement to its end and return chDB's result (Native, unless it names a format).
+    def run(
+        self, query: str, parameters: Mapping[str, str] | None = None, format_name: str = "Native"
+    ) -> Any:  # noqa: ANN401 - chDB's results are untyped
+        """Run a statement to its end and return chDB's result, in this format or its own FORMAT.
 
         Raises:
             ServerError: what the engine says about it.
         """
         try:
-            return self._connection.query(query, "Native", params=dict(parameters or {}))
+            return self._connection.query(query, format_name, params=dict(parameters or {}))
         except RuntimeError as error:
             raise ServerError.from_engine(error) from error
 
@@ -265,7 +266,9 @@ class Session:
             ServerError: no such table or column; a column that cannot be written.
         """
         if insert.column_list and not insert.columns:
-            described = self.rows(f"DESCRIBE (SELECT {insert.column_list} FROM {insert.target})")
+            # The client's own words, run with the client's own rights.
+            query = f"DESCRIBE (SELECT {insert.column_list} FROM {insert.target})"  # noqa: S608
+            described = self.rows(query)
             return tuple((row[0], row[1]) for row in described)
         described = self.rows(f"DESCRIBE TABLE {insert.target}")
         if not insert.columns:
@@ -320,13 +323,12 @@ class Session:
                     raise
 
     def _remember(self, names: Mapping[str, str]) -> None:
-        """Note the values to come back to: what the client set in this session, else the default."""
+        """Note the values to come back to: those of the client's own SET, else the default."""
         self._before = dict.fromkeys(names, "DEFAULT")
         if self._user_has_set:
             listed = ", ".join(map(sql.quote_string, names))
-            changed = (
-                f"SELECT name, value FROM system.settings WHERE changed AND name IN ({listed})"
-            )
+            table = f"system.settings WHERE changed AND name IN ({listed})"
+            changed = "SELECT name, value FROM " + table  # noqa: S608 - quoted
             for name, value in self.rows(changed):
                 self._before[name] = sql.quote_string(value)
 
@@ -349,6 +351,15 @@ class Session:
                 self._closed = True
                 self._connection.close()
                 self._engine.forget(self)
+
+
+def _disable_signal_handlers() -> None:
+    """Keep chDB's handlers away, before it connects: signals are the program's business."""
+    _chdb.set_signal_handlers_enabled(0)  # type: ignore[attr-defined] # compiled, untyped
+
+
+def _connect(address: str) -> Any:  # noqa: ANN401 - chDB's connections are untyped
+    return _chdb.connect(address)  # type: ignore[attr-defined] # compiled, untyped
 
 
 def _setting_name(name: str) -> str:

@@ -26,6 +26,7 @@ class Code(IntEnum):
     UNKNOWN_SETTING = 115
     INCORRECT_DATA = 117
     READONLY = 164
+    CANNOT_DECOMPRESS = 271
     SESSION_NOT_FOUND = 372
     SESSION_IS_LOCKED = 373
     QUERY_WAS_CANCELLED = 394
@@ -66,5 +67,5 @@ class ServerError(Exception):
         return f"Code: {self.code}. DB::Exception: {self.text}{name} (version {version})"
 
 
-class ConnectionLost(Exception):  # noqa: N818 - the end of a conversation, not a fault of ours
+class ConnectionLost(Exception):
     """The client went away; there is nobody left to tell."""

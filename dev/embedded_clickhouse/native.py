@@ -1,6 +1,7 @@
 """The native protocol: what clickhouse-driver and clickhouse-client speak on port 9000."""
 
 import io
+import itertools
 import re
 import socket
 import struct
@@ -61,12 +62,14 @@ class Query:
     """What a query packet holds.
 
     Attributes:
+        query_id: the client's name for it; the engine has its own and shows this as `log_comment`.
         text: the statement.
         settings: name → value.
         important: names of the settings that must not be ignored when they are unknown.
         compressed: blocks are compressed, both ways.
     """
 
+    query_id: str = ""
     text: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     important: set[str] = field(default_factory=set)
@@ -149,17 +152,18 @@ class NativeConnection:
         self._revision = min(REVISION, self._reader.varint())
         database, user, password = (self._reader.text() for _ in range(3))
         try:
-            if self._revision < _OLDEST_REVISION:
-                message = (
-                    f"The embedded server needs clients of revision {_OLDEST_REVISION} or later"
-                )
-                raise ServerError(Code.NOT_IMPLEMENTED, message)
-            session = self._engine.open_session(self._engine.authenticate(user, password), database)
+            session = self._open_session(database, user, password)
         except ServerError as error:
             self._send_exception(error)
             return None
         self._send(self._hello())
         return session
+
+    def _open_session(self, database: str, user: str, password: str) -> Session:
+        if self._revision < _OLDEST_REVISION:
+            message = f"The embedded server needs clients of revision {_OLDEST_REVISION} or later"
+            raise ServerError(Code.NOT_IMPLEMENTED, message)
+        return self._engine.open_session(self._engine.authenticate(user, password), database)
 
     def _hello(self) -> bytes:
         major, minor, patch = (int(part) for part in self._engine.version.split(".")[:3])
@@ -184,9 +188,8 @@ class NativeConnection:
 
     def _read_query(self) -> Query:
         reader, revision = self._reader, self._revision
-        reader.text()  # query id: the engine picks its own
+        query = Query(query_id=reader.text())
         self._skip_client_info()
-        query = Query()
         while name := reader.text():
             flags = reader.varint()
             query.settings[name] = reader.text()
@@ -263,10 +266,12 @@ class NativeConnection:
         insert = sql.parse_insert(query.text)
         readonly = query.settings.pop("readonly", "0") not in {"", "0"}
         session.check_statement(query.text, readonly=readonly)
-        if _first_word(query.text) == "SET":
+        if sql.first_word(query.text) == "SET":
             session.run_set(query.text)
             self._send(varint(ServerPacket.END_OF_STREAM))
             return
+        if query.query_id:
+            query.settings.setdefault("log_comment", query.query_id)
         session.apply_settings(query.settings, ignore_unknown=not query.important)
         if insert and not insert.data.strip().rstrip(";"):
             self._insert(session, insert)
@@ -277,14 +282,14 @@ class NativeConnection:
         """Take off FORMAT, which is for clickhouse-client, and refuse what a result would lack."""
         if _TOTALS.search(query) or self._query.settings.get("extremes", "0") != "0":
             self._refuse_totals(session, query)
-        if _first_word(query) == "INSERT" or not _FORMAT_OR_OUTFILE.search(query):
+        if sql.first_word(query) == "INSERT" or not _FORMAT_OR_OUTFILE.search(query):
             return query
         output = sql.split_output(session.format_query(query))
         return f"{output.query} {output.settings}" if output.format_name else query
 
     def _refuse_totals(self, session: Session, query: str) -> None:
         words = [token.text for token in sql.tokens(session.format_query(query)) if not token.depth]
-        pairs = set(zip(words, words[1:], strict=False))
+        pairs = set(itertools.pairwise(words))
         if ("WITH", "TOTALS") in pairs or self._query.settings.get("extremes", "0") != "0":
             message = "The embedded server cannot send totals and extremes by the native protocol"
             raise ServerError(Code.NOT_IMPLEMENTED, message)
@@ -362,11 +367,6 @@ class NativeConnection:
             self._socket.sendall(data)
         except OSError as error:
             raise ConnectionLost from error
-
-
-def _first_word(query: str) -> str:
-    token = next(sql.tokens(query), None)
-    return token.keyword if token else ""
 
 
 def _create_temporary(session: Session, name: str, header: Header) -> None:

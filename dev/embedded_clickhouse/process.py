@@ -101,10 +101,11 @@ class EmbeddedClickHouse:
         return f"clickhouse://{_login(user, password)}127.0.0.1:{self.tcp}/{quote(database)}{query}"
 
     def http_url(self, user: str = "", password: str = "", **parameters: object) -> str:
-        """Return the address of the HTTP interface, with any parameters."""
+        """Return the address of the HTTP interface, with user and parameters in its query."""
+        if user:
+            parameters = {"user": user, "password": password, **parameters}
         query = f"?{urlencode(parameters)}" if parameters else ""
-        login = _login(user, password) if user else ""
-        return f"http://{login}127.0.0.1:{self.http}/{query}"
+        return f"http://127.0.0.1:{self.http}/{query}"
 
     def _command(self) -> list[str]:
         tcp, http = self._ports

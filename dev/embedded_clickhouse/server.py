@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from dev.embedded_clickhouse.engine import Engine
 from dev.embedded_clickhouse.errors import ConnectionLost
-from dev.embedded_clickhouse.http import HTTPConnection
+from dev.embedded_clickhouse.http import Context, HTTPSessions, serve_http
 from dev.embedded_clickhouse.native import NativeConnection
 from dev.embedded_clickhouse.watch import Watcher
 
@@ -61,9 +61,10 @@ class Server:
     def __init__(self, engine: Engine, tcp: int = 0, http: int = 0) -> None:
         self._engine = engine
         watcher = Watcher(engine.kill)
+        sessions = HTTPSessions(engine)
         self._listeners = [
             _listen(tcp, lambda client: NativeConnection(client, engine, watcher).serve()),
-            _listen(http, lambda client: HTTPConnection(client, engine, watcher).serve()),
+            _listen(http, lambda client: serve_http(client, Context(engine, watcher, sessions))),
         ]
         self.tcp, self.http = (listener.server_address[1] for listener in self._listeners)
 

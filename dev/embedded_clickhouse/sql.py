@@ -3,6 +3,7 @@
 Everything else about a statement is the engine's business.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ _TOKEN = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _ESCAPE = re.compile(r"\\(.)|``|\"\"", re.DOTALL)
+# A server takes the data from the line after the format, else from the first visible character.
+_DATA_PREFIX = re.compile(r";?[ \t\f]*\r?\n?")
 _DATA_WORDS = frozenset({"VALUES", "FORMAT"})
+_ORDERS = frozenset({"ASC", "DESC"})
 _QUERY_WORDS = frozenset({"SELECT", "WITH", "WATCH", "FROM"})
 
 
@@ -117,12 +121,15 @@ class _InsertParser:
         self._sql = sql
         self._tokens = tokens(sql)
         self._end = Token("", "", len(sql), len(sql), 0)
+        self._consumed = 0
         self.token = self._end
         self.advance()
 
     def advance(self) -> Token:
         """Step to the next token and return the one before it."""
-        before, self.token = self.token, next(self._tokens, self._end)
+        before = self.token
+        self._consumed = before.end
+        self.token = next(self._tokens, self._end)
         return before
 
     def skip_group(self) -> str:
@@ -149,15 +156,13 @@ class _InsertParser:
         head = self._sql[begin : self.token.begin]
         settings = self._settings()
         if self.token.keyword not in _DATA_WORDS:
-            self._refuse_infile()
+            self._refuse_files()
             return None
         format_name = "Values" if self.advance().keyword == "VALUES" else self.advance().text
-        data_begin = self._data_begin()
         if self.token.keyword == "SETTINGS" and format_name != "Values" and not settings:
             settings = self._settings(follows_format=True)
-            data_begin = self._data_begin()
         columns = _plain_columns(column_list)
-        data = self._sql[data_begin:]
+        data = _DATA_PREFIX.sub("", self._sql[self._consumed :], count=1)
         return Insert(target, head, columns, column_list, settings, format_name, data)
 
     def _target(self) -> str:
@@ -199,18 +204,21 @@ class _InsertParser:
             self.advance()
             self.advance()  # name
             self.advance()  # =
-            end = self.advance().end
+            self.advance()  # value
             comma = self.token.text == ","
-        return self._sql[begin:end]
+        return self._sql[begin : self._consumed]
 
-    def _data_begin(self) -> int:
-        return self.token.begin
-
-    def _refuse_infile(self) -> None:
+    def _refuse_files(self) -> None:
         if self.token.keyword == "FROM":
             self.advance()
             if self.token.keyword == "INFILE":
-                message = "INSERT … FROM INFILE is a feature of clickhouse-client, not of a server"
+                message = (
+                    "INSERT ... FROM INFILE is a feature of clickhouse-client, not of a server"
+                )
+                raise ServerError(Code.NOT_IMPLEMENTED, message)
+        while self.token.kind:
+            if self.advance().keyword == "INPUT" and self.token.text == "(":
+                message = "The embedded server cannot INSERT ... SELECT ... FROM input(...)"
                 raise ServerError(Code.NOT_IMPLEMENTED, message)
 
 
@@ -231,7 +239,8 @@ def parse_insert(sql: str) -> Insert | None:
     """Take an INSERT with rows from the client apart; None for any other statement.
 
     Raises:
-        ServerError: for INSERT … FROM INFILE, which would read the server's own files.
+        ServerError: for INSERT … FROM INFILE, which would read the server's own files, and for
+            INSERT … SELECT … FROM input(…), which chDB runs without any rows.
     """
     return _InsertParser(sql).parse()
 
@@ -262,7 +271,7 @@ def split_output(formatted: str) -> Output:
         ServerError: for INTO OUTFILE, which would write the server's own files.
     """
     outer = [token for token in tokens(formatted) if not token.depth]
-    for first, second in zip(outer, outer[1:], strict=False):
+    for first, second in itertools.pairwise(outer):
         if (first.text, second.text) == ("INTO", "OUTFILE"):
             message = "INTO OUTFILE is a feature of clickhouse-client, not of a server"
             raise ServerError(Code.NOT_IMPLEMENTED, message)
@@ -274,4 +283,7 @@ def split_output(formatted: str) -> Output:
     return Output(formatted, "", "")
 
 
-_ORDERS = frozenset({"ASC", "DESC"})
+def first_word(query: str) -> str:
+    """Return the keyword that a statement begins with, in capitals; "" for a parenthesis."""
+    token = next(tokens(query), None)
+    return token.keyword if token else ""

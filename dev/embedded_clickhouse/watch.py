@@ -51,8 +51,8 @@ class Watcher:
         Args:
             connection: the client's socket.
             mark: the session that runs the query.
-            reader: the native protocol's, where a cancel may already wait; None for HTTP, where only
-                the end of the connection counts.
+            reader: the native protocol's, where a cancel may already wait; None for HTTP, where
+                only the end of the connection counts.
         """
         watch = Watch(connection, mark, fired=reader is not None and reader.buffered[:1] == _CANCEL)
         events = select.EPOLLRDHUP | select.EPOLLONESHOT
