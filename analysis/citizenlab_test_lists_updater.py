@@ -181,12 +181,15 @@ def refuse_bad_lists(config: Config, lists: Sequence[TestList]) -> None:
     """Raise DataRefused when the lists are too bad to be loaded."""
     broken = [test_list.broken for test_list in lists if test_list.broken]
     if broken and config.on_broken_file == "refuse":
-        more = f" (and {len(broken) - 1} more broken files)" if len(broken) > 1 else ""
-        raise DataRefused(f"{broken[0]}{more}; nothing is loaded")
+        files = "1 file is broken" if len(broken) == 1 else f"{len(broken)} files are broken"
+        raise DataRefused(
+            f"{files}, first {broken[0]}; nothing is loaded until upstream mends it,"
+            ' unless on_broken_file = "keep-previous"'
+        )
     refused = sum(len(test_list.refused) for test_list in lists if not test_list.broken)
     if refused > config.max_rejected_rows:
         most = config.max_rejected_rows
-        raise DataRefused(f"{refused} rows are refused, {most} is the most; nothing is loaded")
+        raise DataRefused(f"{refused} rows are refused, more than max_rejected_rows = {most}")
 
 
 def rows_to_load(database: Database, lists: Sequence[TestList]) -> list[Row]:
@@ -233,7 +236,8 @@ def put_back(job: Job[Config], database: Database) -> None:
         return
     changes = roll_back(database, [TABLE], state, force=job.force, critical=job.signals.deferred)
     write_state(job.state_file, next_state(state, state.source, changes))
-    log.info("rolled back to %s; commit %s is not loaded again", changes[0], state.source)
+    commit = state.source.get("commit", "?")
+    log.info("rolled back: %s; commit %s will not be loaded again", changes[0], commit)
 
 
 if __name__ == "__main__":

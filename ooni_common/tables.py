@@ -98,13 +98,19 @@ class Update:
 
 @dataclass(frozen=True)
 class Change:
-    """What an update changed: rows by identity; `live` and `previous` are the contents."""
+    """What an update changed.
+
+    Attributes:
+        table: the table.
+        live: its new content.
+        previous: the content that it had before.
+        difference: rows added and lost, for people.
+    """
 
     table: Table
     live: Content
     previous: Content
-    added: int = 0
-    lost: int = 0
+    difference: str = ""
 
     @property
     def swapped(self) -> bool:
@@ -112,9 +118,8 @@ class Change:
         return self.live != self.previous
 
     def __str__(self) -> str:
-        if not self.swapped:
-            return f"{self.table.name}: {self.live.rows:,} rows, unchanged"
-        return f"{self.table.name}: {self.live.rows:,} rows (+{self.added:,} -{self.lost:,})"
+        difference = self.difference if self.swapped else ", unchanged"
+        return f"{self.table.name}: {self.live.rows:,} rows{difference}"
 
 
 class State(msgspec.Struct, frozen=True):
@@ -225,7 +230,7 @@ def preview_tables(
             yield f"{table.name}: would be created with {content.rows:,} rows"
             continue
         live = agreed_content(local, table, table.name)
-        yield f"would be {_change(local, update, live, content, force=force)}"
+        yield f"would change: {_change(local, update, live, content, force=force)}"
         yield from _sample_of_differences(local, table)
 
 
@@ -394,7 +399,8 @@ def _change(
             if lost > limit.rows and lost > rows * limit.share:
                 _report_loss(table, limit, value, f"{lost:,} of {rows:,} rows", force=force)
     ((_, _, lost),) = _losses(database, table) or [("", 0, 0)]
-    return Change(table, content, live, added=content.rows - (live.rows - lost), lost=lost)
+    added = content.rows - (live.rows - lost)
+    return Change(table, content, live, difference=f" (+{added:,} -{lost:,})")
 
 
 def _losses(database: Database, table: Table, per: str = "") -> list[tuple[Any, ...]]:

@@ -1,0 +1,36 @@
+"""Tables and rows that the tests of the table replacement use."""
+
+from datetime import date
+from typing import Any
+
+from ooni_common.tables import Table
+
+COLUMNS = {
+    "name": "String",
+    "cc": "FixedString(32)",
+    "number": "UInt32",
+    "kind": "Enum('nat' = 1, 'isp' = 2)",
+    "changed": "Date",
+}
+FIRST = Table("first", "first_tmp", COLUMNS, "ENGINE = MergeTree ORDER BY name", ("name",))
+SECOND = Table(
+    "second", "second_tmp", COLUMNS, "ENGINE = EmbeddedRocksDB PRIMARY KEY(name)", ("name",)
+)
+PAIR = (FIRST, SECOND)
+
+Row = tuple[Any, ...]
+
+
+def row(name: str, cc: str = "it", number: int = 1) -> Row:
+    """Return one row for either table."""
+    return (name, cc, number, "nat", date(2025, 1, 31))
+
+
+def old_rows(count: int = 100) -> list[Row]:
+    """Return rows that were loaded before."""
+    return [row(f"name {number}", number=number) for number in range(count)]
+
+
+def new_rows(count: int = 110) -> list[Row]:
+    """Return the same names with other values, as many as wanted."""
+    return [row(f"name {number}", cc="ZZ", number=number + 1) for number in range(count)]

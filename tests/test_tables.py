@@ -1,0 +1,569 @@
+"""Replacing tables as a whole, against a real ClickHouse engine."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import clickhouse_driver
+import pytest
+from conftest import Database as FreshDatabase
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reference_tables import COLUMNS, FIRST, PAIR, SECOND, Row, new_rows, old_rows, row
+
+from dev.embedded_clickhouse import EmbeddedClickHouse
+from ooni_common.config import DatabaseConfig, SecretUrl
+from ooni_common.database import Database, connected
+from ooni_common.errors import ConfigError, DataRefused, Stopped, Unavailable
+from ooni_common.tables import (
+    Change,
+    Content,
+    LossLimit,
+    State,
+    Table,
+    Update,
+    content_of,
+    contents,
+    is_current,
+    next_state,
+    preview_tables,
+    read_state,
+    replace_tables,
+    roll_back,
+    write_state,
+)
+
+ANY_NUMBER = (0, 10**6)
+TENTH = (LossLimit(0.1),)
+
+
+@pytest.fixture
+def db(database: FreshDatabase) -> Database:
+    return Database(database.client())
+
+
+def load(db: Database, table: Table, rows: list[Row], **options: Any) -> Change:
+    force = options.pop("force", False)
+    (change,) = replace_tables(db, [Update(table, rows, ANY_NUMBER, **options)], force=force)
+    return change
+
+
+def rows_of(db: Database, table: str) -> list[Row]:
+    return sorted(
+        db.query(f"SELECT name, toStringCutToZero(cc), number, kind, changed FROM {table}")
+    )
+
+
+def held(db: Database, table: Table) -> Content:
+    return contents(db, table, table.name)[""]
+
+
+@contextmanager
+def live_unchanged(db: Database, *tables: Table) -> Iterator[None]:
+    before = [rows_of(db, table.name) for table in tables]
+    yield
+    assert [rows_of(db, table.name) for table in tables] == before
+
+
+class FailingClient:
+    """A connection on which one statement fails, before or after it is carried out."""
+
+    def __init__(self, client: clickhouse_driver.Client, statement: str, number: int = 1) -> None:
+        self._client = client
+        self._statement = statement
+        self._left = number
+        self.carried_out = False
+        self.error: BaseException = clickhouse_driver.errors.NetworkError("cut")
+
+    def execute(self, query: str, params: Any = None, **options: Any) -> Any:
+        chosen = query.startswith(self._statement)
+        self._left -= chosen
+        if chosen and self._left == 0 and not self.carried_out:
+            raise self.error
+        result = self._client.execute(query, params, **options)
+        if chosen and self._left == 0:
+            raise self.error
+        return result
+
+    def disconnect(self) -> None:
+        self._client.disconnect()
+
+
+@pytest.mark.parametrize("table", PAIR, ids=lambda table: table.name)
+def test_the_live_table_gets_the_new_rows_and_the_shadow_keeps_the_old(
+    db: Database, table: Table
+) -> None:
+    load(db, table, old_rows())
+    change = load(db, table, new_rows())
+    assert rows_of(db, table.name) == sorted(new_rows())
+    assert rows_of(db, table.shadow) == sorted(old_rows())
+    assert str(change) == f"{table.name}: 110 rows (+10 -0)"
+
+
+def test_missing_tables_are_created(db: Database) -> None:
+    load(db, FIRST, new_rows())
+    assert db.structure(FIRST.name) == db.structure(FIRST.shadow)
+    assert db.structure(FIRST.name)[1] == [
+        ("MergeTree ORDER BY name SETTINGS index_granularity = 8192",)
+    ]
+
+
+@pytest.mark.parametrize(
+    "engine",
+    ["EmbeddedRocksDB PRIMARY KEY(name)", "ReplacingMergeTree ORDER BY (cc, name)"],
+)
+def test_the_shadow_takes_the_live_tables_engine(db: Database, engine: str) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    db.query(f"CREATE TABLE first ({columns}, note String DEFAULT 'none') ENGINE = {engine}")
+    load(db, FIRST, new_rows())
+    load(db, FIRST, old_rows())
+    assert rows_of(db, "first") == sorted(old_rows())
+    assert db.structure("first") == db.structure("first_tmp")
+    assert engine.split(maxsplit=1)[0] in db.structure("first")[1][0][0]
+    assert db.query("SELECT DISTINCT note FROM first") == [("none",)]
+
+
+@pytest.mark.parametrize(
+    "shadow",
+    [
+        "CREATE TABLE first_tmp (name String) ENGINE = MergeTree ORDER BY name",
+        "CREATE TABLE first_tmp AS first ENGINE = MergeTree ORDER BY cc",
+        "CREATE TABLE first_tmp AS first ENGINE = Memory",
+    ],
+)
+def test_a_shadow_with_other_columns_or_another_engine_is_made_anew(
+    db: Database, shadow: str
+) -> None:
+    load(db, FIRST, old_rows())
+    db.query("DROP TABLE first_tmp SYNC")
+    db.query(shadow)
+    load(db, FIRST, new_rows())
+    assert rows_of(db, "first") == sorted(new_rows())
+    assert db.structure("first") == db.structure("first_tmp")
+
+
+def test_what_an_interrupted_run_left_in_the_shadow_is_removed(db: Database) -> None:
+    load(db, FIRST, old_rows())
+    db.query("INSERT INTO first_tmp SELECT * FROM first")
+    load(db, FIRST, new_rows())
+    assert rows_of(db, "first") == sorted(new_rows())
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known beforehand", "found after filling"])
+def test_unchanged_content_is_not_swapped(db: Database, known: bool) -> None:
+    load(db, FIRST, old_rows())
+    load(db, FIRST, new_rows())
+    uuid = db.query("SELECT uuid FROM system.tables WHERE name = 'first'")
+    rows = list(reversed(new_rows()))
+    change = load(db, FIRST, rows, content=content_of(rows) if known else None)
+    assert not change.swapped
+    assert str(change) == "first: 110 rows, unchanged"
+    assert db.query("SELECT uuid FROM system.tables WHERE name = 'first'") == uuid
+    assert not known or rows_of(db, "first_tmp") == sorted(old_rows())
+
+
+def test_several_blocks_arrive_whole(db: Database) -> None:
+    rows = new_rows(150_000)
+    load(db, FIRST, rows)
+    assert held(db, FIRST) == content_of(rows)
+
+
+def test_no_rows_at_all_are_refused(db: Database) -> None:
+    load(db, FIRST, old_rows())
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="first: 0 rows; between"):
+        load(db, FIRST, [])
+
+
+@pytest.mark.parametrize("bounds", [(110, 1000), (10, 110)], ids=["too few", "too many"])
+def test_a_number_of_rows_outside_the_bounds_is_refused_even_with_force(
+    db: Database, bounds: tuple[int, int]
+) -> None:
+    load(db, FIRST, old_rows())
+    update = Update(FIRST, new_rows(110), bounds)
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="first: 110 rows; between"):
+        replace_tables(db, [update], force=True)
+
+
+def test_an_endless_upstream_is_refused_before_it_fills_the_disk(db: Database) -> None:
+    def endless() -> Iterator[Row]:
+        number = 0
+        while True:
+            number += 1
+            yield row(f"name {number}")
+
+    with pytest.raises(DataRefused, match="rows; between 0 and 1,000 are expected"):
+        replace_tables(db, [Update(FIRST, endless(), (0, 1000))])
+    assert rows_of(db, "first") == []
+
+
+def test_a_loss_up_to_the_limit_is_accepted(db: Database) -> None:
+    load(db, FIRST, old_rows(100))
+    load(db, FIRST, new_rows(90), limits=TENTH)
+    assert rows_of(db, "first") == sorted(new_rows(90))
+
+
+def test_a_loss_beyond_the_limit_is_refused_unless_forced(db: Database) -> None:
+    load(db, FIRST, old_rows(100))
+    reason = "first: 11 of 100 rows would disappear, more than 10%; .*--force"
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match=reason):
+        load(db, FIRST, new_rows(89), limits=TENTH)
+    load(db, FIRST, new_rows(89), limits=TENTH, force=True)
+    assert rows_of(db, "first") == sorted(new_rows(89))
+
+
+def test_rows_that_disappear_count_although_others_come(db: Database) -> None:
+    load(db, FIRST, old_rows(100))
+    rows = [row(f"other {number}") for number in range(100)]
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="100 of 100 rows"):
+        load(db, FIRST, rows, limits=TENTH)
+
+
+def test_rows_that_only_change_do_not_count_as_a_loss(db: Database) -> None:
+    load(db, FIRST, old_rows(100))
+    load(db, FIRST, new_rows(100), limits=TENTH)
+    assert rows_of(db, "first") == sorted(new_rows(100))
+
+
+def test_a_loss_within_one_country_is_refused(db: Database) -> None:
+    italy = [row(f"it {number}", cc="it") for number in range(50)]
+    others = [row(f"fr {number}", cc="fr") for number in range(1000)]
+    load(db, FIRST, italy + others)
+    limits = (LossLimit(0.1), LossLimit(0.5, rows=20, per="cc"))
+    reason = "first: 26 of 50 rows of cc 'it' would disappear, more than 50%"
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match=reason):
+        load(db, FIRST, italy[26:] + others, limits=limits)
+    load(db, FIRST, italy[25:] + others, limits=limits)
+    load(db, FIRST, italy[45:] + others, limits=limits)
+    assert held(db, FIRST).rows == 1005
+
+
+def test_a_value_that_the_database_stores_as_another_is_refused(db: Database) -> None:
+    load(db, FIRST, old_rows())
+    changed = ("name", "it", 1, "nat", date(1969, 12, 31))
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="stored something else"):
+        load(db, FIRST, [*new_rows(), changed])
+
+
+def test_rows_that_the_engine_drops_are_noticed(db: Database) -> None:
+    load(db, SECOND, old_rows())
+    with live_unchanged(db, SECOND), pytest.raises(DataRefused, match="110 rows of 111"):
+        load(db, SECOND, [*new_rows(), new_rows()[0]])
+
+
+def test_a_live_table_without_a_needed_column_is_an_error_of_configuration(db: Database) -> None:
+    db.query("CREATE TABLE first (name String, number UInt32) ENGINE = MergeTree ORDER BY name")
+    with pytest.raises(ConfigError, match="table first has no column cc, kind, changed"):
+        load(db, FIRST, new_rows())
+
+
+def test_no_table_of_a_pair_changes_when_the_second_is_refused(db: Database) -> None:
+    for table in PAIR:
+        load(db, table, old_rows())
+    updates = [Update(FIRST, new_rows(), ANY_NUMBER), Update(SECOND, new_rows(), (500, 1000))]
+    with live_unchanged(db, *PAIR), pytest.raises(DataRefused, match="second"):
+        replace_tables(db, updates)
+
+
+@pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_swap_that_fails_leaves_all_tables_of_the_pair_as_they_were(
+    database: FreshDatabase,
+    number: int,
+    carried_out: bool,
+) -> None:
+    db = Database(database.client())
+    for table in PAIR:
+        load(db, table, old_rows())
+    client = FailingClient(database.client(), "EXCHANGE", number)
+    client.carried_out = carried_out
+    updates = [Update(table, new_rows(), ANY_NUMBER) for table in PAIR]
+    with live_unchanged(db, *PAIR), pytest.raises(Unavailable, match="cut"):
+        replace_tables(Database(client), updates)
+    replace_tables(db, updates)
+    assert [rows_of(db, table.name) for table in PAIR] == [sorted(new_rows())] * 2
+
+
+def test_a_signal_between_the_swaps_leaves_all_tables_as_they_were(
+    database: FreshDatabase,
+) -> None:
+    db = Database(database.client())
+    for table in PAIR:
+        load(db, table, old_rows())
+    client = FailingClient(database.client(), "EXCHANGE", 2)
+    client.error = Stopped("SIGTERM")
+    with live_unchanged(db, *PAIR), pytest.raises(Stopped):
+        replace_tables(Database(client), [Update(table, new_rows(), ANY_NUMBER) for table in PAIR])
+
+
+KILLED_AT = [
+    ("before", "CREATE TABLE", 1),
+    ("after", "CREATE TABLE", 1),
+    ("after", "TRUNCATE", 1),
+    ("before", "INSERT", 1),
+    ("after", "INSERT", 1),
+    ("after", "INSERT", 3),
+    ("after", "INSERT", 4),
+    ("before", "EXCHANGE", 1),
+    ("after", "EXCHANGE", 1),
+    ("before", "EXCHANGE", 2),
+    ("after", "EXCHANGE", 2),
+]
+
+
+@pytest.mark.parametrize(("when", "statement", "number"), KILLED_AT)
+def test_after_a_kill_each_live_table_is_old_or_new_and_the_next_run_heals(
+    database: FreshDatabase, when: str, statement: str, number: int
+) -> None:
+    db = Database(database.client())
+    old, new = content_of(old_rows(70_000)), content_of(new_rows(70_000))
+    for table in PAIR:
+        load(db, table, old_rows(70_000))
+        if statement == "TRUNCATE":
+            load(db, table, old_rows(70_000)[1:])
+            load(db, table, old_rows(70_000))
+        elif statement == "CREATE TABLE":
+            db.query(f"DROP TABLE {table.shadow} SYNC")
+    script = Path(__file__).with_name("killed_replacement.py")
+    process = subprocess.run(
+        [sys.executable, str(script), database.uri, "70000", when, statement, str(number)],
+        env={"PYTHONPATH": str(script.parent.parent)},
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == -9, process.stderr.decode()
+    after = [held(db, table) for table in PAIR]
+    swapped = {("after", 1): 1, ("before", 2): 1, ("after", 2): 2}
+    expected = swapped.get((when, number), 0) if statement == "EXCHANGE" else 0
+    assert after == [new] * expected + [old] * (2 - expected)
+    replace_tables(db, [Update(table, new_rows(70_000), ANY_NUMBER) for table in PAIR])
+    assert [held(db, table) for table in PAIR] == [new, new]
+
+
+def test_a_reader_sees_the_old_content_or_the_new_at_every_instant(
+    database: FreshDatabase,
+) -> None:
+    db = Database(database.client())
+    load(db, FIRST, old_rows(20_000))
+    seen, ended = set(), threading.Event()
+    reader = Database(database.client())
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.add(held(reader, FIRST))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for _ in range(5):
+            load(db, FIRST, new_rows(20_000))
+            load(db, FIRST, old_rows(20_000))
+    finally:
+        ended.set()
+        thread.join()
+    assert seen == {content_of(old_rows(20_000)), content_of(new_rows(20_000))}
+
+
+def test_a_preview_says_what_would_change_and_changes_nothing(database: FreshDatabase) -> None:
+    db = Database(database.client())
+    load(db, FIRST, old_rows(95))
+    load(db, FIRST, old_rows(100))
+    shadow = rows_of(db, "first_tmp")
+    rows = [*old_rows(99), row("other")]
+    with live_unchanged(db, FIRST):
+        previewing = Database(database.client())
+        lines = list(preview_tables(previewing, [Update(FIRST, rows, ANY_NUMBER)]))
+        previewing.close()
+    assert lines == [
+        "would change: first: 100 rows (+1 -1)",
+        "- name 99 | it | 99 | nat | 2025-01-31",
+        "+ other | it | 1 | nat | 2025-01-31",
+    ]
+    assert rows_of(db, "first_tmp") == shadow
+
+
+def test_a_preview_of_a_first_run_creates_nothing(db: Database) -> None:
+    lines = list(preview_tables(db, [Update(FIRST, new_rows(), ANY_NUMBER)]))
+    assert lines == ["first: would be created with 110 rows"]
+    assert not db.exists("first")
+
+
+def test_a_preview_refuses_what_a_run_refuses(db: Database) -> None:
+    load(db, FIRST, old_rows(100))
+    with pytest.raises(DataRefused, match="50 of 100 rows would disappear"):
+        list(preview_tables(db, [Update(FIRST, new_rows(50), ANY_NUMBER, TENTH)]))
+
+
+def after(changes: list[Change], state: State | None = None) -> State:
+    return next_state(state or State(), {"commit": "1"}, changes)
+
+
+def test_a_rollback_puts_the_content_of_before_back_and_a_second_one_undoes_it(
+    db: Database,
+) -> None:
+    state = after([load(db, FIRST, old_rows())])
+    state = after([load(db, FIRST, new_rows())], state)
+    for rows in (old_rows(), new_rows(), old_rows()):
+        state = after(roll_back(db, [FIRST], state), state)
+        assert rows_of(db, "first") == sorted(rows)
+        assert is_current(db, [FIRST], state, {"commit": "1"})
+
+
+def test_a_rollback_of_a_pair_swaps_the_tables_that_the_last_update_changed(
+    db: Database,
+) -> None:
+    updates = [Update(table, old_rows(), ANY_NUMBER) for table in PAIR]
+    state = after(replace_tables(db, updates))
+    updates = [Update(FIRST, new_rows(), ANY_NUMBER), Update(SECOND, new_rows(), ANY_NUMBER)]
+    state = after(replace_tables(db, updates), state)
+    second = Update(SECOND, new_rows(120), ANY_NUMBER, content=content_of(new_rows(120)))
+    first = Update(FIRST, new_rows(), ANY_NUMBER, content=content_of(new_rows()))
+    state = after(replace_tables(db, [first, second]), state)
+    roll_back(db, PAIR, state)
+    assert rows_of(db, "first") == sorted(new_rows())
+    assert rows_of(db, "second") == sorted(new_rows())
+
+
+def test_rows_that_were_refused_can_not_be_rolled_back_to(db: Database) -> None:
+    state = after([load(db, FIRST, old_rows())])
+    state = after([load(db, FIRST, new_rows())], state)
+    with pytest.raises(DataRefused):
+        load(db, FIRST, new_rows(5), limits=TENTH)
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="does not hold what was live"):
+        roll_back(db, [FIRST], state)
+
+
+def test_force_rolls_back_to_whatever_the_shadow_holds_unless_it_is_empty(db: Database) -> None:
+    load(db, FIRST, old_rows())
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="nothing to roll back"):
+        roll_back(db, [FIRST], State(), force=True)
+    load(db, FIRST, new_rows())
+    roll_back(db, [FIRST], State(), force=True)
+    assert rows_of(db, "first") == sorted(old_rows())
+
+
+def test_without_an_update_on_record_there_is_nothing_to_roll_back(db: Database) -> None:
+    load(db, FIRST, old_rows())
+    load(db, FIRST, new_rows())
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="no update is on record"):
+        roll_back(db, [FIRST], State())
+
+
+def test_a_run_that_died_before_it_wrote_its_state_can_be_rolled_back(db: Database) -> None:
+    state = after([load(db, FIRST, old_rows())])
+    load(db, FIRST, new_rows())
+    roll_back(db, [FIRST], state)
+    assert rows_of(db, "first") == sorted(old_rows())
+
+
+def test_tables_are_current_only_with_the_same_source_and_content(db: Database) -> None:
+    assert not is_current(db, [FIRST], State(), {})
+    state = after([load(db, FIRST, old_rows())])
+    assert is_current(db, [FIRST], state, {"commit": "1"})
+    assert not is_current(db, [FIRST], state, {"commit": "2"})
+    db.query("INSERT INTO first SELECT * FROM first LIMIT 1")
+    assert not is_current(db, [FIRST], state, {"commit": "1"})
+    db.query("DROP TABLE first")
+    assert not is_current(db, [FIRST], state, {"commit": "1"})
+
+
+def test_a_state_survives_its_file(tmp_path: Path) -> None:
+    state = State({"commit": "1"}, {"first": Content(1, 2**64 - 1)}, {"first": Content(0, 0)})
+    write_state(tmp_path / "state.json", state)
+    assert read_state(tmp_path / "state.json") == state
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"live": 1}', "\x00"])
+def test_a_damaged_state_file_counts_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    assert read_state(tmp_path / "state.json") == State()
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(
+            TEXT,
+            st.from_regex("[a-z]{0,32}", fullmatch=True),
+            st.integers(0, 2**32 - 1),
+            st.sampled_from(["nat", "isp"]),
+            st.dates(date(1970, 1, 1), date(2149, 6, 6)),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_the_database_computes_the_same_content_as_we_do(db: Database, rows: list[Row]) -> None:
+    for name in ("first", "first_tmp"):
+        db.query(f"DROP TABLE IF EXISTS {name} SYNC")
+    load(db, FIRST, rows)
+    assert held(db, FIRST) == content_of(rows)
+
+
+def config_for(uri: str) -> DatabaseConfig:
+    return DatabaseConfig(state_dir=Path("/nonexistent"), db_uri=SecretUrl(uri))
+
+
+def test_a_database_that_is_down_is_unavailable() -> None:
+    with (
+        connected(config_for("clickhouse://127.0.0.1:1/default")) as db,
+        pytest.raises(Unavailable, match=r"^database: .*refused.*127\.0\.0\.1:1"),
+    ):
+        load(db, FIRST, new_rows())
+
+
+def test_an_unknown_database_host_is_unavailable() -> None:
+    with (
+        connected(config_for("clickhouse://nobody.invalid/default")) as db,
+        pytest.raises(Unavailable, match="database: "),
+    ):
+        load(db, FIRST, new_rows())
+
+
+def test_a_wrong_password_is_an_error_of_configuration_and_is_not_shown(tmp_path: Path) -> None:
+    with EmbeddedClickHouse(tmp_path, users=["api:right-password"]) as server:
+        uri = server.uri(user="api", password="wrong-password")
+        with connected(config_for(uri)) as db, pytest.raises(ConfigError) as caught:
+            load(db, FIRST, new_rows())
+    assert "Authentication failed" in str(caught.value)
+    assert "wrong-password" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_dies_during_the_inserts_leaves_the_live_table_as_it_was(
+    tmp_path: Path,
+) -> None:
+    with EmbeddedClickHouse(tmp_path) as server:
+
+        def rows_of_a_doomed_server() -> Iterator[Row]:
+            yield from new_rows(70_000)
+            server.kill()
+            yield from new_rows(140_000)[70_000:]
+
+        with connected(config_for(server.uri())) as db:
+            load(db, FIRST, old_rows())
+            with pytest.raises(Unavailable, match=r"^database: "):
+                replace_tables(db, [Update(FIRST, rows_of_a_doomed_server(), ANY_NUMBER)])
+        server.start()
+        with connected(config_for(server.uri())) as db:
+            assert rows_of(db, "first") == sorted(old_rows())
+            load(db, FIRST, new_rows())
+            assert rows_of(db, "first") == sorted(new_rows())
+
+
+@pytest.mark.parametrize("setting", ["compression=nonsense", "connect_timeout=soon"])
+def test_a_database_uri_with_a_wrong_setting_is_an_error_of_configuration(setting: str) -> None:
+    with (
+        pytest.raises(ConfigError, match="db_uri"),
+        connected(config_for(f"clickhouse://localhost/default?{setting}")),
+    ):
+        pass
