@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -89,7 +90,7 @@ class Database:
         self._clients.append(client)
         return client
 
-    def execute(self, query: str, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - as the driver's
+    def execute(self, query: str, *arguments: object, **options: object) -> Any:
         """Run one query on a connection of its own."""
         with clickhouse_driver.Client.from_url(self.uri) as client:
             return client.execute(query, *arguments, **options)
@@ -130,3 +131,26 @@ def database(clickhouse_server: ClickHouseServer) -> Iterator[Database]:
     """A fresh database on the session's server."""
     with fresh_database(clickhouse_server) as made:
         yield made
+
+
+def _real_data(name: str) -> Path:
+    """Return a file of real upstream data, which lies beside the checkout and is not part of it."""
+    default = Path(__file__).parents[2] / "shared" / "fixtures"
+    path = Path(os.environ.get("OONI_TEST_REAL_DATA", default)) / name
+    if not path.exists():
+        pytest.skip(
+            f"no real upstream data: {path} is absent (OONI_TEST_REAL_DATA names its folder)"
+        )
+    return path
+
+
+@pytest.fixture
+def real_test_lists() -> Path:
+    """The CitizenLab test lists as a tar archive."""
+    return _real_data("test-lists-7f01e430.tar.xz")
+
+
+@pytest.fixture
+def real_test_list_counts() -> Path:
+    """What a correct loader gets from the real test lists, as JSON."""
+    return _real_data("expected_counts.json")

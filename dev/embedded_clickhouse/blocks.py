@@ -7,7 +7,7 @@ types and passes the bytes on to a file, without decoding a single value.
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -20,6 +20,7 @@ BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
 
 _ADDITIONAL_KEYS = 1 << 9
 _GLOBAL_DICTIONARY = 1 << 8
+_JSON_AS_TEXT = 1
 _KEY_SIZES = {0: 1, 1: 2, 2: 4, 3: 8}
 
 
@@ -130,6 +131,10 @@ class WireReader:
             self.take({1: 1, 2: 4}[field])
 
 
+Columns = tuple[tuple[str, str], ...]
+"""Name and type of each column."""
+
+
 @dataclass(frozen=True)
 class Header:
     """The shape of a block.
@@ -139,7 +144,7 @@ class Header:
         rows: number of rows.
     """
 
-    columns: tuple[tuple[str, str], ...]
+    columns: Columns
     rows: int
 
     def encode(self) -> bytes:
@@ -156,11 +161,15 @@ class BlockCopier:
     Args:
         reader: where the blocks come from; it stands behind the block after each copy.
         sink: where they go; anything with `write`.
+        types: index of a column → the type to write for it instead of the one that stands there.
     """
 
-    def __init__(self, reader: WireReader, sink: BinaryIO) -> None:
+    def __init__(
+        self, reader: WireReader, sink: BinaryIO, types: Mapping[int, str] | None = None
+    ) -> None:
         self._reader = reader
         self._sink = sink
+        self._types = types or {}
 
     def copy(self) -> Header:
         """Copy one block; the empty block that ends the data is read and not copied.
@@ -173,12 +182,13 @@ class BlockCopier:
         if count:
             self._sink.write(varint(count) + varint(rows))
         columns = []
-        for _ in range(count):
-            name, type_name = self._reader.binary(), self._reader.binary()
-            self._sink.write(binary(name) + binary(type_name))
-            columns.append((name.decode(errors="replace"), type_name.decode(errors="replace")))
+        for index in range(count):
+            name, type_name = self._reader.binary(), self._reader.text()
+            type_name = self._types.get(index, type_name)
+            self._sink.write(binary(name) + text(type_name))
+            columns.append((name.decode(errors="replace"), type_name))
             if rows:
-                layout = parse_layout(columns[-1][1])
+                layout = parse_layout(type_name)
                 layout.copy_prefix(self)
                 layout.copy_rows(self, rows)
         return Header(tuple(columns), rows)
@@ -325,6 +335,17 @@ class _LowCardinality:
         copier.fixed(copier.integers(1) * key_size)
 
 
+@dataclass(frozen=True)
+class _JsonText:
+    def copy_prefix(self, copier: BlockCopier) -> None:
+        if copier.integers(1) != _JSON_AS_TEXT:
+            message = "The embedded server knows JSON in Native blocks only as text"
+            raise ServerError(Code.NOT_IMPLEMENTED, message)
+
+    def copy_rows(self, copier: BlockCopier, rows: int) -> None:
+        copier.strings(rows)
+
+
 _FIXED_SIZES = {
     "Nothing": 1,
     "Bool": 1,
@@ -425,7 +446,7 @@ def parse_layout(type_name: str) -> Layout:
 
     Raises:
         ServerError: with code 48, for a type whose values have no length that can be told
-            (AggregateFunction, JSON, Dynamic, Variant …).
+            (AggregateFunction, Dynamic, Variant …).
     """
     match = _TYPE.fullmatch(type_name)
     if match:
@@ -434,9 +455,23 @@ def parse_layout(type_name: str) -> Layout:
             return parse_layout(_GEO_TYPES[name])
         if name == "String":
             return _Strings()
+        if name == "JSON":
+            return _JsonText()
         if name in _FIXED_SIZES or name.startswith("Interval"):
             return _Fixed(_FIXED_SIZES.get(name, 8))
         if name in _PARAMETRIC and arguments is not None:
             return _PARAMETRIC[name](arguments)
     message = f"The embedded server cannot read values of type {type_name} in Native blocks"
     raise ServerError(Code.NOT_IMPLEMENTED, message)
+
+
+def check_insertable(type_name: str) -> None:
+    """Refuse a type that no client can send in a way that is understood here.
+
+    Raises:
+        ServerError: with code 48.
+    """
+    parse_layout(type_name)
+    if re.search(r"\bJSON\b", _QUOTED.sub("", type_name)):
+        message = "The embedded server cannot read JSON in Native blocks; insert it as JSONEachRow"
+        raise ServerError(Code.NOT_IMPLEMENTED, message)

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,19 @@ from typing import Any
 from chdb import _chdb
 
 from dev.embedded_clickhouse import sql
+from dev.embedded_clickhouse.blocks import Columns
 from dev.embedded_clickhouse.errors import Code, ServerError
 
 # A string setting without any effect here (there are no logs to send), by which KILL QUERY tells
 # the sessions apart; `log_comment` is the clients' own.
 _MARK_SETTING = "send_logs_source_regexp"
 _NOT_STREAMABLE = "Streaming query is not supported"
-# What clickhouse-local sets differently from a server.
-_SERVER_DEFAULTS = "SET implicit_select = 0, allow_introspection_functions = 0"
+# What clickhouse-local sets differently from a server; and JSON as text in Native blocks, which
+# needs no newer revision of the protocol.
+_SERVER_DEFAULTS = (
+    "SET implicit_select = 0, allow_introspection_functions = 0, "
+    "output_format_native_write_json_as_string = 1"
+)
 
 
 @dataclass(frozen=True)
@@ -201,8 +206,10 @@ class Session:
         """Return the rows of a small result."""
         return _json_rows(self.run(f"{query} FORMAT JSONCompactEachRow", parameters))
 
-    def stream(self, query: str) -> Iterator[Chunk]:
+    def stream(self, query: str) -> Generator[Chunk, None, None]:
         """Run a statement and yield its result in Native blocks, as they come.
+
+        Nothing else may run in the session until the stream has ended or is closed.
 
         Raises:
             ServerError: at once or between chunks.
@@ -259,7 +266,7 @@ class Session:
         if readonly and facts["query_class"].name not in {"READ_ONLY", "UNKNOWN"}:
             raise ServerError(Code.READONLY, "Cannot execute query in readonly mode.")
 
-    def insert_columns(self, insert: sql.Insert) -> tuple[tuple[str, str], ...]:
+    def insert_columns(self, insert: sql.Insert) -> Columns:
         """Return name and type of the columns that an INSERT takes.
 
         Raises:
@@ -267,9 +274,8 @@ class Session:
         """
         if insert.column_list and not insert.columns:
             # The client's own words, run with the client's own rights.
-            query = f"DESCRIBE (SELECT {insert.column_list} FROM {insert.target})"  # noqa: S608
-            described = self.rows(query)
-            return tuple((row[0], row[1]) for row in described)
+            query = f"SELECT {insert.column_list} FROM {insert.target}"  # noqa: S608
+            return self._described(query)
         described = self.rows(f"DESCRIBE TABLE {insert.target}")
         if not insert.columns:
             usual = {"", "DEFAULT"}
@@ -284,12 +290,20 @@ class Session:
                 raise ServerError(Code.ILLEGAL_COLUMN, message)
         return tuple((name, columns[name][1]) for name in insert.columns)
 
-    def describe_result(self, query: str) -> tuple[tuple[str, str], ...]:
-        """Return name and type of a query's columns without running it; none for a statement."""
+    def describe_result(self, query: str) -> Columns:
+        """Return name and type of a SELECT's columns without running it; none if it is wrong."""
         try:
-            return tuple((row[0], row[1]) for row in self.rows(f"DESCRIBE (\n{query}\n)"))
+            return self._described(query)
+        except ServerError:
+            pass
+        try:
+            # Without the semicolon or the comment that it may end with.
+            return self._described(self.format_query(query))
         except ServerError:
             return ()
+
+    def _described(self, query: str) -> Columns:
+        return tuple((row[0], row[1]) for row in self.rows(f"DESCRIBE (\n{query}\n)"))
 
     def apply_settings(self, settings: Mapping[str, str], *, ignore_unknown: bool) -> None:
         """Make these the settings of the next statements, in place of the ones applied before.

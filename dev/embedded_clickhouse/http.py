@@ -39,7 +39,6 @@ _NOT_SETTINGS = frozenset(
         "user", "wait_end_of_query",
     }
 )  # fmt: skip
-_SELECTS = frozenset({"SELECT", "WITH", "FROM", ""})
 _STATUSES: tuple[tuple[HTTPStatus, frozenset[int]], ...] = (
     (HTTPStatus.FORBIDDEN, frozenset({192, 193, 497, 516})),
     (
@@ -345,7 +344,7 @@ class _Request:
         format_name = output.format_name or default
         self._response.format_name = format_name
         parameters = self._query_parameters()
-        if sql.first_word(output.query.lstrip("( ")) not in _SELECTS:
+        if sql.first_word(output.query.lstrip("( ")) not in sql.SELECTS:
             result = session.run(query, parameters, format_name)
             self._response.write(result.bytes())
             self._response.finish(result)

@@ -1,5 +1,6 @@
 """The native protocol: what clickhouse-driver and clickhouse-client speak on port 9000."""
 
+import contextlib
 import io
 import itertools
 import re
@@ -14,9 +15,10 @@ from dev.embedded_clickhouse import sql
 from dev.embedded_clickhouse.blocks import (
     BLOCK_INFO,
     BlockCopier,
+    Columns,
     Header,
     WireReader,
-    parse_layout,
+    check_insertable,
     text,
     varint,
 )
@@ -298,7 +300,7 @@ class NativeConnection:
         """Take the client's blocks into a file, and the file into the table once it is complete."""
         columns = session.insert_columns(insert)
         for _, type_name in columns:
-            parse_layout(type_name)
+            check_insertable(type_name)
         self._send_block(Header(columns, 0).encode())
         rows = 0
         with self._engine.spool_file() as spool:
@@ -331,19 +333,20 @@ class NativeConnection:
 
     def _send_result(self, session: Session, query: str) -> "_Totals":
         total = _Totals()
-        for chunk in session.stream(query):
-            total.rows_read += chunk.rows_read
-            total.rows += chunk.rows
-            for block in _blocks(chunk):
-                if not total.blocks:
-                    self._send_block(_header(session, query, block).encode())
-                self._send_block(block)
-                total.blocks += 1
-                total.size += len(block)
-        if not total.blocks:
-            columns = session.describe_result(query)
-            if columns:
-                self._send_block(Header(columns, 0).encode())
+        selects = sql.first_word(query) in sql.SELECTS
+        columns = session.describe_result(query) if selects else ()
+        with contextlib.closing(session.stream(query)) as chunks:
+            for chunk in chunks:
+                total.rows_read += chunk.rows_read
+                total.rows += chunk.rows
+                for block in _with_time_zones(_blocks(chunk), columns):
+                    if not total.blocks:
+                        self._send_block(_header(block).encode())
+                    self._send_block(block)
+                    total.blocks += 1
+                    total.size += len(block)
+        if not total.blocks and columns:
+            self._send_block(Header(columns, 0).encode())
         return total
 
     def _progress(self, rows_read: int, rows_written: int) -> bytes:
@@ -390,9 +393,22 @@ def _blocks(chunk: Chunk) -> Iterator[bytes]:
         yield block.getvalue()
 
 
-def _header(session: Session, query: str, block: bytes) -> Header:
-    """Return the columns of a result, from its first block."""
-    try:
-        return BlockCopier(WireReader(io.BytesIO(block).read), io.BytesIO()).copy()
-    except ServerError:
-        return Header(session.describe_result(query), 0)
+def _with_time_zones(blocks: Iterator[bytes], columns: Columns) -> Iterator[bytes]:
+    """Give DateTime columns their time zones back, which chDB's Native format leaves out."""
+    zones = {index: kind for index, (_, kind) in enumerate(columns) if kind.startswith("DateTime(")}
+    for block in blocks:
+        if not zones:
+            yield block
+            continue
+        typed = io.BytesIO()
+        BlockCopier(WireReader(io.BytesIO(block).read), typed, zones).copy()
+        yield typed.getvalue()
+
+
+def _header(block: bytes) -> Header:
+    """Return the columns of a result, from its first block.
+
+    Raises:
+        ServerError: a type whose values the client would not read as they are meant.
+    """
+    return BlockCopier(WireReader(io.BytesIO(block).read), io.BytesIO()).copy()

@@ -24,6 +24,8 @@ _ESCAPE = re.compile(r"\\(.)|``|\"\"", re.DOTALL)
 # A server takes the data from the line after the format, else from the first visible character.
 _DATA_PREFIX = re.compile(r";?[ \t\f]*\r?\n?")
 _DATA_WORDS = frozenset({"VALUES", "FORMAT"})
+# What queries that can be streamed begin with; "" is a parenthesis.
+SELECTS = frozenset({"SELECT", "WITH", "FROM", ""})
 _ORDERS = frozenset({"ASC", "DESC"})
 _QUERY_WORDS = frozenset({"SELECT", "WITH", "WATCH", "FROM"})
 
