@@ -10,6 +10,7 @@ import os
 import re
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -82,11 +83,7 @@ class Git:
             DataRefused: something is larger than allowed.
             TryAgainLater: the disk is full.
         """
-        with (
-            tempfile.TemporaryFile() as given,
-            tempfile.TemporaryFile() as printed,
-            tempfile.TemporaryFile() as complaints,
-        ):
+        with _memory_file() as given, _memory_file() as printed, _memory_file() as complaints:
             given.write(stdin)
             given.seek(0)
             status = self._wait(arguments, (given, printed, complaints), max_bytes)
@@ -235,6 +232,11 @@ def _ended_before(pid: int, deadline: float) -> bool:
         os.close(descriptor)
 
 
+def _memory_file() -> BinaryIO:
+    """Return a file that works on a full disk too, and that the limit on files bounds."""
+    return os.fdopen(os.memfd_create("git"), "w+b")
+
+
 def _text_of(complaints: BinaryIO, most: int = 64 * 1024) -> str:
     complaints.seek(0, os.SEEK_END)
     complaints.seek(max(complaints.tell() - most, 0))
@@ -245,8 +247,10 @@ def _failure(command: str, status: int, complaints: str) -> Exception:
     """Type a failure by what git said of it; its last `fatal:` line is the reason."""
     lines = [line for line in complaints.splitlines() if line.startswith(("fatal:", "error:"))]
     reason = lines[-1].partition(": ")[2] if lines else f"exit status {status}"
-    if "No space left on device" in complaints:
-        return TryAgainLater(f"git {command}: no space left in {tempfile.gettempdir()}")
+    folder = tempfile.gettempdir()
+    # git does not always name the cause of a failed write.
+    if "No space left on device" in complaints or shutil.disk_usage(folder).free < MIB:
+        return TryAgainLater(f"git {command}: no space left in {folder}")
     too_large = (f"signal {signal.SIGXFSZ.value}", "File too large")
     if status == -signal.SIGXFSZ or any(sign in complaints for sign in too_large):
         return DataRefused(f"git {command}: the repository is larger than allowed")
