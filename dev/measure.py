@@ -1,0 +1,104 @@
+"""Measuring whole processes, side by side."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the commands that are compared.
+
+    Attributes:
+        command: what to run.
+        prepare: called before each run, not measured.
+        statuses: the exit statuses that are fine.
+    """
+
+    command: Sequence[str]
+    prepare: Callable[[], object] = lambda: None
+    statuses: Sequence[int] = (0,)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one process took: seconds of wall clock, of processor, and MiB of memory at its peak.
+
+    Child processes count as far as the process waited for them; of the memory, the largest one.
+    """
+
+    wall: float
+    cpu: float
+    peak: float
+
+
+# A process inherits the peak memory of the one that starts it, so this small one does. It takes the
+# command's arguments, and prints exit status, seconds and KiB.
+MEASURER = """
+import os, sys, time
+nothing = os.open(os.devnull, os.O_RDWR)
+quiet = [(os.POSIX_SPAWN_DUP2, nothing, number) for number in (0, 1, 2)]
+started = time.perf_counter()
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, usage = os.wait4(pid, 0)
+wall = time.perf_counter() - started
+cpu = usage.ru_utime + usage.ru_stime
+print([os.waitstatus_to_exitcode(status), wall, cpu, usage.ru_maxrss])
+"""
+
+
+def run(contender: Contender, environment: Mapping[str, str]) -> Figures:
+    """Run a command once.
+
+    Raises:
+        subprocess.CalledProcessError: its exit status is not among the fine ones.
+    """
+    contender.prepare()
+    measurer = [sys.executable, "-I", "-S", "-c", MEASURER, *contender.command]
+    printed = subprocess.run(measurer, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    status, wall, cpu, peak = json.loads(printed)
+    if status not in contender.statuses:
+        raise subprocess.CalledProcessError(status, contender.command)
+    return Figures(wall, cpu, peak / 1024)
+
+
+def compare(
+    contenders: Mapping[str, Contender], environment: Mapping[str, str], rounds: int = 7
+) -> dict[str, Figures]:
+    """Run all contenders in turn, after one round to warm up; print and return the medians.
+
+    In turn, because other work on the machine then slows all of them alike.
+    """
+    measured: dict[str, list[Figures]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, contender in contenders.items():
+            figures = run(contender, environment)
+            if number:
+                measured[name].append(figures)
+    medians = {name: _medians(figures) for name, figures in measured.items()}
+    print(f"{'median of ' + str(rounds):<44} {'wall':>17}  {'cpu':>7} {'peak memory':>12}")
+    for name, median in medians.items():
+        walls = [figures.wall for figures in measured[name]]
+        spread = f"({min(walls):.2f}-{max(walls):.2f})"
+        print(
+            f"{name:<44} {median.wall:6.2f} s {spread:>11}"
+            f" {median.cpu:6.2f} s {median.peak:8.0f} MiB"
+        )
+    return medians
+
+
+def ratio(medians: Mapping[str, Figures], one: str, other: str, goal: str) -> None:
+    """Print how the wall time of one compares with another's."""
+    quotient = medians[one].wall / medians[other].wall
+    print(f"{one} / {other}: {quotient:.2f} (goal: {goal})")
+
+
+def _medians(figures: Sequence[Figures]) -> Figures:
+    return Figures(
+        statistics.median(figure.wall for figure in figures),
+        statistics.median(figure.cpu for figure in figures),
+        statistics.median(figure.peak for figure in figures),
+    )
