@@ -5,8 +5,9 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -46,38 +47,59 @@ class Secret:
 
 
 class SecretUrl(Secret):
-    """A URL that can hold a password or a key: shown with `***` in their place."""
+    """A URL that can hold a password or a key: shown with `***` in their place.
+
+    In a web address a user without password is a token, and the values of the query can be keys; in
+    a database URI neither is.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Raise ValueError, without the text, when it can't be taken apart."""
+        super().__init__(text)
+        try:
+            self._parts = urlsplit(text)
+        except ValueError:
+            raise ValueError("expected a URL") from None
 
     def secret_parts(self) -> list[str]:
-        """Return the password, as written and decoded, and the values of the query."""
-        parts = urlsplit(self._text)
-        password = [parts.password, unquote(parts.password)] if parts.password else []
-        return password + [value for _, _, value in self._query(parts) if value]
+        """Return the password or token, as written and decoded, and the values of the query."""
+        values = [value for _, value in self._query()] if self._is_web_address() else []
+        written = [text for text in (self._password(), *values) if text]
+        return list(dict.fromkeys([*written, *map(unquote, written)]))
 
     def __str__(self) -> str:
-        parts = urlsplit(self._text)
+        parts = self._parts
         user, at, host = parts.netloc.rpartition("@")
-        netloc = f"{user.partition(':')[0]}:***@{host}" if parts.password else f"{user}{at}{host}"
-        query = "&".join(f"{name}{equals}***" for name, equals, _ in self._query(parts))
-        return parts._replace(netloc=netloc, query=query).geturl()
+        if password := self._password():
+            user = f"{user.removesuffix(password)}***"
+        query = "&".join(f"{name}***" for name, _ in self._query())
+        fragment = "***" if parts.fragment else ""
+        return parts._replace(netloc=f"{user}{at}{host}", query=query, fragment=fragment).geturl()
 
-    @staticmethod
-    def _query(parts: SplitResult) -> list[tuple[str, str, str]]:
-        return [pair.partition("=") for pair in parts.query.split("&")] if parts.query else []
+    def _is_web_address(self) -> bool:
+        return not self._parts.scheme.startswith("clickhouse")
 
+    def _password(self) -> str:
+        token = self._parts.username if self._is_web_address() else ""
+        return self._parts.password or token or ""
 
-HostAndPort = Annotated[
-    str, msgspec.Meta(pattern=r"^$|^(\[[0-9A-Fa-f:]+\]|[^:\s\[\]]+):[0-9]{1,5}$")
-]
+    def _query(self) -> list[tuple[str, str]]:
+        """Return ("name=", value) of each pair, and ("", text) where there is no name."""
+        pairs = self._parts.query.split("&") if self._parts.query else []
+        return [(pair[:start], pair[start:]) for pair in pairs for start in [pair.find("=") + 1]]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys that every script has."""
 
     state_dir: Path
-    statsd: Annotated[
-        str, msgspec.Meta(pattern=r"^$|^(\[[0-9A-Fa-f:]+\]|[^:\s\[\]]+):[0-9]{1,5}$")
-    ] = "localhost:8125"
+    statsd: str = "localhost:8125"
+
+    def __post_init__(self) -> None:
+        """Refuse what no metric can be sent to; a subclass with checks of its own calls this."""
+        host_and_port = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):([0-9]{1,5})", self.statsd)
+        if self.statsd and not (host_and_port and 0 < int(host_and_port[2]) < 65536):
+            raise ValueError('statsd: expected host:port, [IPv6 address]:port or ""')
 
 
 class DatabaseConfig(Config, frozen=True, kw_only=True):
@@ -92,18 +114,24 @@ class DatabaseConfig(Config, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a database URI that the driver would misread."""
-        check_url("db_uri", self.db_uri.reveal(), schemes=("clickhouse", "clickhouses"))
+        super().__post_init__()
+        uri = self.db_uri.reveal()
+        check_url("db_uri", uri, schemes=("clickhouse", "clickhouses"))
+        if uri.count("@") > urlsplit(uri).netloc.count("@"):
+            raise ValueError("db_uri: in the password write / as %2F, ? as %3F and # as %23")
 
 
 def check_url(key: str, url: str, schemes: tuple[str, ...], *, needs_host: bool = True) -> None:
-    """Raise ValueError unless `url` has one of `schemes`, a host and a valid port."""
+    """Raise ValueError, without the URL, unless scheme, host and port are as they must be."""
     try:
         parts = urlsplit(url)
         usable = parts.port is None or parts.port > 0
     except ValueError:
         usable = False
     if not usable or parts.scheme not in schemes or (needs_host and not parts.hostname):
-        raise ValueError(f"{key}: expected a URL like {schemes[0]}://host/…")
+        names = " or ".join(f"{scheme}://…" for scheme in schemes)
+        host = " with a host" if needs_host else ""
+        raise ValueError(f"{key}: expected {names}{host}, and a port, if any, from 1 to 65535")
 
 
 def load_config(
@@ -128,11 +156,7 @@ def load_config(
     """
     path = chosen_file or default_file
     text = _read_text(path, required=chosen_file is not None)
-    try:
-        document = _parse(text)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    values = _values_of_file(config_type, path, text, document)
+    values = _values_of_file(config_type, path, text)
     values |= _values_of_credentials(config_type, environ)
     values |= _values_of_environment(config_type, environ)
     values |= {key: (value, "the command line") for key, value in (flags or {}).items()}
@@ -143,12 +167,13 @@ def secrets_of(config: Config) -> list[str]:
     """Return every secret text in `config` that is long enough to be masked in log lines."""
     values = (getattr(config, name) for name in config.__struct_fields__)
     parts = [part for value in values if isinstance(value, Secret) for part in value.secret_parts()]
-    return [part for part in parts if len(part) >= SHORTEST_MASKED_SECRET]
+    long_enough = {part for part in parts if len(part) >= SHORTEST_MASKED_SECRET}
+    return sorted(long_enough, key=len, reverse=True)  # one can be a part of another
 
 
 def _read_text(path: Path, *, required: bool) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         if required:
             raise ConfigError(f"{path}: no such file") from None
@@ -158,34 +183,51 @@ def _read_text(path: Path, *, required: bool) -> str:
         raise ConfigError(f"{path}: {reason}") from None
 
 
-def _parse(text: str) -> dict[str, Any]:
-    if text.lstrip().startswith("{"):
-        return cast("dict[str, Any]", msgspec.json.decode(text, type=dict))
-    return cast("dict[str, Any]", msgspec.toml.decode(text))
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        if text.lstrip().startswith("{"):
+            return cast("dict[str, Any]", msgspec.json.decode(text, type=dict))
+        return cast("dict[str, Any]", msgspec.toml.decode(text))
+    except msgspec.DecodeError as error:
+        reason, line = _without_place(str(error), text)
+        raise ConfigError(f"{path}:{line}: {reason}") from None
 
 
-def _values_of_file(
-    config_type: type[Config], path: Path, text: str, document: Mapping[str, Any]
-) -> dict[str, tuple[Any, str]]:
+def _without_place(reason: str, text: str) -> tuple[str, int]:
+    """Return what msgspec says of a syntax error, and its line."""
+    if place := re.search(r" \(byte (\d+)\)$", reason):  # JSON
+        line = text.encode().count(b"\n", 0, int(place[1])) + 1
+    elif place := re.search(r" \(at line (\d+), column \d+\)$", reason):  # TOML
+        line = int(place[1])
+    else:
+        return reason, text.rstrip().count("\n") + 1
+    return reason[: place.start()], line
+
+
+def _values_of_file(config_type: type[Config], path: Path, text: str) -> dict[str, tuple[Any, str]]:
     """Return key → (value, where it stands); a `<secret>_file` key becomes the secret it names."""
     secret = _secret_keys(config_type)
     allowed = [*config_type.__struct_fields__, *(f"{key}_file" for key in secret)]
     values: dict[str, tuple[Any, str]] = {}
-    for key, value in document.items():
+    files: dict[str, tuple[Any, str]] = {}
+    for key, value in _parse(path, text).items():
         where = f"{path}:{_line_of(text, key)}"
         if key not in allowed:
             raise ConfigError(
                 f"{where}: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}"
             )
-        if key not in config_type.__struct_fields__:
-            if not isinstance(value, str):
-                raise ConfigError(f"{where}: {key}: expected the path of a file")
-            values[key.removesuffix("_file")] = (_read_secret(Path(value)), value)
-        else:
+        if key in config_type.__struct_fields__:
             values[key] = (value, where)
-            if key in secret and secret[key](str(value)).secret_parts():
-                _refuse_readable_by_others(path, key)
-    return values
+        elif isinstance(value, str):
+            files[key.removesuffix("_file")] = (_read_secret(Path(value)), value)
+        else:
+            raise ConfigError(f"{where}: {key}: expected the path of a file")
+    for key in secret.keys() & values.keys():
+        value, where = values[key]
+        held = _convert(value, secret[key], strict=True, where=f"{where}: {key}")
+        if held and held.secret_parts():
+            _refuse_readable_by_others(path, key)
+    return values | files
 
 
 def _values_of_credentials(
@@ -195,7 +237,7 @@ def _values_of_credentials(
     folder = environ.get("CREDENTIALS_DIRECTORY")
     files = {key: Path(folder) / key for key in _secret_keys(config_type)} if folder else {}
     return {
-        key: (_read_text(path, required=True).rstrip("\n"), f"credential {key}")
+        key: (_read_text(path, required=True).rstrip("\r\n"), f"credential {key}")
         for key, path in files.items()
         if path.exists()
     }
@@ -237,6 +279,9 @@ def _convert(value: Any, wanted: Any, *, strict: bool, where: str) -> Any:
     try:
         return msgspec.convert(value, wanted, strict=strict, dec_hook=_decode_own_type)
     except msgspec.ValidationError as error:
+        if get_origin(wanted) is Literal:
+            allowed = " or ".join(map(repr, get_args(wanted)))
+            raise ConfigError(f"{where}: expected {allowed}") from None
         reason = str(error).replace("`", "").replace(" - at $.", " at ")
         raise ConfigError(f"{where}: {reason}") from None
 
@@ -249,17 +294,22 @@ def _decode_own_type(wanted: type, value: Any) -> Any:
     return wanted(value)
 
 
-def _secret_keys(config_type: type[Config]) -> dict[str, type[Secret]]:
-    fields = msgspec.structs.fields(config_type)
+def _secret_keys(config_type: type[Config]) -> dict[str, Any]:
+    """Return the keys that hold a secret, or can hold one, and their types."""
     return {
         field.name: field.type
-        for field in fields
-        if isinstance(field.type, type) and issubclass(field.type, Secret)
+        for field in msgspec.structs.fields(config_type)
+        if any(isinstance(part, type) and issubclass(part, Secret) for part in _members(field.type))
     }
 
 
+def _members(wanted: Any) -> tuple[Any, ...]:
+    """Return the types in a union, or the one type."""
+    return get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+
+
 def _read_secret(path: Path) -> str:
-    text = _read_text(path, required=True).rstrip("\n")
+    text = _read_text(path, required=True).rstrip("\r\n")
     _refuse_readable_by_others(path, "a secret")
     return text
 
@@ -270,5 +320,10 @@ def _refuse_readable_by_others(path: Path, what: str) -> None:
 
 
 def _line_of(text: str, key: str) -> int:
-    found = re.search(rf'^.*?(?<![\w-])"?{re.escape(key)}"?\s*[=:]', text, re.MULTILINE)
-    return text.count("\n", 0, found.end()) + 1 if found else 1
+    name = re.escape(key)
+    found = re.search(
+        rf"""^[ \t\[]*["']?(?P<toml>{name})["']?[ \t]*[=.\]]|"(?P<json>{name})"\s*:""",
+        text,
+        re.MULTILINE,
+    )
+    return text.count("\n", 0, found.end("toml" if found["toml"] else "json")) + 1 if found else 1
