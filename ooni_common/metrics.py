@@ -61,5 +61,6 @@ class Metrics:
         except (OSError, UnicodeError, OverflowError):  # a host that has no address: nobody listens
             return
         while send := self._queue.get():
-            send(client)
+            with contextlib.suppress(UnicodeError):  # statsd knows only ASCII names
+                send(client)
         client.close()
