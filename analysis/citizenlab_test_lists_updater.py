@@ -156,7 +156,7 @@ def read_lists(contents: Mapping[str, bytes]) -> list[TestList]:
         cc = citizenlab_lists.country_of(file)
         if cc is None:
             if "/00-LEGEND-" not in file:
-                log.warning("%s: not loaded, %r is not a country", file, Path(file).stem)
+                log.info("%s: not loaded, %r is not a country", file, Path(file).stem)
         elif cc in by_country:
             raise DataRefused(f"{file}: a second list for {cc}, beside {by_country[cc].file}")
         else:

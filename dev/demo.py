@@ -1,0 +1,189 @@
+"""The demo: every script run once for real against servers on this machine, and then again.
+
+    make demo                 sample upstreams, generated here
+    make demo SOURCES=live    the real upstreams
+
+It ends with an error if a script does anything else than it should.
+"""
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clickhouse_driver import Client
+
+from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.git_server import GitServer
+from dev.sample_test_lists import SampleTestLists
+from dev.statsd_listener import StatsdListener
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script and the name of its configuration file."""
+
+    path: str
+    config: str
+
+
+CITIZENLAB = Script("analysis/citizenlab_test_lists_updater.py", "update-citizenlab.conf")
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers that the scripts talk to, and a folder for their configuration and state."""
+
+    folder: Path
+    clickhouse: EmbeddedClickHouse
+    statsd: StatsdListener
+
+    def run(self, script: Script, keys: dict[str, str], *flags: str) -> str:
+        """Run a script as its timer would, and return what it logged.
+
+        Raises:
+            SystemExit: the script failed.
+        """
+        config = self.folder / script.config
+        config.write_text("".join(f'{key} = "{value}"\n' for key, value in keys.items()))
+        print(f"\n$ {script.path} --config {script.config} {' '.join(flags)}".rstrip())
+        process = subprocess.run(
+            [sys.executable, str(ROOT / script.path), "--config", str(config), *flags],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        print(indented(process.stdout))
+        if process.returncode != 0:
+            sys.exit(f"{script.path} ended with exit status {process.returncode}")
+        return process.stdout
+
+    def show_table(self, table: str, columns: Sequence[str], order: str) -> None:
+        """Print a table's size and a few of its rows."""
+        with Client.from_url(self.clickhouse.uri()) as client:
+            ((rows, size),) = client.execute(
+                "SELECT total_rows, formatReadableSize(total_bytes) FROM system.tables"
+                " WHERE database = 'default' AND name = %(table)s",
+                {"table": table},
+            )
+            print(f"\ntable {table}: {rows:,} rows, {size}")
+            sample = client.execute(
+                f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order} LIMIT 5"  # noqa: S608 (constants of this file)
+            )
+        for row in sample:
+            print("    " + "  ".join(str(value).rstrip("\0") for value in row))
+
+    def show_metrics(self) -> None:
+        """Print the metrics that arrived since the last call."""
+        print("\nmetrics received over UDP:")
+        for line in self.statsd.received():
+            print(f"    {line}")
+        self.statsd.clear()
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--sources", choices=["sample", "live"], default="sample")
+    sources = parser.parse_args().sources
+    with running_servers() as servers:
+        if sources == "live":
+            show_live_citizenlab(servers)
+        else:
+            show_citizenlab(servers)
+    print("\nThe demo is done; everything that it started has ended.")
+
+
+@contextlib.contextmanager
+def running_servers() -> Iterator[Servers]:
+    """Start the servers; end them and remove their files afterwards."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ooni-demo-") as name,
+        EmbeddedClickHouse(Path(name) / "clickhouse") as clickhouse,
+        StatsdListener() as statsd,
+    ):
+        print(f"embedded ClickHouse: {clickhouse.uri()}, {clickhouse.http_url()}")
+        print(f"statsd listener: {statsd.address}")
+        yield Servers(Path(name), clickhouse, statsd)
+
+
+def show_citizenlab(servers: Servers) -> None:
+    """Load sample test lists; again, with nothing new; after a commit; after a broken commit."""
+    upstream = servers.folder / "upstream"
+    upstream.mkdir()
+    lists = SampleTestLists(upstream)
+    lists.create()
+    with GitServer(upstream) as git:
+        config = citizenlab_config(servers, git_url=git.url("test-lists"))
+        title("CitizenLab test lists: the first run creates and fills the table")
+        run_citizenlab(servers, config)
+        title("the second run: one question for the newest commit, no clone")
+        git.clear()
+        log = servers.run(CITIZENLAB, config)
+        expect("nothing to do" in log and git.fetches() == 0, "nothing is repeated")
+        title("upstream adds 40 rows: a dry run says what would change, then they are loaded")
+        lists.add_rows("it", 40)
+        servers.run(CITIZENLAB, config, "--dry-run")
+        log = run_citizenlab(servers, config)
+        expect("(+40 -0)" in log, "40 rows are added")
+        title("a commit breaks one list: its live rows are kept, the others are updated")
+        lists.add_rows("fr", 2)
+        lists.break_file("ru")
+        log = run_citizenlab(servers, config | {"on_broken_file": "keep-previous"})
+        expect("(+2 -0)" in log, "2 rows are added")
+
+
+def show_live_citizenlab(servers: Servers) -> None:
+    """Load the real test lists, twice."""
+    config = citizenlab_config(servers)
+    title("CitizenLab test lists, from the real upstream")
+    run_citizenlab(servers, config)
+    title("again")
+    servers.run(CITIZENLAB, config)
+
+
+def citizenlab_config(servers: Servers, **keys: str) -> dict[str, str]:
+    """Return the configuration of the CitizenLab updater for these servers."""
+    return {
+        "db_uri": servers.clickhouse.uri(user="citizenlab"),
+        "state_dir": str(servers.folder / "state"),
+        "statsd": servers.statsd.address,
+        **keys,
+    }
+
+
+def run_citizenlab(servers: Servers, config: dict[str, str]) -> str:
+    """Run the CitizenLab updater, and show its table and metrics."""
+    log = servers.run(CITIZENLAB, config)
+    servers.show_table("citizenlab", ["cc", "category_code", "domain", "url"], "cityHash64(url)")
+    servers.show_metrics()
+    return log
+
+
+def title(text: str) -> None:
+    """Print a heading."""
+    print(f"\n\n{text}\n{'=' * len(text)}")
+
+
+def expect(fulfilled: bool, what: str) -> None:  # noqa: FBT001 (reads like the sentence it is)
+    """End the demo with an error unless the expectation is fulfilled."""
+    if not fulfilled:
+        sys.exit(f"not as it should be: {what}")
+
+
+def indented(text: str) -> str:
+    """Return the text with each line indented."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    main()
