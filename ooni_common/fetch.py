@@ -1,23 +1,29 @@
 """Fetching a file over HTTP(S), or from a `file://` URL, whole or not at all."""
 
+import contextlib
 import logging
 import os
 import ssl
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected, responses
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import msgspec
 import urllib3
 from urllib3.exceptions import (
+    ConnectTimeoutError,
     HTTPError,
-    IncompleteRead,
-    MaxRetryError,
+    InvalidHeader,
+    LocationValueError,
+    NameResolutionError,
+    NewConnectionError,
     ProtocolError,
+    ProxyError,
     ReadTimeoutError,
     SSLError,
 )
@@ -29,11 +35,34 @@ log = logging.getLogger("ooni.fetch")
 
 PIECE = 64 * 1024  # bytes read at a time
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
-LONGEST_RETRY_AFTER = 120  # seconds; a server that wants more is tried again by the timer
+LONGEST_RETRY_AFTER = 120  # seconds; a server that wants more is left to the next run
+MOST_REDIRECTS = 5
+
+REASONS = (  # the first that fits; {} is the cause
+    (ProxyError, "the proxy: {}"),
+    (NameResolutionError, "the host's name can't be resolved"),
+    (NewConnectionError, "can't connect: {}"),
+    (ConnectTimeoutError, "can't connect: no answer in time"),
+    (ReadTimeoutError, "the server sent nothing for too long"),
+    (SSLError, "TLS: {}"),
+    (ProtocolError, "the connection broke: {}"),
+    (LocationValueError, "this is no valid URL"),
+    (IncompleteRead, "the body ended too early"),
+    (RemoteDisconnected, "closed without an answer"),
+    (HTTPException, "the answer is no HTTP"),
+)
 
 
 class NotFound(Unavailable):
     """The server has no such file (404 or 410)."""
+
+
+class _MayPass(Unavailable):
+    """A failure that another try, after so many seconds, may not meet."""
+
+    def __init__(self, message: str, retry_after: float = 0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Validators(msgspec.Struct, frozen=True):
@@ -50,7 +79,11 @@ class Validators(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a fetch may take: bytes, and seconds."""
+    """How much a fetch may take: bytes, and seconds.
+
+    `total_time` bounds all tries together, `read_timeout` the silence of a server, `retries` the
+    tries after the first; before the first of them `backoff` seconds pass, then twice as many.
+    """
 
     max_bytes: int
     total_time: float = 600
@@ -63,7 +96,8 @@ class Limits:
 class Fetcher:
     """Fetches files as one user agent.
 
-    `ca_file` adds a private CA to the system's. Proxies come from the environment, as with curl.
+    `ca_file` adds a private CA to the system's. The proxy comes from the environment (`http_proxy`,
+    `https_proxy`, `no_proxy`), as with curl.
     """
 
     def __init__(
@@ -73,11 +107,13 @@ class Fetcher:
         *,
         ca_file: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Raise ConfigError when `ca_file` can't be used."""
         self._user_agent = user_agent
         self._limits = limits
         self._clock = clock
+        self._sleep = sleep
         self._tls = _tls_context(ca_file)
 
     def fetch(
@@ -97,63 +133,94 @@ class Fetcher:
             NotFound: 404 and 410.
             Unavailable: any other failure of the server or the network, after the retries.
             DataRefused: the body is larger than allowed, or encoded though this was not asked for.
+            ConfigError: the URL has another scheme, or the proxy in the environment is none.
+            OSError: `into` can't be written.
         """
-        validators = validators or Validators()
-        if urlsplit(url.reveal()).scheme == "file":
-            return self._fetch_file(url, into, validators)
-        deadline = self._clock() + self._limits.total_time
-        try:
-            return self._fetch_http(url, into, validators, deadline)
-        except (HTTPError, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, TimeoutError | ssl.SSLError):
-                raise  # the local disk, not the network
-            raise Unavailable(f"{url}: {_reason(error)}") from None
+        scheme = urlsplit(url.reveal()).scheme
+        if scheme == "file":
+            return self._fetch_file(url, into, validators or Validators())
+        if scheme in ("https", "http"):
+            return self._fetch_http(url, into, validators or Validators())
+        raise ConfigError(f"{url}: expected https://…, http://… or file://…")
 
     def _fetch_http(
+        self, url: SecretUrl, into: BinaryIO, validators: Validators
+    ) -> Validators | None:
+        """Try until it works, the retries are used up or the time is over."""
+        deadline = self._clock() + self._limits.total_time
+        failures = 0
+        while True:
+            try:
+                return self._try(url, into, validators, deadline)
+            except _MayPass as failure:
+                wait = max(self._limits.backoff * 2**failures, failure.retry_after)
+                failures += 1
+                too_long = wait > LONGEST_RETRY_AFTER or self._clock() + wait > deadline
+                if failures > self._limits.retries or too_long:
+                    raise
+                log.warning("%s; trying again in %g s", failure, wait)
+            self._sleep(wait)
+            into.seek(0)
+            into.truncate()
+
+    def _try(
         self, url: SecretUrl, into: BinaryIO, validators: Validators, deadline: float
     ) -> Validators | None:
+        """Make one request, and those to which it is redirected."""
         parts = urlsplit(url.reveal())
-        address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        retries = self._retry_policy()
-        with self._pool(parts.scheme, parts.hostname or "") as pool:
-            while True:
-                response = pool.request(
-                    "GET",
-                    address,
-                    headers=self._headers(parts.username, parts.password, validators),
-                    timeout=self._timeout(deadline),
-                    retries=retries,
-                    preload_content=False,
-                )
-                try:
-                    return self._receive(url, response, into, deadline)
-                except (ProtocolError, ReadTimeoutError) as error:
-                    retries = (response.retries or retries).increment("GET", None, error=error)
-                    log.warning("%s: %s; trying again", url, _reason(error))
-                    retries.sleep()
-                    into.seek(0)
-                    into.truncate()
-                finally:
-                    response.close()
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        headers = self._headers(parts.username, parts.password, validators)
+        try:
+            for _ in range(MOST_REDIRECTS + 1):
+                with self._requested(address, headers, deadline) as response:
+                    location = response.get_redirect_location()
+                    if not location:
+                        return self._receive(url, response, into, validators, deadline)
+                target = _redirected(url, address, location)
+                if (target.scheme, target.netloc) != (address.scheme, address.netloc):
+                    headers.pop("authorization", None)
+                address = target
+        except HTTPError as error:
+            message = f"{url}: {_reason(error)}"
+            raise _MayPass(message) if _may_pass(error) else Unavailable(message) from None
+        raise Unavailable(f"{url}: redirected more than {MOST_REDIRECTS} times")
+
+    @contextlib.contextmanager
+    def _requested(
+        self, address: SplitResult, headers: dict[str, str], deadline: float
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        with self._pool(address) as pool:
+            response = pool.request(
+                "GET",
+                address.geturl(),
+                headers=headers,
+                timeout=self._timeout(deadline),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            with contextlib.closing(response):
+                yield response
 
     def _receive(
         self,
         url: SecretUrl,
         response: urllib3.BaseHTTPResponse,
         into: BinaryIO,
+        validators: Validators,
         deadline: float,
     ) -> Validators | None:
-        if response.status == 304:
+        if response.status == 304 and validators != Validators():
             return None
-        if response.status in (404, 410):
-            raise NotFound(f"{url}: HTTP {response.status}")
         if response.status != 200:
-            raise Unavailable(f"{url}: HTTP {response.status} {response.reason or ''}".rstrip())
+            raise _refusal(url, response)
         headers = response.headers
-        if encoding := headers.get("Content-Encoding", "").replace("identity", ""):
+        encoding = headers.get("Content-Encoding", "")
+        if encoding.lower() not in ("", "identity"):
             raise DataRefused(
                 f"{url}: sent with Content-Encoding {encoding!r}, which nobody asked for"
             )
+        self._check_size(url, response.length_remaining or 0)
         received = 0
         # read1 returns what has arrived, so that a server that drips can't outlast the deadline.
         while piece := response.read1(PIECE, decode_content=False):
@@ -169,18 +236,21 @@ class Fetcher:
     ) -> Validators | None:
         path = Path(unquote(urlsplit(url.reveal()).path))
         try:
-            with path.open("rb") as source:
-                status = os.fstat(source.fileno())
-                current = Validators(f'"{status.st_size}-{status.st_mtime_ns}"')
-                if current == validators:
-                    return None
-                self._check_size(url, status.st_size)
-                while piece := source.read(PIECE):
-                    into.write(piece)
+            source = path.open("rb")
         except FileNotFoundError:
             raise NotFound(f"{url}: no such file") from None
-        except (PermissionError, IsADirectoryError) as error:
+        except OSError as error:
             raise Unavailable(f"{url}: {error.strerror}") from None
+        with source:
+            status = os.fstat(source.fileno())
+            current = Validators(f'"{status.st_size}-{status.st_mtime_ns}"')
+            if current == validators:
+                return None
+            received = 0
+            while piece := source.read(PIECE):
+                received += len(piece)
+                self._check_size(url, received)
+                into.write(piece)
         return current
 
     def _check_size(self, url: SecretUrl, size: int) -> None:
@@ -194,31 +264,33 @@ class Fetcher:
             read=min(self._limits.read_timeout, left),
         )
 
-    def _retry_policy(self) -> urllib3.Retry:
-        return urllib3.Retry(
-            total=self._limits.retries,
-            redirect=5,
-            backoff_factor=self._limits.backoff,
-            backoff_jitter=self._limits.backoff / 4,
-            status_forcelist=RETRIED_STATUSES,
-            retry_after_max=LONGEST_RETRY_AFTER,
-        )
-
     def _headers(
         self, user: str | None, password: str | None, validators: Validators
-    ) -> Mapping[str, str]:
+    ) -> dict[str, str]:
         headers = urllib3.make_headers(
             user_agent=self._user_agent,
             accept_encoding="identity",
-            basic_auth=f"{unquote(user)}:{unquote(password or '')}" if user else None,
+            basic_auth=_basic_auth(user, password),
+            basic_auth_encoding="utf-8",
         )
         return {**headers, **validators.as_headers()}
 
-    def _pool(self, scheme: str, host: str) -> urllib3.PoolManager:
-        proxy = urllib.request.getproxies().get(scheme)
-        if proxy and not urllib.request.proxy_bypass(host):
-            return urllib3.ProxyManager(proxy, ssl_context=self._tls)
-        return urllib3.PoolManager(ssl_context=self._tls)
+    def _pool(self, address: SplitResult) -> urllib3.PoolManager:
+        proxy = urllib.request.getproxies().get(address.scheme)
+        if not proxy or urllib.request.proxy_bypass(address.netloc):
+            return urllib3.PoolManager(ssl_context=self._tls)
+        try:
+            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            headers = urllib3.make_headers(
+                proxy_basic_auth=_basic_auth(parts.username, parts.password),
+                proxy_basic_auth_encoding="utf-8",
+            )
+            return urllib3.ProxyManager(
+                parts.geturl(), proxy_headers=headers, ssl_context=self._tls
+            )
+        except ValueError:
+            variable = f"{address.scheme}_proxy"
+            raise ConfigError(f"{variable} in the environment: expected http://host:port") from None
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -226,21 +298,69 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file:
         try:
             context.load_verify_locations(ca_file)
+        except ssl.SSLError:
+            raise ConfigError(f"ca_file {ca_file}: holds no certificate in PEM format") from None
         except OSError as error:
-            raise ConfigError(f"ca_file {ca_file}: {error.strerror or error}") from None
+            raise ConfigError(f"ca_file {ca_file}: {error.strerror}") from None
     return context
+
+
+def _basic_auth(user: str | None, password: str | None) -> str | None:
+    return f"{unquote(user or '')}:{unquote(password or '')}" if user or password else None
+
+
+def _redirected(url: SecretUrl, address: SplitResult, location: str) -> SplitResult:
+    """Return where `address` redirects to; never from https to something that isn't."""
+    try:
+        target = urlsplit(urljoin(address.geturl(), location))
+    except ValueError:
+        raise Unavailable(f"{url}: redirected to what is no URL") from None
+    if target.scheme not in ("https", address.scheme):
+        raise Unavailable(f"{url}: redirected from {address.scheme} to {target.scheme}")
+    return target._replace(netloc=target.netloc.rpartition("@")[2])
+
+
+def _refusal(url: SecretUrl, response: urllib3.BaseHTTPResponse) -> Unavailable:
+    """Return the error that a status means: permanent, or worth another try."""
+    message = f"{url}: HTTP {response.status} {responses.get(response.status, '')}".rstrip()
+    if response.status in (404, 410):
+        return NotFound(message)
+    if response.status not in RETRIED_STATUSES:
+        return Unavailable(message)
+    try:
+        retry_after = urllib3.Retry().get_retry_after(response) or 0
+    except InvalidHeader:
+        retry_after = 0
+    if retry_after > LONGEST_RETRY_AFTER:
+        message += f"; it asks to wait for {retry_after:.0f} s"
+    return _MayPass(message, retry_after)
+
+
+def _may_pass(error: HTTPError) -> bool:
+    """Tell whether another try can help; it can't with a wrong URL or a wrong certificate."""
+    wrong_certificate = isinstance(_cause(error), ssl.SSLCertVerificationError)
+    return not wrong_certificate and not isinstance(error, LocationValueError)
 
 
 def _reason(error: BaseException) -> str:
     """Say what went wrong without urllib3's wrapping, which repeats the URL and its secrets."""
-    if isinstance(error, MaxRetryError) and error.reason:
-        return _reason(error.reason)
-    if isinstance(error, SSLError) and error.args and isinstance(error.args[0], Exception):
-        return f"TLS: {error.args[0]}"
-    if isinstance(error, ReadTimeoutError | TimeoutError):
-        return "the server sent nothing for too long"
-    if isinstance(error, IncompleteRead) or isinstance(error.__cause__, IncompleteRead):
-        return "the body ended too early"
-    if isinstance(error, ProtocolError):
-        return "the connection broke"
-    return str(error).rpartition(": ")[2] or type(error).__name__
+    cause = _cause(error)
+    text = next((text for kind, text in REASONS if isinstance(error, kind)), "{}")
+    return text.format(_in_words(error) if cause is error else _reason(cause))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the error that urllib3 has wrapped, or else `error`."""
+    wrapped = [part for part in error.args if isinstance(part, BaseException)]
+    return error.__cause__ or (wrapped[-1] if wrapped else error)
+
+
+def _in_words(error: BaseException) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the certificate is refused: {error.verify_message.rstrip('.')}"
+        case ssl.SSLError(reason=str(reason)):
+            return reason.lower().replace("_", " ")
+        case OSError():
+            return error.strerror or str(error)
+    return type(error).__name__
