@@ -21,6 +21,7 @@ from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, DataRefused, Stopped, Unavailable
 from ooni_common.tables import (
+    BLOCK_ROWS,
     Change,
     Content,
     LossLimit,
@@ -168,7 +169,7 @@ def test_unchanged_content_is_not_swapped(db: Database, known: bool) -> None:
 
 
 def test_several_blocks_arrive_whole(db: Database) -> None:
-    rows = new_rows(150_000)
+    rows = new_rows(2 * BLOCK_ROWS + 1)
     load(db, FIRST, rows)
     assert held(db, FIRST) == content_of(rows)
 
@@ -320,17 +321,18 @@ def test_after_a_kill_each_live_table_is_old_or_new_and_the_next_run_heals(
     database: FreshDatabase, when: str, statement: str, number: int
 ) -> None:
     db = Database(database.client())
-    old, new = content_of(old_rows(70_000)), content_of(new_rows(70_000))
+    count = BLOCK_ROWS + 1 if statement == "INSERT" else 1000  # two blocks, or one
+    old, new = content_of(old_rows(count)), content_of(new_rows(count))
     for table in PAIR:
-        load(db, table, old_rows(70_000))
+        load(db, table, old_rows(count))
         if statement == "TRUNCATE":
-            load(db, table, old_rows(70_000)[1:])
-            load(db, table, old_rows(70_000))
+            load(db, table, old_rows(count)[1:])
+            load(db, table, old_rows(count))
         elif statement == "CREATE TABLE":
             db.query(f"DROP TABLE {table.shadow} SYNC")
     script = Path(__file__).with_name("killed_replacement.py")
     process = subprocess.run(
-        [sys.executable, str(script), database.uri, "70000", when, statement, str(number)],
+        [sys.executable, str(script), database.uri, str(count), when, statement, str(number)],
         env={"PYTHONPATH": str(script.parent.parent)},
         capture_output=True,
         check=False,
@@ -340,7 +342,7 @@ def test_after_a_kill_each_live_table_is_old_or_new_and_the_next_run_heals(
     swapped = {("after", 1): 1, ("before", 2): 1, ("after", 2): 2}
     expected = swapped.get((when, number), 0) if statement == "EXCHANGE" else 0
     assert after == [new] * expected + [old] * (2 - expected)
-    replace_tables(db, [Update(table, new_rows(70_000), ANY_NUMBER) for table in PAIR])
+    replace_tables(db, [Update(table, new_rows(count), ANY_NUMBER) for table in PAIR])
     assert [held(db, table) for table in PAIR] == [new, new]
 
 
