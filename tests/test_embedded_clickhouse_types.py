@@ -13,7 +13,7 @@ import zstandard
 from clickhouse_driver.errors import ServerException
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    from conftest import Database
 
 UTC = dt.UTC
 LONG = "long " * 60
@@ -101,7 +101,7 @@ def zstd_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         compress=lambda data, level=3: zstandard.ZstdCompressor(level).compress(data),
         decompress=zstandard.ZstdDecompressor().decompress,
     )
-    monkeypatch.setitem(sys.modules, "zstd", stand_in)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "zstd", stand_in)
 
 
 @pytest.fixture(params=["plain", "lz4", "zstd"])

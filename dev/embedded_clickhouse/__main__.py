@@ -8,21 +8,20 @@ import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 from dev.embedded_clickhouse.engine import DataDirectoryError, Engine, User
 from dev.embedded_clickhouse.server import ListenError, Server
 
 _PARENT_CHECK_SECONDS = 0.5
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def main() -> None:
     """Start, print the ports, wait for the end."""
     arguments = _parse_arguments()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Before there are other threads: they inherit it, so that the signals wait for this one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         engine = Engine(arguments.path, dict(arguments.user))
         server = Server(engine, arguments.tcp, arguments.http)
@@ -32,7 +31,7 @@ def main() -> None:
     server.start()
     ports = {"tcp": server.tcp, "http": server.http, "pid": os.getpid()}
     print(json.dumps(ports), flush=True)
-    _wait(stop, arguments.exit_with_parent)
+    _wait(arguments.exit_with_parent)
     server.stop()
     _exit(0)
 
@@ -71,9 +70,10 @@ def _user(value: str) -> tuple[str, User]:
     return name, User(password.removesuffix(":readonly"), readonly=readonly)
 
 
-def _wait(stop: threading.Event, parent: int) -> None:
-    while not stop.wait(_PARENT_CHECK_SECONDS if parent else None):
-        if os.getppid() != parent:
+def _wait(parent: int) -> None:
+    """Return after a signal to stop, or when this parent (0 for any) is gone."""
+    while not signal.sigtimedwait(_STOP_SIGNALS, _PARENT_CHECK_SECONDS):
+        if parent and os.getppid() != parent:
             return
 
 

@@ -333,6 +333,7 @@ class _Request:
 
     def _insert(self, session: Session, insert: sql.Insert, spool: Any) -> None:  # noqa: ANN401
         if not spool.tell():
+            session.insert_columns(insert)
             self._response.finish(None)
             return
         result = session.run(insert.from_file(spool.name, insert.format_name))

@@ -160,9 +160,12 @@ class _InsertParser:
         if self.token.keyword not in _DATA_WORDS:
             self._refuse_files()
             return None
-        format_name = "Values" if self.advance().keyword == "VALUES" else self.advance().text
-        if self.token.keyword == "SETTINGS" and format_name != "Values" and not settings:
-            settings = self._settings(follows_format=True)
+        if self.advance().keyword == "VALUES":
+            format_name = "Values"
+        else:
+            format_name = self.advance().text
+            if self.token.keyword == "SETTINGS" and not settings:
+                settings = self._settings(follows_format=True)
         columns = _plain_columns(column_list)
         data = _DATA_PREFIX.sub("", self._sql[self._consumed :], count=1)
         return Insert(target, head, columns, column_list, settings, format_name, data)
