@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import io
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ C = TypeVar("C", bound=Config)
 
 log = logging.getLogger("ooni.run")
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
 OUT_OF_SOMETHING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -85,8 +87,7 @@ class StopSignals:
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Handle the signals within the block."""
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self._handle) for number in numbers}
+        before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         try:
             yield
         finally:
@@ -96,16 +97,17 @@ class StopSignals:
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Hold the signals back within the block, which must be short and not be left half done."""
-        self._deferring = True
+        outer, self._deferring = self._deferring, True
         try:
             yield
         finally:
-            self._deferring = False
-        if self._pending:
+            self._deferring = outer
+        if self._pending and not outer:
             raise Stopped(self._pending)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         self._pending = signal.Signals(number).name
         if not self._deferring:
             raise Stopped(self._pending)
@@ -175,8 +177,10 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -191,17 +195,30 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises:
         TryAgainLater: another process holds it.
+        ConfigError: the file can't be written, because another user has made it.
     """
-    with path.open("a+", encoding="ascii") as file:
+    try:
+        file = path.open("a+", encoding="ascii")
+    except PermissionError:
+        raise ConfigError(f"{path}: belongs to user {_owner(path)}; remove the file") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise TryAgainLater(f"another run (pid {file.read().strip()}) holds {path}") from None
+            pid = file.read().strip() or "unknown"
+            raise TryAgainLater(f"another run (pid {pid}) holds {path}") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (OSError, KeyError):
+        return "unknown"
 
 
 def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
@@ -228,8 +245,10 @@ def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
 
 
 def _set_up_logging(*, to_stdout: bool, verbose: bool) -> LogFormatter:
-    """Log to standard error or output; of libraries only errors, of ours all that is wanted."""
+    """Log to standard error or output; ours only, as libraries log URLs with their secrets."""
     stream = sys.stdout if to_stdout else sys.stderr
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # whatever the locale, no line is lost
     formatter = LogFormatter(journal=not to_stdout and is_journal(stream, os.environ))
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
@@ -314,13 +333,17 @@ def _errors_of_this_machine() -> Iterator[None]:
             where = f": {error.filename}" if error.filename else ""
             raise TryAgainLater(f"{error.strerror}{where}") from error
         raise
+    except MemoryError as error:
+        raise TryAgainLater("out of memory") from error
 
 
 def _make_state_dir(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         usable = os.access(path, os.W_OK | os.X_OK)
-    except (PermissionError, FileExistsError, NotADirectoryError):
+    except OSError as error:
+        if error.errno in OUT_OF_SOMETHING:
+            raise
         usable = False
     if not usable:
         raise ConfigError(f"state_dir {path}: cannot write there; run as the service's user")
