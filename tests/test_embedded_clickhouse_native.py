@@ -37,7 +37,7 @@ def error_code(client: Client, query: str, *arguments: Any, **options: Any) -> i
     return int(caught.value.code)
 
 
-@pytest.fixture(params=["plain", "lz4", "lz4hc", "zstd"])
+@pytest.fixture(params=["plain", "lz4", "zstd"])
 def client(
     database: "Database", request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Client:

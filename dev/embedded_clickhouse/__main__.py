@@ -6,7 +6,9 @@ Prints one line of JSON with `tcp`, `http` and `pid` once it accepts connections
 import argparse
 import json
 import os
+import select
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -14,14 +16,12 @@ from dev.embedded_clickhouse.engine import DataDirectoryError, Engine, User
 from dev.embedded_clickhouse.server import ListenError, Server
 
 _PARENT_CHECK_SECONDS = 0.5
-_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def main() -> None:
     """Start, print the ports, wait for the end."""
     arguments = _parse_arguments()
-    # Before there are other threads: they inherit it, so that the signals wait for this one.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    stop = _catch_signals()
     try:
         engine = Engine(arguments.path, dict(arguments.user))
         server = Server(engine, arguments.tcp, arguments.http)
@@ -31,7 +31,7 @@ def main() -> None:
     server.start()
     ports = {"tcp": server.tcp, "http": server.http, "pid": os.getpid()}
     print(json.dumps(ports), flush=True)
-    _wait(arguments.exit_with_parent)
+    _wait(stop, arguments.exit_with_parent)
     server.stop()
     _exit(0)
 
@@ -70,9 +70,23 @@ def _user(value: str) -> tuple[str, User]:
     return name, User(password.removesuffix(":readonly"), readonly=readonly)
 
 
-def _wait(parent: int) -> None:
+def _catch_signals() -> socket.socket:
+    """Return a socket that becomes readable at a signal to stop.
+
+    A handler would run in this thread alone, and a signal that goes to a thread of the engine does
+    not wake it.
+    """
+    reader, writer = socket.socketpair()
+    writer.settimeout(0)
+    signal.set_wakeup_fd(writer.detach())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return reader
+
+
+def _wait(stop: socket.socket, parent: int) -> None:
     """Return after a signal to stop, or when this parent (0 for any) is gone."""
-    while not signal.sigtimedwait(_STOP_SIGNALS, _PARENT_CHECK_SECONDS):
+    while not select.select([stop], [], [], _PARENT_CHECK_SECONDS)[0]:
         if parent and os.getppid() != parent:
             return
 

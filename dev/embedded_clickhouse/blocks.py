@@ -5,6 +5,7 @@ it ends follows from the types of its columns alone. `BlockCopier` therefore rea
 types and passes the bytes on to a file, without decoding a single value.
 """
 
+import contextlib
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -127,8 +128,11 @@ class WireReader:
 
     def skip_block_info(self) -> None:
         """Take the numbered fields in front of every block."""
+        sizes = {1: 1, 2: 4}
         while field := self.varint():
-            self.take({1: 1, 2: 4}[field])
+            if field not in sizes:
+                raise ServerError(Code.INCORRECT_DATA, f"Unknown field {field} of a block")
+            self.take(sizes[field])
 
 
 Columns = tuple[tuple[str, str], ...]
@@ -460,7 +464,8 @@ def parse_layout(type_name: str) -> Layout:
         if name in _FIXED_SIZES or name.startswith("Interval"):
             return _Fixed(_FIXED_SIZES.get(name, 8))
         if name in _PARAMETRIC and arguments is not None:
-            return _PARAMETRIC[name](arguments)
+            with contextlib.suppress(ValueError, IndexError, StopIteration):
+                return _PARAMETRIC[name](arguments)
     message = f"The embedded server cannot read values of type {type_name} in Native blocks"
     raise ServerError(Code.NOT_IMPLEMENTED, message)
 

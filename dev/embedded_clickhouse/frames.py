@@ -69,7 +69,10 @@ def frame_reader(reader: WireReader) -> Callable[[int], bytes]:
         compressed = reader.take(size - _HEADER_SIZE)
         if _checksum(header + compressed) != checksum:
             raise ServerError(Code.CHECKSUM_DOESNT_MATCH, "Checksum doesn't match: corrupted data")
-        return _decompress(method, compressed, plain_size)
+        try:
+            return _decompress(method, compressed, plain_size)
+        except (lz4.block.LZ4BlockError, zstandard.ZstdError) as error:
+            raise ServerError(Code.CANNOT_DECOMPRESS, str(error)) from error
 
     return read
 

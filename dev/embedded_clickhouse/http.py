@@ -31,7 +31,6 @@ _HELD_BACK = 1 << 20
 _MAX_QUERY = 256 * 1024
 _MAX_DISCARD = 16 << 20
 _MAX_EXCEPTION = 16 * 1024
-_DEFAULT_SESSION_SECONDS = 60.0
 _NOT_SETTINGS = frozenset(
     {
         "buffer_size", "compress", "database", "decompress", "default_format", "password", "query",
@@ -94,8 +93,7 @@ class HTTPSessions:
                 kept.session.run(f"USE {sql.quote(database)}")
             yield kept.session
         finally:
-            seconds = float(parameters.get("session_timeout", _DEFAULT_SESSION_SECONDS))
-            kept.until = time.monotonic() + seconds
+            kept.until = time.monotonic() + _number(parameters, "session_timeout", 60)
             kept.lock.release()
 
     def _kept_session(
@@ -162,6 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         length = self.headers.get("Content-Length", "0")
+        if not length.isascii() or not length.isdigit():
+            self.close_connection = True
+            self._answer_simply(HTTPStatus.BAD_REQUEST, b"Content-Length is not a number\n")
+            return
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         body = bodies.RequestBody(self.rfile, None if chunked else int(length))
         target = urlsplit(self.path)
@@ -357,6 +359,12 @@ class _Request:
         self._response.finish(export.result)
 
 
+def _number(parameters: Mapping[str, str], name: str, default: int) -> int:
+    """Return a parameter that is a whole number; the default for anything else."""
+    value = parameters.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() else default
+
+
 def _native_frames(parts: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the content of ClickHouse's own compressed frames."""
     reader = WireReader(lambda _size: next(filter(None, parts), b""))
@@ -390,10 +398,10 @@ class _Response:
         self._encoding = ""
         if parameters.get("enable_http_compression") == "1" and not self._frames:
             self._encoding = bodies.choose_encoding(handler.headers.get("Accept-Encoding", ""))
-        level = int(parameters.get("http_zlib_compression_level", "3"))
-        self._encoder = bodies.encoder(self._encoding, level)
+        level = _number(parameters, "http_zlib_compression_level", 3)
+        self._encoder = bodies.encoder(self._encoding, min(max(level, 1), 9))
         whole = parameters.get("wait_end_of_query") == "1"
-        self._held_limit = 1 << 62 if whole else int(parameters.get("buffer_size", _HELD_BACK))
+        self._held_limit = 1 << 62 if whole else _number(parameters, "buffer_size", _HELD_BACK)
         self._held = tempfile.SpooledTemporaryFile(_HELD_BACK, dir=str(engine.spool))  # noqa: SIM115
         self.format_name = parameters.get("default_format", "TabSeparated")
 

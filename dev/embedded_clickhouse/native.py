@@ -116,14 +116,14 @@ class NativeConnection:
 
     def serve(self) -> None:
         """Talk until the client leaves or breaks the protocol."""
-        session = self._greet()
-        if session is None:
-            return
         try:
-            while self._serve_packet(session):
-                pass
-        finally:
-            session.close()
+            session = self._greet()
+            if session is not None:
+                with contextlib.closing(session):
+                    while self._serve_packet(session):
+                        pass
+        except ServerError as error:
+            self._send_exception(error)
 
     def _serve_packet(self, session: Session) -> bool:
         """Answer one packet; False ends the conversation."""

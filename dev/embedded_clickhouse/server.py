@@ -15,6 +15,7 @@ from dev.embedded_clickhouse.native import NativeConnection
 from dev.embedded_clickhouse.watch import Watcher
 
 HOST = "127.0.0.1"
+_SHUTDOWN_POLL_SECONDS = 0.05
 
 
 class ListenError(Exception):
@@ -71,7 +72,8 @@ class Server:
     def start(self) -> None:
         """Accept connections, in the background."""
         for listener in self._listeners:
-            threading.Thread(target=listener.serve_forever, daemon=True).start()
+            arguments = (_SHUTDOWN_POLL_SECONDS,)
+            threading.Thread(target=listener.serve_forever, args=arguments, daemon=True).start()
 
     def stop(self) -> None:
         """Stop accepting, end what runs, close the engine."""

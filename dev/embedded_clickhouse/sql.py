@@ -171,19 +171,18 @@ class _InsertParser:
         return Insert(target, head, columns, column_list, settings, format_name, data)
 
     def _target(self) -> str:
-        begin = self.token.begin
         if self.token.keyword == "FUNCTION":
             self.advance()
             begin = self.token.begin
             while self.token.kind and self.token.text != "(":
                 self.advance()
             self.skip_group()
-            return self._sql[begin : self.token.begin]
-        self.advance()
-        while self.token.text == ".":
-            self.advance()
-            self.advance()
-        return self._sql[begin : self.token.begin]
+        else:
+            begin = self.advance().begin
+            while self.token.text == ".":
+                self.advance()
+                self.advance()
+        return self._sql[begin : self._consumed]
 
     def _column_list(self) -> str | None:
         """Return the column list, "" without one, None when the parenthesis is a SELECT's."""
