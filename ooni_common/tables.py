@@ -392,8 +392,6 @@ def _change(
 ) -> Change:
     """Compare the filled shadow with the live table; refuse a loss beyond the limits."""
     table = update.table
-    if content == live:
-        return Change(table, live, live)
     for limit in update.limits:
         for value, rows, lost in _losses(database, table, limit.per):
             if lost > limit.rows and lost > rows * limit.share:

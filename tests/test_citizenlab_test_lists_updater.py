@@ -621,6 +621,17 @@ def test_a_database_that_is_down_is_unavailable(updater: Updater) -> None:
     assert "Traceback" not in log
 
 
+def test_a_wrong_password_is_a_wrong_configuration(updater: Updater) -> None:
+    updater.run()
+    with updater.unchanged():
+        wrong = updater.database.server.uri("citizenlab", "wrong-password", updater.database.name)
+        status, log = updater.run("--force", "--db-uri", wrong)
+    assert status == 78
+    assert log.splitlines()[-1].startswith("error: database: ")
+    assert "Authentication failed" in log
+    assert "wrong-password" not in log
+
+
 def test_a_wrong_configuration_is_refused_before_anything_is_done(
     updater: Updater, git: GitServer
 ) -> None:

@@ -350,7 +350,7 @@ def test_a_reader_sees_the_old_content_or_the_new_at_every_instant(
     database: FreshDatabase,
 ) -> None:
     db = Database(database.client())
-    load(db, FIRST, old_rows(20_000))
+    load(db, FIRST, old_rows(2000))
     seen, ended = set(), threading.Event()
     reader = Database(database.client())
 
@@ -362,12 +362,12 @@ def test_a_reader_sees_the_old_content_or_the_new_at_every_instant(
     thread.start()
     try:
         for _ in range(5):
-            load(db, FIRST, new_rows(20_000))
-            load(db, FIRST, old_rows(20_000))
+            load(db, FIRST, new_rows(2000))
+            load(db, FIRST, old_rows(2000))
     finally:
         ended.set()
         thread.join()
-    assert seen == {content_of(old_rows(20_000)), content_of(new_rows(20_000))}
+    assert seen == {content_of(old_rows(2000)), content_of(new_rows(2000))}
 
 
 def test_a_preview_says_what_would_change_and_changes_nothing(database: FreshDatabase) -> None:
@@ -398,6 +398,11 @@ def test_a_preview_refuses_what_a_run_refuses(db: Database) -> None:
     load(db, FIRST, old_rows(100))
     with pytest.raises(DataRefused, match="50 of 100 rows would disappear"):
         list(preview_tables(db, [Update(FIRST, new_rows(50), ANY_NUMBER, TENTH)]))
+
+
+def test_a_preview_refuses_a_number_of_rows_outside_the_bounds(db: Database) -> None:
+    with pytest.raises(DataRefused, match="first: 110 rows; between"):
+        list(preview_tables(db, [Update(FIRST, new_rows(), (0, 110))]))
 
 
 def after(changes: list[Change], state: State | None = None) -> State:
