@@ -102,14 +102,20 @@ class Database:
 
 
 @pytest.fixture(scope="session")
-def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    """One server for the whole session: embedded, or the one named in the environment."""
-    native = os.environ.get("OONI_TEST_CLICKHOUSE_URL")
-    if native:
-        yield ExternalServer(native, os.environ.get("OONI_TEST_CLICKHOUSE_HTTP_URL", ""))
-        return
+def embedded_clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    """One embedded server for the whole session."""
     with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server(request: pytest.FixtureRequest) -> ClickHouseServer:
+    """The server of the session: the one named in the environment, else the embedded one."""
+    native = os.environ.get("OONI_TEST_CLICKHOUSE_URL")
+    if native:
+        return ExternalServer(native, os.environ.get("OONI_TEST_CLICKHOUSE_HTTP_URL", ""))
+    server: EmbeddedClickHouse = request.getfixturevalue("embedded_clickhouse")
+    return server
 
 
 @contextmanager

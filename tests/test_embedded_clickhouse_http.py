@@ -17,10 +17,18 @@ import pytest
 import urllib3
 import zstandard
 
+from dev.embedded_clickhouse import EmbeddedClickHouse
+
 if TYPE_CHECKING:
     from conftest import Database
 
 MID_BODY = "SELECT throwIf(number = 9000000) FROM numbers(10000000)"
+
+
+@pytest.fixture(scope="module")
+def clickhouse_server(embedded_clickhouse: EmbeddedClickHouse) -> EmbeddedClickHouse:
+    """These tests are about the embedded server, whatever the environment names."""
+    return embedded_clickhouse
 
 
 class Http:

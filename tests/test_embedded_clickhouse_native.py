@@ -20,7 +20,7 @@ from clickhouse_driver.errors import PartiallyConsumedQueryError, ServerExceptio
 from dev.embedded_clickhouse import EmbeddedClickHouse
 
 if TYPE_CHECKING:
-    from conftest import ClickHouseServer, Database
+    from conftest import Database
 
 
 def peak_memory(pid: int) -> int:
@@ -35,6 +35,12 @@ def error_code(client: Client, query: str, *arguments: Any, **options: Any) -> i
     with pytest.raises(ServerException) as caught:
         client.execute(query, *arguments, **options)
     return int(caught.value.code)
+
+
+@pytest.fixture(scope="module")
+def clickhouse_server(embedded_clickhouse: EmbeddedClickHouse) -> EmbeddedClickHouse:
+    """These tests are about the embedded server, whatever the environment names."""
+    return embedded_clickhouse
 
 
 @pytest.fixture(params=["plain", "lz4", "zstd"])
@@ -415,7 +421,7 @@ def test_the_database_of_the_uri_and_use(client: Client, database: "Database") -
     assert client.execute("SELECT count() FROM one") == [(1,)]
 
 
-def test_the_projects_own_users_are_let_in(clickhouse_server: "ClickHouseServer") -> None:
+def test_the_projects_own_users_are_let_in(clickhouse_server: EmbeddedClickHouse) -> None:
     for user, password in (("citizenlab", ""), ("api", "api"), ("detector", "detector")):
         with Client.from_url(clickhouse_server.uri(user, password)) as client:
             assert client.execute("SELECT 1") == [(1,)]
@@ -423,13 +429,13 @@ def test_the_projects_own_users_are_let_in(clickhouse_server: "ClickHouseServer"
 
 @pytest.mark.parametrize(("user", "password"), [("api", "wrong"), ("api", ""), ("nobody", "x")])
 def test_a_wrong_password_is_refused(
-    clickhouse_server: "ClickHouseServer", user: str, password: str
+    clickhouse_server: EmbeddedClickHouse, user: str, password: str
 ) -> None:
     with Client.from_url(clickhouse_server.uri(user, password)) as client:
         assert error_code(client, "SELECT 1") == 516
 
 
-def test_an_unknown_database_is_refused(clickhouse_server: "ClickHouseServer") -> None:
+def test_an_unknown_database_is_refused(clickhouse_server: EmbeddedClickHouse) -> None:
     with Client.from_url(clickhouse_server.uri(database="absent")) as client:
         assert error_code(client, "SELECT 1") == 81
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from clickhouse_driver import Client
-from clickhouse_driver.errors import ServerException
+from clickhouse_driver.errors import NetworkError, ServerException
 
 from dev.embedded_clickhouse import EmbeddedClickHouse, StartError
 
@@ -89,7 +89,7 @@ def test_a_killed_server_keeps_what_it_had_acknowledged(tmp_path: Path) -> None:
                 while True:
                     client.execute("INSERT INTO t VALUES", [(n,) for n in range(5000)])
                     acknowledged += 5000
-        except (OSError, EOFError):
+        except (OSError, EOFError, NetworkError):
             return
 
     thread = threading.Thread(target=insert)
@@ -160,7 +160,7 @@ def test_it_stops_while_clients_are_busy(tmp_path: Path) -> None:
 
     def work() -> None:
         query = "SELECT sum(sipHash64(number)) FROM numbers(1000000000000)"
-        with pytest.raises((ServerException, EOFError, OSError)):
+        with pytest.raises((ServerException, NetworkError, EOFError, OSError)):
             execute(server, query)
 
     threads = [threading.Thread(target=work) for _ in range(3)]

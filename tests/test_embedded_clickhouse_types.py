@@ -12,6 +12,8 @@ import pytest
 import zstandard
 from clickhouse_driver.errors import ServerException
 
+from dev.embedded_clickhouse import EmbeddedClickHouse
+
 if TYPE_CHECKING:
     from conftest import Database
 
@@ -94,6 +96,12 @@ VALUES: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def clickhouse_server(embedded_clickhouse: EmbeddedClickHouse) -> EmbeddedClickHouse:
+    """These tests are about the embedded server, whatever the environment names."""
+    return embedded_clickhouse
+
+
 @pytest.fixture
 def zstd_for_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's zstd comes from another package than ours: stand in for it."""
@@ -141,6 +149,27 @@ def test_a_type_alone_in_many_rows(database: "Database", kind: str) -> None:
     client.execute(f"CREATE TABLE t (n UInt32, v {kind}) ENGINE = MergeTree ORDER BY n")
     client.execute("INSERT INTO t VALUES", rows)
     assert client.execute("SELECT * FROM t ORDER BY n") == rows
+
+
+def test_time_zones_of_columns_reach_the_client(database: "Database") -> None:
+    kinds = [
+        "DateTime('Asia/Tokyo')",
+        "Nullable(DateTime('Asia/Tokyo'))",
+        "Array(DateTime('Asia/Tokyo'))",
+        "Map(String, DateTime('Asia/Tokyo'))",
+        "DateTime",
+    ]
+    client = database.client()
+    columns = ", ".join(f"c{n} {kind}" for n, kind in enumerate(kinds))
+    client.execute(f"CREATE TABLE t ({columns}, s String) ENGINE = Memory")
+    for _ in range(2):
+        moment = dt.datetime(2024, 2, 29, tzinfo=UTC)
+        rows = [(moment, moment, [moment], {"a": moment}, moment, "x" * n) for n in range(300)]
+        client.execute("INSERT INTO t VALUES", rows)
+    read, described = client.execute("SELECT * FROM t", with_column_types=True)
+    assert [kind for _, kind in described] == [*kinds, "String"]
+    assert {str(row[0]) for row in read} == {"2024-02-29 09:00:00+09:00"}
+    assert len(read) == 600
 
 
 def test_nested_columns(database: "Database") -> None:

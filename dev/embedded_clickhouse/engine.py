@@ -294,8 +294,9 @@ class Session:
         """Return name and type of a SELECT's columns without running it; none if it is wrong."""
         try:
             return self._described(query)
-        except ServerError:
-            pass
+        except ServerError as error:
+            if error.code != Code.SYNTAX_ERROR:
+                return ()
         try:
             # Without the semicolon or the comment that it may end with.
             return self._described(self.format_query(query))
