@@ -4,15 +4,15 @@ Source of the format: https://github.com/citizenlab/test-lists, README.md. A lis
 a header; of its columns `url` and `category_code` are used. Its name is its country's code.
 """
 
-import csv
-import io
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import idna
+
+from csv_source import BrokenFileError, Finding, ParsedFile, check_header, decoded, records
 
 LEGEND = "lists/00-LEGEND-new_category_codes.csv"
 LEGEND_COLUMN = "New Code"
@@ -20,9 +20,6 @@ GLOBAL_CC = "ZZ"  # what the table has for global.csv
 MOST_LINE_BREAKS_IN_CELL = 2  # more of them mean a quote that was never closed
 TOLERATED_REFUSED_SHARE = 0.10
 TOLERATED_REFUSED_ROWS = 5
-
-CONFLICT_MARKER = re.compile(r"^(?:<{7}|\|{7}|={7}|>{7})(?: .*)?\r?$", re.MULTILINE)
-LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 HOST = re.compile(rf"(?:{LABEL}\.)+{LABEL}")
@@ -32,51 +29,18 @@ LONGEST_HOST = 253
 LABEL_SEPARATORS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, section 3.1
 NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
-Row = tuple[str, str, str, str]  # domain, url, cc, category_code
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong in a file, for people."""
-
-    file: str
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
-
 
 @dataclass
-class TestList:
-    """A list as it was read.
+class TestList(ParsedFile):
+    """A list as it was read; its rows are (domain, url, cc, category_code).
 
     Attributes:
-        file: its path in the repository.
         cc: its country in the table's spelling.
-        rows: those to load.
-        refused: a finding for each row that is not to be loaded.
-        warnings: findings that keep no row from being loaded.
-        broken: why nothing of the file can be trusted, if so.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of its name
 
-    file: str
-    cc: str
-    rows: list[Row] = field(default_factory=list)
-    refused: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
-    broken: Finding | None = None
-
-
-class BrokenFileError(Exception):
-    """The file is not a CSV file with the columns that are needed."""
-
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(line, reason)
-        self.line = line
-        self.reason = reason
+    cc: str = ""
 
 
 def country_of(file: str) -> str | None:
@@ -93,12 +57,12 @@ def read_categories(content: bytes) -> frozenset[str]:
     Raises:
         BrokenFileError: it is not CSV, or has no codes.
     """
-    text, _ = _decoded(content)
-    records = _records(text)
-    line, header = next(records, (1, []))
-    _check_header(line, header, [LEGEND_COLUMN])
+    text, _ = decoded(content)
+    lines = records(text)
+    line, header = next(lines, (1, []))
+    check_header(line, header, [LEGEND_COLUMN])
     column = header.index(LEGEND_COLUMN)
-    codes = frozenset(row[column] for _, row in records if len(row) > column and row[column])
+    codes = frozenset(row[column] for _, row in lines if len(row) > column and row[column])
     if not codes:
         raise BrokenFileError(line, "no category codes")
     return codes
@@ -106,9 +70,9 @@ def read_categories(content: bytes) -> frozenset[str]:
 
 def read_list(file: str, cc: str, content: bytes, categories: frozenset[str]) -> TestList:
     """Parse and validate one list; what is wrong is in the result."""
-    result = TestList(file, cc)
+    result = TestList(file, cc=cc)
     try:
-        text, has_bom = _decoded(content)
+        text, has_bom = decoded(content)
         if has_bom:
             result.warnings.append(Finding(file, 1, "starts with a byte order mark"))
         _read_rows(result, text, categories)
@@ -179,64 +143,13 @@ def _ascii_label(label: str) -> str:
     return label.lower() if label.isascii() else idna.encode(label, uts46=True).decode("ascii")
 
 
-def _decoded(content: bytes) -> tuple[str, bool]:
-    """Return the text of a file and whether it starts with a byte order mark."""
-    if content.startswith(b"version https://git-lfs.github.com/"):
-        raise BrokenFileError(1, "a Git LFS pointer instead of CSV")
-    if content.lstrip()[:1] == b"<" and not content.lstrip().startswith(b"<<<<<<<"):
-        raise BrokenFileError(1, "HTML instead of CSV")
-    if b"\0" in content:
-        raise BrokenFileError(_line_at(content, content.index(b"\0")), "a NUL byte")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BrokenFileError(_line_at(content, error.start), "not UTF-8") from None
-    if marker := CONFLICT_MARKER.search(text):
-        line = text.count("\n", 0, marker.start()) + 1
-        raise BrokenFileError(line, "a merge conflict marker")
-    return text.removeprefix("\ufeff"), text.startswith("\ufeff")
-
-
-def _records(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of its first line, cells) for each record that is not an empty line."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for record in reader:
-            if record:
-                if reader.line_num > line:
-                    _check_line_breaks(line, record)
-                yield line, record
-            line = reader.line_num + 1
-    except csv.Error as error:
-        unbalanced = "unexpected end" in str(error) or "expected after" in str(error)
-        raise BrokenFileError(line, "unbalanced quotes" if unbalanced else str(error)) from None
-
-
-def _check_line_breaks(line: int, record: Sequence[str]) -> None:
-    if any(len(LINE_BREAK.findall(cell)) > MOST_LINE_BREAKS_IN_CELL for cell in record):
-        raise BrokenFileError(
-            line,
-            f"unbalanced quotes: a cell has more than {MOST_LINE_BREAKS_IN_CELL} line breaks",
-        )
-
-
-def _check_header(line: int, header: Sequence[str], wanted: Sequence[str]) -> None:
-    if not header or any("://" in cell for cell in header):
-        raise BrokenFileError(line, "no header")
-    for name in wanted:
-        if header.count(name) != 1:
-            problem = "lacks" if name not in header else "repeats"
-            raise BrokenFileError(line, f"the header {problem} the column {name!r}")
-
-
 def _read_rows(result: TestList, text: str, categories: frozenset[str]) -> None:
-    records = _records(text)
-    line, header = next(records, (1, []))
-    _check_header(line, header, ["url", "category_code"])
+    lines = records(text, MOST_LINE_BREAKS_IN_CELL)
+    line, header = next(lines, (1, []))
+    check_header(line, header, ["url", "category_code"])
     url_at, category_at, width = header.index("url"), header.index("category_code"), len(header)
     seen: dict[str, int] = {}
-    for line, row in records:
+    for line, row in lines:
         try:
             if len(row) != width:
                 _check_width(result, line, row, width)
@@ -250,7 +163,7 @@ def _read_rows(result: TestList, text: str, categories: frozenset[str]) -> None:
                 raise ValueError(f"the URL is in line {seen[url]} already")  # noqa: TRY301
             result.rows.append((domain, url, result.cc, category))
         except ValueError as error:
-            result.refused.append(Finding(result.file, line, f"{error}: {_excerpt(row)}"))
+            result.refuse(line, row, error)
 
 
 def _check_width(result: TestList, line: int, row: Sequence[str], width: int) -> None:
@@ -267,13 +180,3 @@ def _check_refused_share(result: TestList) -> None:
             f"{refused} of {rows} rows are refused, from here on;"
             f" {TOLERATED_REFUSED_SHARE:.0%} is the most",
         )
-
-
-def _excerpt(row: Sequence[str], length: int = 100) -> str:
-    """Return the row for a log line: short, in one line, whatever it holds."""
-    text = ",".join(row)
-    return ascii(text if len(text) <= length else text[:length] + "…")
-
-
-def _line_at(content: bytes, offset: int) -> int:
-    return content.count(b"\n", 0, offset) + 1

@@ -18,28 +18,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
+from table_updates import holds, load, put_back, report_findings, versioned
 
 import citizenlab_git
 import citizenlab_lists
-from citizenlab_lists import BrokenFileError, Row, TestList
-from ooni_common import __version__
+from citizenlab_lists import TestList
+from csv_source import BrokenFileError
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
 from ooni_common.run import Job, Script, execute
-from ooni_common.tables import (
-    LossLimit,
-    Table,
-    Update,
-    content_of,
-    is_current,
-    next_state,
-    preview_tables,
-    read_state,
-    replace_tables,
-    roll_back,
-    write_state,
-)
+from ooni_common.tables import LossLimit, Row, Table, Update, content_of
 
 log = logging.getLogger("ooni.citizenlab")
 
@@ -104,24 +93,20 @@ def update(job: Job[Config]) -> None:
     config = job.config
     with connected(config) as database:
         if job.rollback:
-            put_back(job, database)
+            put_back(job, database, [TABLE])
             return
         git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
         commit = citizenlab_git.head_commit(git, config.git_url)
-        if not job.force and is_current(database, [TABLE], read_state(job.state_file), of(commit)):
+        if holds(job, database, [TABLE], versioned({"commit": commit})):
             log.info("nothing to do: %s holds commit %s", TABLE.name, commit)
             return
         with job.metrics.timer("fetch_citizen_lab_lists"):
             commit, lists = fetch_lists(git, config.git_url)
         report_findings(job, lists)
+        job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
         refuse_bad_lists(config, lists)
         with job.metrics.timer("update_citizenlab_table"):
             load_rows(job, database, commit, rows_to_load(database, lists))
-
-
-def of(commit: str) -> dict[str, str]:
-    """Return what the state file says of a load: another validation may load other rows."""
-    return {"commit": commit, "version": __version__}
 
 
 def fetch_lists(git: citizenlab_git.Git, url: str) -> tuple[str, list[TestList]]:
@@ -164,19 +149,6 @@ def read_lists(contents: Mapping[str, bytes]) -> list[TestList]:
     return list(by_country.values())
 
 
-def report_findings(job: Job[Config], lists: Sequence[TestList]) -> None:
-    """Log everything that was found, and send the gauges."""
-    for test_list in lists:
-        for finding in test_list.warnings:
-            log.warning("%s", finding)
-        for finding in test_list.refused:
-            log.warning("%s; row refused", finding)
-        if test_list.broken:
-            log.error("%s; file refused", test_list.broken)
-    job.metrics.gauge("rejected_rows", sum(len(test_list.refused) for test_list in lists))
-    job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
-
-
 def refuse_bad_lists(config: Config, lists: Sequence[TestList]) -> None:
     """Raise DataRefused when the lists are too bad to be loaded."""
     broken = [test_list.broken for test_list in lists if test_list.broken]
@@ -192,7 +164,7 @@ def refuse_bad_lists(config: Config, lists: Sequence[TestList]) -> None:
         raise DataRefused(f"{refused} rows are refused, more than max_rejected_rows = {most}")
 
 
-def rows_to_load(database: Database, lists: Sequence[TestList]) -> list[Row]:
+def rows_to_load(database: Database, lists: Sequence[TestList]) -> Sequence[Row]:
     """Return the rows of the sound lists, and the live table's rows for the broken ones."""
     rows = [row for test_list in lists if not test_list.broken for row in test_list.rows]
     broken = [test_list.cc for test_list in lists if test_list.broken]
@@ -216,28 +188,8 @@ def load_rows(job: Job[Config], database: Database, commit: str, rows: Sequence[
     )
     bounds = (config.min_rows, config.max_rows)
     new_content = Update(TABLE, rows, bounds, limits, content=content_of(rows))
-    if job.dry_run:
-        for line in preview_tables(database, [new_content], force=job.force):
-            print(line)  # noqa: T201 (a dry run's output is for people)
-        return
-    changes = replace_tables(
-        database, [new_content], force=job.force, critical=job.signals.deferred
-    )
-    write_state(job.state_file, next_state(read_state(job.state_file), of(commit), changes))
-    job.metrics.gauge("citizenlab_test_list_len", changes[0].live.rows)
-    log.info("%s, from commit %s", changes[0], commit)
-
-
-def put_back(job: Job[Config], database: Database) -> None:
-    """Swap the content of before the last update in; it stays until upstream has a new commit."""
-    state = read_state(job.state_file)
-    if job.dry_run:
-        log.info("would swap %s and %s", TABLE.shadow, TABLE.name)
-        return
-    changes = roll_back(database, [TABLE], state, force=job.force, critical=job.signals.deferred)
-    write_state(job.state_file, next_state(state, state.source, changes))
-    commit = state.source.get("commit", "?")
-    log.info("rolled back: %s; commit %s will not be loaded again", changes[0], commit)
+    for change in load(job, database, [new_content], versioned({"commit": commit})):
+        job.metrics.gauge("citizenlab_test_list_len", change.live.rows)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from ooni_common.errors import ConfigError, ScriptError, Stopped, TryAgainLater
 from ooni_common.metrics import Metrics
 
 C = TypeVar("C", bound=Config)
+C_co = TypeVar("C_co", bound=Config, covariant=True)
 
 log = logging.getLogger("ooni.run")
 
@@ -64,10 +65,10 @@ class Script(Generic[C]):
 
 
 @dataclass(frozen=True)
-class Job(Generic[C]):
+class Job(Generic[C_co]):
     """One run of a script: what its work is given."""
 
-    config: C
+    config: C_co
     metrics: Metrics
     signals: "StopSignals"
     user_agent: str
@@ -195,30 +196,23 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises:
         TryAgainLater: another process holds it.
-        ConfigError: the file can't be written, because another user has made it.
     """
     try:
-        file = path.open("a+", encoding="ascii")
-    except PermissionError:
-        raise ConfigError(f"{path}: belongs to user {_owner(path)}; remove the file") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            pid = file.read().strip() or "unknown"
-            raise TryAgainLater(f"another run (pid {pid}) holds {path}") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def _owner(path: Path) -> str:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except PermissionError:  # made by root, by hand: it can be locked, and the pid stays unwritten
+        descriptor = os.open(path, os.O_RDONLY)
     try:
-        return path.owner()
-    except (OSError, KeyError):
-        return "unknown"
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+            raise TryAgainLater(f"another run (pid {pid}) holds {path}") from None
+        with contextlib.suppress(OSError):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:

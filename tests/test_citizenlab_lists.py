@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citizenlab_lists import (
-    BrokenFileError,
     TestList,
     country_of,
     domain_of,
     read_categories,
     read_list,
 )
+from csv_source import BrokenFileError
 
 HEADER = "url,category_code,category_description,date_added,source,notes\n"
 GOOD = "https://example.org/,NEWS,News Media,2024-01-01,citizenlab,\n"

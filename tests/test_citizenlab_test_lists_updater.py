@@ -138,7 +138,8 @@ def test_the_first_run_creates_and_fills_the_table(
     status, log = updater.run()
     assert status == 0
     assert updater.per_cc() == lists.expected.per_cc
-    assert f"citizenlab: {ROWS} rows (+{ROWS} -0), from commit {lists.head()}" in log
+    assert f"at commit {lists.head()}\n" in log
+    assert f"citizenlab: {ROWS} rows (+{ROWS} -0)" in log
     assert "lists/cis.csv: not loaded, 'cis' is not a country" in log
 
 
@@ -234,7 +235,7 @@ def test_a_new_commit_is_loaded_and_can_be_rolled_back_until_the_next_one(
     assert "citizenlab: 407 rows (+7 -0)" in log
     status, log = updater.run("--rollback")
     assert (status, updater.live()) == (0, before)
-    assert f"commit {lists.head()} will not be loaded again" in log
+    assert "rolled back: citizenlab: 400 rows; what was replaced will not be loaded again" in log
     status, log = updater.run()
     assert (status, updater.live()) == (0, before)
     lists.add_rows("it", 1)
