@@ -160,3 +160,15 @@ def real_test_lists() -> Path:
 def real_test_list_counts() -> Path:
     """What a correct loader gets from the real test lists, as JSON."""
     return _real_data("expected_counts.json")
+
+
+@pytest.fixture
+def real_fingerprints_dns() -> Path:
+    """The fingerprints of DNS answers."""
+    return _real_data("fingerprints_dns.csv")
+
+
+@pytest.fixture
+def real_fingerprints_http() -> Path:
+    """The fingerprints of HTTP answers."""
+    return _real_data("fingerprints_http.csv")
