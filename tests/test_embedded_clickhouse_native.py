@@ -351,6 +351,9 @@ def test_totals_of_a_subquery_are_no_reason_to_refuse(client: Client) -> None:
     inner = "SELECT number % 2 AS k, count() AS c FROM numbers(9) GROUP BY k WITH TOTALS"
     assert client.execute(f"SELECT sum(c) FROM ({inner})") == [(9,)]
     assert client.execute("SELECT 'with totals'") == [("with totals",)]
+    client.execute("CREATE TABLE t (k UInt8, c UInt64) ENGINE = Memory")
+    client.execute(f"INSERT INTO t {inner}")
+    assert client.execute("SELECT count() FROM t") == [(2,)]
 
 
 def test_extremes_are_refused(client: Client) -> None:
@@ -413,6 +416,8 @@ def test_external_tables(client: Client) -> None:
     for _ in range(2):
         assert client.execute(query, external_tables=tables) == [("b",)]
     assert error_code(client, "SELECT * FROM ext") == 60
+    assert error_code(client, "SELECT absent FROM ext", external_tables=tables) == 47
+    assert client.execute("SELECT 1") == [(1,)]
 
 
 def test_the_database_of_the_uri_and_use(client: Client, database: "Database") -> None:

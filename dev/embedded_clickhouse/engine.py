@@ -274,7 +274,7 @@ class Session:
         """
         if insert.column_list and not insert.columns:
             # The client's own words, run with the client's own rights.
-            query = f"SELECT {insert.column_list} FROM {insert.target}"  # noqa: S608
+            query = f"SELECT {insert.column_list} FROM {insert.target}"  # noqa: S608 - theirs
             return self._described(query)
         described = self.rows(f"DESCRIBE TABLE {insert.target}")
         if not insert.columns:

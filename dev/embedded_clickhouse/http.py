@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from dev.embedded_clickhouse import bodies, sql
@@ -303,7 +303,7 @@ class _Request:
                 )
                 raise ServerError(error.code, message) from error
 
-    def _read_statement(self, spool: BinaryIO) -> _Statement:
+    def _read_statement(self, spool: IO[bytes]) -> _Statement:
         """Take the query from the URL and the body; an INSERT's rows go to the file."""
         content = self._content()
         head = self._parameters.get("query", "").encode()
@@ -333,7 +333,7 @@ class _Request:
             return _native_frames(parts)
         return parts
 
-    def _insert(self, session: Session, insert: sql.Insert, spool: Any) -> None:  # noqa: ANN401
+    def _insert(self, session: Session, insert: sql.Insert, spool: IO[bytes]) -> None:
         if not spool.tell():
             session.insert_columns(insert)
             self._response.finish(None)
@@ -402,7 +402,8 @@ class _Response:
         self._encoder = bodies.encoder(self._encoding, min(max(level, 1), 9))
         whole = parameters.get("wait_end_of_query") == "1"
         self._held_limit = 1 << 62 if whole else _number(parameters, "buffer_size", _HELD_BACK)
-        self._held = tempfile.SpooledTemporaryFile(_HELD_BACK, dir=str(engine.spool))  # noqa: SIM115
+        directory = str(engine.spool)
+        self._held = tempfile.SpooledTemporaryFile(_HELD_BACK, dir=directory)  # noqa: SIM115 - kept
         self.format_name = parameters.get("default_format", "TabSeparated")
 
     def write(self, data: bytes) -> None:
@@ -460,7 +461,12 @@ class _Response:
         while part := self._held.read(_HELD_BACK):
             self._send(self._compress(part))
 
-    def _head(self, status: HTTPStatus, headers: Mapping[str, str], result: Any) -> None:  # noqa: ANN401
+    def _head(
+        self,
+        status: HTTPStatus,
+        headers: Mapping[str, str],
+        result: Any,  # noqa: ANN401 - chDB's results are untyped
+    ) -> None:
         handler = self._handler
         handler.send_response(status)
         handler.send_header("Content-Type", _content_type(self.format_name))

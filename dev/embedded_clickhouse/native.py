@@ -176,16 +176,19 @@ class NativeConnection:
     def _serve_query(self, session: Session) -> bool:
         """Run a query; False when the connection cannot be used any more."""
         external: list[str] = []
+        received = False
         try:
             self._query = self._read_query()
             self._read_external_tables(session, external)
+            received = True
             self._answer(session)
         except ServerError as error:
             self._send_exception(error)
-            return not isinstance(error, _BrokenStream)
+            return received and not isinstance(error, _BrokenStream)
         finally:
             for name in external:
-                session.run(f"DROP TEMPORARY TABLE IF EXISTS {sql.quote(name)}")
+                with contextlib.suppress(ServerError):
+                    session.run(f"DROP TEMPORARY TABLE IF EXISTS {sql.quote(name)}")
         return True
 
     def _read_query(self) -> Query:
@@ -282,17 +285,21 @@ class NativeConnection:
 
     def _without_format(self, session: Session, query: str) -> str:
         """Take off FORMAT, which is for clickhouse-client, and refuse what a result would lack."""
-        if _TOTALS.search(query) or self._query.settings.get("extremes", "0") != "0":
+        word = sql.first_word(query)
+        if word in sql.SELECTS:
             self._refuse_totals(session, query)
-        if sql.first_word(query) == "INSERT" or not _FORMAT_OR_OUTFILE.search(query):
+        if word == "INSERT" or not _FORMAT_OR_OUTFILE.search(query):
             return query
         output = sql.split_output(session.format_query(query))
         return f"{output.query} {output.settings}" if output.format_name else query
 
     def _refuse_totals(self, session: Session, query: str) -> None:
-        words = [token.text for token in sql.tokens(session.format_query(query)) if not token.depth]
-        pairs = set(itertools.pairwise(words))
-        if ("WITH", "TOTALS") in pairs or self._query.settings.get("extremes", "0") != "0":
+        refused = self._query.settings.get("extremes", "0") != "0"
+        if _TOTALS.search(query):
+            outer = [token for token in sql.tokens(session.format_query(query)) if not token.depth]
+            words = [token.text for token in outer]
+            refused = refused or ("WITH", "TOTALS") in set(itertools.pairwise(words))
+        if refused:
             message = "The embedded server cannot send totals and extremes by the native protocol"
             raise ServerError(Code.NOT_IMPLEMENTED, message)
 
