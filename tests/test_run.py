@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,7 +157,8 @@ def started(
     after: str = "",
     environ: Mapping[str, str] | None = None,
     wrapper: tuple[str, ...] = (),
-    stderr: int = subprocess.PIPE,
+    output: int = subprocess.PIPE,
+    errors: int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[str]]:
     """Run the body of a `work` function in a process, which is killed at the end of the block."""
     program = tool.folder / "program.py"
@@ -164,8 +166,8 @@ def started(
     program.write_text(PROGRAM.format(work=body, after=after))
     process = subprocess.Popen(
         [*wrapper, sys.executable, str(program), str(tool.file), *flags],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
+        stdout=output,
+        stderr=errors,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
     )
@@ -436,22 +438,23 @@ JOURNAL_WORK = """
 """
 
 
-def run_into_pipe(tool: Tool, journal_stream: str, *flags: str) -> tuple[list[str], str]:
-    """Return the lines on standard error, a pipe of which the environment can tell, and output."""
+def run_into_pipe(tool: Tool, journal_stream: str, *flags: str) -> list[str]:
+    """Return the lines on standard output and error, which are one pipe, as they are one socket
+    under systemd; in `journal_stream`, `{}` is the place of the pipe.
+    """
     reader, writer = os.pipe()
     status = os.fstat(writer)
-    place = f"{status.st_dev}:{status.st_ino}"
-    environ = {"JOURNAL_STREAM": journal_stream.format(place)}
-    with started(tool, JOURNAL_WORK, *flags, environ=environ, stderr=writer) as process:
+    environ = {"JOURNAL_STREAM": journal_stream.format(f"{status.st_dev}:{status.st_ino}")}
+    with (
+        os.fdopen(reader, encoding="utf-8") as pipe,
+        started(tool, JOURNAL_WORK, *flags, environ=environ, output=writer, errors=writer),
+    ):
         os.close(writer)
-        with os.fdopen(reader, encoding="utf-8") as pipe:
-            lines = pipe.read().splitlines()
-        output, _ = process.communicate(timeout=AMPLE)
-    return lines, output
+        return pipe.read().splitlines()
 
 
 def test_in_the_journal_every_line_has_its_priority(tool: Tool) -> None:
-    lines, _ = run_into_pipe(tool, "{}", "-v")
+    lines = run_into_pipe(tool, "{}", "-v")
     assert lines[:5] == [
         "<7>a step",
         "<6>12 rows",
@@ -466,14 +469,13 @@ def test_in_the_journal_every_line_has_its_priority(tool: Tool) -> None:
 
 @pytest.mark.parametrize("journal_stream", ["", "1:1", "8:{}"])
 def test_outside_of_the_journal_lines_are_plain(tool: Tool, journal_stream: str) -> None:
-    lines, _ = run_into_pipe(tool, journal_stream)
+    lines = run_into_pipe(tool, journal_stream)
     assert lines[:3] == ["12 rows", "warning: refused", "warning: for a reason"]
 
 
 def test_standard_output_is_plain_also_in_the_journal(tool: Tool) -> None:
-    lines, output = run_into_pipe(tool, "{}", "--stdout")
-    assert lines == []
-    assert output.startswith("12 rows\nwarning: refused\n")
+    lines = run_into_pipe(tool, "{}", "--stdout")
+    assert lines[:2] == ["12 rows", "warning: refused"]
 
 
 # --- the state directory ---
@@ -686,17 +688,25 @@ def test_a_second_signal_ends_the_process_at_once(
         assert process.wait(AMPLE) == -second
 
 
-def test_a_signal_waits_for_the_end_of_a_critical_block(tool: Tool) -> None:
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_signal_waits_for_the_end_of_a_critical_block_and_of_one_around_it(
+    tool: Tool, step: int
+) -> None:
     work = """
-    with job.signals.deferred():
-        say("swapping")
-        with job.signals.deferred():
+    def done(step):
+        if step == int(os.environ["STEP"]):
             os.kill(os.getpid(), signal.SIGTERM)
-            say("half done")
-        say("done")
+        say(step)
+
+    with job.signals.deferred():
+        done(1)
+        with job.signals.deferred():
+            done(2)
+        done(3)
     say("more work")
     """
-    assert result(tool, work)[:2] == (75, "swapping\nhalf done\ndone\n")
+    status, output, errors = result(tool, work, environ={"STEP": str(step)})
+    assert (status, output, errors) == (75, "1\n2\n3\n", "warning: stopped by SIGTERM\n")
 
 
 def test_a_failure_in_a_critical_block_counts_more_than_the_signal(tool: Tool) -> None:
@@ -795,6 +805,15 @@ def test_a_dry_run_reports_nothing(tool: Tool, statsd: StatsdListener) -> None:
 
     assert tool.run(work, "--dry-run") == 0
     assert statsd.received() == []
+
+
+def test_no_run_leaves_its_sender_of_metrics_behind(tool: Tool, statsd: StatsdListener) -> None:
+    assert tool.run(nothing) == 0
+    for thread in threading.enumerate():
+        if thread.name == "metrics":
+            thread.join(AMPLE / 4)
+            assert not thread.is_alive()
+    assert status_gauges(statsd) == [1, 0]
 
 
 def test_a_statsd_host_that_does_not_exist_fails_no_run(tool: Tool) -> None:
