@@ -265,13 +265,14 @@ def test_a_file_that_may_not_be_read_is_refused(file: Path) -> None:
 @contextmanager
 def without_privileges() -> Iterator[None]:
     """Let root's tests run into permissions as anybody would."""
-    user = os.geteuid()
-    if user == 0:
+    root = os.geteuid() == 0
+    if root:
         os.seteuid(NOBODY)
     try:
         yield
     finally:
-        os.seteuid(user)
+        if root:
+            os.seteuid(0)
 
 
 @pytest.mark.parametrize(
