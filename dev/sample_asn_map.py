@@ -17,7 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import accumulate, repeat
 from pathlib import Path
 
@@ -184,8 +184,8 @@ def _some_days(source: random.Random, days: Sequence[str], count: int) -> list[s
 
 
 def _days() -> list[str]:
-    count = (LAST_DAY - FIRST_DAY).days + 1
-    return [(FIRST_DAY + timedelta(days=place)).strftime("%Y%m%d") for place in range(count)]
+    ordinals = range(FIRST_DAY.toordinal(), LAST_DAY.toordinal() + 1)
+    return [date.fromordinal(day).isoformat().replace("-", "") for day in ordinals]
 
 
 def _numbers(source: random.Random, count: int) -> list[int]:
