@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta
-from table_updates import holds, load, put_back, report_findings, versioned
 
 import citizenlab_git
 import citizenlab_lists
@@ -28,7 +27,8 @@ from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
 from ooni_common.run import Job, Script, execute
-from ooni_common.tables import LossLimit, Row, Table, Update, content_of
+from ooni_common.tables import LossLimit, Row, Table, Update, blocks_of, content_of_rows
+from table_updates import known_source, load, put_back, report_findings, versioned
 
 log = logging.getLogger("ooni.citizenlab")
 
@@ -97,7 +97,7 @@ def update(job: Job[Config]) -> None:
             return
         git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
         commit = citizenlab_git.head_commit(git, config.git_url)
-        if holds(job, database, [TABLE], versioned({"commit": commit})):
+        if known_source(job, database, [TABLE]).get("commit") == commit:
             log.info("nothing to do: %s holds commit %s", TABLE.name, commit)
             return
         with job.metrics.timer("fetch_citizen_lab_lists"):
@@ -187,7 +187,7 @@ def load_rows(job: Job[Config], database: Database, commit: str, rows: Sequence[
         LossLimit(config.max_country_shrink, rows=TOLERATED_COUNTRY_LOSS, per="cc"),
     )
     bounds = (config.min_rows, config.max_rows)
-    new_content = Update(TABLE, rows, bounds, limits, content=content_of(rows))
+    new_content = Update(TABLE, blocks_of(rows), bounds, limits, content=content_of_rows(rows))
     for change in load(job, database, [new_content], versioned({"commit": commit})):
         job.metrics.gauge("citizenlab_test_list_len", change.live.rows)
 

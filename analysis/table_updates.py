@@ -1,4 +1,4 @@
-"""What the updaters of this folder have in common: their findings, their loads, their rollbacks."""
+"""What the updaters of this folder have in common: findings, loads and rollbacks."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,29 @@ from ooni_common.tables import (
 
 log = logging.getLogger("ooni.updates")
 
+Source = Mapping[str, str]
 
-def versioned(source: Mapping[str, str]) -> dict[str, str]:
+
+def versioned(source: Source) -> dict[str, str]:
     """Return what the state file says of a load: another validation may load other rows."""
     return {**source, "version": __version__}
+
+
+def known_source(
+    job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]
+) -> Mapping[str, str]:
+    """Return what the live tables were loaded from; nothing if they hold something else by now."""
+    state = read_state(job.state_file)
+    if job.force or state.source.get("version") != __version__:
+        return {}
+    return state.source if is_current(database, tables, state) else {}
+
+
+def note_unchanged(job: Job[DatabaseConfig], source: Source) -> None:
+    """Say that there is nothing to do, and keep what the server said of the version."""
+    log.info("nothing to do: upstream has nothing new")
+    if not job.dry_run:
+        write_state(job.state_file, next_state(read_state(job.state_file), source, []))
 
 
 def report_findings(job: Job[DatabaseConfig], files: Sequence[ParsedFile]) -> None:
@@ -42,10 +61,7 @@ def report_findings(job: Job[DatabaseConfig], files: Sequence[ParsedFile]) -> No
 
 
 def load(
-    job: Job[DatabaseConfig],
-    database: Database,
-    updates: Sequence[Update],
-    source: Mapping[str, str],
+    job: Job[DatabaseConfig], database: Database, updates: Sequence[Update], source: Source
 ) -> list[Change]:
     """Replace the tables, and note what they were loaded from; of a dry run, print the difference.
 
@@ -78,10 +94,3 @@ def put_back(job: Job[DatabaseConfig], database: Database, tables: Sequence[Tabl
     write_state(job.state_file, next_state(state, state.source, changes))
     for change in changes:
         log.info("rolled back: %s; what was replaced will not be loaded again", change)
-
-
-def holds(
-    job: Job[DatabaseConfig], database: Database, tables: Sequence[Table], source: Mapping[str, str]
-) -> bool:
-    """Tell whether there is nothing to do: the tables were loaded from this very source."""
-    return not job.force and is_current(database, tables, read_state(job.state_file), source)

@@ -18,6 +18,14 @@ CODES_OF_WRONG_CONFIG = {81, 192, 193, 194, 497, 516}  # database, user, passwor
 CODES_OF_BUGS = {46, 47, 62}  # unknown function, unknown identifier, syntax
 
 
+class StatementFailed(Unavailable):
+    """The server refused a statement, with this error code of ClickHouse."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Client(Protocol):
     """What is used of clickhouse_driver.Client."""
 
@@ -137,8 +145,10 @@ def _database_errors() -> Iterator[None]:
         if error.code in CODES_OF_BUGS:
             raise
         reason = error.message.partition("Stack trace")[0].strip().replace("\n", " ")
-        kind = ConfigError if error.code in CODES_OF_WRONG_CONFIG else Unavailable
-        raise kind(f"database: {reason} (code {error.code})") from None
+        message = f"database: {reason} (code {error.code})"
+        if error.code in CODES_OF_WRONG_CONFIG:
+            raise ConfigError(message) from None
+        raise StatementFailed(message, error.code) from None
     except (errors.Error, EOFError, OSError) as error:
         reason = getattr(error, "message", "") or str(error) or type(error).__name__
         raise Unavailable(f"database: {reason}") from None

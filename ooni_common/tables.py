@@ -23,6 +23,7 @@ from ooni_common.run import write_atomically
 log = logging.getLogger("ooni.tables")
 
 Row = Sequence[Any]
+Block = Sequence[Sequence[Any]]  # rows, column by column, as the driver inserts them fastest
 Critical = Callable[[], AbstractContextManager[None]]
 
 BLOCK_ROWS = 65_536
@@ -82,15 +83,15 @@ class Update:
 
     Attributes:
         table: what to replace.
-        rows: the new rows; iterated once.
+        blocks: the new rows in blocks, column by column; iterated once.
         bounds: the number of rows must lie between these, both excluded.
         limits: on the rows that disappear.
-        content: what `rows` add up to, when the caller knows it beforehand: then an update that
+        content: what the rows add up to, when the caller knows it beforehand: then an update that
             changes nothing writes nothing.
     """
 
     table: Table
-    rows: Iterable[Row]
+    blocks: Iterable[Block]
     bounds: tuple[int, int]
     limits: tuple[LossLimit, ...] = ()
     content: Content | None = None
@@ -136,10 +137,27 @@ class State(msgspec.Struct, frozen=True):
     previous: dict[str, Content] = {}
 
 
-def content_of(rows: Iterable[Row]) -> Content:
-    """Return what the rows add up to, as `Database.contents` computes it of a table."""
-    hashes = [CityHash64("\0".join(map(str, row)).encode()) for row in rows]
+def blocks_of(rows: Iterable[Row]) -> Iterator[Block]:
+    """Yield the rows in blocks, column by column."""
+    remaining = iter(rows)
+    while block := list(itertools.islice(remaining, BLOCK_ROWS)):
+        yield list(zip(*block, strict=True))
+
+
+def content_of(block: Block) -> Content:
+    """Return what the rows of a block add up to, as `contents` computes it of a table.
+
+    Raises:
+        TypeError: a column mixes texts with other values.
+    """
+    texts = [column if isinstance(column[0], str) else map(str, column) for column in block]
+    hashes = list(map(CityHash64, map(str.encode, map("\0".join, zip(*texts, strict=True)))))
     return Content(len(hashes), sum(hashes) % 2**64)
+
+
+def content_of_rows(rows: Iterable[Row]) -> Content:
+    """Return what the rows add up to."""
+    return sum(map(content_of, blocks_of(rows)), start=Content())
 
 
 def contents(database: Database, table: Table, name: str) -> dict[str, Content]:
@@ -275,25 +293,24 @@ def roll_back(
 
 
 def next_state(state: State, source: Mapping[str, str], changes: Sequence[Change]) -> State:
-    """Return the state after a run that loaded `source`."""
-    live = {change.table.name: change.live for change in changes}
+    """Return the state after a run that loaded `source`; tables without a change keep theirs."""
+    live = state.live | {change.table.name: change.live for change in changes}
     replaced = {change.table.name: change.previous for change in changes if change.swapped}
     # Also what a run replaced that was killed before it could write its state.
     replaced |= {
         name: content
         for name, content in state.live.items()
-        if name in live and name not in replaced and content != live[name]
+        if name not in replaced and content != live[name]
     }
     return State(dict(source), live, replaced or state.previous)
 
 
-def is_current(
-    database: Database, tables: Sequence[Table], state: State, source: Mapping[str, str]
-) -> bool:
-    """Tell whether the live tables still hold what was loaded from this very `source`."""
-    return state.source == source and all(
-        database.exists(table.name)
-        and set(contents(database, table, table.name).values()) == {state.live.get(table.name)}
+def is_current(database: Database, tables: Sequence[Table], state: State) -> bool:
+    """Tell whether the live tables still hold what the last run left in them."""
+    return all(
+        table.name in state.live
+        and database.exists(table.name)
+        and set(contents(database, table, table.name).values()) == {state.live[table.name]}
         for table in tables
     )
 
@@ -360,11 +377,9 @@ def _create_temporary_shadow(database: Database, table: Table, *, like_live: boo
 
 def _insert(database: Database, update: Update) -> Content:
     """Insert the rows in blocks; return what they add up to."""
-    rows = iter(update.rows)
     total = Content()
-    while block := list(itertools.islice(rows, BLOCK_ROWS)):
-        columns = list(zip(*block, strict=True))
-        database.insert(update.table.shadow, update.table.columns, columns)
+    for block in update.blocks:
+        database.insert(update.table.shadow, update.table.columns, block)
         total += content_of(block)
         if total.rows >= update.bounds[1]:
             break

@@ -10,10 +10,10 @@ import sys
 from typing import Any
 
 from clickhouse_driver import Client
-from reference_tables import PAIR, new_rows
 
 from ooni_common.database import Database
-from ooni_common.tables import Update, replace_tables
+from ooni_common.tables import Update, blocks_of, replace_tables
+from reference_tables import PAIR, new_rows
 
 
 class KillingClient:
@@ -45,7 +45,7 @@ def main() -> None:
     """Replace both tables of the pair with ROWS new rows each."""
     uri, rows, when, statement, number = sys.argv[1:]
     client = KillingClient(Client.from_url(uri), when, statement, int(number))
-    updates = [Update(table, new_rows(int(rows)), (0, 10**6)) for table in PAIR]
+    updates = [Update(table, blocks_of(new_rows(int(rows))), (0, 10**6)) for table in PAIR]
     replace_tables(Database(client), updates)
 
 

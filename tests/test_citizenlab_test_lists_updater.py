@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Database as FreshDatabase
 from msgspec.structs import fields
 
 import citizenlab_git
 from citizenlab_test_lists_updater import Config, main
+from conftest import Database as FreshDatabase
 from dev.git_server import GitServer, git_environment
 from dev.sample_test_lists import Entry, SampleTestLists, list_path
 from dev.statsd_listener import StatsdListener

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 from clickhouse_driver.errors import ServerException
-from conftest import Database as FreshDatabase
-from reference_tables import FIRST, new_rows, old_rows
 
+from conftest import Database as FreshDatabase
 from ooni_common.database import Database
 from ooni_common.errors import Unavailable
 from ooni_common.tables import (
@@ -21,11 +20,13 @@ from ooni_common.tables import (
     Change,
     Content,
     Update,
-    content_of,
+    blocks_of,
+    content_of_rows,
     replace_tables,
 )
+from reference_tables import FIRST, new_rows, old_rows
 
-OLD, NEW = content_of(old_rows()), content_of(new_rows())
+OLD, NEW = content_of_rows(old_rows()), content_of_rows(new_rows())
 TIMEOUT = ServerException("Distributed DDL task: 1 of 2 hosts did not finish", 159)
 STRUCTURE = [("name", "String", "", "")] + [(column, "String", "", "") for column in FIRST.columns]
 
@@ -70,7 +71,7 @@ class ScriptedCluster:
     def _insert(self, query: str, rows: list[list[Any]]) -> None:
         table = named(query)[0]
         for name, node in self.nodes.items():
-            total = node[table] + content_of(rows)
+            total = node[table] + content_of_rows(rows)
             if name == "b:9000" and self.lag:
                 self._late[table] = total
             else:
@@ -130,7 +131,7 @@ def cluster() -> ScriptedCluster:
 
 
 def load(cluster: ScriptedCluster) -> Change:
-    updates = [Update(FIRST, new_rows(), (0, 1000))]
+    updates = [Update(FIRST, blocks_of(new_rows()), (0, 1000))]
     (change,) = replace_tables(cluster.database(), updates)
     return change
 

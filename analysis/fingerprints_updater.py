@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Load the blocking fingerprints into the tables `fingerprints_dns` and `fingerprints_http`.
+
+    https://github.com/ooni/blocking-fingerprints, fingerprints_dns.csv and fingerprints_http.csv
+        → fingerprints_dns, fingerprints_http
+
+OONI's fastpath applies every pattern to every measurement: one bad regular expression or one empty
+pattern would harm them all. So each row is validated (fingerprints.py; regular expressions by the
+database's own engine), and both tables are replaced together or not at all.
+
+By hand: fingerprints_updater.py --dry-run --stdout
+"""
+
+import logging
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from file_sources import Fetched, fetch_changed
+from fingerprints import (
+    DNS_SCOPES,
+    HEADER,
+    HTTP_SCOPES,
+    PATTERN_TYPES,
+    Fingerprints,
+    read_fingerprints,
+)
+from ooni_common.config import DatabaseConfig, SecretUrl, check_url
+from ooni_common.database import Database, StatementFailed, connected
+from ooni_common.errors import DataRefused
+from ooni_common.fetch import Fetcher, Limits
+from ooni_common.run import Job, Script, execute
+from ooni_common.tables import LossLimit, Table, Update, blocks_of, content_of_rows
+from table_updates import known_source, load, note_unchanged, put_back, report_findings
+
+log = logging.getLogger("ooni.fingerprints")
+
+UPSTREAM = "https://raw.githubusercontent.com/ooni/blocking-fingerprints/main"
+MAX_BYTES = 50 * 2**20  # of one file; the larger one has 0.3 MB
+CANNOT_COMPILE_REGEXP = 427  # ClickHouse's error code
+
+
+def table(name: str, scopes: Mapping[str, int]) -> Table:
+    """Return a table of fingerprints; the two differ in their scopes alone."""
+    types = dict.fromkeys(HEADER, "String") | {
+        "scope": _enum(scopes),
+        "pattern_type": _enum(PATTERN_TYPES),
+        "confidence_no_fp": "UInt8",
+    }
+    engine = "ENGINE = EmbeddedRocksDB PRIMARY KEY(name)"
+    return Table(name, f"{name}_tmp", types, engine, identity=("name",))
+
+
+def _enum(values: Mapping[str, int]) -> str:
+    return "Enum(" + ", ".join(f"'{name}' = {number}" for name, number in values.items()) + ")"
+
+
+SCOPES = {"fingerprints_dns": DNS_SCOPES, "fingerprints_http": HTTP_SCOPES}
+TABLES = {name: table(name, scopes) for name, scopes in SCOPES.items()}
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Config(DatabaseConfig, frozen=True, kw_only=True):
+    """The keys of update-fingerprints.conf, where each is explained."""
+
+    state_dir: Path = Path("/var/lib/analysis")
+    db_uri: SecretUrl = SecretUrl("clickhouse://api:api@localhost/default")
+    dns_url: SecretUrl = SecretUrl(f"{UPSTREAM}/fingerprints_dns.csv")
+    http_url: SecretUrl = SecretUrl(f"{UPSTREAM}/fingerprints_http.csv")
+    ca_file: Path | None = None
+    max_rejected_rows: Count = 10
+    min_rows: Count = 100
+    max_rows: Count = 50_000
+
+    def __post_init__(self) -> None:
+        """Refuse URLs that can't be fetched."""
+        super().__post_init__()
+        for key, url in (("dns_url", self.dns_url), ("http_url", self.http_url)):
+            check_url(key, url.reveal(), ("https", "http", "file"), needs_host=False)
+
+
+SCRIPT = Script(
+    name="fingerprints_updater",
+    command="ooni-update-fingerprints",
+    description="Load the blocking fingerprints into `fingerprints_dns` and `fingerprints_http`.",
+    config_type=Config,
+    config_file=Path("/etc/ooni/update-fingerprints.conf"),
+    can_roll_back=True,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run once as the command line says; return the exit status."""
+    return execute(SCRIPT, update, argv)
+
+
+def update(job: Job[Config]) -> None:
+    """Load the files that have changed since the last run."""
+    tables = list(TABLES.values())
+    with connected(job.config) as database, tempfile.TemporaryDirectory() as folder:
+        if job.rollback:
+            put_back(job, database, tables)
+            return
+        progress(job, 0)
+        known = known_source(job, database, tables)
+        with job.metrics.timer("fetch_csv"):
+            fetched = fetch_files(job, known, Path(folder))
+        if not fetched.files:
+            note_unchanged(job, fetched.source)
+            progress(job, 100)
+            return
+        progress(job, 30)
+        files = read_files(database, fetched)
+        report_findings(job, list(files.values()))
+        refuse_bad_files(job.config, list(files.values()))
+        progress(job, 60)
+        load_files(job, database, files, fetched.source)
+        progress(job, 100)
+
+
+def progress(job: Job[Config], percent: int) -> None:
+    """Tell how far the run has come."""
+    job.metrics.gauge("fingerprints_update_progress", percent)
+
+
+def fetch_files(job: Job[Config], known: Mapping[str, str], folder: Path) -> Fetched:
+    """Fetch the files that are not what the tables were loaded from."""
+    config = job.config
+    fetcher = Fetcher(job.user_agent, Limits(max_bytes=MAX_BYTES), ca_file=config.ca_file)
+    urls = {"fingerprints_dns": config.dns_url, "fingerprints_http": config.http_url}
+    return fetch_changed(fetcher, urls, known, folder)
+
+
+def read_files(database: Database, fetched: Fetched) -> dict[str, Fingerprints]:
+    """Parse and validate the files; return them by table."""
+    files = {}
+    for name, path in fetched.files.items():
+        file = read_fingerprints(f"{name}.csv", path.read_bytes(), SCOPES[name])
+        if not file.broken:
+            file.refuse_regexps(lambda regexps: wrong_regexps(database, regexps))
+        files[name] = file
+    return files
+
+
+def wrong_regexps(database: Database, regexps: Sequence[str]) -> dict[str, str]:
+    """Ask the database which regular expressions its RE2 can't compile, and why.
+
+    One question is enough for files in which all of them compile.
+    """
+    question = "SELECT arrayMap(regexp -> match('', regexp), %(regexps)s)"
+    try:
+        if regexps:
+            database.query(question, {"regexps": list(regexps)})
+    except StatementFailed as error:
+        if error.code != CANNOT_COMPILE_REGEXP:
+            raise
+        if len(regexps) == 1:
+            return {regexps[0]: re.sub(r".*error: |\. Look at .*", "", str(error))}
+        half = len(regexps) // 2
+        return wrong_regexps(database, regexps[:half]) | wrong_regexps(database, regexps[half:])
+    return {}
+
+
+def refuse_bad_files(config: Config, files: Sequence[Fingerprints]) -> None:
+    """Raise DataRefused when the files are too bad to be loaded."""
+    for file in files:
+        if file.broken:
+            raise DataRefused(f"{file.broken}; neither table is loaded until upstream mends it")
+    refused = sum(len(file.refused) for file in files)
+    if refused > config.max_rejected_rows:
+        most = config.max_rejected_rows
+        raise DataRefused(f"{refused} rows are refused, more than max_rejected_rows = {most}")
+
+
+def load_files(
+    job: Job[Config],
+    database: Database,
+    files: Mapping[str, Fingerprints],
+    source: Mapping[str, str],
+) -> None:
+    """Replace the tables together, or print what that would change."""
+    config = job.config
+    updates = [
+        Update(
+            TABLES[name],
+            blocks_of(file.rows),
+            (config.min_rows, config.max_rows),
+            (LossLimit(config.max_shrink),),
+            content=content_of_rows(file.rows),
+        )
+        for name, file in files.items()
+    ]
+    for change in load(job, database, updates, source):
+        job.metrics.gauge(f"{change.table.shadow}_len", change.live.rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
