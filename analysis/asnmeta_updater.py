@@ -44,7 +44,7 @@ TABLE = Table(
     engine="ENGINE = MergeTree ORDER BY (asn, changed)",
     identity=("asn", "changed"),
 )
-MAX_BYTES = 500 * 2**20  # the file has 32 MB
+LIMITS = Limits(max_bytes=500 * 2**20)  # the file has 32 MB
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -106,7 +106,7 @@ def progress(job: Job[Config], percent: int) -> None:
 def fetch_map(job: Job[Config], known: Mapping[str, str], folder: Path) -> Fetched:
     """Fetch the map unless it is what the table was loaded from."""
     config = job.config
-    fetcher = Fetcher(job.user_agent, Limits(max_bytes=MAX_BYTES), ca_file=config.ca_file)
+    fetcher = Fetcher(job.user_agent, LIMITS, ca_file=config.ca_file)
     return fetch_changed(fetcher, {TABLE.name: config.url}, known, folder)
 
 

@@ -41,7 +41,7 @@ from table_updates import known_source, load, note_unchanged, put_back, report_f
 log = logging.getLogger("ooni.fingerprints")
 
 UPSTREAM = "https://raw.githubusercontent.com/ooni/blocking-fingerprints/main"
-MAX_BYTES = 50 * 2**20  # of one file; the larger one has 0.3 MB
+LIMITS = Limits(max_bytes=50 * 2**20)  # of one file; the larger one has 0.3 MB
 CANNOT_COMPILE_REGEXP = 427  # ClickHouse's error code
 
 
@@ -132,7 +132,7 @@ def progress(job: Job[Config], percent: int) -> None:
 def fetch_files(job: Job[Config], known: Mapping[str, str], folder: Path) -> Fetched:
     """Fetch the files that are not what the tables were loaded from."""
     config = job.config
-    fetcher = Fetcher(job.user_agent, Limits(max_bytes=MAX_BYTES), ca_file=config.ca_file)
+    fetcher = Fetcher(job.user_agent, LIMITS, ca_file=config.ca_file)
     urls = {"fingerprints_dns": config.dns_url, "fingerprints_http": config.http_url}
     return fetch_changed(fetcher, urls, known, folder)
 

@@ -6,95 +6,47 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import pytest
 from msgspec.structs import fields
 
 import citizenlab_git
+import citizenlab_test_lists_updater
 from citizenlab_test_lists_updater import Config, main
 from conftest import Database as FreshDatabase
 from dev.git_server import GitServer, git_environment
 from dev.sample_test_lists import Entry, SampleTestLists, list_path
 from dev.statsd_listener import StatsdListener
+from updater_harness import Harness
 
 SCRIPT = Path(__file__).parents[1] / "analysis" / "citizenlab_test_lists_updater.py"
 COUNTRIES = ("ae", "fr", "it", "ru")
 ROWS = 400
 
-Row = tuple[str, str, str, str]
+Row = tuple[str, ...]
 
 
-class Updater:
-    """The updater with a configuration of its own, to be run in this process or as another."""
+class Updater(Harness):
+    """The updater of the test lists."""
 
-    def __init__(
-        self, folder: Path, database: FreshDatabase, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self.folder = folder
-        self.config_file = folder / "update-citizenlab.conf"
-        self.state_dir = folder / "state"
-        self.database = database
-        self._capsys = capsys
-        self._config: dict[str, object] = {
-            "db_uri": database.uri,
-            "state_dir": str(self.state_dir),
-            "statsd": "",
-            "min_rows": 100,
-        }
-
-    def configure(self, **keys: object) -> None:
-        """Change keys of the configuration."""
-        self._config |= keys
-        lines = (f"{key} = {json.dumps(value)}\n" for key, value in self._config.items())
-        self.config_file.write_text("".join(lines))
-
-    def run(self, *flags: str, **keys: object) -> tuple[int, str]:
-        """Run once in this process; return the exit status and what was printed."""
-        self.configure(**keys)
-        self._capsys.readouterr()
-        status = main(["--config", str(self.config_file), *flags])
-        printed = self._capsys.readouterr()
-        return status, printed.out + printed.err
-
-    def start(self, **environment: str) -> subprocess.Popen[str]:
-        """Start it as a process."""
-        root = SCRIPT.parents[1]
-        return subprocess.Popen(
-            [sys.executable, str(SCRIPT), "--config", str(self.config_file)],
-            env=dict(os.environ) | {"PYTHONPATH": str(root)} | environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    module: ClassVar[ModuleType] = citizenlab_test_lists_updater
+    tables = ("citizenlab",)
 
     def live(self) -> list[Row]:
         """Return the rows of the live table; none if there is no table."""
-        if not self.database.execute("EXISTS TABLE citizenlab")[0][0]:
-            return []
-        query = "SELECT domain, url, toStringCutToZero(cc), category_code FROM citizenlab"
-        return sorted(self.database.execute(query))
+        return [tuple(cell.rstrip("\0") for cell in row) for row in self.rows_of("citizenlab")]
 
     def per_cc(self) -> dict[str, int]:
         """Return the number of live rows by country."""
         countries = [row[2] for row in self.live()]
         return {cc: countries.count(cc) for cc in set(countries)}
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """Check that the block leaves the live table as it is, and the state too."""
-        before = self.live(), self._state()
-        yield
-        assert (self.live(), self._state()) == before
-
-    def _state(self) -> bytes:
-        path = self.state_dir / "citizenlab_test_lists_updater.json"
-        return path.read_bytes() if path.exists() else b""
 
 
 @pytest.fixture
@@ -123,7 +75,7 @@ def updater(
 ) -> Updater:
     """The updater, configured for the small upstream."""
     made = Updater(tmp_path, database, capsys)
-    made.configure(git_url=git.url("test-lists"))
+    made.configure(git_url=git.url("test-lists"), min_rows=100)
     return made
 
 
@@ -649,7 +601,7 @@ def test_a_wrong_configuration_is_refused_before_anything_is_done(
         assert f"{updater.config_file}:" in log
         assert "pw" not in log
         updater = Updater(updater.folder, updater.database, updater._capsys)
-        updater.configure(git_url=git.url("test-lists"))
+        updater.configure(git_url=git.url("test-lists"), min_rows=100)
     assert git.requests == []
 
 

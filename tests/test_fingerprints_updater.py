@@ -1,0 +1,457 @@
+"""The updater of the fingerprints as a whole: a real HTTP server and a real ClickHouse engine."""
+
+import csv
+import io
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+from msgspec.structs import fields
+
+import fingerprints_updater
+from conftest import Database as FreshDatabase
+from dev.misbehaving_http import (
+    MisbehavingServer,
+    body,
+    cut,
+    gzip_bomb,
+    redirect,
+    short_body,
+    stall,
+    unfinished_chunks,
+    zeros,
+)
+from dev.misbehaving_http import (
+    status as answer,
+)
+from dev.sample_fingerprints import HEADER, SampleFingerprints, to_csv
+from dev.sample_upstream import SampleUpstream
+from dev.statsd_listener import StatsdListener
+from fingerprints_updater import Config, main, wrong_regexps
+from ooni_common.database import Database
+from ooni_common.fetch import Limits
+from updater_harness import Harness
+
+SCRIPT = Path(__file__).parents[1] / "analysis" / "fingerprints_updater.py"
+GOOD = ["made.it_1", "isp", "", "body", "contains", "blocked", "5", "IT,FR", "ooni", "", "a note"]
+
+
+class Updater(Harness):
+    """The updater of the fingerprints."""
+
+    module: ClassVar[ModuleType] = fingerprints_updater
+    tables = ("fingerprints_dns", "fingerprints_http")
+
+
+class Upstream:
+    """A folder with both files, and a server for it."""
+
+    def __init__(self, folder: Path, server: SampleUpstream) -> None:
+        self.folder = folder
+        self.server = server
+        self.sample = SampleFingerprints(dns=110, http=150)
+        self.write(dns=self.sample.dns, http=self.sample.http)
+
+    def write(self, **files: bytes) -> None:
+        """Replace files."""
+        for kind, content in files.items():
+            (self.folder / f"fingerprints_{kind}.csv").write_bytes(content)
+
+    def rows(self, kind: Any) -> list[tuple[Any, ...]]:
+        """Return the rows that a correct loader gets."""
+        return sorted((*row[:6], int(row[6]), *row[7:]) for row in self.sample.rows(kind))
+
+    def with_row(self, **cells: str) -> bytes:
+        """Return the HTTP file with one more row, GOOD but for these cells."""
+        row = [cells.get(name, value) for name, value in zip(HEADER, GOOD, strict=True)]
+        return self.with_raw_row(to_csv([row], header=[]).removeprefix(b"\r\n"))
+
+    def with_raw_row(self, row: bytes) -> bytes:
+        """Return the HTTP file with more bytes at its end."""
+        return self.sample.http + row
+
+    def line_of_next_row(self) -> int:
+        """Return the line that an added row has in the HTTP file."""
+        return self.sample.http.count(b"\n") + 1
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[Upstream]:
+    folder = tmp_path / "upstream"
+    folder.mkdir()
+    with SampleUpstream(folder) as server:
+        yield Upstream(folder, server)
+
+
+@pytest.fixture
+def updater(
+    tmp_path: Path,
+    database: FreshDatabase,
+    upstream: Upstream,
+    capsys: pytest.CaptureFixture[str],
+) -> Updater:
+    made = Updater(tmp_path, database, capsys)
+    made.configure(
+        dns_url=upstream.server.url("fingerprints_dns.csv"),
+        http_url=upstream.server.url("fingerprints_http.csv"),
+    )
+    return made
+
+
+def test_the_first_run_creates_and_fills_both_tables(updater: Updater, upstream: Upstream) -> None:
+    status, log = updater.run()
+    assert status == 0
+    assert updater.rows_of("fingerprints_dns") == upstream.rows("dns")
+    assert updater.rows_of("fingerprints_http") == upstream.rows("http")
+    assert "fingerprints_dns: 110 rows (+110 -0)" in log
+    assert "refused" not in log
+
+
+def test_the_real_files_load_completely_and_byte_for_byte(
+    updater: Updater, real_fingerprints_dns: Path, real_fingerprints_http: Path
+) -> None:
+    urls = {"dns_url": real_fingerprints_dns.as_uri(), "http_url": real_fingerprints_http.as_uri()}
+    assert updater.run(**urls)[0] == 0
+    for kind, path, count in (
+        ("dns", real_fingerprints_dns, 226),
+        ("http", real_fingerprints_http, 1729),
+    ):
+        text = path.read_bytes().decode()
+        upstream = list(csv.reader(io.StringIO(text, newline="")))[1:]
+        patterns = {row[0]: row[5] for row in upstream}
+        rows = updater.rows_of(f"fingerprints_{kind}")
+        assert len(rows) == len(upstream) == count
+        assert {row[0]: row[5] for row in rows} == patterns
+        assert sum("\r\n" in row[5] for row in rows) == (6 if kind == "http" else 0)
+
+
+def test_an_unchanged_upstream_costs_two_conditional_requests(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    upstream.server.clear()
+    with updater.unchanged():
+        status, log = updater.run()
+    assert status == 0
+    assert [request.status for request in upstream.server.requests] == [304, 304]
+    assert "nothing to do: upstream has nothing new" in log
+
+
+def test_the_same_bytes_under_a_new_version_are_not_written(
+    updater: Updater, upstream: Upstream
+) -> None:
+    with MisbehavingServer() as server:
+        for etag in ('"1"', '"2"'):
+            urls = {
+                "dns_url": server.route("/dns", body(upstream.sample.dns, etag=etag)),
+                "http_url": server.route("/http", body(upstream.sample.http, etag=etag)),
+            }
+            before = updater.rows_of("fingerprints_dns_tmp")
+            status, log = updater.run(**urls)
+            assert status == 0
+        assert "the same bytes as before" in log
+        assert updater.rows_of("fingerprints_dns_tmp") == before
+        server.clear()
+        updater.run()
+        assert [dict(request.headers).get("If-None-Match") for request in server.requests] == [
+            '"2"',
+            '"2"',
+        ]
+
+
+@pytest.mark.parametrize("damage", ["DROP TABLE {} SYNC", "TRUNCATE TABLE {}"])
+def test_a_table_that_somebody_changed_is_loaded_again(
+    updater: Updater, upstream: Upstream, damage: str
+) -> None:
+    updater.run()
+    updater.database.execute(damage.format("fingerprints_http"))
+    assert updater.run()[0] == 0
+    assert updater.rows_of("fingerprints_http") == upstream.rows("http")
+
+
+def test_a_change_of_one_file_is_loaded_and_can_be_rolled_back(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    before = updater.rows_of("fingerprints_http")
+    upstream.write(http=upstream.with_row())
+    upstream.server.clear()
+    status, log = updater.run()
+    assert status == 0
+    assert "fingerprints_http: 151 rows (+1 -0)" in log
+    assert sorted(request.status for request in upstream.server.requests) == [200, 304]
+    assert ("made.it_1", "isp", "", "body", "contains", "blocked", 5, *GOOD[7:]) in updater.rows_of(
+        "fingerprints_http"
+    )
+    assert updater.run("--rollback")[0] == 0
+    assert updater.rows_of("fingerprints_http") == before
+    with updater.unchanged():
+        assert updater.run()[0] == 0
+
+
+def test_a_dry_run_prints_the_difference_and_writes_nothing(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    upstream.write(http=upstream.with_row())
+    with updater.unchanged():
+        status, printed = updater.run("--dry-run")
+    assert status == 0
+    assert "would change: fingerprints_http: 151 rows (+1 -0)" in printed
+    assert "+ made.it_1 | isp |  | body | contains | blocked | 5 | IT,FR" in printed
+
+
+ROW_FINDINGS = {
+    "no name": {"name": ""},
+    "scope 'city' is none of nat, isp": {"scope": "city"},
+    "scope '' is none of": {"scope": ""},
+    "pattern type 'glob' is none of full, prefix, contains, regexp": {"pattern_type": "glob"},
+    "an empty pattern, which everything would match": {"pattern": ""},
+    "confidence '11' is no whole number from 0 to 10": {"confidence_no_fp": "11"},
+    "confidence '-1' is no whole": {"confidence_no_fp": "-1"},
+    "confidence '5.0' is no whole": {"confidence_no_fp": "5.0"},
+    "confidence '' is no whole": {"confidence_no_fp": ""},
+    "confidence '\u0665' is no whole": {"confidence_no_fp": "\u0665"},
+    "countries 'ITA' are not two-letter codes": {"expected_countries": "ITA"},
+    "countries 'IT;FR' are not": {"expected_countries": "IT;FR"},
+    "countries 'IT,' are not": {"expected_countries": "IT,"},
+    "invalid perl operator: (?<=": {"pattern_type": "regexp", "pattern": "(?<=a)b"},
+    "missing ): (a": {"pattern_type": "regexp", "pattern": "(a"},
+    "invalid escape sequence: \\2": {"pattern_type": "regexp", "pattern": "(a)\\2"},
+}
+
+
+@pytest.mark.parametrize("reason", ROW_FINDINGS)
+def test_a_refused_row_is_logged_with_file_line_and_reason(
+    updater: Updater, upstream: Upstream, reason: str
+) -> None:
+    updater.run()
+    upstream.write(http=upstream.with_row(**ROW_FINDINGS[reason]))
+    with updater.unchanged():
+        status, log = updater.run(max_rejected_rows=0)
+    assert status == 65
+    (line,) = [line for line in log.splitlines() if line.startswith("warning")]
+    assert line.startswith(f"warning: fingerprints_http.csv:{upstream.line_of_next_row()}: ")
+    assert reason in line
+    assert line.endswith("; row refused")
+    assert log.splitlines()[-1] == "error: 1 rows are refused, more than max_rejected_rows = 0"
+    upstream.write(
+        http=upstream.with_row(**ROW_FINDINGS[reason]) + b"made.x,isp,,body,full,x,5,,,,\r\n"
+    )
+    assert updater.run(max_rejected_rows=1)[0] == 0
+    assert len(updater.rows_of("fingerprints_http")) == 151
+
+
+@pytest.mark.parametrize("columns", [10, 12])
+def test_a_row_with_another_number_of_columns_is_refused(
+    updater: Updater, upstream: Upstream, columns: int
+) -> None:
+    row = ",".join([*GOOD[:8], "x", "x", "x", "x"][:columns]).encode() + b"\r\n"
+    upstream.write(http=upstream.with_raw_row(row.replace(b"IT,FR", b"IT")))
+    status, log = updater.run(max_rejected_rows=0)
+    assert status == 65
+    assert f"{columns} columns instead of 11" in log
+
+
+def test_a_name_that_comes_twice_and_a_scope_of_the_other_table_are_refused(
+    updater: Updater, upstream: Upstream
+) -> None:
+    row = to_csv([upstream.sample.rows("http")[0]], header=[]).removeprefix(b"\r\n")
+    upstream.write(http=upstream.with_raw_row(row))
+    assert "the name is in line 2 already" in updater.run(max_rejected_rows=0)[1]
+    dns = [*GOOD[:1], "injb", *GOOD[2:]]
+    upstream.write(http=upstream.with_row(scope="injb"))
+    upstream.write(dns=upstream.sample.dns + to_csv([dns], header=[]).removeprefix(b"\r\n"))
+    status, log = updater.run(max_rejected_rows=0)
+    assert status == 65
+    assert log.count("; row refused") == 1
+    assert "fingerprints_dns.csv:112: scope 'injb' is none of nat, isp, prod, inst, vbw, fp" in log
+
+
+def test_more_refused_rows_than_allowed_in_both_files_together_refuse_both(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    bad = b"".join(b"made.%d,isp,,body,full,,5,,,,\r\n" % number for number in range(6))
+    upstream.write(http=upstream.sample.http + bad)
+    assert updater.run()[0] == 0
+    upstream.write(dns=upstream.sample.dns + bad, http=upstream.sample.http + bad + b"\r\n")
+    with updater.unchanged():
+        status, log = updater.run()
+    assert status == 65
+    assert "12 rows are refused, more than max_rejected_rows = 10" in log
+
+
+BROKEN = {
+    "header": (b"name,scope\r\n", "the header is not name,scope,other_names"),
+    "order": (b"scope,name," + ",".join(HEADER[2:]).encode() + b"\r\n", "the header is not"),
+    "empty": (b"", "the header is not"),
+    "html": (b"<!DOCTYPE html>\n<html><body>404</body></html>\n", "HTML instead of CSV"),
+    "json": (b'{"message": "rate limited"}\n', "the header is not"),
+    "nul": (",".join(HEADER).encode() + b"\r\na\0", "a NUL byte"),
+    "encoding": (",".join(HEADER).encode() + b"\r\n\xff\xfe", "not UTF-8"),
+    "quotes": (",".join(HEADER).encode() + b'\r\n"a', "unbalanced quotes"),
+    "conflict": (b"<<<<<<< HEAD\r\n" + ",".join(HEADER).encode(), "a merge conflict marker"),
+}
+
+
+@pytest.mark.parametrize("kind", ["dns", "http"])
+@pytest.mark.parametrize("damage", BROKEN)
+def test_a_broken_file_refuses_both_tables(
+    updater: Updater, upstream: Upstream, damage: str, kind: str
+) -> None:
+    updater.run()
+    changed = {"dns": upstream.sample.with_added("dns", 1).dns, "http": upstream.with_row()}
+    content, reason = BROKEN[damage]
+    upstream.write(**changed | {kind: content})
+    with updater.unchanged():
+        status, log = updater.run()
+    assert status == 65
+    assert f"fingerprints_{kind}.csv:" in log
+    assert reason in log.splitlines()[-1]
+
+
+def test_a_second_table_that_is_refused_keeps_the_first_from_being_swapped(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    upstream.write(
+        dns=upstream.sample.with_added("dns", 5).dns,
+        http=upstream.sample.with_removed("http", 45).http,
+    )
+    with updater.unchanged():
+        status, log = updater.run()
+    assert status == 65
+    assert "fingerprints_http: 45 of 150 rows would disappear, more than 20%" in log
+    assert updater.run("--force")[0] == 0
+    assert len(updater.rows_of("fingerprints_dns")) == 115
+    assert len(updater.rows_of("fingerprints_http")) == 105
+
+
+@pytest.mark.parametrize("bounds", [{"min_rows": 110}, {"max_rows": 150}])
+def test_totals_outside_the_bounds_are_refused(updater: Updater, bounds: dict[str, int]) -> None:
+    status, log = updater.run(**bounds)
+    assert status == 65
+    assert "rows; between" in log
+    assert [updater.rows_of(table) for table in updater.tables] == [[], []]
+
+
+BAD_ANSWERS = {
+    "an error page": (answer(503, content=b"<html>busy</html>"), 69, "HTTP 503"),
+    "not found": (answer(404), 69, "HTTP 404"),
+    "half a download": (short_body(b"name,scope", declared=5000), 69, "the body ended too early"),
+    "chunks without an end": (unfinished_chunks(b"name,scope"), 69, "the body ended too early"),
+    "a gzip bomb": (gzip_bomb(100), 65, "Content-Encoding 'gzip', which nobody asked for"),
+    "too large": (zeros(60 * 2**20), 65, "larger than 52,428,800 bytes"),
+    "a connection that is cut": (cut(), 69, "the connection broke"),
+    "a stall": (stall(b"name,scope" * 10, after=20), 69, "the server sent nothing for too long"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ANSWERS)
+def test_a_bad_answer_changes_nothing(
+    updater: Updater, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    updater.run()
+    upstream.write(dns=upstream.sample.with_added("dns", 5).dns)
+    behaviour, expected, reason = BAD_ANSWERS[kind]
+    monkeypatch.setattr(fingerprints_updater, "LIMITS", Limits(50 * 2**20, 10, 1, 1, 1, 0.01))
+    with MisbehavingServer() as server, updater.unchanged():
+        status, log = updater.run(http_url=server.route("/http", behaviour))
+    assert status == expected
+    assert log.splitlines()[-1].startswith("error: http://127.0.0.1:")
+    assert reason in log.splitlines()[-1]
+
+
+def test_a_redirect_loop_changes_nothing(updater: Updater) -> None:
+    updater.run()
+    with MisbehavingServer() as server, updater.unchanged():
+        url = server.route("/http", redirect("/http"))
+        status, log = updater.run(http_url=url)
+    assert status == 69
+    assert "redirected more than 5 times" in log
+
+
+def test_a_certificate_that_does_not_verify_changes_nothing(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    with MisbehavingServer(tls="private-ca") as server:
+        url = server.route("/http", body(upstream.with_row()))
+        with updater.unchanged():
+            status, log = updater.run(http_url=url)
+        assert status == 69
+        assert "TLS: the certificate is refused" in log
+        assert updater.run(http_url=url, ca_file=str(server.ca_file))[0] == 0
+    assert len(updater.rows_of("fingerprints_http")) == 151
+
+
+def test_a_database_that_is_down_is_unavailable(updater: Updater) -> None:
+    status, log = updater.run("--db-uri", "clickhouse://127.0.0.1:1/default")
+    assert status == 69
+    assert log.splitlines()[-1].startswith("error: database: ")
+
+
+def test_many_wrong_regexps_are_told_apart(database: FreshDatabase) -> None:
+    db = Database(database.client())
+    regexps = [f"({number}" if number % 7 == 0 else f"a{number}+" for number in range(100)]
+    wrong = wrong_regexps(db, regexps)
+    assert set(wrong) == {regexp for regexp in regexps if regexp.startswith("(")}
+    assert wrong["(7"] == "missing ): (7"
+    assert wrong_regexps(db, []) == {}
+
+
+def test_metrics_tell_what_was_done(updater: Updater, upstream: Upstream) -> None:
+    upstream.write(http=upstream.with_row(pattern=""))
+    with StatsdListener() as statsd:
+        assert updater.run(statsd=statsd.address)[0] == 0
+        received = {
+            name.removeprefix("fingerprints_updater."): values
+            for name, values in statsd.metrics().items()
+        }
+    assert received.keys() == {
+        "fetch_csv",
+        "fingerprints_dns_tmp_len",
+        "fingerprints_http_tmp_len",
+        "fingerprints_update_progress",
+        "last_success",
+        "rejected_rows",
+        "run",
+        "status",
+    }
+    assert received["status"] == [(1, "g"), (0, "g")]
+    assert received["rejected_rows"] == [(1, "g")]
+    assert received["fingerprints_dns_tmp_len"] == [(110, "g")]
+    assert received["fingerprints_http_tmp_len"] == [(150, "g")]
+    assert [value for value, _ in received["fingerprints_update_progress"]] == [0, 30, 60, 100]
+    assert received["fetch_csv"][0][1] == "ms"
+    assert abs(received["last_success"][0][0] - time.time()) < 600
+
+
+def test_the_shipped_configuration_holds_every_key_with_its_default(tmp_path: Path) -> None:
+    shipped = SCRIPT.with_name("update-fingerprints.conf")
+    assert main(["--config", str(shipped), "--check-config"]) == 0
+    lines = [line.removeprefix("#") for line in shipped.read_text().splitlines()]
+    values = tomllib.loads("\n".join(line for line in lines if not line.startswith(" ")))
+    assert values.keys() == {field.name for field in fields(Config)}
+    default = Config()
+    for key in values.keys() - {"ca_file", "state_dir"}:
+        value = getattr(default, key)
+        assert values[key] == (value.reveal() if hasattr(value, "reveal") else value)
+
+
+def test_a_pair_of_which_a_killed_run_swapped_one_table_is_repaired_by_the_next(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    upstream.write(dns=upstream.sample.with_added("dns", 5).dns, http=upstream.with_row())
+    assert updater.run()[0] == 0
+    complete = [updater.rows_of(table) for table in updater.tables]
+    updater.database.execute("EXCHANGE TABLES fingerprints_http_tmp AND fingerprints_http")
+    assert [updater.rows_of(table) for table in updater.tables] != complete
+    assert updater.run()[0] == 0
+    assert [updater.rows_of(table) for table in updater.tables] == complete

@@ -1,0 +1,58 @@
+"""tables.sql, the updaters and the database agree on every table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import asnmeta_updater
+import citizenlab_test_lists_updater
+import fingerprints_updater
+from conftest import Database as FreshDatabase
+from ooni_common.database import Database
+from ooni_common.tables import Table
+
+SQL = Path(__file__).parents[1] / "analysis" / "tables.sql"
+TABLES = [
+    citizenlab_test_lists_updater.TABLE,
+    *fingerprints_updater.TABLES.values(),
+    asnmeta_updater.TABLE,
+]
+
+
+def statements(kind: str) -> list[str]:
+    without_comments = re.sub("--.*", "", SQL.read_text())
+    parts = [part.strip() for part in without_comments.split(";")]
+    return [part for part in parts if part.startswith(kind)]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_first_run_creates_the_table_as_the_file_does(
+    database: FreshDatabase, table: Table
+) -> None:
+    db = Database(database.client())
+    (by_file,) = [text for text in statements("CREATE TABLE") if f" {table.name}\n" in text]
+    db.query(by_file)
+    expected = db.structure(table.name)
+    db.query(f"DROP TABLE {table.name} SYNC")
+    db.query(table.ddl(table.name))
+    assert db.structure(table.name) == expected
+
+
+def test_the_file_has_no_other_tables() -> None:
+    assert len(statements("CREATE TABLE")) == len(TABLES)
+
+
+def test_the_real_parser_accepts_every_statement(database: FreshDatabase) -> None:
+    for kind in ("CREATE TABLE", "CREATE USER", "GRANT"):
+        for statement in statements(kind):
+            database.execute("SELECT formatQuery(%(text)s)", {"text": statement})
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_the_users_may_do_what_an_update_needs_on_both_tables(table: Table) -> None:
+    needed = "SELECT, INSERT, CREATE TABLE, DROP TABLE"
+    grants = [" ".join(grant.split()) for grant in statements("GRANT")]
+    user = "citizenlab" if table.name == "citizenlab" else "api"
+    assert f"GRANT {needed} ON default.{table.name} TO {user}" in grants
+    assert f"GRANT {needed}, TRUNCATE ON default.{table.shadow} TO {user}" in grants
