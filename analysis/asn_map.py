@@ -19,13 +19,13 @@ from typing import Any, BinaryIO
 import msgspec
 
 from ooni_common.errors import DataRefused
-from ooni_common.tables import Block
+from ooni_common.tables import Block, blocks_of
 
 Json = Any  # whatever upstream has written
 Row = tuple[int, str, str, date, str, str]  # asn, org_name, cc, changed, aut_name, source
 Members = Sequence[tuple[str, Json]]  # (ASN, history)
 
-PIECE = 4 * 2**20  # bytes read at a time
+PIECE = 2 * 2**20  # bytes read at a time
 LONGEST_PIECE = 32 * 2**20  # bytes without the end of a history
 FIELDS = 5
 NUMBER = re.compile("0|[1-9][0-9]{0,9}")
@@ -75,13 +75,13 @@ class AsnMap:
             piece = self._content.read(PIECE)
             ended, buffer = not piece, buffer + piece
             end = len(buffer) if ended else _last_boundary(buffer)
-            block = self._block(b"{" + buffer[:end] + (b"" if ended else b"}")) if end else None
-            if block is None:
+            whole = b"{" + buffer[:end] + (b"" if ended else b"}")
+            blocks = self._blocks(whole) if end else None
+            if blocks is None:
                 self._check_extensible(buffer, ended=ended)
                 continue
             buffer = buffer[end + 1 :]
-            if block[0]:
-                yield block
+            yield from blocks
         if self.refused > self.read * TOLERATED_REFUSED_SHARE:
             raise DataRefused(
                 f"{self.file}: {self.refused:,} of {self.read:,} rows are refused, more than"
@@ -101,40 +101,42 @@ class AsnMap:
             what = "cut off, or no JSON" if ended else "no end of an ASN's history"
             raise DataRefused(f"{self.file}: {what}, after {len(self._seen):,} ASNs")
 
-    def _block(self, document: bytes) -> Block | None:
+    def _blocks(self, document: bytes) -> list[Block] | None:
         """Return the valid rows of a document of whole members; None if it is not that."""
         try:
             histories = HISTORIES.decode(document)
-            return self._valid_block(document, histories)
+            return [self._valid_block(document, histories)]
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
             members = _members(document)
         if members is None:
             return None
         rows = [row for name, history in members for row in self._valid_rows(name, history)]
-        return list(zip(*rows, strict=True)) or [[]]
+        return list(blocks_of(rows))
 
     def _valid_block(
         self, document: bytes, histories: dict[str, list[tuple[str, str, str, str, str]]]
     ) -> Block:
-        """Return all rows; raise ValueError if one of them is wrong, or a name comes twice."""
+        """Return all rows; raise ValueError if one of them is wrong, or comes twice."""
         asns = list(map(int, histories))
         rows = list(itertools.chain.from_iterable(histories.values()))
         fine = (
-            list(map(str, asns)) == list(histories)
-            and (not asns or (min(asns) >= 0 and max(asns) <= LARGEST_ASN))
+            rows
+            and list(map(str, asns)) == list(histories)
+            and min(asns) >= 0
+            and max(asns) <= LARGEST_ASN
             and self._seen.isdisjoint(asns)
             and _names(document, len(histories)) == len(histories)
             and b"\\u0000" not in document
-            and sum(map(len, map(set, histories.values()))) == len(rows)
         )
         if not fine:
             raise ValueError
-        if not rows:
-            return [[]]
         lengths = map(len, histories.values())
         asn = list(itertools.chain.from_iterable(map(itertools.repeat, asns, lengths)))
         org, cc, changed, aut, source = zip(*rows, strict=True)
-        block = [asn, org, cc, list(map(self._dates.__getitem__, changed)), aut, source]
+        dates = list(map(self._dates.__getitem__, changed))
+        block = Block([asn, org, cc, dates, aut, source])
+        if len(set(block.hashes)) < len(rows):
+            raise ValueError
         self._seen.update(asns)
         self.read += len(rows)
         return block
@@ -184,7 +186,7 @@ def _last_boundary(buffer: bytes) -> int:
     """Return where the comma behind the last whole member is; 0 if there is none."""
     start = len(buffer)
     while start > 0:
-        start = max(start - PIECE // 16, 0)
+        start = max(start - PIECE // 8, 0)
         found = [match.start(1) for match in BOUNDARY.finditer(buffer, start)]
         if found:
             return found[-1]
@@ -227,7 +229,7 @@ class _Dates(dict[str, date]):
     def __missing__(self, text: str) -> date:
         """Raise ValueError for what is no date that the database can hold."""
         try:
-            if not re.fullmatch("[0-9]{8}", text, re.ASCII):
+            if not (len(text) == 8 and text.isascii() and text.isdigit()):
                 raise ValueError  # noqa: TRY301 (the same answer as below)
             found = date(int(text[:4]), int(text[4:6]), int(text[6:]))
         except ValueError:

@@ -5,11 +5,13 @@ The replaced content stays in the shadow, for a rollback.
 """
 
 import contextlib
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ from ooni_common.run import write_atomically
 log = logging.getLogger("ooni.tables")
 
 Row = Sequence[Any]
-Block = Sequence[Sequence[Any]]  # rows, column by column, as the driver inserts them fastest
 Critical = Callable[[], AbstractContextManager[None]]
 
 BLOCK_ROWS = 65_536
@@ -39,6 +40,28 @@ class Content(msgspec.Struct, frozen=True):
     def __add__(self, other: "Content") -> "Content":
         """Return the content of both together."""
         return Content(self.rows + other.rows, (self.checksum + other.checksum) % 2**64)
+
+
+class Block:
+    """Rows, column by column, as the driver inserts them fastest; at least one.
+
+    Attributes:
+        columns: a sequence of values for each column of the table.
+    """
+
+    def __init__(self, columns: Sequence[Sequence[Any]]) -> None:
+        self.columns = columns
+
+    @functools.cached_property
+    def hashes(self) -> list[int]:
+        """The hash of each row, as `contents` has the database compute it."""
+        texts = map(_texts, self.columns)
+        return list(map(CityHash64, map(str.encode, map("\0".join, zip(*texts, strict=True)))))
+
+    @property
+    def content(self) -> Content:
+        """What the rows add up to."""
+        return Content(len(self.hashes), sum(self.hashes) % 2**64)
 
 
 @dataclass(frozen=True)
@@ -83,7 +106,7 @@ class Update:
 
     Attributes:
         table: what to replace.
-        blocks: the new rows in blocks, column by column; iterated once.
+        blocks: the new rows; iterated once.
         bounds: the number of rows must lie between these, both excluded.
         limits: on the rows that disappear.
         content: what the rows add up to, when the caller knows it beforehand: then an update that
@@ -138,26 +161,15 @@ class State(msgspec.Struct, frozen=True):
 
 
 def blocks_of(rows: Iterable[Row]) -> Iterator[Block]:
-    """Yield the rows in blocks, column by column."""
+    """Yield the rows in blocks."""
     remaining = iter(rows)
     while block := list(itertools.islice(remaining, BLOCK_ROWS)):
-        yield list(zip(*block, strict=True))
-
-
-def content_of(block: Block) -> Content:
-    """Return what the rows of a block add up to, as `contents` computes it of a table.
-
-    Raises:
-        TypeError: a column mixes texts with other values.
-    """
-    texts = [column if isinstance(column[0], str) else map(str, column) for column in block]
-    hashes = list(map(CityHash64, map(str.encode, map("\0".join, zip(*texts, strict=True)))))
-    return Content(len(hashes), sum(hashes) % 2**64)
+        yield Block(list(zip(*block, strict=True)))
 
 
 def content_of_rows(rows: Iterable[Row]) -> Content:
     """Return what the rows add up to."""
-    return sum(map(content_of, blocks_of(rows)), start=Content())
+    return sum((block.content for block in blocks_of(rows)), start=Content())
 
 
 def contents(database: Database, table: Table, name: str) -> dict[str, Content]:
@@ -376,11 +388,11 @@ def _create_temporary_shadow(database: Database, table: Table, *, like_live: boo
 
 
 def _insert(database: Database, update: Update) -> Content:
-    """Insert the rows in blocks; return what they add up to."""
+    """Insert the rows; return what they add up to."""
     total = Content()
     for block in update.blocks:
-        database.insert(update.table.shadow, update.table.columns, block)
-        total += content_of(block)
+        database.insert(update.table.shadow, update.table.columns, block.columns)
+        total += block.content
         if total.rows >= update.bounds[1]:
             break
     return total
@@ -479,6 +491,19 @@ def _swap_back(database: Database, change: Change) -> None:
             log.error("%s: its replicas differ now: %s", table.name, _by_node(held))
     except Unavailable as error:
         log.error("%s: could not be swapped back (%s); the next run does it", table.name, error)  # noqa: TRY400
+
+
+def _texts(column: Sequence[Any]) -> Iterable[str]:
+    """Return the values as `toString` of the database does."""
+    if isinstance(column[0], str):
+        return column
+    return map(_text_of_date if isinstance(column[0], date) else str, column)
+
+
+@functools.cache
+def _text_of_date(value: date) -> str:
+    """Return a date as text; there are fewer than 2**16 that the database can hold."""
+    return value.isoformat()
 
 
 def _as_text(column: str, kind: str) -> str:
