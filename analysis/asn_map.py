@@ -184,12 +184,12 @@ class AsnMap:
 
 def _last_boundary(buffer: bytes) -> int:
     """Return where the comma behind the last whole member is; 0 if there is none."""
-    start = len(buffer)
+    width, start = PIECE // 16, len(buffer)
     while start > 0:
-        start = max(start - PIECE // 8, 0)
-        found = [match.start(1) for match in BOUNDARY.finditer(buffer, start)]
-        if found:
+        start = max(len(buffer) - width, 0)
+        if found := [match.start(1) for match in BOUNDARY.finditer(buffer, start)]:
             return found[-1]
+        width *= 4
     return 0
 
 
