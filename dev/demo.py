@@ -20,7 +20,10 @@ from clickhouse_driver import Client
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
+from dev.sample_asn_map import write_asn_map
+from dev.sample_fingerprints import SampleFingerprints
 from dev.sample_test_lists import SampleTestLists
+from dev.sample_upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +38,8 @@ class Script:
 
 
 CITIZENLAB = Script("analysis/citizenlab_test_lists_updater.py", "update-citizenlab.conf")
+FINGERPRINTS = Script("analysis/fingerprints_updater.py", "update-fingerprints.conf")
+ASNMETA = Script("analysis/asnmeta_updater.py", "update-asn-metadata.conf")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Servers:
         """
         config = self.folder / script.config
         config.write_text("".join(f'{key} = "{value}"\n' for key, value in keys.items()))
+        config.chmod(0o640)  # it can hold a password
         print(f"\n$ {script.path} --config {script.config} {' '.join(flags)}".rstrip())
         process = subprocess.run(
             [sys.executable, str(ROOT / script.path), "--config", str(config), *flags],
@@ -71,16 +77,14 @@ class Servers:
         """Print a table's size and a few of its rows."""
         with Client.from_url(self.clickhouse.uri()) as client:
             ((rows, size),) = client.execute(
-                "SELECT total_rows, formatReadableSize(total_bytes) FROM system.tables"
-                " WHERE database = 'default' AND name = %(table)s",
-                {"table": table},
+                f"SELECT count(), formatReadableSize(sum(byteSize(*))) FROM {table}"  # noqa: S608 (constants of this file)
             )
-            print(f"\ntable {table}: {rows:,} rows, {size}")
+            print(f"\ntable {table}: {rows:,} rows, {size} uncompressed")
             sample = client.execute(
                 f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order} LIMIT 5"  # noqa: S608 (constants of this file)
             )
         for row in sample:
-            print("    " + "  ".join(str(value).rstrip("\0") for value in row))
+            print("    " + "  ".join(ascii(str(value).rstrip("\0"))[1:-1] for value in row))
 
     def show_metrics(self) -> None:
         """Print the metrics that arrived since the last call."""
@@ -97,9 +101,11 @@ def main() -> None:
     sources = parser.parse_args().sources
     with running_servers() as servers:
         if sources == "live":
-            show_live_citizenlab(servers)
+            show_live_sources(servers)
         else:
             show_citizenlab(servers)
+            show_fingerprints(servers)
+            show_asnmeta(servers)
     print("\nThe demo is done; everything that it started has ended.")
 
 
@@ -123,7 +129,7 @@ def show_citizenlab(servers: Servers) -> None:
     lists = SampleTestLists(upstream)
     lists.create()
     with GitServer(upstream) as git:
-        config = citizenlab_config(servers, git_url=git.url("test-lists"))
+        config = keys_for(servers, "citizenlab") | {"git_url": git.url("test-lists")}
         title("CitizenLab test lists: the first run creates and fills the table")
         run_citizenlab(servers, config)
         title("the second run: one question for the newest commit, no clone")
@@ -142,29 +148,86 @@ def show_citizenlab(servers: Servers) -> None:
         expect("(+2 -0)" in log, "2 rows are added")
 
 
-def show_live_citizenlab(servers: Servers) -> None:
-    """Load the real test lists, twice."""
-    config = citizenlab_config(servers)
-    title("CitizenLab test lists, from the real upstream")
-    run_citizenlab(servers, config)
-    title("again")
-    servers.run(CITIZENLAB, config)
+def show_fingerprints(servers: Servers) -> None:
+    """Load sample fingerprints; again, with nothing new; with a bad regular expression added."""
+    folder = servers.folder / "fingerprints"
+    folder.mkdir()
+    sample = SampleFingerprints()
+    (folder / "fingerprints_dns.csv").write_bytes(sample.dns)
+    (folder / "fingerprints_http.csv").write_bytes(sample.http)
+    with SampleUpstream(folder) as upstream:
+        keys = keys_for(servers, "api:api") | {
+            "dns_url": upstream.url("fingerprints_dns.csv"),
+            "http_url": upstream.url("fingerprints_http.csv"),
+        }
+        title("Fingerprints: the first run fills both tables and swaps them together")
+        run_fingerprints(servers, keys)
+        title("the second run: upstream says that nothing was modified")
+        log = servers.run(FINGERPRINTS, keys)
+        expect("nothing to do" in log, "nothing is repeated")
+        title("a row with a regular expression that the database can't compile is refused")
+        bad = b"demo.bad,isp,,body,regexp,(?<=a)b,5,IT,demo,,\r\n"
+        (folder / "fingerprints_http.csv").write_bytes(sample.with_added("http", 3).http + bad)
+        log = run_fingerprints(servers, keys)
+        expect("(+3 -0)" in log, "3 rows are added")
 
 
-def citizenlab_config(servers: Servers, **keys: str) -> dict[str, str]:
-    """Return the configuration of the CitizenLab updater for these servers."""
+def show_asnmeta(servers: Servers) -> None:
+    """Load a sample map of the ASNs; again, with nothing new."""
+    folder = servers.folder / "asn-map"
+    folder.mkdir()
+    expected = write_asn_map(folder / "all_as_org_map.json")
+    with SampleUpstream(folder) as upstream:
+        keys = keys_for(servers, "api:api") | {"url": upstream.url("all_as_org_map.json")}
+        title(f"ASN metadata: {expected.asns:,} ASNs, read and loaded piece by piece")
+        log = run_asnmeta(servers, keys)
+        expect(f"asnmeta: {expected.rows:,} rows" in log, "all rows are loaded")
+        title("the second run: upstream says that nothing was modified")
+        log = servers.run(ASNMETA, keys)
+        expect("nothing to do" in log, "nothing is repeated")
+
+
+def show_live_sources(servers: Servers) -> None:
+    """Load everything from the real upstreams, twice."""
+    for attempt in ("first", "second"):
+        title(f"The real upstreams, {attempt} run")
+        run_citizenlab(servers, keys_for(servers, "citizenlab"))
+        run_fingerprints(servers, keys_for(servers, "api:api"))
+        run_asnmeta(servers, keys_for(servers, "api:api"))
+
+
+def keys_for(servers: Servers, user: str) -> dict[str, str]:
+    """Return the keys of the configuration that say where these servers are."""
+    name, _, password = user.partition(":")
     return {
-        "db_uri": servers.clickhouse.uri(user="citizenlab"),
+        "db_uri": servers.clickhouse.uri(user=name, password=password),
         "state_dir": str(servers.folder / "state"),
         "statsd": servers.statsd.address,
-        **keys,
     }
 
 
-def run_citizenlab(servers: Servers, config: dict[str, str]) -> str:
+def run_citizenlab(servers: Servers, keys: dict[str, str]) -> str:
     """Run the CitizenLab updater, and show its table and metrics."""
-    log = servers.run(CITIZENLAB, config)
+    log = servers.run(CITIZENLAB, keys)
     servers.show_table("citizenlab", ["cc", "category_code", "domain", "url"], "cityHash64(url)")
+    servers.show_metrics()
+    return log
+
+
+def run_fingerprints(servers: Servers, keys: dict[str, str]) -> str:
+    """Run the fingerprint updater, and show its tables and metrics."""
+    log = servers.run(FINGERPRINTS, keys)
+    columns = ["name", "scope", "pattern_type", "expected_countries", "substring(pattern, 1, 40)"]
+    for table in ("fingerprints_dns", "fingerprints_http"):
+        servers.show_table(table, columns, "cityHash64(name)")
+    servers.show_metrics()
+    return log
+
+
+def run_asnmeta(servers: Servers, keys: dict[str, str]) -> str:
+    """Run the ASN metadata updater, and show its table and metrics."""
+    log = servers.run(ASNMETA, keys)
+    servers.show_table("asnmeta", ["asn", "cc", "changed", "org_name"], "cityHash64(asn, changed)")
     servers.show_metrics()
     return log
 
