@@ -2,7 +2,6 @@
 
 import io
 import json
-import tomllib
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -12,19 +11,17 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import fields
 
 import asn_map
 import asnmeta_updater
 from asn_map import AsnMap
-from asnmeta_updater import Config, main
 from conftest import Database as FreshDatabase
 from dev.misbehaving_http import MisbehavingServer, short_body, unfinished_chunks
 from dev.sample_asn_map import asn_map as sample_map
 from dev.sample_upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
 from ooni_common.errors import DataRefused
-from updater_harness import Harness
+from updater_harness import Harness, check_shipped_configuration
 
 GOOD = ["Level 3", "US", "20040604", "LVLT-1", "ARIN"]
 GOOD_ROW = (1, "Level 3", "US", date(2004, 6, 4), "LVLT-1", "ARIN")
@@ -423,12 +420,4 @@ def test_metrics_tell_what_was_done(updater: Updater) -> None:
 
 
 def test_the_shipped_configuration_holds_every_key_with_its_default() -> None:
-    shipped = Path(str(asnmeta_updater.__file__)).with_name("update-asn-metadata.conf")
-    assert main(["--config", str(shipped), "--check-config"]) == 0
-    lines = [line.removeprefix("#") for line in shipped.read_text().splitlines()]
-    values = tomllib.loads("\n".join(line for line in lines if not line.startswith(" ")))
-    assert values.keys() == {field.name for field in fields(Config)}
-    default = Config()
-    for key in values.keys() - {"ca_file", "state_dir"}:
-        value = getattr(default, key)
-        assert values[key] == (value.reveal() if hasattr(value, "reveal") else value)
+    check_shipped_configuration(asnmeta_updater, "update-asn-metadata.conf")

@@ -3,14 +3,12 @@
 import csv
 import io
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
-from msgspec.structs import fields
 
 import fingerprints_updater
 from conftest import Database as FreshDatabase
@@ -31,10 +29,10 @@ from dev.misbehaving_http import (
 from dev.sample_fingerprints import HEADER, SampleFingerprints, to_csv
 from dev.sample_upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
-from fingerprints_updater import Config, main, wrong_regexps
+from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database
 from ooni_common.fetch import Limits
-from updater_harness import Harness
+from updater_harness import Harness, check_shipped_configuration
 
 SCRIPT = Path(__file__).parents[1] / "analysis" / "fingerprints_updater.py"
 GOOD = ["made.it_1", "isp", "", "body", "contains", "blocked", "5", "IT,FR", "ooni", "", "a note"]
@@ -432,16 +430,8 @@ def test_metrics_tell_what_was_done(updater: Updater, upstream: Upstream) -> Non
     assert abs(received["last_success"][0][0] - time.time()) < 600
 
 
-def test_the_shipped_configuration_holds_every_key_with_its_default(tmp_path: Path) -> None:
-    shipped = SCRIPT.with_name("update-fingerprints.conf")
-    assert main(["--config", str(shipped), "--check-config"]) == 0
-    lines = [line.removeprefix("#") for line in shipped.read_text().splitlines()]
-    values = tomllib.loads("\n".join(line for line in lines if not line.startswith(" ")))
-    assert values.keys() == {field.name for field in fields(Config)}
-    default = Config()
-    for key in values.keys() - {"ca_file", "state_dir"}:
-        value = getattr(default, key)
-        assert values[key] == (value.reveal() if hasattr(value, "reveal") else value)
+def test_the_shipped_configuration_holds_every_key_with_its_default() -> None:
+    check_shipped_configuration(fingerprints_updater, "update-fingerprints.conf")
 
 
 def test_a_pair_of_which_a_killed_run_swapped_one_table_is_repaired_by_the_next(

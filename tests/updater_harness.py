@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from conftest import Database as FreshDatabase
+from ooni_common.config import Secret
 
 
 class Harness:
@@ -79,3 +81,16 @@ class Harness:
     def _everything(self) -> list[object]:
         states = {path.name: path.read_bytes() for path in self.state_dir.glob("*.json")}
         return [states, *map(self.rows_of, self.tables)]
+
+
+def check_shipped_configuration(module: ModuleType, name: str) -> None:
+    """Check that a configuration file beside a script is valid and shows every key's default."""
+    shipped = Path(str(module.__file__)).with_name(name)
+    assert module.main(["--config", str(shipped), "--check-config"]) == 0
+    lines = [line.removeprefix("#") for line in shipped.read_text().splitlines()]
+    values = tomllib.loads("\n".join(line for line in lines if not line.startswith(" ")))
+    assert values.keys() == set(module.Config.__struct_fields__)
+    default = module.Config()
+    for key in values.keys() - {"ca_file", "state_dir"}:
+        value = getattr(default, key)
+        assert values[key] == (value.reveal() if isinstance(value, Secret) else value)
