@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test db lint format bench requirements clean
@@ -23,8 +24,8 @@ $(READY): requirements/dev.txt
 demo: $(READY) ## run every script for real against local servers (SOURCES=live: real upstreams)
 	$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
 
-test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(READY) ## run the whole test suite (JOBS=2 processes; PYTEST_ARGS=…)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) $(PYTEST_ARGS)
 
 db: $(READY) ## run the embedded ClickHouse in the foreground on the usual ports (data: build/db)
 	mkdir -p build

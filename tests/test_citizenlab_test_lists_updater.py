@@ -117,7 +117,7 @@ def test_the_real_lists_are_loaded_and_a_second_run_only_asks_for_the_commit(
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Write the files of an archive; early 3.11s have no filter for extractall, later ones want it."""
+    """Write the files of an archive; extractall has a filter only from 3.11.4 on."""
     with tarfile.open(archive) as members:
         for member in members:
             content = members.extractfile(member)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -98,7 +99,9 @@ def without_privileges(folder: Path) -> Iterator[None]:
     """Let root's tests run into permissions as anybody would; `folder` is then the user's own."""
     root = os.getuid() == 0
     if root:
-        for parent in (folder, folder.parent, folder.parent.parent):
+        for parent in (folder, *folder.parents):
+            if parent == Path(tempfile.gettempdir()):
+                break
             parent.chmod(0o755)
         os.chown(folder, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, 0)
