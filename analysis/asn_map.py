@@ -38,7 +38,7 @@ EXCERPT = 100  # characters
 OPENING = re.compile(rb"[ \t\r\n]*\{")
 # Ends a member in any valid document; it can also stand in a text, and then the piece is not valid.
 BOUNDARY = re.compile(rb'\][ \t\r\n]*(,)[ \t\r\n]*"')
-NAME_END = re.compile(rb'[0-9]"[ \t\r\n]*:')  # cannot stand in a text
+SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
 
 HISTORIES = msgspec.json.Decoder(dict[str, list[tuple[str, str, str, str, str]]])
 
@@ -116,7 +116,10 @@ class AsnMap:
     def _valid_block(
         self, document: bytes, histories: dict[str, list[tuple[str, str, str, str, str]]]
     ) -> Block:
-        """Return all rows; raise ValueError if one of them is wrong, or comes twice."""
+        """Return all rows; raise ValueError if one of them can be wrong, or here twice.
+
+        The decoder keeps the last of several members of one name, so these are counted.
+        """
         asns = list(map(int, histories))
         rows = list(itertools.chain.from_iterable(histories.values()))
         fine = (
@@ -125,7 +128,8 @@ class AsnMap:
             and min(asns) >= 0
             and max(asns) <= LARGEST_ASN
             and self._seen.isdisjoint(asns)
-            and _names(document, len(histories)) == len(histories)
+            and document.count(b'":') == len(histories)
+            and not SPACED_COLON.search(document)
             and b"\\u0000" not in document
         )
         if not fine:
@@ -191,12 +195,6 @@ def _last_boundary(buffer: bytes) -> int:
             return found[-1]
         width *= 4
     return 0
-
-
-def _names(document: bytes, expected: int) -> int:
-    """Return how many names the document has, repeated ones included."""
-    quick = document.count(b'":')  # right unless a text has an escaped quote before a colon
-    return quick if quick == expected else len(NAME_END.findall(document))
 
 
 def _members(document: bytes) -> Members | None:

@@ -286,6 +286,8 @@ def roll_back(
     """
     changes = []
     for table in tables:
+        if not (database.exists(table.name) and database.exists(table.shadow)):
+            raise DataRefused(f"nothing to roll back to: {table.name} was never updated here")
         live = agreed_content(database, table, table.name)
         shadow = agreed_content(database, table, table.shadow)
         name = table.name

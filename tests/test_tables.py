@@ -479,6 +479,11 @@ def test_without_an_update_on_record_there_is_nothing_to_roll_back(db: Database)
         roll_back(db, [FIRST], State())
 
 
+def test_without_the_tables_there_is_nothing_to_roll_back(db: Database) -> None:
+    with pytest.raises(DataRefused, match="first was never updated here"):
+        roll_back(db, [FIRST], State(), force=True)
+
+
 def test_a_run_that_died_before_it_wrote_its_state_can_be_rolled_back(db: Database) -> None:
     state = after([load(db, FIRST, old_rows())])
     load(db, FIRST, new_rows())
