@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ooni_common.errors import DataRefused, TryAgainLater, Unavailable
+from ooni_common.errors import ConfigError, DataRefused, TryAgainLater, Unavailable
 
 MIB = 2**20
 MAX_FILE_BYTES = 10 * MIB  # of any file in the repository; the largest list has 0.2 MB
@@ -82,6 +82,7 @@ class Git:
             Unavailable: it failed, or the time limit ended it.
             DataRefused: something is larger than allowed.
             TryAgainLater: the disk is full.
+            ConfigError: there is no git.
         """
         with _memory_file() as given, _memory_file() as printed, _memory_file() as complaints:
             given.write(stdin)
@@ -93,16 +94,20 @@ class Git:
             return printed.read()
 
     def _wait(self, arguments: Sequence[str], streams: tuple[BinaryIO, ...], max_bytes: int) -> int:
-        process = subprocess.Popen(
-            ["git", *arguments],
-            stdin=streams[0],
-            stdout=streams[1],
-            stderr=streams[2],
-            env=self._environment,
-            start_new_session=True,
-        )
         try:
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
+            process = subprocess.Popen(
+                ["git", *arguments],
+                stdin=streams[0],
+                stdout=streams[1],
+                stderr=streams[2],
+                env=self._environment,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise ConfigError("git is not installed, or not on PATH") from None
+        try:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
             if not _ended_before(process.pid, self._deadline):
                 raise Unavailable(
                     f"git {arguments[0]}: not done after {self._time_limit:g} s, ended it"

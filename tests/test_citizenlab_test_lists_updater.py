@@ -502,6 +502,14 @@ def test_a_clone_that_is_cut_off_changes_nothing(
     assert "error: git clone: " in log
 
 
+def test_a_machine_without_git_is_told_so(
+    updater: Updater, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, log = updater.run()
+    assert (status, log) == (78, "error: git is not installed, or not on PATH\n")
+
+
 def test_an_empty_repository_is_refused(updater: Updater, tmp_path: Path, git: GitServer) -> None:
     subprocess.run(
         ["git", "init", "-q", "--bare", str(tmp_path / "upstream" / "empty.git")],
