@@ -27,7 +27,7 @@ from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
 from ooni_common.run import Job, Script, execute
-from ooni_common.tables import LossLimit, Row, Table, Update, blocks_of, content_of_rows
+from ooni_common.tables import LossLimit, Row, Table, Update
 from table_updates import known_source, load, put_back, report_findings, versioned
 
 log = logging.getLogger("ooni.citizenlab")
@@ -187,7 +187,7 @@ def load_rows(job: Job[Config], database: Database, commit: str, rows: Sequence[
         LossLimit(config.max_country_shrink, rows=TOLERATED_COUNTRY_LOSS, per="cc"),
     )
     bounds = (config.min_rows, config.max_rows)
-    new_content = Update(TABLE, blocks_of(rows), bounds, limits, content=content_of_rows(rows))
+    new_content = Update.of_rows(TABLE, rows, bounds, limits)
     for change in load(job, database, [new_content], versioned({"commit": commit})):
         job.metrics.gauge("citizenlab_test_list_len", change.live.rows)
 

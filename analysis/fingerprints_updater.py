@@ -35,7 +35,7 @@ from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.run import Job, Script, execute
-from ooni_common.tables import LossLimit, Table, Update, blocks_of, content_of_rows
+from ooni_common.tables import LossLimit, Table, Update
 from table_updates import known_source, load, note_unchanged, put_back, report_findings
 
 log = logging.getLogger("ooni.fingerprints")
@@ -187,12 +187,11 @@ def load_files(
     """Replace the tables together, or print what that would change."""
     config = job.config
     updates = [
-        Update(
+        Update.of_rows(
             TABLES[name],
-            blocks_of(file.rows),
+            file.rows,
             (config.min_rows, config.max_rows),
             (LossLimit(config.max_shrink),),
-            content=content_of_rows(file.rows),
         )
         for name, file in files.items()
     ]

@@ -119,6 +119,19 @@ class Update:
     limits: tuple[LossLimit, ...] = ()
     content: Content | None = None
 
+    @classmethod
+    def of_rows(
+        cls,
+        table: Table,
+        rows: Iterable[Row],
+        bounds: tuple[int, int],
+        limits: tuple[LossLimit, ...] = (),
+    ) -> "Update":
+        """Return an update of rows that fit into memory, so that its content is known."""
+        blocks = list(blocks_of(rows))
+        content = sum((block.content for block in blocks), start=Content())
+        return cls(table, blocks, bounds, limits, content)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -165,11 +178,6 @@ def blocks_of(rows: Iterable[Row]) -> Iterator[Block]:
     remaining = iter(rows)
     while block := list(itertools.islice(remaining, BLOCK_ROWS)):
         yield Block(list(zip(*block, strict=True)))
-
-
-def content_of_rows(rows: Iterable[Row]) -> Content:
-    """Return what the rows add up to."""
-    return sum((block.content for block in blocks_of(rows)), start=Content())
 
 
 def contents(database: Database, table: Table, name: str) -> dict[str, Content]:

@@ -1,9 +1,10 @@
 """Tables and rows that the tests of the table replacement use."""
 
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from ooni_common.tables import Table
+from ooni_common.tables import Content, Table, blocks_of
 
 COLUMNS = {
     "name": "String",
@@ -34,3 +35,8 @@ def old_rows(count: int = 100) -> list[Row]:
 def new_rows(count: int = 110) -> list[Row]:
     """Return the same names with other values, as many as wanted."""
     return [row(f"name {number}", cc="ZZ", number=number + 1) for number in range(count)]
+
+
+def content_of_rows(rows: Iterable[Sequence[Any]]) -> Content:
+    """Return what the rows add up to."""
+    return sum((block.content for block in blocks_of(rows)), start=Content())

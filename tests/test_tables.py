@@ -28,7 +28,6 @@ from ooni_common.tables import (
     Table,
     Update,
     blocks_of,
-    content_of_rows,
     contents,
     is_current,
     next_state,
@@ -38,7 +37,17 @@ from ooni_common.tables import (
     roll_back,
     write_state,
 )
-from reference_tables import COLUMNS, FIRST, PAIR, SECOND, Row, new_rows, old_rows, row
+from reference_tables import (
+    COLUMNS,
+    FIRST,
+    PAIR,
+    SECOND,
+    Row,
+    content_of_rows,
+    new_rows,
+    old_rows,
+    row,
+)
 
 ANY_NUMBER = (0, 10**6)
 TENTH = (LossLimit(0.1),)

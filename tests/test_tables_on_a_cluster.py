@@ -21,10 +21,9 @@ from ooni_common.tables import (
     Content,
     Update,
     blocks_of,
-    content_of_rows,
     replace_tables,
 )
-from reference_tables import FIRST, new_rows, old_rows
+from reference_tables import FIRST, content_of_rows, new_rows, old_rows
 
 OLD, NEW = content_of_rows(old_rows()), content_of_rows(new_rows())
 TIMEOUT = ServerException("Distributed DDL task: 1 of 2 hosts did not finish", 159)

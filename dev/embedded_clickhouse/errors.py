@@ -11,15 +11,10 @@ class Code(IntEnum):
     """Error codes that the server itself raises, under ClickHouse's own numbers and names."""
 
     NO_SUCH_COLUMN_IN_TABLE = 16
-    CANNOT_PARSE_TEXT = 6
     ILLEGAL_COLUMN = 44
     NOT_IMPLEMENTED = 48
-    LOGICAL_ERROR = 49
-    UNKNOWN_TYPE = 50
     SYNTAX_ERROR = 62
     CHECKSUM_DOESNT_MATCH = 40
-    UNKNOWN_FORMAT = 73
-    UNKNOWN_DATABASE = 81
     UNKNOWN_COMPRESSION_METHOD = 89
     UNKNOWN_PACKET_FROM_CLIENT = 99
     UNEXPECTED_PACKET_FROM_CLIENT = 101

@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import lz4.block
 import zstandard
@@ -15,13 +14,6 @@ FRAME_SIZE = 1 << 20
 MAX_FRAME_SIZE = 1 << 30
 _METHOD_NONE, _METHOD_LZ4, _METHOD_ZSTD = 0x02, 0x82, 0x90
 _HEADER_SIZE = 9
-
-
-class Compress(Protocol):
-    """Turns bytes into frames."""
-
-    def __call__(self, data: bytes) -> bytes:
-        """Return the frames for these bytes."""
 
 
 def _checksum(frame: bytes) -> bytes:
