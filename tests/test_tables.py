@@ -267,9 +267,15 @@ def test_a_loss_within_one_country_is_refused(db: Database) -> None:
 
 def test_a_value_that_the_database_stores_as_another_is_refused(db: Database) -> None:
     load(db, FIRST, old_rows())
-    changed = ("name", "it", 1, "nat", date(1969, 12, 31))
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="stored something else"):
-        load(db, FIRST, [*new_rows(), changed])
+        load(db, FIRST, [*new_rows(), row("name", cc="it\0")])
+
+
+@pytest.mark.parametrize("day", [date(1969, 12, 31), date(2149, 6, 7)])
+def test_a_date_that_the_database_can_not_hold_is_refused(db: Database, day: date) -> None:
+    load(db, FIRST, old_rows())
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="Column changed: ushort"):
+        load(db, FIRST, [*new_rows(), ("name", "it", 1, "nat", day)])
 
 
 def test_rows_that_the_engine_drops_are_noticed(db: Database) -> None:
