@@ -26,7 +26,7 @@ from file_sources import Fetched, fetch_changed
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.fetch import Fetcher, Limits
-from ooni_common.run import Job, Script, execute
+from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.tables import LossLimit, Table, Update
 from table_updates import known_source, load, note_unchanged, put_back
 
@@ -73,7 +73,7 @@ SCRIPT = Script(
     description="Load the history of the ASNs into the table `asnmeta`.",
     config_type=Config,
     config_file=Path("/etc/ooni/update-asn-metadata.conf"),
-    can_roll_back=True,
+    flags=ROLLBACK,
 )
 
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def update(job: Job[Config]) -> None:
     """Load the map if it has changed since the last run."""
     with connected(job.config) as database, tempfile.TemporaryDirectory() as folder:
-        if job.rollback:
+        if "rollback" in job.flags:
             put_back(job, database, [TABLE])
             return
         progress(job, 0)

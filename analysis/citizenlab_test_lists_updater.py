@@ -26,7 +26,7 @@ from csv_source import BrokenFileError
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
-from ooni_common.run import Job, Script, execute
+from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.tables import LossLimit, Row, Table, Update
 from table_updates import known_source, load, put_back, report_findings, versioned
 
@@ -79,7 +79,7 @@ SCRIPT = Script(
     description="Load the CitizenLab test lists into the table `citizenlab`.",
     config_type=Config,
     config_file=Path("/etc/ooni/update-citizenlab.conf"),
-    can_roll_back=True,
+    flags=ROLLBACK,
 )
 
 
@@ -92,7 +92,7 @@ def update(job: Job[Config]) -> None:
     """Load the lists of the newest commit, unless the table has them already."""
     config = job.config
     with connected(config) as database:
-        if job.rollback:
+        if "rollback" in job.flags:
             put_back(job, database, [TABLE])
             return
         git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)

@@ -34,7 +34,7 @@ from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
-from ooni_common.run import Job, Script, execute
+from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.tables import LossLimit, Table, Update
 from table_updates import known_source, load, note_unchanged, put_back, report_findings
 
@@ -91,7 +91,7 @@ SCRIPT = Script(
     description="Load the blocking fingerprints into `fingerprints_dns` and `fingerprints_http`.",
     config_type=Config,
     config_file=Path("/etc/ooni/update-fingerprints.conf"),
-    can_roll_back=True,
+    flags=ROLLBACK,
 )
 
 
@@ -104,7 +104,7 @@ def update(job: Job[Config]) -> None:
     """Load the files that have changed since the last run."""
     tables = list(TABLES.values())
     with connected(job.config) as database, tempfile.TemporaryDirectory() as folder:
-        if job.rollback:
+        if "rollback" in job.flags:
             put_back(job, database, tables)
             return
         progress(job, 0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected, responses
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import msgspec
@@ -51,6 +51,22 @@ REASONS = (  # the first that fits; {} is the cause
     (RemoteDisconnected, "closed without an answer"),
     (HTTPException, "the answer is no HTTP"),
 )
+
+
+class Sink(Protocol):
+    """What a body is written into: an empty file opened for writing, or what can be used as one.
+
+    Before another try it is taken back to its start and truncated.
+    """
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next bytes."""
+
+    def seek(self, offset: int, /) -> object:
+        """Go back to the start."""
+
+    def truncate(self) -> object:
+        """Forget what was written."""
 
 
 class NotFound(Unavailable):
@@ -117,9 +133,9 @@ class Fetcher:
         self._tls = _tls_context(ca_file)
 
     def fetch(
-        self, url: SecretUrl, into: BinaryIO, validators: Validators | None = None
+        self, url: SecretUrl, into: Sink, validators: Validators | None = None
     ) -> Validators | None:
-        """Write the file at `url` into `into`, an empty file opened for writing and seeking.
+        """Write the file at `url` into `into`.
 
         Args:
             url: `https://`, `http://` or `file://`; user and password are sent as Basic auth.
@@ -143,9 +159,7 @@ class Fetcher:
             return self._fetch_http(url, into, validators or Validators())
         raise ConfigError(f"{url}: expected https://…, http://… or file://…")
 
-    def _fetch_http(
-        self, url: SecretUrl, into: BinaryIO, validators: Validators
-    ) -> Validators | None:
+    def _fetch_http(self, url: SecretUrl, into: Sink, validators: Validators) -> Validators | None:
         """Try until it works, the retries are used up or the time is over."""
         deadline = self._clock() + self._limits.total_time
         failures = 0
@@ -164,7 +178,7 @@ class Fetcher:
             into.truncate()
 
     def _try(
-        self, url: SecretUrl, into: BinaryIO, validators: Validators, deadline: float
+        self, url: SecretUrl, into: Sink, validators: Validators, deadline: float
     ) -> Validators | None:
         """Make one request, and those to which it is redirected."""
         parts = urlsplit(url.reveal())
@@ -206,7 +220,7 @@ class Fetcher:
         self,
         url: SecretUrl,
         response: urllib3.BaseHTTPResponse,
-        into: BinaryIO,
+        into: Sink,
         validators: Validators,
         deadline: float,
     ) -> Validators | None:
@@ -231,9 +245,7 @@ class Fetcher:
             into.write(piece)
         return Validators(headers.get("ETag", ""), headers.get("Last-Modified", ""))
 
-    def _fetch_file(
-        self, url: SecretUrl, into: BinaryIO, validators: Validators
-    ) -> Validators | None:
+    def _fetch_file(self, url: SecretUrl, into: Sink, validators: Validators) -> Validators | None:
         path = Path(unquote(urlsplit(url.reveal()).path))
         try:
             source = path.open("rb")

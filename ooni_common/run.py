@@ -15,10 +15,9 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Generic, TextIO, TypeVar
@@ -37,6 +36,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
 OUT_OF_SOMETHING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
+ROLLBACK = {"rollback": "put back what the last update replaced"}
 EXIT_STATUS_HELP = """\
 exit status:
   0   done, or nothing to do
@@ -53,7 +53,8 @@ exit status:
 class Script(Generic[C]):
     """What `execute` has to know of a script.
 
-    `name` is the prefix of its metrics and the stem of its files in the state directory.
+    `name` is the prefix of its metrics and the stem of its files in the state directory. `flags`
+    are those that only it has, with their help; with one of `looking` it changes nothing.
     """
 
     name: str
@@ -61,12 +62,13 @@ class Script(Generic[C]):
     description: str
     config_type: type[C]
     config_file: Path
-    can_roll_back: bool = False
+    flags: Mapping[str, str] = field(default_factory=dict)
+    looking: Collection[str] = ()
 
 
 @dataclass(frozen=True)
 class Job(Generic[C_co]):
-    """One run of a script: what its work is given."""
+    """One run of a script: what its work is given; `flags` are those of its own that were set."""
 
     config: C_co
     metrics: Metrics
@@ -75,7 +77,7 @@ class Job(Generic[C_co]):
     state_file: Path
     dry_run: bool = False
     force: bool = False
-    rollback: bool = False
+    flags: frozenset[str] = frozenset()
 
 
 class StopSignals:
@@ -170,16 +172,18 @@ def execute(
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Replace a file: readers see the old content or the new one, also after a power cut."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.new")  # one name, so that a kill leaves one file
     try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
@@ -230,8 +234,8 @@ def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
         add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
     add("--dry-run", action="store_true", help="change nothing; print what would change")
     add("--force", action="store_true", help="go on if nothing is new, or if many rows disappear")
-    if script.can_roll_back:
-        add("--rollback", action="store_true", help="put back what the last update replaced")
+    for flag, meaning in script.flags.items():
+        add(f"--{flag}", action="store_true", help=meaning)
     add("--stdout", action="store_true", help="log plainly to standard output")
     add("-v", "--verbose", action="store_true", help="log each step")
     add("--version", action="version", version=f"{script.command} {__version__}")
@@ -284,23 +288,25 @@ def _show(config: Config) -> None:
 def _run(
     script: Script[C], work: Callable[[Job[C]], None], config: C, arguments: argparse.Namespace
 ) -> None:
-    """Do the work under the lock, with metrics; a dry run changes nothing and has neither."""
+    """Do the work under the lock, with metrics; what changes nothing has neither."""
     signals = StopSignals()
+    flags = frozenset(flag for flag in script.flags if getattr(arguments, flag))
+    looks_only = arguments.dry_run or not flags.isdisjoint(script.looking)
     job = Job(
         config=config,
-        metrics=Metrics(script.name, "" if arguments.dry_run else config.statsd),
+        metrics=Metrics(script.name, "" if looks_only else config.statsd),
         signals=signals,
         user_agent=f"{script.command}/{__version__} (+https://ooni.org)",
         state_file=config.state_dir / f"{script.name}.json",
         dry_run=arguments.dry_run,
         force=arguments.force,
-        rollback=getattr(arguments, "rollback", False),
+        flags=flags,
     )
     with signals.installed(), _errors_of_this_machine(), contextlib.closing(job.metrics):
-        if arguments.dry_run:
+        if looks_only:
             work(job)
             return
-        _make_state_dir(config.state_dir)
+        make_writable("state_dir", config.state_dir)
         with locked(config.state_dir / f"{script.name}.lock"), _measured(job.metrics):
             work(job)
 
@@ -331,7 +337,12 @@ def _errors_of_this_machine() -> Iterator[None]:
         raise TryAgainLater("out of memory") from error
 
 
-def _make_state_dir(path: Path) -> None:
+def make_writable(key: str, path: Path) -> None:
+    """Make a folder if it is missing.
+
+    Raises:
+        ConfigError: files can't be written there; `key` is where the configuration names it.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         usable = os.access(path, os.W_OK | os.X_OK)
@@ -340,4 +351,4 @@ def _make_state_dir(path: Path) -> None:
             raise
         usable = False
     if not usable:
-        raise ConfigError(f"state_dir {path}: cannot write there; run as the service's user")
+        raise ConfigError(f"{key} {path}: cannot write there; run as the service's user")

@@ -31,7 +31,7 @@ from ooni_common.errors import (
     TryAgainLater,
     Unavailable,
 )
-from ooni_common.run import Job, Script, execute, locked, write_atomically
+from ooni_common.run import ROLLBACK, Job, Script, execute, locked, write_atomically
 
 ROOT = Path(__file__).parent.parent
 NOBODY = 65534
@@ -284,9 +284,7 @@ def test_help_says_what_the_script_does_its_flags_and_its_exit_statuses(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = Path("/etc/ooni/tool.conf")
-    script = Script(
-        "tool", "ooni-tool", "Do something.", ConfigWithDatabase, file, can_roll_back=True
-    )
+    script = Script("tool", "ooni-tool", "Do something.", ConfigWithDatabase, file, flags=ROLLBACK)
     with pytest.raises(SystemExit) as caught:
         execute(script, raising(AssertionError()), ["--help"])
     assert caught.value.code == 0
@@ -318,11 +316,11 @@ def test_the_work_is_given_what_the_command_line_says(tool: Tool) -> None:
 
 
 def test_rollback_is_a_flag_of_the_scripts_that_can(tool: Tool) -> None:
-    script = Script("tool", "ooni-tool", "", Config, tool.file, can_roll_back=True)
+    script = Script("tool", "ooni-tool", "", Config, tool.file, flags=ROLLBACK)
     jobs: list[Job[Config]] = []
     assert execute(script, jobs.append, ["--rollback"]) == 0
     assert execute(script, jobs.append, []) == 0
-    assert [job.rollback for job in jobs] == [True, False]
+    assert [job.flags for job in jobs] == [{"rollback"}, frozenset()]
 
 
 def test_a_configuration_named_on_the_command_line_is_used(tool: Tool) -> None:

@@ -1,0 +1,122 @@
+"""Downloading the databases: from where, unpacked into which file, and which version it is."""
+
+import hashlib
+import io
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from mmdb import Kind
+from ooni_common.config import SecretUrl
+from ooni_common.fetch import Fetcher, Limits, Validators
+from unpacking import Unpacker, is_archive, take_from_archive
+
+log = logging.getLogger("ooni.geoip")
+
+LARGEST_SUMS = 64 * 1024  # bytes of a file with checksums
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Where an installed database came from, kept in the state directory.
+
+    Attributes:
+        url: the address, without secrets.
+        sha256: of the installed file.
+        validators: what the server said of it.
+    """
+
+    url: str = ""
+    sha256: str = ""
+    validators: Validators = Validators()
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the two databases: what it is, where it comes from, and what file it becomes."""
+
+    kind: Kind
+    url: SecretUrl
+    checksum_url: SecretUrl
+    file: str
+    wanted_type: str
+
+    @property
+    def dated(self) -> bool:
+        """Whether each month has an address of its own."""
+        return "{month}" in self.url.reveal()
+
+    def of(self, month: str) -> "Source":
+        """Return the source of a month, YYYY-MM."""
+        year, _, number = month.partition("-")
+
+        def filled(url: SecretUrl) -> SecretUrl:
+            return SecretUrl(url.reveal().replace("{year}", year).replace("{month}", number))
+
+        return replace(self, url=filled(self.url), checksum_url=filled(self.checksum_url))
+
+
+class Downloader:
+    """Downloads databases."""
+
+    def __init__(
+        self, user_agent: str, limits: Limits, *, ca_file: Path | None, max_size: int
+    ) -> None:
+        """Take `limits` for each download, and `max_size` in bytes for what was packed in it."""
+        few = replace(limits, max_bytes=LARGEST_SUMS)
+        self._fetcher = Fetcher(user_agent, limits, ca_file=ca_file)
+        self._sums_fetcher = Fetcher(user_agent, few, ca_file=ca_file)
+        self._max_size = max_size
+
+    def download(self, source: Source, path: Path, known: Loaded) -> Loaded | None:
+        """Download and unpack a database unless it is what the caller has.
+
+        Args:
+            source: which.
+            path: where to put it.
+            known: what the caller has.
+
+        Returns:
+            What it is now; None: nothing else than `known`, and `path` is no file.
+
+        Raises:
+            NotFound, Unavailable, DataRefused: as `Fetcher.fetch`; also: it can't be unpacked, or
+                its checksum is not the published one.
+        """
+        url = str(source.url)
+        validators = known.validators if known.url == url else None
+        current = self._unpacked(source, path, validators)
+        if current is None:
+            log.info("%s: not modified", url)
+            path.unlink(missing_ok=True)
+            return None
+        log.info("fetched %s: %s bytes unpacked", url, f"{path.stat().st_size:,}")
+        return Loaded(url, digest_of(path), current)
+
+    def _unpacked(
+        self, source: Source, path: Path, validators: Validators | None
+    ) -> Validators | None:
+        archived = is_archive(source.url.reveal())
+        unpacked = path.with_name(f".{path.name}.new") if archived else path
+        with unpacked.open("wb") as file:
+            unpacker = Unpacker(file, source.url, self._max_size)
+            current = self._fetcher.fetch(source.url, unpacker, validators)
+            if current is not None:
+                unpacker.finish()
+        if current is not None and source.checksum_url.reveal():
+            sums = io.BytesIO()
+            self._sums_fetcher.fetch(source.checksum_url, sums)
+            unpacker.check_digest(sums.getvalue())
+        if current is not None and archived:
+            with path.open("wb") as file:
+                take_from_archive(unpacked, file, str(source.url))
+        if archived:
+            unpacked.unlink()
+        return current
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,113 @@
+"""The installed databases: replaced together, or not at all, whenever the process ends.
+
+New files are complete, and safe on the disk, under names of their own (`.asn.mmdb.new`) before the
+stamp's is written beside them. That decides it: from then on only renames are left, and a run that
+is killed between them is completed by the next one. Without it, what lies there is removed.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ooni_common.run import write_atomically
+
+STAMP = "geoipdbts"
+MONTH = re.compile("[0-9]{4}-(0[1-9]|1[0-2])")
+MODE = 0o644
+
+
+class Installation:
+    """A folder with the databases, those that they replaced, and the stamp that names the month."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._folder = folder
+        self._names = names
+
+    def path(self, name: str) -> Path:
+        """Return where a database is."""
+        return self._folder / name
+
+    def previous(self, name: str) -> Path:
+        """Return where the database is that it replaced."""
+        return self._folder / f"{name}.previous"
+
+    def staged(self, name: str) -> Path:
+        """Return where a new database has to be put."""
+        return _staged(self.path(name))
+
+    @property
+    def month(self) -> str:
+        """The month that is installed, YYYY-MM; "" if the stamp is missing or damaged."""
+        return _read_month(self._folder / STAMP)
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[None]:
+        """Remove at the end what was staged and not committed."""
+        try:
+            yield
+        finally:
+            self.recover()
+
+    def recover(self) -> bool:
+        """Complete what a killed run had decided, or remove what it left; return whether it had."""
+        if not self._folder.is_dir():
+            return False
+        decided = bool(_read_month(_staged(self._folder / STAMP)))
+        if decided:
+            self._rename_all()
+        for path in (*self._databases(), self._folder / STAMP):
+            _staged(path).unlink(missing_ok=True)
+            _staged(_staged(path)).unlink(missing_ok=True)
+        return decided
+
+    def stage_previous(self, name: str) -> None:
+        """Stage what a database has replaced, to be installed again."""
+        shutil.copyfile(self.previous(name), self.staged(name))
+
+    def prepare(self) -> None:
+        """Make the staged databases safe on the disk, and stage copies of those they replace."""
+        for name in self._names:
+            if self.path(name).exists():
+                shutil.copyfile(self.path(name), _staged(self.previous(name)))
+        for path in map(_staged, self._databases()):
+            if path.exists():
+                path.chmod(MODE)
+                _sync(path)
+
+    def commit(self, month: str) -> None:
+        """Install what is staged and prepared; not to be interrupted by signals."""
+        write_atomically(_staged(self._folder / STAMP), f"{month}\n".encode(), MODE)
+        self._rename_all()
+
+    def _databases(self) -> list[Path]:
+        """Return the paths in the order of the renames."""
+        return [*map(self.previous, self._names), *map(self.path, self._names)]
+
+    def _rename_all(self) -> None:
+        for path in (*self._databases(), self._folder / STAMP):
+            with contextlib.suppress(FileNotFoundError):
+                _staged(path).replace(path)
+        _sync(self._folder)
+
+
+def _staged(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _read_month(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    return text if MONTH.fullmatch(text) else ""
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

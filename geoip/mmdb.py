@@ -1,0 +1,270 @@
+"""The MMDB format: what a file says of itself, and whether the whole of it can be read.
+
+Source of the format: https://maxmind.github.io/MaxMind-DB/. A search tree, whose records lead to
+other nodes, to nothing or to data; 16 zero bytes; the data; and the metadata.
+
+maxminddb can look up and iterate, but a tree with a loop has 2**128 networks for it. Here each node
+is read once, and each data record once, whatever is wrong with them.
+"""
+
+import contextlib
+import mmap
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import maxminddb
+from maxminddb.decoder import Decoder
+
+from ooni_common.errors import DataRefused
+
+METADATA_MARKER = b"\xab\xcd\xefMaxMind.com"
+METADATA_SIZE = 128 * 1024  # bytes at the end of the file that the marker is looked for in
+SEPARATOR_SIZE = 16  # bytes between tree and data
+ADDRESS_BITS = 128
+UNKNOWN, ON_PATH, DONE = 0, 1, 2  # states of a node
+
+# Anycast resolvers: every database has them, and they are where a probe would ask.
+WELL_KNOWN = (
+    "8.8.8.8",
+    "1.1.1.1",
+    "9.9.9.9",
+    "2001:4860:4860::8888",
+    "2606:4700:4700::1111",
+    "2620:fe::fe",
+)
+
+# What the readers raise for a damaged file, besides their own error.
+UNREADABLE = (
+    maxminddb.InvalidDatabaseError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+Node = tuple[int, int]  # its two records
+Answer = Callable[[Any], object]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of database.
+
+    Attributes:
+        name: for metrics and the state file.
+        answer: gets the looked-up value out of a record.
+        is_valid: tells whether that is one.
+        sought: what the value is, for people.
+    """
+
+    name: str
+    answer: Answer
+    is_valid: Callable[[object], bool]
+    sought: str
+
+
+def _is_asn(value: object) -> bool:
+    return isinstance(value, int) and 0 < value < 2**32
+
+
+def _is_country(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 2 and value.isalpha() and value.isupper()
+
+
+ASN = Kind("asn", lambda record: record["autonomous_system_number"], _is_asn, "ASN")
+COUNTRY = Kind("cc", lambda record: record["country"]["iso_code"], _is_country, "country")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a database says of itself.
+
+    Attributes:
+        kind: the text that names its kind and source.
+        epoch: when it was built, in Unix time.
+        nodes: how many nodes its tree has.
+    """
+
+    kind: str
+    epoch: int
+    nodes: int
+
+    def __str__(self) -> str:
+        return f"{self.kind}, built {self.built:%Y-%m-%d}, {self.nodes:,} nodes"
+
+    @property
+    def built(self) -> datetime:
+        """When it was built."""
+        return datetime.fromtimestamp(self.epoch, UTC)
+
+
+def check(path: Path, kind: Kind, wanted_type: str, label: str = "") -> Description:
+    """Read a whole database, and look some addresses up in it.
+
+    Args:
+        path: the file; nobody may be writing to it.
+        kind: what it has to be a database of.
+        wanted_type: a text that its type has to contain.
+        label: what to call it in a message; its name otherwise.
+
+    Raises:
+        DataRefused: it is something else, or damaged.
+        OSError: it can't be read.
+    """
+    try:
+        description = describe(path)
+        _check_description(description, wanted_type)
+        _check_whole(path)
+        _check_lookups(path, kind)
+    except DataRefused as error:
+        raise DataRefused(f"{label or path.name}: {error}") from None
+    return description
+
+
+def describe(path: Path) -> Description:
+    """Return what a database says of itself.
+
+    Raises:
+        DataRefused: it is no MMDB file.
+        OSError: it can't be read.
+    """
+    if path.stat().st_size == 0:
+        raise DataRefused("an empty file")
+    with _damage_refused("no MMDB database, or one without its end"):
+        with maxminddb.open_database(path) as reader:
+            metadata = reader.metadata()
+        return Description(metadata.database_type, metadata.build_epoch, metadata.node_count)
+
+
+@contextlib.contextmanager
+def _damage_refused(what: str) -> Iterator[None]:
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DataRefused(f"{what} ({reason})") from None
+
+
+def _check_description(description: Description, wanted_type: str) -> None:
+    if wanted_type not in description.kind:
+        raise DataRefused(f"a database of type {description.kind!a}, not {wanted_type!a}")
+    if description.nodes == 0:
+        raise DataRefused("a database without networks")
+
+
+def _check_whole(path: Path) -> None:
+    """Read every node and every data record."""
+    with maxminddb.open_database(path) as reader:
+        metadata = reader.metadata()
+    if metadata.ip_version != 6:
+        raise DataRefused("a database without IPv6 networks")
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        _damage_refused("a damaged database"),
+    ):
+        tree = _Tree(content, metadata.node_count, metadata.record_size)
+        decoder = Decoder(content, tree.size + SEPARATOR_SIZE)
+        for offset in tree.data_offsets():
+            record, _ = decoder.decode(offset)
+            if not isinstance(record, dict):
+                raise DataRefused(f"a damaged database (the record at {offset:,} is no map)")
+
+
+def _check_lookups(path: Path, kind: Kind) -> None:
+    with _damage_refused("a damaged database"), maxminddb.open_database(path) as reader:
+        for address in WELL_KNOWN:
+            record = reader.get(address)
+            try:
+                valid = kind.is_valid(kind.answer(record))
+            except (LookupError, TypeError):
+                valid = False
+            if not valid:
+                raise DataRefused(f"no {kind.sought} for {address}: {ascii(record)[:100]}")
+
+
+class _Tree:
+    """The search tree of a database.
+
+    Attributes:
+        size: its bytes.
+    """
+
+    def __init__(self, content: mmap.mmap, nodes: int, record_size: int) -> None:
+        self.size = nodes * record_size // 4
+        self._content = content
+        self._nodes = nodes
+        self._node_size = record_size // 4
+        self._split = {24: _split_24, 28: _split_28, 32: _split_32}[record_size]
+        marker = content.rfind(METADATA_MARKER, max(len(content) - METADATA_SIZE, 0))
+        self._data_size = marker - self.size - SEPARATOR_SIZE
+
+    def data_offsets(self) -> Iterator[int]:
+        """Yield where in the file the data records are to which the tree leads, each once.
+
+        Raises:
+            ValueError: a record leads to nowhere, or the way to it is longer than an address.
+        """
+        if self._data_size < 0:
+            raise ValueError("the tree is larger than the file")
+        known = bytearray(self._data_size // 8 + 1)  # a bit for each offset
+        first = self._nodes + SEPARATOR_SIZE
+        for record in self._leaves():
+            data = record - first
+            if not 0 <= data < self._data_size:
+                raise ValueError(f"a record of the tree leads to {record:,}, where nothing is")
+            byte, bit = data >> 3, 1 << (data & 7)
+            if not known[byte] & bit:
+                known[byte] |= bit
+                yield self.size + SEPARATOR_SIZE + data
+
+    def _leaves(self) -> Iterator[int]:
+        """Yield the records that lead to data, of each node once, depth first.
+
+        On the stack, ~node stands where all below the node is done.
+        """
+        nodes, size, split, content = self._nodes, self._node_size, self._split, self._content
+        states = bytearray(nodes)
+        stack = [0]
+        depth = 0
+        while stack:
+            node = stack.pop()
+            if node < 0:
+                states[~node] = DONE
+                depth -= 1
+            elif states[node] == UNKNOWN:
+                states[node] = ON_PATH
+                depth += 1
+                if depth > ADDRESS_BITS:
+                    raise ValueError("a path in the tree is longer than an address")
+                stack.append(~node)
+                for record in split(content[node * size : (node + 1) * size]):
+                    if record < nodes:
+                        stack.append(record)
+                    elif record > nodes:
+                        yield record
+            elif states[node] == ON_PATH:
+                raise ValueError("a path in the tree is a loop")
+
+
+def _split_24(node: bytes) -> Node:
+    both = int.from_bytes(node, "big")
+    return both >> 24, both & 0xFFFFFF
+
+
+def _split_28(node: bytes) -> Node:
+    """Split two records whose highest four bits share the byte in the middle."""
+    both = int.from_bytes(node, "big")
+    return (both >> 28 & 0xF) << 24 | both >> 32, both & 0xFFFFFFF
+
+
+def _split_32(node: bytes) -> Node:
+    both = int.from_bytes(node, "big")
+    return both >> 32, both & 0xFFFFFFFF

@@ -1,0 +1,425 @@
+#!/usr/bin/env python3
+"""Keep the GeoIP databases current that the API looks the networks of the probes up in.
+
+    https://download.db-ip.com/free/dbip-asn-lite-YYYY-MM.mmdb.gz      → /var/lib/ooniapi/asn.mmdb
+    https://download.db-ip.com/free/dbip-country-lite-YYYY-MM.mmdb.gz  → /var/lib/ooniapi/cc.mmdb
+
+They appear once a month. Both are unpacked while they arrive (unpacking.py), read as a whole
+(mmdb.py), and installed together (installation.py), or neither is. The stamp `geoipdbts` holds the
+month that is installed; a file that is missing or damaged is fetched again whatever it says.
+
+By hand: ooni_download_geoip.py --dry-run --stdout, and --check for what is installed
+"""
+
+import contextlib
+import functools
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+import mmdb
+from downloads import Downloader, Loaded, Source, digest_of
+from installation import STAMP, Installation
+from mmdb import ASN, COUNTRY, Description
+from ooni_common.config import Config as CommonConfig
+from ooni_common.config import SecretUrl, check_url
+from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.fetch import Limits, NotFound
+from ooni_common.run import ROLLBACK, Job, Script, execute, make_writable, write_atomically
+
+log = logging.getLogger("ooni.geoip")
+
+LIMITS = Limits(max_bytes=500 * 10**6, total_time=3600)
+
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+DBIP = "https://download.db-ip.com/free/dbip-{}-lite-{{year}}-{{month}}.mmdb.gz"
+
+
+class Config(CommonConfig, frozen=True, kw_only=True):
+    """The keys of download-geoip.conf, where each is explained."""
+
+    state_dir: Path = Path("/var/lib/ooniapi")
+    output_dir: Path = Path("/var/lib/ooniapi")
+    asn_url: SecretUrl = SecretUrl(DBIP.format("asn"))
+    cc_url: SecretUrl = SecretUrl(DBIP.format("country"))
+    asn_checksum_url: SecretUrl = SecretUrl("")
+    cc_checksum_url: SecretUrl = SecretUrl("")
+    asn_file: FileName = "asn.mmdb"
+    cc_file: FileName = "cc.mmdb"
+    asn_type: str = "ASN"
+    cc_type: str = "Country"
+    ca_file: Path | None = None
+    max_shrink: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    max_size: Annotated[int, Meta(gt=0)] = 500_000_000
+    max_age_days: Annotated[int, Meta(gt=0)] = 45
+
+    def __post_init__(self) -> None:
+        """Refuse URLs that can't be fetched, and names that are one file."""
+        super().__post_init__()
+        for key in ("asn_url", "cc_url", "asn_checksum_url", "cc_checksum_url"):
+            url: SecretUrl = getattr(self, key)
+            if url.reveal() or not key.endswith("checksum_url"):
+                check_url(key, url.reveal(), ("https", "http", "file"), needs_host=False)
+        names = (self.asn_file, self.cc_file, STAMP)
+        if len({name.removesuffix(".previous") for name in names}) < len(names):
+            raise ValueError(f"cc_file: expected another name than asn_file, and not {STAMP}")
+
+
+State = dict[str, Loaded]  # by the name of the kind
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An installed database that is whole."""
+
+    description: Description
+    loaded: Loaded
+
+
+SCRIPT = Script(
+    name="ooni_download_geoip",
+    command="ooni-download-geoip",
+    description="Keep the GeoIP databases asn.mmdb and cc.mmdb current.",
+    config_type=Config,
+    config_file=Path("/etc/ooni/download-geoip.conf"),
+    flags={"check": "check what is installed, and how old it is; change nothing"} | ROLLBACK,
+    looking=("check",),
+)
+
+
+def main(
+    argv: Sequence[str] | None = None, *, now: datetime | None = None, limits: Limits = LIMITS
+) -> int:
+    """Run once as the command line says; return the exit status.
+
+    Args:
+        argv: the arguments after the program's name; None: those of the process.
+        now: what counts as now; None: the clock's time.
+        limits: of each download.
+    """
+    work = functools.partial(run, now=now or datetime.now(UTC), limits=limits)
+    return execute(SCRIPT, work, argv)
+
+
+def run(job: Job[Config], now: datetime, limits: Limits) -> None:
+    """Update, check or roll back, as the flags say."""
+    config = job.config
+    installation = Installation(config.output_dir, (config.asn_file, config.cc_file))
+    if "check" in job.flags:
+        check_installed(config, installation, now)
+    elif "rollback" in job.flags:
+        put_back(job, installation)
+    else:
+        update(job, installation, now, limits)
+
+
+def sources_of(config: Config) -> tuple[Source, Source]:
+    """Return what has to be installed."""
+    return (
+        Source(ASN, config.asn_url, config.asn_checksum_url, config.asn_file, config.asn_type),
+        Source(COUNTRY, config.cc_url, config.cc_checksum_url, config.cc_file, config.cc_type),
+    )
+
+
+def update(job: Job[Config], installation: Installation, now: datetime, limits: Limits) -> None:
+    """Install the newest databases that there are, unless they are installed."""
+    prepare_folder(job, installation)
+    sources = sources_of(job.config)
+    installed = survey(job, installation, sources)
+    complete = len(installed) == len(sources) and not job.force
+    months = months_to_try(
+        now.date(), installation.month if complete else "", dated=are_dated(sources)
+    )
+    new = first_published(job, installation, months, installed, limits)
+    if new is None and not complete:
+        raise Unavailable(f"nothing to install: {' and '.join(months)} are not published")
+    if not job.dry_run:
+        kept = {name: each.loaded for name, each in installed.items()}
+        write_state(job.state_file, kept | (new or {}))
+    report(job, installation, sources)
+    if not new:
+        log.info("nothing to do: the newest databases are installed")
+        check_for_standstill(installed, now, job.config.max_age_days)
+
+
+def prepare_folder(job: Job[Config], installation: Installation) -> None:
+    """Make the folder usable, and clear up behind a run that was killed."""
+    if job.dry_run:
+        return
+    make_writable("output_dir", job.config.output_dir)
+    if installation.recover():
+        log.warning("an update that was interrupted is complete now")
+
+
+def months_to_try(today: date, installed: str, *, dated: bool) -> list[str]:
+    """Return the months, YYYY-MM, whose databases are wanted, the best first.
+
+    Args:
+        today: decides what the newest month is.
+        installed: the month whose databases are installed and whole; "" for none.
+        dated: whether each month has its own address. Otherwise the server has to be asked.
+    """
+    this = f"{today:%Y-%m}"
+    if not dated:
+        return [this]
+    before = f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
+    return [month for month in (this, before) if month > installed]
+
+
+def are_dated(sources: Sequence[Source]) -> bool:
+    """Tell whether each month has its own address, so that it can be not published yet."""
+    return any(source.dated for source in sources)
+
+
+def survey(
+    job: Job[Config], installation: Installation, sources: Sequence[Source]
+) -> dict[str, Installed]:
+    """Return the installed databases that are whole, by kind.
+
+    What has the digest of the last run was checked then.
+    """
+    state = read_state(job.state_file)
+    installed = {}
+    for source in sources:
+        path = installation.path(source.file)
+        if not path.exists():
+            continue
+        digest = digest_of(path)
+        loaded = state.get(source.kind.name, Loaded())
+        try:
+            if digest == loaded.sha256:
+                description = mmdb.describe(path)
+            else:
+                description = mmdb.check(path, source.kind, source.wanted_type)
+                loaded = Loaded(sha256=digest)
+            installed[source.kind.name] = Installed(description, loaded)
+        except DataRefused as error:
+            log.warning("installed: %s; it will be fetched again", error)
+    return installed
+
+
+def first_published(
+    job: Job[Config],
+    installation: Installation,
+    months: Sequence[str],
+    installed: Mapping[str, Installed],
+    limits: Limits,
+) -> State | None:
+    """Install what the first of the months has that is published; None: none of them is."""
+    for month in months:
+        try:
+            return install_month(job, installation, month, installed, limits)
+        except NotFound as error:
+            if not are_dated(sources_of(job.config)):
+                raise
+            log.info("%s is not published yet: %s", month, error)
+    return None
+
+
+def install_month(
+    job: Job[Config],
+    installation: Installation,
+    month: str,
+    installed: Mapping[str, Installed],
+    limits: Limits,
+) -> State:
+    """Fetch, check and install what a month has; return what is new.
+
+    Raises:
+        NotFound: it is not published yet.
+        DataRefused: one of them is not what it should be; nothing was changed.
+    """
+    with staging(job, installation) as folder:
+        try:
+            new = fetch_and_check(job, month, folder, installed, limits)
+        except DataRefused:
+            job.metrics.count("ooni_geoip_checkfail")
+            raise
+        if new and job.dry_run:
+            log.info("would install %s: %s", month, " and ".join(new))
+        elif new:
+            install(job, installation, month)
+            job.metrics.count("ooni_geoip_updated")
+    return new
+
+
+@contextlib.contextmanager
+def staging(job: Job[Config], installation: Installation) -> Iterator[Installation]:
+    """Give the place for new databases; of a dry run, one that is not the installed ones'."""
+    if not job.dry_run:
+        with installation.staging():
+            yield installation
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Installation(Path(folder), ())
+
+
+def fetch_and_check(
+    job: Job[Config],
+    month: str,
+    staged: Installation,
+    installed: Mapping[str, Installed],
+    limits: Limits,
+) -> State:
+    """Fetch what is not installed, and check it; return where it came from."""
+    config = job.config
+    downloader = Downloader(
+        job.user_agent, limits, ca_file=config.ca_file, max_size=config.max_size
+    )
+    new = {}
+    for source in sources_of(config):
+        path = staged.staged(source.file)
+        before = installed.get(source.kind.name)
+        known = before.loaded if before and not job.force else Loaded()
+        with job.metrics.timer("download_geoip"):
+            loaded = downloader.download(source.of(month), path, known)
+        if loaded:
+            check_new(job, source.of(month), path, before)
+            new[source.kind.name] = loaded
+    return new
+
+
+def check_new(job: Job[Config], source: Source, path: Path, installed: Installed | None) -> None:
+    """Read a new database as a whole, and compare it with the installed one.
+
+    Raises:
+        DataRefused: it is damaged, something else, older or much smaller.
+    """
+    new = mmdb.check(path, source.kind, source.wanted_type, str(source.url))
+    log.info("%s: %s", source.file, new)
+    if installed is None:
+        return
+    old = installed.description
+    if new.epoch < old.epoch:
+        reason = f"built {new.built:%Y-%m-%d}, before the installed one ({old.built:%Y-%m-%d})"
+    elif new.nodes < old.nodes * (1 - job.config.max_shrink):
+        reason = (
+            f"{new.nodes:,} nodes, more than {job.config.max_shrink:.0%} fewer than the"
+            f" installed one ({old.nodes:,})"
+        )
+    else:
+        return
+    if not job.force:
+        raise DataRefused(f"{source.url}: {reason}; --force installs it all the same")
+    log.warning("%s: %s; accepted by --force", source.url, reason)
+
+
+def install(job: Job[Config], installation: Installation, month: str) -> None:
+    """Put the staged databases in the place of the installed ones."""
+    installation.prepare()
+    with job.signals.deferred():
+        installation.commit(month)
+    log.info("installed: %s", month)
+
+
+def put_back(job: Job[Config], installation: Installation) -> None:
+    """Install the databases again that were replaced last; the stamp keeps its month.
+
+    Raises:
+        DataRefused: they are missing or damaged.
+    """
+    prepare_folder(job, installation)
+    sources = sources_of(job.config)
+    for source in sources:
+        path = installation.previous(source.file)
+        if not path.exists():
+            raise DataRefused(f"nothing to roll back to: {path} is missing")
+        log.info("%s: %s", path.name, mmdb.check(path, source.kind, source.wanted_type))
+    if job.dry_run:
+        log.info("would put these back")
+        return
+    with installation.staging():
+        for source in sources:
+            installation.stage_previous(source.file)
+        install(job, installation, installation.month)
+    write_state(job.state_file, rolled_back(job, installation, sources))
+    log.info("rolled back; what was replaced will not be fetched again before it changes upstream")
+    report(job, installation, sources)
+
+
+def rolled_back(job: Job[Config], installation: Installation, sources: Sequence[Source]) -> State:
+    """Return the state in which what was rolled back counts as what upstream has."""
+    state = read_state(job.state_file)
+    return {
+        source.kind.name: msgspec.structs.replace(
+            state.get(source.kind.name, Loaded()),
+            sha256=digest_of(installation.path(source.file)),
+        )
+        for source in sources
+    }
+
+
+def check_installed(config: Config, installation: Installation, now: datetime) -> None:
+    """Read what is installed as a whole, and tell whether it is too old.
+
+    Raises:
+        DataRefused: one of them is missing, damaged or older than `max_age_days`.
+    """
+    problems = []
+    for source in sources_of(config):
+        path = installation.path(source.file)
+        try:
+            description = mmdb.check(path, source.kind, source.wanted_type)
+            check_age(path, description, now, config.max_age_days)
+        except FileNotFoundError:
+            problems.append(f"{path}: missing")
+        except DataRefused as error:
+            problems.append(str(error))
+    if problems:
+        raise DataRefused("; ".join(problems))
+
+
+def check_age(path: Path, description: Description, now: datetime, most: int) -> None:
+    """Refuse a database that was built more than so many days ago."""
+    age = (now - description.built).days
+    if age > most:
+        raise DataRefused(f"{path.name}: built {age} days ago, more than {most} are too old")
+    log.info("%s: %s, %d days ago", path.name, description, age)
+
+
+def check_for_standstill(installed: Mapping[str, Installed], now: datetime, most: int) -> None:
+    """Raise Unavailable if nothing new was published for so many days that something is wrong."""
+    for each in installed.values():
+        if (now - each.description.built).days > most:
+            raise Unavailable(
+                f"nothing new upstream, and what is installed is old: {each.description};"
+                " look whether the address has changed"
+            )
+
+
+def report(job: Job[Config], installation: Installation, sources: Sequence[Source]) -> None:
+    """Send what is installed."""
+    for source in sources:
+        path = installation.path(source.file)
+        if path.exists():
+            description = mmdb.describe(path)
+            job.metrics.gauge(f"geoip_{source.kind.name}_node_cnt", description.nodes)
+            job.metrics.gauge(f"geoip_{source.kind.name}_epoch", description.epoch)
+
+
+def read_state(path: Path) -> State:
+    """Read the state file; a missing or damaged one costs one full check."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=State)
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, UnicodeDecodeError, PermissionError) as error:
+        log.warning("%s: ignored: %s", path, error)
+        return {}
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write the state file atomically."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,817 @@
+"""The GeoIP downloader as a whole, against real HTTP servers and real MMDB files."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import geoip2.database
+import maxminddb
+import pytest
+
+import ooni_download_geoip as script
+from dev import misbehaving_http as http
+from dev.misbehaving_http import Behaviour, MisbehavingServer
+from dev.sample_geoip import ASN, COUNTRY, Kind, write_database, write_month
+from dev.sample_upstream import SampleUpstream
+from dev.statsd_listener import StatsdListener
+from ooni_common.fetch import Limits
+from updater_harness import check_shipped_configuration
+
+OCTOBER, NOVEMBER, DECEMBER = "2026-10", "2026-11", "2026-12"
+LIMITS = Limits(max_bytes=10**7, total_time=20, read_timeout=0.3, retries=1, backoff=0.01)
+FILES = ("asn.mmdb", "cc.mmdb")
+INSTALLED = {*FILES, "geoipdbts"}
+KEPT = {"ooni_download_geoip.json", "ooni_download_geoip.lock"}
+
+
+def on(day: str) -> datetime:
+    return datetime.fromisoformat(f"{day}T12:00:00+00:00")
+
+
+class Geoip:
+    """The script with a configuration and a folder of its own."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.output = folder / "output"
+        self.config_file = folder / "download-geoip.conf"
+        self._capsys = capsys
+        self._config: dict[str, object] = {
+            "output_dir": str(self.output),
+            "state_dir": str(self.output),
+            "statsd": "",
+        }
+
+    def configure(self, **keys: object) -> None:
+        self._config |= keys
+        lines = (f"{key} = {json.dumps(value)}\n" for key, value in self._config.items())
+        self.config_file.write_text("".join(lines))
+
+    def run(self, *flags: str, day: str = "2026-11-10", **keys: object) -> tuple[int, str]:
+        self.configure(**keys)
+        self._capsys.readouterr()
+        status = script.main(
+            ["--config", str(self.config_file), *flags], now=on(day), limits=LIMITS
+        )
+        printed = self._capsys.readouterr()
+        return status, printed.out + printed.err
+
+    def start(self) -> "subprocess.Popen[str]":
+        root = Path(script.__file__).parents[1]
+        return subprocess.Popen(
+            [sys.executable, script.__file__, "--config", str(self.config_file)],
+            env=os.environ | {"PYTHONPATH": str(root)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def months(self) -> tuple[str, ...]:
+        """Return when each of the installed databases was built; they are looked up in, too."""
+        with geoip2.database.Reader(self.output / "asn.mmdb") as reader:
+            assert reader.asn("8.8.8.8").autonomous_system_number == 15169
+            asn = reader.metadata().build_epoch
+        with geoip2.database.Reader(self.output / "cc.mmdb") as reader:
+            assert reader.country("2001:4860:4860::8888").country.iso_code == "US"
+            country = reader.metadata().build_epoch
+        return tuple(f"{datetime.fromtimestamp(epoch, UTC):%Y-%m}" for epoch in (asn, country))
+
+    def stamp(self) -> str:
+        return (self.output / "geoipdbts").read_text()
+
+    def content(self) -> dict[str, bytes]:
+        """Return what is in the output folder, but for the lock."""
+        files = self.output.iterdir() if self.output.exists() else ()
+        return {path.name: path.read_bytes() for path in files if path.suffix != ".lock"}
+
+    def names(self) -> set[str]:
+        return {path.name for path in self.output.iterdir()}
+
+
+@pytest.fixture
+def geoip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Geoip:
+    return Geoip(tmp_path, capsys)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three months, as the upstream has them."""
+    folder = tmp_path_factory.mktemp("geoip-upstream")
+    for month in (OCTOBER, NOVEMBER, DECEMBER):
+        write_month(folder, month)
+    return folder
+
+
+class Upstream:
+    """An upstream that has published nothing yet."""
+
+    def __init__(self, folder: Path, published: Path, server: SampleUpstream) -> None:
+        self._folder = folder
+        self._published = published
+        self.server = server
+
+    def publish(self, *months: str) -> None:
+        for month in months:
+            for path in self._published.glob(f"*-{month}.*"):
+                shutil.copy(path, self._folder)
+
+    def keys(self) -> dict[str, str]:
+        return {
+            "asn_url": self.server.url() + "dbip-asn-lite-{year}-{month}.mmdb.gz",
+            "cc_url": self.server.url() + "dbip-country-lite-{year}-{month}.mmdb.gz",
+        }
+
+    def bodies(self) -> int:
+        return sum(request.sent > 0 for request in self.server.requests if request.status == 200)
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, published: Path, geoip: Geoip) -> Iterator[Upstream]:
+    folder = tmp_path / "upstream"
+    folder.mkdir()
+    with SampleUpstream(folder) as server:
+        made = Upstream(folder, published, server)
+        geoip.configure(**made.keys())
+        yield made
+
+
+# Months
+
+
+def test_before_the_month_is_published_the_one_before_is_installed(
+    geoip: Geoip, upstream: Upstream
+) -> None:
+    upstream.publish(OCTOBER)
+    status, log = geoip.run(day="2026-11-01")
+    assert (status, geoip.months(), geoip.stamp()) == (0, (OCTOBER, OCTOBER), "2026-10\n")
+    assert "2026-11 is not published yet" in log
+    assert geoip.names() == INSTALLED | KEPT
+    assert {(geoip.output / name).stat().st_mode & 0o777 for name in INSTALLED} == {0o644}
+
+
+def test_the_next_month_replaces_it_and_it_is_kept_beside(geoip: Geoip, upstream: Upstream) -> None:
+    upstream.publish(OCTOBER)
+    geoip.run(day="2026-11-01")
+    before = geoip.content()
+    upstream.publish(NOVEMBER)
+    assert geoip.run(day="2026-11-02")[0] == 0
+    assert (geoip.months(), geoip.stamp()) == ((NOVEMBER, NOVEMBER), "2026-11\n")
+    after = geoip.content()
+    assert [after[f"{name}.previous"] for name in FILES] == [before[name] for name in FILES]
+
+
+def test_the_same_month_costs_no_request(geoip: Geoip, upstream: Upstream) -> None:
+    upstream.publish(NOVEMBER)
+    geoip.run()
+    upstream.server.clear()
+    before = geoip.content()
+    status, log = geoip.run()
+    assert (status, upstream.server.requests) == (0, [])
+    assert "nothing to do" in log
+    assert geoip.content() == before
+
+
+def test_a_month_that_is_not_published_yet_changes_nothing(
+    geoip: Geoip, upstream: Upstream
+) -> None:
+    upstream.publish(NOVEMBER)
+    geoip.run()
+    before = geoip.content()
+    status, log = geoip.run(day="2026-12-01")
+    assert (status, geoip.content()) == (0, before)
+    assert "2026-12 is not published yet" in log
+
+
+def test_one_of_the_two_files_is_not_enough(
+    geoip: Geoip, upstream: Upstream, published: Path
+) -> None:
+    upstream.publish(OCTOBER)
+    geoip.run(day="2026-10-10")
+    before = geoip.content()
+    shutil.copy(published / f"dbip-asn-lite-{NOVEMBER}.mmdb.gz", upstream._folder)
+    assert geoip.run()[0] == 0
+    assert geoip.content() == before
+
+
+def test_a_missed_month_is_made_up_for(geoip: Geoip, upstream: Upstream) -> None:
+    upstream.publish(OCTOBER)
+    geoip.run(day="2026-10-10")
+    upstream.publish(NOVEMBER)
+    geoip.run(day="2026-12-01")
+    assert (geoip.months(), geoip.stamp()) == ((NOVEMBER, NOVEMBER), "2026-11\n")
+
+
+def test_nothing_published_and_nothing_installed_is_a_failure(
+    geoip: Geoip,
+    upstream: Upstream,
+) -> None:
+    status, log = geoip.run()
+    assert status == 69
+    assert "nothing to install: 2026-11 and 2026-10 are not published" in log
+
+
+def test_a_standstill_upstream_is_a_failure_in_the_end(geoip: Geoip, upstream: Upstream) -> None:
+    upstream.publish(OCTOBER)
+    geoip.run(day="2026-10-10")
+    assert geoip.run(day="2026-11-14")[0] == 0
+    status, log = geoip.run(day="2026-11-16")
+    assert status == 69
+    assert "look whether the address has changed" in log
+    assert geoip.months() == (OCTOBER, OCTOBER)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "overwritten"])
+def test_a_damaged_file_is_fetched_again_whatever_the_stamp_says(
+    geoip: Geoip, upstream: Upstream, name: str, damage: str
+) -> None:
+    upstream.publish(NOVEMBER)
+    geoip.run()
+    before = geoip.content()
+    path = geoip.output / name
+    match damage:
+        case "deleted":
+            path.unlink()
+        case "truncated":
+            os.truncate(path, path.stat().st_size // 2)
+        case "overwritten":
+            path.write_bytes(random.Random(1).randbytes(50_000))
+    upstream.server.clear()
+    assert geoip.run()[0] == 0
+    assert {**geoip.content(), **before} == geoip.content()
+    assert upstream.bodies() == 1  # the other one is not modified
+
+
+def test_databases_without_a_state_are_checked_and_adopted(
+    geoip: Geoip, upstream: Upstream
+) -> None:
+    upstream.publish(NOVEMBER)
+    geoip.run()
+    (geoip.output / "ooni_download_geoip.json").unlink()
+    upstream.server.clear()
+    assert geoip.run()[0] == 0
+    assert upstream.server.requests == []
+    state = json.loads((geoip.output / "ooni_download_geoip.json").read_text())
+    digest = hashlib.sha256((geoip.output / "asn.mmdb").read_bytes()).hexdigest()
+    assert state["asn"]["sha256"] == digest
+
+
+def test_a_dry_run_changes_nothing(geoip: Geoip, upstream: Upstream) -> None:
+    upstream.publish(NOVEMBER)
+    status, log = geoip.run("--dry-run", "--stdout")
+    assert (status, geoip.output.exists()) == (0, False)
+    assert "would install 2026-11: asn and cc" in log
+
+
+def test_an_address_without_month_is_asked_at_each_run(
+    geoip: Geoip, upstream: Upstream, published: Path
+) -> None:
+    keys = {key: upstream.server.url(f"{key}.mmdb.gz") for key in ("asn_url", "cc_url")}
+
+    def publish(month: str) -> None:
+        shutil.copy(
+            published / f"dbip-asn-lite-{month}.mmdb.gz", upstream._folder / "asn_url.mmdb.gz"
+        )
+        shutil.copy(
+            published / f"dbip-country-lite-{month}.mmdb.gz", upstream._folder / "cc_url.mmdb.gz"
+        )
+
+    assert geoip.run(**keys)[0] == 69
+    publish(OCTOBER)
+    assert geoip.run(**keys)[0] == 0
+    upstream.server.clear()
+    assert geoip.run(**keys)[0] == 0
+    assert [request.status for request in upstream.server.requests] == [304, 304]
+    publish(NOVEMBER)
+    assert geoip.run(**keys)[0] == 0
+    assert geoip.months() == (NOVEMBER, NOVEMBER)
+
+
+# What is refused, and what is unavailable
+
+
+@pytest.fixture
+def server() -> Iterator[MisbehavingServer]:
+    with MisbehavingServer() as running:
+        yield running
+
+
+@pytest.fixture
+def old_pair(geoip: Geoip, upstream: Upstream) -> Geoip:
+    """October is installed."""
+    upstream.publish(OCTOBER)
+    assert geoip.run(day="2026-10-10")[0] == 0
+    return geoip
+
+
+def packed(kind: Kind, folder: Path, **options: int) -> bytes:
+    path = folder / "made.mmdb"
+    write_database(path, kind, NOVEMBER, **options)
+    return path.read_bytes()
+
+
+def damaged(content: bytes, start: int, size: int) -> bytes:
+    return content[:start] + b"\xff" * size + content[start + size :]
+
+
+def looped(content: bytes) -> bytes:
+    """Let the first node lead to itself; its right side has the IPv6 networks."""
+    return content[:3] + bytes(3) + content[6:]
+
+
+BAD_DATA: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "not-gzip": (lambda _: b"<html>Service maintenance</html>", "no gzip data"),
+    "cut-off": (lambda f: gzip.compress(packed(ASN, f))[:-100], "gzip data is cut off"),
+    "damaged-gzip": (
+        lambda f: damaged(gzip.compress(packed(ASN, f)), 2000, 50),
+        "damaged gzip data",
+    ),
+    "trailing-junk": (
+        lambda f: gzip.compress(packed(ASN, f)) + b"junk",
+        "something else follows the gzip data",
+    ),
+    "bomb": (lambda _: gzip.compress(bytes(3_000_000)), "larger than max_size, 2,000,000 bytes"),
+    "empty": (lambda _: gzip.compress(b""), "an empty file"),
+    "no-database": (lambda _: gzip.compress(b"x" * 5000), "no MMDB database"),
+    "without-end": (lambda f: gzip.compress(packed(ASN, f)[:-600]), "no MMDB database"),
+    "damaged-tree": (
+        lambda f: gzip.compress(damaged(packed(ASN, f), 3000, 600)),
+        "a record of the tree leads to 16,777,215",
+    ),
+    "loop": (lambda f: gzip.compress(looped(packed(ASN, f))), "a path in the tree is a loop"),
+    "damaged-data": (
+        lambda f: gzip.compress(damaged(packed(ASN, f), 16_000, 600)),
+        "a damaged database",
+    ),
+    "other-type": (
+        lambda f: gzip.compress(packed(COUNTRY, f)),
+        "of type 'DBIP-Country-Lite (compat=GeoLite2-Country)', not 'ASN'",
+    ),
+    "no-nodes": (lambda f: gzip.compress(packed(ASN, f, networks=0)), "without networks"),
+    "smaller": (
+        lambda f: gzip.compress(packed(ASN, f, networks=1300)),
+        "1,579 nodes, more than 20% fewer than the installed one (2,279)",
+    ),
+    "only-ipv4": (lambda f: gzip.compress(packed(ASN, f, ip_version=4)), "without IPv6"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_refused_and_changes_nothing(
+    case: str, old_pair: Geoip, published: Path, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    make, message = BAD_DATA[case]
+    good = (published / f"dbip-country-lite-{NOVEMBER}.mmdb.gz").read_bytes()
+    keys = {
+        "asn_url": server.route("/asn.mmdb.gz", http.body(make(tmp_path))),
+        "cc_url": server.route("/cc.mmdb.gz", http.body(good)),
+        "max_size": 2_000_000,
+    }
+    before = old_pair.content()
+    with StatsdListener() as statsd:
+        status, log = old_pair.run(**keys, statsd=statsd.address)
+        metrics = statsd.metrics()
+    assert (status, old_pair.content()) == (65, before)
+    assert message in log
+    assert "error: http://127.0.0.1" in log
+    assert metrics["ooni_download_geoip.ooni_geoip_checkfail"] == [(1, "c")]
+    assert metrics["ooni_download_geoip.status"] == [(1, "g"), (2, "g")]
+
+
+def test_the_second_file_can_spoil_both(
+    old_pair: Geoip, published: Path, server: MisbehavingServer
+) -> None:
+    good = (published / f"dbip-asn-lite-{NOVEMBER}.mmdb.gz").read_bytes()
+    keys = {
+        "asn_url": server.route("/asn.mmdb.gz", http.body(good)),
+        "cc_url": server.route("/cc.mmdb.gz", http.body(b"oops")),
+    }
+    before = old_pair.content()
+    assert old_pair.run(**keys)[0] == 65
+    assert old_pair.content() == before
+
+
+def test_an_older_database_is_refused_unless_forced(
+    geoip: Geoip, upstream: Upstream, published: Path
+) -> None:
+    upstream.publish(NOVEMBER)
+    geoip.run()
+    for name in ("asn", "country"):
+        old = published / f"dbip-{name}-lite-{OCTOBER}.mmdb.gz"
+        shutil.copy(old, upstream._folder / f"dbip-{name}-lite-{DECEMBER}.mmdb.gz")
+    before = geoip.content()
+    status, log = geoip.run(day="2026-12-10")
+    assert (status, geoip.content()) == (65, before)
+    assert "built 2026-10-01, before the installed one (2026-11-01)" in log
+    assert geoip.run("--force", day="2026-12-10")[0] == 0
+    assert geoip.months() == (OCTOBER, OCTOBER)
+
+
+def good_bodies(published: Path) -> tuple[bytes, bytes]:
+    asn, country = (
+        (published / f"dbip-{name}-lite-{NOVEMBER}.mmdb.gz").read_bytes()
+        for name in ("asn", "country")
+    )
+    return asn, country
+
+
+UNAVAILABLE: dict[str, tuple[Callable[[bytes], Behaviour], str]] = {
+    "403": (lambda _: http.status(403), "HTTP 403 Forbidden"),
+    "404": (lambda _: http.status(404), "HTTP 404 Not Found"),
+    "429": (
+        lambda _: http.status(429, headers={"Retry-After": "3600"}),
+        "it asks to wait for 3600 s",
+    ),
+    "500": (lambda _: http.status(500), "HTTP 500"),
+    "stall": (lambda good: http.stall(good, after=2000), "sent nothing for too long"),
+    "cut": (lambda good: http.short_body(good, declared=len(good) + 9), "the connection broke"),
+}
+
+
+@pytest.mark.parametrize("case", UNAVAILABLE)
+def test_an_unavailable_server_changes_nothing(
+    case: str, old_pair: Geoip, published: Path, server: MisbehavingServer
+) -> None:
+    make, message = UNAVAILABLE[case]
+    asn, country = good_bodies(published)
+    before = old_pair.content()
+    status, log = old_pair.run(
+        asn_url=server.route("/asn.mmdb.gz", make(asn)),
+        cc_url=server.route("/cc.mmdb.gz", http.body(country)),
+    )
+    assert (status, old_pair.content()) == (69, before)
+    assert message in log
+
+
+@pytest.mark.parametrize(
+    "first",
+    [http.status(500), http.status(429, headers={"Retry-After": "1"}), http.cut(reset=True)],
+    ids=["500", "429", "cut"],
+)
+def test_what_passes_is_tried_again(
+    first: Behaviour, old_pair: Geoip, published: Path, server: MisbehavingServer
+) -> None:
+    asn, country = good_bodies(published)
+    stalled = http.stall(country, after=len(country) // 2)
+    status, _ = old_pair.run(
+        asn_url=server.route("/asn.mmdb.gz", http.sequence(first, http.body(asn))),
+        cc_url=server.route("/cc.mmdb.gz", http.sequence(stalled, http.body(country))),
+    )
+    assert (status, old_pair.months()) == (0, (NOVEMBER, NOVEMBER))
+    assert "ooni-download-geoip/" in server.requests[0].headers["User-Agent"]
+
+
+# Other sources
+
+
+def archive(*members: tuple[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def test_archives_and_plain_files_serve_as_well(
+    geoip: Geoip, server: MisbehavingServer, tmp_path: Path
+) -> None:
+    packed_asn = archive(
+        ("GeoLite2-ASN/COPYRIGHT.txt", b"(c)"), ("G/A.mmdb", packed(ASN, tmp_path))
+    )
+    status, log = geoip.run(
+        asn_url=server.route("/asn?key=sesame-open&suffix=tar.gz", http.body(packed_asn)),
+        cc_url=server.route("/cc.mmdb", http.body(packed(COUNTRY, tmp_path))),
+    )
+    assert (status, geoip.months()) == (0, (NOVEMBER, NOVEMBER))
+    assert geoip.names() == INSTALLED | KEPT
+    assert "sesame" not in log + str(geoip.content()[script.SCRIPT.name + ".json"])
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ((), "0 files end in .mmdb"),
+        ((("a.mmdb", b"a"), ("b.mmdb", b"b")), "2 files end in .mmdb"),
+    ],
+)
+def test_an_archive_needs_one_database(
+    members: tuple[tuple[str, bytes], ...],
+    message: str,
+    geoip: Geoip,
+    server: MisbehavingServer,
+) -> None:
+    url = server.route("/asn.tar.gz", http.body(archive(*members)))
+    status, log = geoip.run(asn_url=url, cc_url=url)
+    assert status == 65
+    assert message in log
+    assert geoip.names() == KEPT - {"ooni_download_geoip.json"}
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
+@pytest.mark.parametrize(
+    "form", ["{digest}", "{digest}  asn.mmdb.gz\n", "0000 *x\n{digest} *asn.mmdb.gz"]
+)
+def test_a_published_checksum_is_verified(
+    algorithm: str, form: str, geoip: Geoip, server: MisbehavingServer, published: Path
+) -> None:
+    asn, country = good_bodies(published)
+    digest = hashlib.new(algorithm, asn).hexdigest()
+
+    def keys(sums: str) -> dict[str, str]:
+        return {
+            "asn_url": server.route("/asn.mmdb.gz", http.body(asn)),
+            "cc_url": server.route("/cc.mmdb.gz", http.body(country)),
+            "asn_checksum_url": server.route("/sums", http.body(sums.encode())),
+        }
+
+    status, log = geoip.run(**keys(form.format(digest=f"00{digest[2:]}")))
+    assert status == 65
+    assert f"published is 00{digest[2:]}" in log
+    assert geoip.run(**keys(form.format(digest=digest)))[0] == 0
+
+
+def test_a_checksum_file_without_checksum_is_refused(
+    geoip: Geoip, server: MisbehavingServer, published: Path
+) -> None:
+    asn, country = good_bodies(published)
+    status, log = geoip.run(
+        asn_url=server.route("/asn.mmdb.gz", http.body(asn)),
+        cc_url=server.route("/cc.mmdb.gz", http.body(country)),
+        asn_checksum_url=server.route("/sums", http.body(b"<html>")),
+    )
+    assert status == 65
+    assert "no SHA-256 and no MD5" in log
+
+
+# Rolling back, checking, configuration
+
+
+def test_a_rollback_installs_the_replaced_pair_until_the_next_month(
+    old_pair: Geoip, upstream: Upstream
+) -> None:
+    old = old_pair.content()
+    upstream.publish(NOVEMBER)
+    old_pair.run()
+    new = old_pair.content()
+    assert old_pair.run("--rollback")[0] == 0
+    back = old_pair.content()
+    assert [back[name] for name in FILES] == [old[name] for name in FILES]
+    assert [back[f"{name}.previous"] for name in FILES] == [new[name] for name in FILES]
+    upstream.server.clear()
+    assert old_pair.run()[0] == 0
+    assert old_pair.content() == back
+    assert upstream.server.requests == []
+    upstream.publish(DECEMBER)
+    assert old_pair.run(day="2026-12-02")[0] == 0
+    assert old_pair.months() == (DECEMBER, DECEMBER)
+
+
+def test_a_rollback_needs_both_replaced_files_whole(old_pair: Geoip, upstream: Upstream) -> None:
+    before = old_pair.content()
+    assert old_pair.run("--rollback") == (
+        65,
+        f"error: nothing to roll back to: {old_pair.output}/asn.mmdb.previous is missing\n",
+    )
+    assert old_pair.content() == before
+    upstream.publish(NOVEMBER)
+    old_pair.run()
+    (old_pair.output / "cc.mmdb.previous").write_bytes(b"junk")
+    before = old_pair.content()
+    assert old_pair.run("--rollback")[0] == 65
+    assert old_pair.content() == before
+
+
+def test_check_reads_what_is_installed_and_its_age(old_pair: Geoip) -> None:
+    status, log = old_pair.run("--check", day="2026-11-15")
+    assert status == 0
+    assert "asn.mmdb: DBIP-ASN-Lite (compat=GeoLite2-ASN), built 2026-10-01, 2,279 nodes" in log
+    status, log = old_pair.run("--check", day="2026-11-16")
+    assert status == 65
+    assert "asn.mmdb: built 46 days ago, more than 45 are too old" in log
+    (old_pair.output / "asn.mmdb").unlink()
+    os.truncate(old_pair.output / "cc.mmdb", 10_000)
+    before = old_pair.content()
+    status, log = old_pair.run("--check")
+    assert (status, old_pair.content()) == (65, before)
+    assert "asn.mmdb: missing; cc.mmdb: no MMDB database" in log
+
+
+def test_metrics_of_an_update(geoip: Geoip, upstream: Upstream) -> None:
+    upstream.publish(NOVEMBER)
+    with StatsdListener() as statsd:
+        geoip.run(statsd=statsd.address)
+        metrics = statsd.metrics()
+    prefix = "ooni_download_geoip"
+    assert metrics[f"{prefix}.ooni_geoip_updated"] == [(1, "c")]
+    assert metrics[f"{prefix}.geoip_asn_node_cnt"] == [(2279, "g")]
+    assert metrics[f"{prefix}.geoip_cc_node_cnt"] == [(2279, "g")]
+    built = on("2026-11-01").timestamp() - 9 * 3600
+    assert metrics[f"{prefix}.geoip_asn_epoch"] == [(built, "g")]
+    assert metrics[f"{prefix}.geoip_cc_epoch"] == [(built, "g")]
+    assert [kind for _, kind in metrics[f"{prefix}.download_geoip"]] == ["ms", "ms"]
+    assert metrics[f"{prefix}.status"] == [(1, "g"), (0, "g")]
+
+
+def test_the_shipped_configuration_shows_the_defaults() -> None:
+    check_shipped_configuration(script, "download-geoip.conf")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"cc_file": "asn.mmdb"}, "cc_file: expected another name than asn_file"),
+        ({"asn_file": "../asn.mmdb"}, "asn_file: Expected str matching regex"),
+        ({"asn_url": "ftp://example.org/"}, "asn_url: expected https://…"),
+        ({"output_dir": "/proc/nowhere"}, "output_dir /proc/nowhere: cannot write there"),
+    ],
+)
+def test_wrong_configuration(geoip: Geoip, keys: dict[str, str], message: str) -> None:
+    status, log = geoip.run(**keys)
+    assert status == 78
+    assert message in log
+
+
+# Readers, kills, a full disk
+
+
+@pytest.mark.timeout(300)
+def test_readers_never_meet_anything_but_whole_databases(
+    geoip: Geoip, upstream: Upstream, published: Path
+) -> None:
+    addresses = ("8.8.8.8", "2620:fe::fe", *(f"11.{number}.7.9" for number in range(0, 250, 10)))
+    expected = {
+        file: {
+            month: answers(unpacked(published, name, month), addresses)
+            for month in (OCTOBER, NOVEMBER)
+        }
+        for file, name in zip(FILES, ("asn", "country"), strict=True)
+    }
+    upstream.publish(OCTOBER, NOVEMBER)
+    geoip.run(day="2026-10-10")
+    problems: list[str] = []
+    lookups = [0, 0]
+    stop = threading.Event()
+
+    def read(number: int) -> None:
+        file = FILES[number]
+        while not stop.is_set():
+            with maxminddb.open_database(geoip.output / file) as reader:
+                for _ in range(3):
+                    if [reader.get(each) for each in addresses] not in expected[file].values():
+                        problems.append(file)
+                lookups[number] += 1
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in (0, 1)]
+    with maxminddb.open_database(geoip.output / "asn.mmdb") as opened_before:
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(50):
+                day = "2026-11-10" if number % 2 == 0 else "2026-10-10"
+                status, log = geoip.run("--force", day=day)
+                assert status == 0, log
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert [opened_before.get(each) for each in addresses] == expected["asn.mmdb"][OCTOBER]
+    assert problems == []
+    assert min(lookups) > 100
+
+
+def unpacked(published: Path, name: str, month: str) -> bytes:
+    return gzip.decompress((published / f"dbip-{name}-lite-{month}.mmdb.gz").read_bytes())
+
+
+def answers(content: bytes, addresses: tuple[str, ...]) -> list[object]:
+    with maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD) as reader:
+        return [reader.get(each) for each in addresses]
+
+
+KILLS = int(os.environ.get("OONI_TEST_KILLS", "20"))
+
+
+@pytest.mark.timeout(600)
+def test_after_a_kill_the_pair_is_valid_and_the_next_run_completes_it(
+    geoip: Geoip, tmp_path: Path
+) -> None:
+    """Two versions take turns at the same addresses, so that each run has something to install."""
+    folder = tmp_path / "now"
+    folder.mkdir()
+    versions = [tmp_path / "first", tmp_path / "second"]
+    for version, month in zip(versions, (OCTOBER, NOVEMBER), strict=True):
+        version.mkdir()
+        write_database(version / "asn.mmdb", ASN, month, networks=20_000)
+        write_database(version / "cc.mmdb", COUNTRY, month, networks=20_000)
+        for path in version.iterdir():  # the second is not newer, so that both replace the other
+            path.write_bytes(same_epoch(path.read_bytes()))
+    contents = {name: [(each / name).read_bytes() for each in versions] for name in FILES}
+    with SampleUpstream(folder) as server:
+        geoip.configure(
+            asn_url=server.url("asn.mmdb"), cc_url=server.url("cc.mmdb"), max_age_days=10**5
+        )
+        publish(versions[0], folder)
+        started = time.monotonic()
+        assert geoip.start().wait() == 0
+        duration = time.monotonic() - started
+        choose = random.Random(2026)
+        for number in range(1, KILLS + 1):
+            publish(versions[number % 2], folder)
+            process = geoip.start()
+            time.sleep(choose.uniform(0.1, duration * 1.1))
+            process.kill()
+            process.communicate()
+            for name in FILES:
+                assert (geoip.output / name).read_bytes() in contents[name]
+            if number % 5 == 0:
+                assert geoip.start().wait() == 0
+                now = [(geoip.output / name).read_bytes() for name in FILES]
+                assert now == [contents[name][number % 2] for name in FILES]
+                assert geoip.names() <= INSTALLED | KEPT | {f"{name}.previous" for name in FILES}
+
+
+def same_epoch(content: bytes) -> bytes:
+    start = content.rindex(b"build_epoch") + len("build_epoch") + 2
+    return content[:start] + bytes.fromhex("6a000000") + content[start + 4 :]
+
+
+def publish(version: Path, folder: Path) -> None:
+    for path in version.iterdir():
+        new = folder / f"{path.name}.new"
+        shutil.copy(path, new)
+        new.replace(folder / path.name)
+
+
+STEPS = ["asn.mmdb.previous", "cc.mmdb.previous", "asn.mmdb", "cc.mmdb", "geoipdbts"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_that_is_killed_between_two_renames_is_completed_by_the_next(
+    step: str, old_pair: Geoip, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = old_pair.content()
+    upstream.publish(NOVEMBER)
+    rename = Path.replace
+
+    def die_before(path: Path, target: Path) -> Path:
+        if path.name == f".{step}.new":
+            os._exit(9)
+        return rename(path, target)
+
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(Path, "replace", die_before)
+        old_pair.run()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    upstream.server.clear()
+    status, log = old_pair.run()
+    assert (status, upstream.server.requests) == (0, [])
+    assert "an update that was interrupted is complete now" in log
+    assert (old_pair.months(), old_pair.stamp()) == ((NOVEMBER, NOVEMBER), "2026-11\n")
+    now = old_pair.content()
+    assert [now[f"{name}.previous"] for name in FILES] == [old[name] for name in FILES]
+    assert old_pair.names() == INSTALLED | KEPT | {f"{name}.previous" for name in FILES}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 KB, where root may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("filler", [0, 70_000, 100_000, 130_000])
+def test_a_full_disk_changes_nothing_and_leaves_nothing(
+    filler: int, geoip: Geoip, upstream: Upstream, small_disk: Path
+) -> None:
+    upstream.publish(OCTOBER)
+    geoip.output = small_disk
+    keys = {"output_dir": str(small_disk), "state_dir": str(small_disk)}
+    assert geoip.run(day="2026-10-10", **keys)[0] == 0
+    upstream.publish(NOVEMBER)
+    (small_disk / "filler").write_bytes(bytes(filler))
+    before = geoip.content()
+    status, log = geoip.run()
+    if filler == 0:
+        assert status == 0
+        return
+    assert (status, geoip.content()) == (75, before)
+    assert "No space left on device" in log
