@@ -3,14 +3,17 @@
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from clickhouse_driver import Client
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
-from dev.measure import Contender, compare, ratio
+from dev.measure import Contender, compare, peak_of_own_memory, ratio
 from dev.sample_asn_map import write_asn_map
+from dev.sample_geoip import write_month
 from dev.sample_test_lists import SampleTestLists
 from dev.sample_upstream import SampleUpstream
 
@@ -21,7 +24,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 def main() -> None:
     """Run every benchmark."""
-    for bench in (bench_citizenlab, bench_asnmeta):
+    for bench in (bench_citizenlab, bench_asnmeta, bench_geoip, bench_large_geoip):
         with tempfile.TemporaryDirectory(prefix="ooni-bench-") as folder:
             bench(Path(folder))
 
@@ -87,6 +90,62 @@ def bench_asnmeta(folder: Path) -> None:
         )
     ratio(medians, "a plain loader", whole, "at least 3.00")
     print(f"peak memory of {whole}: {medians[whole].peak:.0f} MiB (goal: at most 150)")
+
+
+def bench_geoip(folder: Path, networks: int = 1_000_000) -> None:
+    """Measure the GeoIP downloader against two plain downloads, of a million networks each."""
+    print(f"\nGeoIP downloader: two databases of {networks:,} networks from a local HTTP server")
+    downloader, urls = geoip_downloader(folder, networks=networks)
+    with SampleUpstream(folder / "upstream") as upstream:
+        command = downloader(upstream)
+        plain = [
+            f'"$0" -m dev.plain_geoip_download {upstream.url(url)} {folder}/{url}.mmdb'
+            for url in urls
+        ]
+        whole, check = "the downloader, a new month", "the downloader, --check"
+        medians = compare(
+            {
+                "two plain downloads": Contender(["sh", "-c", " && ".join(plain), PYTHON]),
+                whole: Contender([*command, "--force"]),
+                "the downloader, nothing new": Contender(command),
+                check: Contender([*command, "--check"]),
+            },
+            ENVIRONMENT,
+            rounds=3,
+        )
+    print(f"check of both databases: {medians[check].wall:.2f} s (goal: less than 10 s for each)")
+
+
+def bench_large_geoip(folder: Path) -> None:
+    """Measure the downloader's own memory, without the mapped file, with databases of 150 MB."""
+    downloader, _ = geoip_downloader(folder, networks=1_000_000, padding=1720)
+    with SampleUpstream(folder / "upstream") as upstream:
+        peak = peak_of_own_memory(downloader(upstream), ENVIRONMENT)
+    sizes = [path.stat().st_size / 1e6 for path in (folder / "output").glob("*.mmdb")]
+    largest = max(sizes)
+    print(f"\nGeoIP downloader: peak of its own memory with a database of {largest:.0f} MB:")
+    print(f"{peak:.0f} MiB (goal: at most 60)")
+
+
+def geoip_downloader(
+    folder: Path, *, networks: int, padding: int = 0
+) -> tuple[Callable[[SampleUpstream], list[str]], list[str]]:
+    """Write sample databases; return what gives the command, and the names of the downloads."""
+    (folder / "upstream").mkdir()
+    month = f"{datetime.now(UTC):%Y-%m}"
+    write_month(folder / "upstream", month, networks=networks, padding=padding)
+    names = sorted(path.name for path in (folder / "upstream").iterdir())
+
+    def command(upstream: SampleUpstream) -> list[str]:
+        asn_url, cc_url = map(upstream.url, names)
+        config = folder / "download-geoip.conf"
+        config.write_text(
+            f'asn_url = "{asn_url}"\ncc_url = "{cc_url}"\nstatsd = ""\n'
+            f'output_dir = "{folder}/output"\nstate_dir = "{folder}/output"\n'
+        )
+        return [PYTHON, str(ROOT / "geoip" / "ooni_download_geoip.py"), "--config", str(config)]
+
+    return command, names
 
 
 def one_row_less(db: EmbeddedClickHouse) -> None:

@@ -14,14 +14,17 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import geoip2.database
 from clickhouse_driver import Client
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
 from dev.sample_asn_map import write_asn_map
 from dev.sample_fingerprints import SampleFingerprints
+from dev.sample_geoip import write_month
 from dev.sample_test_lists import SampleTestLists
 from dev.sample_upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
@@ -40,6 +43,7 @@ class Script:
 CITIZENLAB = Script("analysis/citizenlab_test_lists_updater.py", "update-citizenlab.conf")
 FINGERPRINTS = Script("analysis/fingerprints_updater.py", "update-fingerprints.conf")
 ASNMETA = Script("analysis/asnmeta_updater.py", "update-asn-metadata.conf")
+GEOIP = Script("geoip/ooni_download_geoip.py", "download-geoip.conf")
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def main() -> None:
             show_citizenlab(servers)
             show_fingerprints(servers)
             show_asnmeta(servers)
+            show_geoip(servers)
     print("\nThe demo is done; everything that it started has ended.")
 
 
@@ -187,6 +192,34 @@ def show_asnmeta(servers: Servers) -> None:
         expect("nothing to do" in log, "nothing is repeated")
 
 
+def show_geoip(servers: Servers) -> None:
+    """Install the GeoIP databases of last month, then this month's; again; after damage."""
+    folder = servers.folder / "geoip"
+    folder.mkdir()
+    today = datetime.now(UTC).date()
+    last_month = today.replace(day=1) - timedelta(days=1)
+    write_month(folder, f"{last_month:%Y-%m}", networks=100_000)
+    with SampleUpstream(folder) as upstream:
+        keys = geoip_keys(servers) | {
+            "asn_url": upstream.url() + "dbip-asn-lite-{year}-{month}.mmdb.gz",
+            "cc_url": upstream.url() + "dbip-country-lite-{year}-{month}.mmdb.gz",
+        }
+        title("GeoIP: this month's databases are not published yet; last month's are installed")
+        run_geoip(servers, keys)
+        title("they are published: both are checked as a whole and installed together")
+        write_month(folder, f"{today:%Y-%m}", networks=100_000)
+        run_geoip(servers, keys)
+        title("the next run: no request at all")
+        upstream.clear()
+        log = servers.run(GEOIP, keys)
+        expect("nothing to do" in log and not upstream.requests, "nothing is repeated")
+        title("an installed file is damaged: it alone is fetched again")
+        os.truncate(servers.folder / "ooniapi" / "cc.mmdb", 50_000)
+        log = servers.run(GEOIP, keys)
+        expect("asn-lite-" in log and "not modified" in log, "the other one is not fetched")
+        servers.run(GEOIP, keys, "--check")
+
+
 def show_live_sources(servers: Servers) -> None:
     """Load everything from the real upstreams, twice."""
     for attempt in ("first", "second"):
@@ -194,6 +227,7 @@ def show_live_sources(servers: Servers) -> None:
         run_citizenlab(servers, keys_for(servers, "citizenlab"))
         run_fingerprints(servers, keys_for(servers, "api:api"))
         run_asnmeta(servers, keys_for(servers, "api:api"))
+        run_geoip(servers, geoip_keys(servers))
 
 
 def keys_for(servers: Servers, user: str) -> dict[str, str]:
@@ -230,6 +264,31 @@ def run_asnmeta(servers: Servers, keys: dict[str, str]) -> str:
     servers.show_table("asnmeta", ["asn", "cc", "changed", "org_name"], "cityHash64(asn, changed)")
     servers.show_metrics()
     return log
+
+
+def geoip_keys(servers: Servers) -> dict[str, str]:
+    """Return the keys that say where the databases are installed."""
+    folder = str(servers.folder / "ooniapi")
+    return {"output_dir": folder, "state_dir": folder, "statsd": servers.statsd.address}
+
+
+def run_geoip(servers: Servers, keys: dict[str, str]) -> None:
+    """Run the GeoIP downloader; show its files, an address looked up in them, and its metrics."""
+    servers.run(GEOIP, keys)
+    folder = Path(keys["output_dir"])
+    print(f"\nfiles in {folder.name}:")
+    for path in sorted(folder.iterdir()):
+        print(f"    {path.stat().st_size:>9,}  {path.name}")
+    with (
+        geoip2.database.Reader(folder / "asn.mmdb") as asn,
+        geoip2.database.Reader(folder / "cc.mmdb") as country,
+    ):
+        for address in ("8.8.8.8", "2620:fe::fe"):
+            network = asn.asn(address)
+            number, name = network.autonomous_system_number, network.autonomous_system_organization
+            code = country.country(address).country.iso_code
+            print(f"    {address}: AS{number} {name}, {code}")
+    servers.show_metrics()
 
 
 def title(text: str) -> None:

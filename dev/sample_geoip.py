@@ -72,18 +72,24 @@ class _Writer(MMDBWriter):
         return super()._build_meta() | {"build_epoch": self._epoch}
 
 
-def write_month(folder: Path, month: str, *, networks: int = NETWORKS) -> None:
+def write_month(folder: Path, month: str, *, networks: int = NETWORKS, padding: int = 0) -> None:
     """Write both files of a month as the upstream has them, compressed."""
     for kind in (ASN, COUNTRY):
         path = folder / kind.file.format(month)
-        write_database(path, kind, month, networks=networks)
+        write_database(path, kind, month, networks=networks, padding=padding)
         compressed = gzip.compress(path.read_bytes(), compresslevel=1, mtime=0)
         path.with_name(f"{path.name}.gz").write_bytes(compressed)
         path.unlink()
 
 
 def write_database(
-    path: Path, kind: Kind, month: str, *, networks: int = NETWORKS, ip_version: int = 6
+    path: Path,
+    kind: Kind,
+    month: str,
+    *,
+    networks: int = NETWORKS,
+    padding: int = 0,
+    ip_version: int = 6,
 ) -> None:
     """Write one database.
 
@@ -92,6 +98,7 @@ def write_database(
         kind: What is in it.
         month: When it was built, YYYY-MM; another month has other operators.
         networks: How many invented networks are in it; about as many nodes has its tree.
+        padding: By how many bytes the name of each operator is longer than needed.
         ip_version: 4 leaves the IPv6 networks out.
     """
     year, _, number = month.partition("-")
@@ -104,7 +111,9 @@ def write_database(
         description=f"invented networks, {datetime.fromtimestamp(epoch, UTC):%B %Y}",
     )
     choose = random.Random(month)  # noqa: S311 (not for secrets)
-    records = [_invented(choose, kind) for _ in range(min(OPERATORS, max(networks // 4, 1)))]
+    records = [
+        _invented(choose, kind, padding) for _ in range(min(OPERATORS, max(networks // 4, 1)))
+    ]
     leaves = [SearchTreeLeaf(record) for record in records]
     if networks:
         _fill_block(writer, [choose.choice(leaves) for _ in range(networks)])
@@ -114,10 +123,10 @@ def write_database(
     writer.to_db_file(str(path))
 
 
-def _invented(choose: random.Random, kind: Kind) -> Record:
+def _invented(choose: random.Random, kind: Kind, padding: int) -> Record:
     name = "".join(choose.choices(SYLLABLES, k=4)).capitalize()
     country = choose.choice(COUNTRIES)[0].upper()
-    return kind.record(choose.randrange(1000, 400_000), f"{name} Télécom", country)
+    return kind.record(choose.randrange(1000, 400_000), f"{name} Télécom{' ' * padding}", country)
 
 
 def _fill_block(writer: MMDBWriter, leaves: list[SearchTreeLeaf]) -> None:

@@ -67,11 +67,13 @@ class Installation:
         """Stage what a database has replaced, to be installed again."""
         shutil.copyfile(self.previous(name), self.staged(name))
 
-    def prepare(self) -> None:
-        """Make the staged databases safe on the disk, and stage copies of those they replace."""
-        for name in self._names:
-            if self.path(name).exists():
-                shutil.copyfile(self.path(name), _staged(self.previous(name)))
+    def prepare(self, *, keep_replaced: bool) -> None:
+        """Make the staged databases safe on the disk, and stage copies of those they replace.
+
+        What is replaced is kept only where both databases are whole: they are a pair.
+        """
+        for name in self._names if keep_replaced else ():
+            shutil.copyfile(self.path(name), _staged(self.previous(name)))
         for path in map(_staged, self._databases()):
             if path.exists():
                 path.chmod(MODE)

@@ -137,26 +137,26 @@ def describe(path: Path) -> Description:
     """
     if path.stat().st_size == 0:
         raise DataRefused("an empty file")
-    with _damage_refused("no MMDB database, or one without its end"):
+    try:
         with maxminddb.open_database(path) as reader:
             metadata = reader.metadata()
-        return Description(metadata.database_type, metadata.build_epoch, metadata.node_count)
+    except UNREADABLE:
+        raise DataRefused("no MMDB database, or one without its end") from None
+    return Description(metadata.database_type, metadata.build_epoch, metadata.node_count)
 
 
 @contextlib.contextmanager
-def _damage_refused(what: str) -> Iterator[None]:
+def _damage_refused() -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataRefused(f"{what} ({reason})") from None
+        raise DataRefused(f"a damaged database ({reason})") from None
 
 
 def _check_description(description: Description, wanted_type: str) -> None:
     if wanted_type not in description.kind:
         raise DataRefused(f"a database of type {description.kind!a}, not {wanted_type!a}")
-    if description.nodes == 0:
-        raise DataRefused("a database without networks")
 
 
 def _check_whole(path: Path) -> None:
@@ -168,7 +168,7 @@ def _check_whole(path: Path) -> None:
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        _damage_refused("a damaged database"),
+        _damage_refused(),
     ):
         tree = _Tree(content, metadata.node_count, metadata.record_size)
         decoder = Decoder(content, tree.size + SEPARATOR_SIZE)
@@ -179,7 +179,7 @@ def _check_whole(path: Path) -> None:
 
 
 def _check_lookups(path: Path, kind: Kind) -> None:
-    with _damage_refused("a damaged database"), maxminddb.open_database(path) as reader:
+    with _damage_refused(), maxminddb.open_database(path) as reader:
         for address in WELL_KNOWN:
             record = reader.get(address)
             try:

@@ -116,7 +116,7 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
     if "check" in job.flags:
         check_installed(config, installation, now)
     elif "rollback" in job.flags:
-        put_back(job, installation)
+        put_back(job, installation, now)
     else:
         update(job, installation, now, limits)
 
@@ -246,7 +246,8 @@ def install_month(
         if new and job.dry_run:
             log.info("would install %s: %s", month, " and ".join(new))
         elif new:
-            install(job, installation, month)
+            whole = len(installed) == len(sources_of(job.config))
+            install(job, installation, month, keep_replaced=whole)
             job.metrics.count("ooni_geoip_updated")
     return new
 
@@ -312,15 +313,17 @@ def check_new(job: Job[Config], source: Source, path: Path, installed: Installed
     log.warning("%s: %s; accepted by --force", source.url, reason)
 
 
-def install(job: Job[Config], installation: Installation, month: str) -> None:
+def install(
+    job: Job[Config], installation: Installation, month: str, *, keep_replaced: bool
+) -> None:
     """Put the staged databases in the place of the installed ones."""
-    installation.prepare()
+    installation.prepare(keep_replaced=keep_replaced)
     with job.signals.deferred():
         installation.commit(month)
     log.info("installed: %s", month)
 
 
-def put_back(job: Job[Config], installation: Installation) -> None:
+def put_back(job: Job[Config], installation: Installation, now: datetime) -> None:
     """Install the databases again that were replaced last; the stamp keeps its month.
 
     Raises:
@@ -336,10 +339,12 @@ def put_back(job: Job[Config], installation: Installation) -> None:
     if job.dry_run:
         log.info("would put these back")
         return
+    whole = len(survey(job, installation, sources)) == len(sources)
     with installation.staging():
         for source in sources:
             installation.stage_previous(source.file)
-        install(job, installation, installation.month)
+        month = installation.month or f"{now:%Y-%m}"
+        install(job, installation, month, keep_replaced=whole)
     write_state(job.state_file, rolled_back(job, installation, sources))
     log.info("rolled back; what was replaced will not be fetched again before it changes upstream")
     report(job, installation, sources)
@@ -418,7 +423,7 @@ def read_state(path: Path) -> State:
 
 def write_state(path: Path, state: State) -> None:
     """Write the state file atomically."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(state, order="sorted")) + b"\n")
 
 
 if __name__ == "__main__":

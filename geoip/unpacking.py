@@ -100,7 +100,7 @@ class Unpacker:
         try:
             self._put(self._gzip.decompress(data, PIECE))
         except zlib.error as error:
-            what = "damaged gzip data" if self._size else "no gzip data"
+            what = "no gzip data" if "incorrect header" in str(error) else "damaged gzip data"
             raise DataRefused(f"{self._url}: {what} ({error})") from None
         return self._gzip.unused_data if self._gzip.eof else self._gzip.unconsumed_tail
 

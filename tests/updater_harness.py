@@ -93,4 +93,5 @@ def check_shipped_configuration(module: ModuleType, name: str) -> None:
     default = module.Config()
     for key in values.keys() - {"ca_file", "state_dir"}:
         value = getattr(default, key)
-        assert values[key] == (value.reveal() if isinstance(value, Secret) else value)
+        shown = value.reveal() if isinstance(value, Secret) else value
+        assert values[key] == (str(shown) if isinstance(shown, Path) else shown)
