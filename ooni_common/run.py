@@ -233,7 +233,7 @@ def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
     if "db_uri" in script.config_type.__struct_fields__:
         add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
     add("--dry-run", action="store_true", help="change nothing; print what would change")
-    add("--force", action="store_true", help="go on if nothing is new, or if many rows disappear")
+    add("--force", action="store_true", help="go on if nothing is new, or if much is lost")
     for flag, meaning in script.flags.items():
         add(f"--{flag}", action="store_true", help=meaning)
     add("--stdout", action="store_true", help="log plainly to standard output")
