@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test db lint format bench requirements clean
+.PHONY: help venv demo test db lint format bench requirements wheelhouse deb clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,17 @@ requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	    --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host -o $$name.txt $$name.in; \
 	done
+
+wheelhouse: $(READY) ## download the wheels of the packages, to build these offline (Debian 12 and 13)
+	rm -rf build/wheelhouse
+	for version in 3.11 3.13; do \
+	  $(BIN)/pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+	    --only-binary=:all: --python-version $$version $(foreach tag,2014 _2_17 _2_28,--platform manylinux$(tag)_$$(uname -m)) \
+	    -r requirements/runtime.txt -d build/wheelhouse || exit; \
+	done
+
+deb: ## build the Debian packages into build/ (DIST=trixie: in a clean chroot of that release, as root)
+	debian/build build $(DIST)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,154 @@
+#!/usr/bin/python3
+"""Install the tools of tools.toml below debian/PACKAGE, for debian/rules.
+
+    debian/install_tools.py VENV_PYTHON UNIT_DIRECTORY
+
+VENV_PYTHON is the interpreter that was built, to print the tools' --help for their man pages.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+DEBIAN = Path(__file__).resolve().parent
+SOURCE = DEBIAN.parent
+LIBRARY = Path("usr/lib/ooni-backend-tools")
+SHEBANG = f"#!/{LIBRARY}/venv/bin/python3 -EsB"  # nothing of the caller's environment, no bytecode
+
+Tool = dict[str, str]
+
+
+def main() -> None:
+    """Install every tool."""
+    python, unit_directory = sys.argv[1:]
+    for command, keys in tomllib.loads((DEBIAN / "tools.toml").read_text()).items():
+        tool = {"command": command, "version": version()} | keys
+        root = DEBIAN / tool["package"]
+        install_script(tool, root)
+        install_manual(tool, root, python)
+        fill(tool, "completion.in", root / "usr/share/bash-completion/completions" / command)
+        if "config" in tool:
+            install_config(tool, root)
+        if "identifier" in tool:
+            for kind in ("service", "timer"):
+                fill(tool, f"{kind}.in", root / unit_directory / f"{command}.{kind}")
+
+
+def version() -> str:
+    """Return the version that the changelog begins with."""
+    return (DEBIAN / "changelog").read_text().partition("(")[2].partition(")")[0]
+
+
+def install_script(tool: Tool, root: Path) -> None:
+    """Install the folder of a tool, and its command, which is a link to the script."""
+    source = SOURCE / tool["script"]
+    folder = root / LIBRARY / source.parent.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in source.parent.glob("*.py"):
+        shutil.copyfile(path, folder / path.name)
+    script = folder / source.name
+    script.write_text(re.sub("^#!.*", SHEBANG, source.read_text(), count=1))
+    script.chmod(0o755)
+    command = root / "usr/bin" / tool["command"]
+    command.parent.mkdir(parents=True, exist_ok=True)
+    command.symlink_to(Path("../lib", *script.relative_to(root).parts[2:]))
+
+
+def install_config(tool: Tool, root: Path) -> None:
+    """Install a configuration file, and its manual."""
+    source = (SOURCE / tool["script"]).with_name(tool["config"])
+    write(root / "etc/ooni" / tool["config"], source.read_text())
+    write(root / f"usr/share/man/man5/{tool['config']}.5", config_manual(tool, source.read_text()))
+
+
+def install_manual(tool: Tool, root: Path, python: str) -> None:
+    """Make the manual of a command of its --help and its file in man/."""
+    wrapper = DEBIAN / "tmp-help" / tool["command"]
+    run = f'COLUMNS=1000 PYTHONDONTWRITEBYTECODE=1 {python} {SOURCE / tool["script"]} "$@"'
+    write(wrapper, f"#!/bin/sh\n{run} | sed 's/^usage:/Usage:/'\n")
+    wrapper.chmod(0o755)
+    page = root / f"usr/share/man/man8/{tool['command']}.8"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [
+            "help2man",
+            "--section=8",
+            "--no-info",
+            "--no-discard-stderr",
+            "--manual=OONI backend tools",
+            f"--name={tool['title']}",
+            f"--source=ooni-backend-tools {tool['version']}",
+            f"--include={DEBIAN / 'man' / tool['command']}.h2m",
+            f"--output={page}",
+            str(wrapper),
+        ],
+        check=True,
+    )
+    shutil.rmtree(wrapper.parent)
+    headings = {'.SS "options:"': ".SH OPTIONS", '.SS "exit status:"': '.SH "EXIT STATUS"'}
+    lines = page.read_text().splitlines()
+    write(page, "\n".join(headings.get(line, line) for line in lines) + "\n")
+
+
+def config_manual(tool: Tool, text: str) -> str:
+    """Return a manual page of a configuration file: its comments, and under each its keys."""
+    introduction, *blocks = text.strip().split("\n\n")
+    keys = "\n".join(map(config_block, blocks))
+    name = tool["config"]
+    return f"""\
+.TH {name.upper()} 5 "" "ooni-backend-tools {tool["version"]}" "OONI backend tools"
+.SH NAME
+{name} \\- configuration of {tool["command"]}(8)
+.SH SYNOPSIS
+.I /etc/ooni/{name}
+.SH DESCRIPTION
+{roff(comment(introduction))}
+.PP
+An environment variable OONI_\\fIKEY\\fR (in capitals) overrides a key, an option on the command
+line overrides both. A key that can hold a secret can be given as \\fIkey\\fR_file, the path of a
+file that holds it, or come as a systemd credential of its name. A file that starts with {"{"} is
+read as JSON.
+.SH KEYS
+{keys}
+.SH SEE ALSO
+.BR {tool["command"]} (8)
+"""
+
+
+def config_block(block: str) -> str:
+    """Return the keys of a block, with their defaults, and what its comment says of them."""
+    keys = [line[1:] for line in block.splitlines() if re.match(r"#[a-z_]+ = ", line)]
+    heads = "\n.TQ\n".join(f".B {roff(key)}" for key in keys)
+    return f".TP\n{heads}\n{roff(comment(block))}"
+
+
+def comment(block: str) -> str:
+    """Return the sentences of a block."""
+    lines = [line[2:] for line in block.splitlines() if line.startswith("# ")]
+    return " ".join(lines)
+
+
+def roff(text: str) -> str:
+    """Return a text as roff takes it literally."""
+    for character, written in (("\\", "\\e"), ("-", "\\-"), ('"', "\\(dq")):
+        text = text.replace(character, written)
+    return re.sub(r"^([.'])", r"\\&\1", text)
+
+
+def fill(tool: Tool, template: str, path: Path) -> None:
+    """Write a file made of a template, in which @key@ stands for a value of the tool."""
+    text = (DEBIAN / template).read_text()
+    write(path, re.sub("@([a-z]+)@", lambda match: tool[match[1]], text))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file and make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
