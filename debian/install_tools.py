@@ -48,7 +48,8 @@ def install_script(tool: Tool, root: Path) -> None:
     folder = root / LIBRARY / source.parent.name
     folder.mkdir(parents=True, exist_ok=True)
     for path in source.parent.glob("*.py"):
-        shutil.copyfile(path, folder / path.name)
+        if not (folder / path.name).exists():  # else another tool of the folder has installed it
+            shutil.copyfile(path, folder / path.name)
     script = folder / source.name
     script.write_text(re.sub("^#!.*", SHEBANG, source.read_text(), count=1))
     script.chmod(0o755)

@@ -87,12 +87,13 @@ class Downloader:
         url = str(source.url)
         validators = known.validators if known.url == url else None
         current = self._unpacked(source, path, validators)
-        if current is None:
-            log.info("%s: not modified", url)
-            path.unlink(missing_ok=True)
-            return None
-        log.info("fetched %s: %s bytes unpacked", url, f"{path.stat().st_size:,}")
-        return Loaded(url, digest_of(path), current)
+        digest = digest_of(path)
+        if current is not None and digest != known.sha256:
+            log.info("fetched %s: %s bytes unpacked", url, f"{path.stat().st_size:,}")
+            return Loaded(url, digest, current)
+        log.info("%s: %s", url, "not modified" if current is None else "the same bytes as before")
+        path.unlink()
+        return None
 
     def _unpacked(
         self, source: Source, path: Path, validators: Validators | None

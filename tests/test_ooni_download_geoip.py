@@ -299,6 +299,22 @@ def test_an_address_without_month_is_asked_at_each_run(
     assert geoip.months() == (NOVEMBER, NOVEMBER)
 
 
+def test_the_same_bytes_are_not_installed_again(
+    geoip: Geoip, server: MisbehavingServer, published: Path
+) -> None:
+    asn, country = good_bodies(published)
+    keys = {
+        "asn_url": server.route("/asn.mmdb.gz", http.body(asn)),
+        "cc_url": server.route("/cc.mmdb.gz", http.body(country)),
+    }
+    geoip.run(**keys)
+    before = geoip.content()
+    status, log = geoip.run(**keys)
+    assert (status, geoip.content()) == (0, before)
+    assert "the same bytes as before" in log
+    assert "nothing to do" in log
+
+
 # What is refused, and what is unavailable
 
 

@@ -1,0 +1,449 @@
+"""End to end: the packages on a real Debian with the real systemd, in a container. `make e2e`.
+
+    python -m dev.e2e FOLDER RELEASE
+
+FOLDER has the packages to test; what is made once is kept in it. It ends with an error if anything
+is not as a sysadmin would expect it.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clickhouse_driver import Client
+
+from dev import misbehaving_http as http
+from dev.container import Container, base_system, running
+from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.git_server import GitServer
+from dev.misbehaving_http import MisbehavingServer
+from dev.sample_asn_map import write_asn_map
+from dev.sample_fingerprints import SampleFingerprints
+from dev.sample_geoip import write_month
+from dev.sample_test_lists import SampleTestLists
+
+PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip")
+APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y"
+OLD_UNIT = """\
+[Unit]
+Description=as in analysis 1.13
+[Service]
+Type=oneshot
+EnvironmentFile=/etc/ooni/analysis.env
+ExecStart=/usr/bin/analysis --update-{0} --db-uri ${{DB_URI}}
+[Install]
+WantedBy=multi-user.target
+"""
+OLD_TIMER = "[Timer]\nOnCalendar=*:0/30\n[Install]\nWantedBy=timers.target\n"
+OLD_POSTINST = """\
+#!/bin/sh
+set -e
+for tool in citizenlab fingerprints asn-metadata; do
+    deb-systemd-helper enable ooni-update-$tool.service ooni-update-$tool.timer
+done
+deb-systemd-helper enable ooni-db-backup.timer
+systemctl daemon-reload
+systemctl start ooni-update-asn-metadata.timer
+"""
+PROBE = """\
+#!/bin/sh
+try() { if "$@" 2> /dev/null; then echo "allowed: $*"; else echo "denied: $*"; fi; }
+try touch /etc/probe
+try touch /usr/probe
+try touch /var/lib/probe
+try touch /var/lib/ooniapi/probe
+try ls /home/somebody
+try ls /root
+try chmod u+s /var/lib/analysis
+try mknod /tmp/device c 1 3
+try unshare -U true
+try cat /proc/1/environ
+try touch /var/lib/analysis/probe
+touch /tmp/left-in-private-tmp
+"""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool, as the container runs it.
+
+    Attributes:
+        command: its name, and its unit's.
+        config: its configuration file.
+        identifier: what the journal calls it.
+        keys: the configuration that leads to the servers of the test.
+        effect: checks what a run has done.
+    """
+
+    command: str
+    config: str
+    identifier: str
+    keys: dict[str, str]
+    effect: Callable[[Container], None]
+
+    @property
+    def uses_database(self) -> bool:
+        """Whether it writes to the database."""
+        return "db_uri" in self.keys
+
+
+def main() -> None:
+    """Test the packages of a folder on one release of Debian."""
+    folder, release = Path(sys.argv[1]).resolve(), sys.argv[2]
+    archive = base_system(folder, release)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="run-") as name:
+        scratch = Path(name)
+        with (
+            EmbeddedClickHouse(scratch / "clickhouse") as clickhouse,
+            MisbehavingServer(tls="private-ca") as https,
+            GitServer(upstream(scratch)) as git,
+            running(archive, scratch) as container,
+        ):
+            (container.root / "etc/ssl/private-ca.pem").write_bytes(https.ca_file.read_bytes())
+            tools = tools_for(scratch, clickhouse, https, git)
+            upgrade_from_old_package(container, folder, scratch)
+            look_at_installation(container)
+            configure(container, tools)
+            run_services(container, tools)
+            probe_sandbox(container)
+            let_timer_fire(container)
+            stop_database(container, tools, clickhouse)
+            upgrade_with_edited_conffiles(container, folder, scratch)
+            remove_and_purge(container)
+    print(f"\nEnd to end on Debian {release}: everything is as it should be.")
+
+
+def upstream(scratch: Path) -> Path:
+    """Make a git repository with sample test lists."""
+    folder = scratch / "git"
+    folder.mkdir()
+    SampleTestLists(folder).create()
+    return folder
+
+
+def tools_for(
+    scratch: Path, clickhouse: EmbeddedClickHouse, https: MisbehavingServer, git: GitServer
+) -> list[Tool]:
+    """Publish sample data; return the tools with the configuration that leads there."""
+    fingerprints = SampleFingerprints()
+    write_asn_map(scratch / "asn.json")
+    month = f"{datetime.now(UTC):%Y-%m}"
+    write_month(scratch, month)
+    ca_file = {"ca_file": "/etc/ssl/private-ca.pem"}
+    api = {"db_uri": clickhouse.uri(user="api", password="api")}  # noqa: S106 (the default one)
+
+    def published(name: str, content: bytes) -> str:
+        return https.route(f"/{name}", http.body(content))
+
+    def filled(table: str, least: int) -> Callable[[Container], None]:
+        def check(_container: Container) -> None:
+            with Client.from_url(clickhouse.uri()) as client:
+                ((rows,),) = client.execute(f"SELECT count() FROM {table}")  # noqa: S608 (our name)
+            expect(rows >= least, f"{table} has {rows:,} rows")
+
+        return check
+
+    return [
+        Tool(
+            "ooni-update-citizenlab",
+            "update-citizenlab.conf",
+            "analysis.citizenlab_test_lists_updater",
+            {"db_uri": clickhouse.uri(user="citizenlab"), "git_url": git.url("test-lists")},
+            filled("citizenlab", 20_000),
+        ),
+        Tool(
+            "ooni-update-fingerprints",
+            "update-fingerprints.conf",
+            "analysis.fingerprints_updater",
+            api
+            | ca_file
+            | {
+                "dns_url": published("fingerprints_dns.csv", fingerprints.dns),
+                "http_url": published("fingerprints_http.csv", fingerprints.http),
+            },
+            filled("fingerprints_http", 1000),
+        ),
+        Tool(
+            "ooni-update-asn-metadata",
+            "update-asn-metadata.conf",
+            "analysis.asnmeta_updater",
+            api | ca_file | {"url": published("asn.json", (scratch / "asn.json").read_bytes())},
+            filled("asnmeta", 100_000),
+        ),
+        Tool(
+            "ooni-download-geoip",
+            "download-geoip.conf",
+            "ooni_download_geoip",
+            ca_file
+            | {
+                f"{key}_url": published(name, (scratch / name).read_bytes())
+                for key, name in (
+                    ("asn", f"dbip-asn-lite-{month}.mmdb.gz"),
+                    ("cc", f"dbip-country-lite-{month}.mmdb.gz"),
+                )
+            },
+            databases_are_installed,
+        ),
+    ]
+
+
+def databases_are_installed(container: Container) -> None:
+    """Check the files of the GeoIP downloader, and that everybody can read them."""
+    listed = container.output("cd /var/lib/ooniapi; stat -c '%n %U %a' asn.mmdb cc.mmdb geoipdbts")
+    expected = ["asn.mmdb ooni 644", "cc.mmdb ooni 644", "geoipdbts ooni 644"]
+    expect(listed.splitlines() == expected, f"/var/lib/ooniapi: {listed!r}")
+    checked = container.output("ooni-download-geoip --check --stdout")
+    expect("cc.mmdb: DBIP-Country-Lite" in checked, "--check reads the databases")
+
+
+def upgrade_from_old_package(container: Container, folder: Path, scratch: Path) -> None:
+    """Install a package like analysis 1.13, settings and all, and upgrade it to the new ones."""
+    title("an installed analysis 1.13 is upgraded")
+    old = build_old_package(scratch)
+    shutil.copy(old, container.root / "srv")
+    (container.root / "etc/ooni").mkdir()
+    (container.root / "etc/ooni/analysis.env").write_text("DB_URI=clickhouse://old@db/default\n")
+    (container.root / "etc/ooni/db-backup.conf").write_text('{"ver": 0}\n')
+    container.run(f"dpkg -i /srv/{old.name}")
+    container.run("systemctl disable ooni-update-fingerprints.timer")  # the administrator's will
+    before = container.output("ls /etc/systemd/system/multi-user.target.wants")
+    expect("ooni-update-citizenlab.service" in before, "the old one runs its services at boot")
+    for package in PACKAGES:
+        (found,) = folder.glob(f"{package}_*.deb")
+        shutil.copy(found, container.root / "srv")
+    files = " ".join(f"/srv/{package}_2*.deb" for package in PACKAGES)
+    print(container.output(f"{APT} install {files} 2>&1"))
+    settings = (container.root / "etc/ooni/analysis.env").read_text()
+    expect(settings.count("OONI_DB_URI=clickhouse://old@db/default\n") == 1, "DB_URI is kept")
+    backup = (container.root / "etc/ooni/db-backup.conf").read_text()
+    expect(backup == '{"ver": 0}\n', "/etc/ooni/db-backup.conf is as it was")
+    wants = container.output("ls /etc/systemd/system/multi-user.target.wants")
+    expect("ooni-" not in wants, "nothing runs at boot any more")
+    enabled = container.run("systemctl is-enabled ooni-update-fingerprints.timer", check=False)
+    expect(enabled.stdout.strip() == "disabled", "a disabled timer stays disabled")
+    container.run("systemctl enable --now ooni-update-fingerprints.timer")
+    (container.root / "etc/ooni/analysis.env").unlink()
+
+
+def build_old_package(scratch: Path) -> Path:
+    """Build a package with the files of the old one that matter in an upgrade."""
+    tree = scratch / "old"
+    units = tree / "lib/systemd/system"
+    units.mkdir(parents=True)
+    for tool in ("citizenlab", "fingerprints", "asn-metadata"):
+        (units / f"ooni-update-{tool}.service").write_text(OLD_UNIT.format(tool))
+        (units / f"ooni-update-{tool}.timer").write_text(OLD_TIMER)
+    (units / "ooni-db-backup.service").write_text(OLD_UNIT.format("x"))
+    (units / "ooni-db-backup.timer").write_text(OLD_TIMER)
+    (tree / "usr/bin").mkdir(parents=True)
+    (tree / "usr/bin/analysis").write_text("#!/bin/sh\n")
+    (tree / "DEBIAN").mkdir()
+    (tree / "DEBIAN/control").write_text(
+        "Package: analysis\nVersion: 1.13\nArchitecture: all\n"
+        "Maintainer: OONI <contact@openobservatory.org>\nDescription: as it was\n"
+    )
+    (tree / "DEBIAN/postinst").write_text(OLD_POSTINST)
+    (tree / "DEBIAN/postinst").chmod(0o755)
+    package = scratch / "analysis_1.13_all.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(package)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return package
+
+
+def look_at_installation(container: Container) -> None:
+    """Check users, modes, timers, units, manuals and completion."""
+    title("what is installed")
+    timers = container.output("systemctl list-timers 'ooni-*' 'detector*'")
+    print(timers)
+    expect("ooni-db-backup" not in timers, "no timer is left without its service")
+    for tool in (
+        "update-citizenlab",
+        "update-fingerprints",
+        "update-asn-metadata",
+        "download-geoip",
+    ):
+        expect(timers.count(f"ooni-{tool}.timer") == 1, f"the timer of ooni-{tool} is there, once")
+    modes = container.output("stat -c '%n %U:%G %a' /etc/ooni/*.conf")
+    expect(modes.count("root:ooni 640") == 4, f"configuration is protected: {modes}")
+    verified = container.run(
+        "systemd-analyze verify --man=no /lib/systemd/system/ooni-*[a-z].service"
+    )
+    expect(verified.stdout + verified.stderr == "", f"units: {verified.stderr}")
+    for page in ("8 ooni-update-citizenlab", "5 update-citizenlab.conf", "8 analysis"):
+        expect("NAME" in container.output(f"man {page}"), f"man {page}")
+    completed = container.output(
+        "bash -c '. /usr/share/bash-completion/bash_completion;"
+        " _comp_load ooni-download-geoip || __load_completion ooni-download-geoip;"
+        " complete -p ooni-download-geoip' 2>&1"
+    )
+    expect("longopt" in completed, "options are completed")
+    for command in ("ooni-update-citizenlab", "ooni-download-geoip", "analysis"):
+        expect(
+            container.output(f"{command} --version") == f"{command} 2.0.0\n", f"{command} starts"
+        )
+
+
+def configure(container: Container, tools: list[Tool]) -> None:
+    """Edit the configuration files, as an administrator does: in place, modes stay."""
+    for tool in tools:
+        lines = "".join(f'{key} = "{value}"\n' for key, value in tool.keys.items())
+        path = container.root / "etc/ooni" / tool.config
+        path.write_text(f"{path.read_text()}\n{lines}")
+        checked = container.output(f"{tool.command} --check-config --stdout")
+        expect("the configuration is valid" in checked, f"{tool.command} takes its configuration")
+
+
+def run_services(container: Container, tools: list[Tool]) -> None:
+    """Start each service: it does its job under its sandbox, and the journal has its lines."""
+    for tool in tools:
+        title(f"{tool.command} does its job")
+        container.run(f"systemctl start {tool.command}")
+        tool.effect(container)
+        print(container.journal(tool.identifier, "-o short-iso --no-hostname"))
+        container.run(f"systemctl start {tool.command}")
+        log = container.journal(tool.identifier, "-p info -o cat")
+        expect("nothing to do" in log, "a second run has nothing to do")
+        errors = container.journal(tool.identifier, "-p err -o cat")
+        expect(errors == "", f"no errors are logged: {errors}")
+
+
+def probe_sandbox(container: Container) -> None:
+    """Run a probe in the place of a tool: only its state directory can be written."""
+    title("the sandbox of a service")
+    container.run("mkdir -p /home/somebody")
+    probe = container.root / "usr/local/bin/probe"
+    probe.write_text(PROBE)
+    probe.chmod(0o755)
+    drop_in = container.root / "etc/systemd/system/ooni-update-citizenlab.service.d/probe.conf"
+    drop_in.parent.mkdir(parents=True, exist_ok=True)
+    drop_in.write_text(
+        "[Service]\nExecStart=\nExecStart=/usr/local/bin/probe\nSyslogIdentifier=probe\n"
+    )
+    container.run("systemctl daemon-reload; systemctl start ooni-update-citizenlab")
+    log = container.journal("probe", "-o cat")
+    print(log)
+    expect("allowed: touch /var/lib/analysis/probe" in log, "the state directory can be written")
+    expect(log.count("allowed:") == 1, "nothing else is allowed")
+    expect(not (container.root / "tmp/left-in-private-tmp").exists(), "temporary files are private")
+    drop_in.unlink()
+    container.run("rm /var/lib/analysis/probe; systemctl daemon-reload")
+
+
+def let_timer_fire(container: Container) -> None:
+    """Let a timer fire in a second."""
+    title("a timer fires")
+    folder = container.root / "etc/systemd/system/ooni-update-fingerprints.timer.d"
+    folder.mkdir(parents=True)
+    (folder / "soon.conf").write_text(
+        "[Timer]\nOnCalendar=\nOnActiveSec=1s\nRandomizedDelaySec=0\nAccuracySec=100ms\n"
+    )
+    container.run("systemctl daemon-reload")
+
+    def runs() -> int:
+        return container.journal("analysis.fingerprints_updater", "-o cat").count("nothing to do")
+
+    before = runs()
+    container.run("systemctl restart ooni-update-fingerprints.timer")
+    deadline = time.monotonic() + 30
+    while runs() == before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    expect(runs() == before + 1, "its service has run once")
+    shutil.rmtree(folder)
+    container.run("systemctl daemon-reload; systemctl restart ooni-update-fingerprints.timer")
+
+
+def stop_database(container: Container, tools: list[Tool], clickhouse: EmbeddedClickHouse) -> None:
+    """Without the database a service fails with its documented status, and somebody is told."""
+    title("the database is down")
+    clickhouse.stop()
+    for tool in tools:
+        if not tool.uses_database:
+            continue
+        started = container.run(f"systemctl start {tool.command}", check=False)
+        expect(started.returncode != 0, f"{tool.command} fails")
+        status = container.output(f"systemctl show -P ExecMainStatus {tool.command}").strip()
+        expect(status == "69", f"{tool.command} ends with 69: {status}")
+        errors = container.journal(tool.identifier, "-p err -o cat").strip()
+        expect(len(errors.splitlines()) == 1, f"one line says why: {errors}")
+        print(container.run(f"systemctl status --no-pager {tool.command}", check=False).stdout)
+    told = container.journal("ooni-tool-failed", "-p err -o cat")
+    print(told)
+    for tool in tools:
+        expect(
+            (f"{tool.command} has failed" in told) == tool.uses_database, f"told: {tool.command}"
+        )
+    container.run("systemctl reset-failed")
+
+
+def upgrade_with_edited_conffiles(container: Container, folder: Path, scratch: Path) -> None:
+    """Upgrade to packages whose configuration files have changed: the edited ones stay."""
+    title("an upgrade keeps edited configuration files")
+    for package in PACKAGES:
+        (found,) = folder.glob(f"{package}_*.deb")
+        tree = scratch / f"{package}-newer"
+        subprocess.run(["dpkg-deb", "-R", str(found), str(tree)], check=True)
+        control = tree / "DEBIAN/control"
+        control.write_text(control.read_text().replace("2.0.0", "2.0.1"))
+        for config in tree.glob("etc/ooni/*.conf"):
+            config.write_text(config.read_text() + "\n# new in 2.0.1\n")
+        newer = container.root / "srv" / f"{package}_newer.deb"
+        subprocess.run(
+            ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(newer)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    before = container.output("sha256sum /etc/ooni/*.conf; stat -c '%n %U:%G %a' /etc/ooni/*.conf")
+    files = " ".join(f"/srv/{package}_newer.deb" for package in PACKAGES)
+    options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
+    container.run(f"{APT} {options} install {files}")
+    after = container.output("sha256sum /etc/ooni/*.conf; stat -c '%n %U:%G %a' /etc/ooni/*.conf")
+    expect(after == before, f"they are as they were:\n{before}{after}")
+    offered = container.output("ls /etc/ooni")
+    expect("update-citizenlab.conf.dpkg-dist" in offered, "the new ones lie beside them")
+    active = container.output("systemctl is-active ooni-update-citizenlab.timer").strip()
+    expect(active == "active", "the timers run")
+
+
+def remove_and_purge(container: Container) -> None:
+    """Remove the packages, then purge them: nothing is left but the user."""
+    title("removed, and purged")
+    packages = " ".join(PACKAGES)
+    container.run(f"{APT} remove {packages}")
+    expect(
+        container.output("systemctl list-timers --all --no-legend 'ooni-*'") == "",
+        "no timer is left",
+    )
+    container.run("test -e /etc/ooni/update-citizenlab.conf && test -d /var/lib/analysis")
+    container.run(f"rm /etc/ooni/db-backup.conf; {APT} purge {packages}")
+    left = container.output(
+        "find /etc /usr /var /lib/systemd /run \\( -name '*ooni*' -o -path '*/analysis*' \\)"
+        " -not -path '/var/log/*' -not -path '/run/log/*' -not -path '/usr/lib/python3*'"
+        " -not -path '/usr/share/bash-completion/*' -not -path '/run/credentials/*' | sort -u"
+    )
+    expect(left == "", f"nothing is left:\n{left}")
+    expect(container.output("systemctl --failed --no-legend") == "", "no unit has failed")
+
+
+def title(text: str) -> None:
+    """Print a heading."""
+    print(f"\n{text}\n{'=' * len(text)}", flush=True)
+
+
+def expect(fulfilled: bool, what: str) -> None:  # noqa: FBT001 (reads like the sentence it is)
+    """End with an error unless the expectation is fulfilled."""
+    if not fulfilled:
+        raise SystemExit(f"not as it should be: {what}")
+    print(f"ok: {what}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
