@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test db lint format bench requirements wheelhouse deb clean
+.PHONY: help venv demo test db lint format bench requirements wheelhouse deb e2e clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,10 @@ wheelhouse: $(READY) ## download the wheels of the packages, to build these offl
 
 deb: ## build the Debian packages into build/ (DIST=trixie: in a clean chroot of that release, as root)
 	debian/build build $(DIST)
+
+e2e: deb ## test the packages in a container with systemd, as root (DIST=trixie: on that release)
+	mkdir -p build/e2e
+	$(BIN)/python -m dev.e2e build/e2e $(or $(DIST),bookworm) build/$(DIST)
 
 clean: ## remove what was built
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,9 +1,9 @@
 """End to end: the packages on a real Debian with the real systemd, in a container. `make e2e`.
 
-    python -m dev.e2e FOLDER RELEASE
+    python -m dev.e2e FOLDER RELEASE PACKAGES
 
-FOLDER has the packages to test; what is made once is kept in it. It ends with an error if anything
-is not as a sysadmin would expect it.
+FOLDER keeps what is made once; the folder PACKAGES has the packages to test. It ends with an error
+if anything is not as a sysadmin would expect it.
 """
 
 import shutil
@@ -95,7 +95,7 @@ class Tool:
 
 def main() -> None:
     """Test the packages of a folder on one release of Debian."""
-    folder, release = Path(sys.argv[1]).resolve(), sys.argv[2]
+    folder, release, packages = Path(sys.argv[1]).resolve(), sys.argv[2], Path(sys.argv[3])
     archive = base_system(folder, release)
     with tempfile.TemporaryDirectory(dir=folder, prefix="run-") as name:
         scratch = Path(name)
@@ -107,14 +107,14 @@ def main() -> None:
         ):
             (container.root / "etc/ssl/private-ca.pem").write_bytes(https.ca_file.read_bytes())
             tools = tools_for(scratch, clickhouse, https, git)
-            upgrade_from_old_package(container, folder, scratch)
+            upgrade_from_old_package(container, packages, scratch)
             look_at_installation(container)
             configure(container, tools)
             run_services(container, tools)
             probe_sandbox(container)
             let_timer_fire(container)
             stop_database(container, tools, clickhouse)
-            upgrade_with_edited_conffiles(container, folder, scratch)
+            upgrade_with_edited_conffiles(container, packages, scratch)
             remove_and_purge(container)
     print(f"\nEnd to end on Debian {release}: everything is as it should be.")
 
@@ -419,7 +419,7 @@ def remove_and_purge(container: Container) -> None:
     packages = " ".join(PACKAGES)
     container.run(f"{APT} remove {packages}")
     expect(
-        container.output("systemctl list-timers --all --no-legend 'ooni-*'") == "",
+        container.output("systemctl list-timers --no-legend 'ooni-*'") == "",
         "no timer is left",
     )
     container.run("test -e /etc/ooni/update-citizenlab.conf && test -d /var/lib/analysis")
