@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test db lint format bench requirements wheelhouse deb e2e clean
+.PHONY: help venv demo test db lint format bench requirements wheelhouse deb deb-check e2e clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,9 @@ wheelhouse: $(READY) ## download the wheels of the packages, to build these offl
 
 deb: ## build the Debian packages into build/ (DIST=trixie: in a clean chroot of that release, as root)
 	debian/build build $(DIST)
+
+deb-check: deb ## lintian, sandboxes, reproducibility, pinned requirements, piuparts (as root, after e2e)
+	debian/check build
 
 e2e: deb ## test the packages in a container with systemd, as root (DIST=trixie: on that release)
 	mkdir -p build/e2e

@@ -5,7 +5,6 @@ the servers that tests start on 127.0.0.1 are there for it, too.
 """
 
 import contextlib
-import os
 import shutil
 import subprocess
 import time
@@ -113,7 +112,6 @@ def running(archive: Path, folder: Path) -> Iterator[Container]:
     command = ["systemd-nspawn", "--boot", "--quiet", "--register=no", "--keep-unit"]
     process = subprocess.Popen(
         [*command, "--console=read-only", "-D", str(root)],
-        env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": os.environ.get("E2E_UNIFIED", "0")},
         stdin=subprocess.DEVNULL,
         stdout=(folder / "console.log").open("wb"),
         stderr=subprocess.STDOUT,
