@@ -8,17 +8,17 @@ from ooni_common import __version__
 from ooni_common.config import DatabaseConfig
 from ooni_common.database import Database
 from ooni_common.run import Job
+from ooni_common.state import read_state, write_state
 from ooni_common.tables import (
     Change,
+    State,
     Table,
     Update,
     is_current,
     next_state,
     preview_tables,
-    read_state,
     replace_tables,
     roll_back,
-    write_state,
 )
 
 log = logging.getLogger("ooni.updates")
@@ -35,7 +35,7 @@ def known_source(
     job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]
 ) -> Mapping[str, str]:
     """Return what the live tables were loaded from; nothing if they hold something else by now."""
-    state = read_state(job.state_file)
+    state = read_state(job.state_file, State)
     if job.force or state.source.get("version") != __version__:
         return {}
     return state.source if is_current(database, tables, state) else {}
@@ -45,7 +45,7 @@ def note_unchanged(job: Job[DatabaseConfig], source: Source) -> None:
     """Say that there is nothing to do, and keep what the server said of the version."""
     log.info("nothing to do: upstream has nothing new")
     if not job.dry_run:
-        write_state(job.state_file, next_state(read_state(job.state_file), source, []))
+        write_state(job.state_file, next_state(read_state(job.state_file, State), source, []))
 
 
 def report_findings(job: Job[DatabaseConfig], files: Sequence[ParsedFile]) -> None:
@@ -73,7 +73,7 @@ def load(
             print(line)  # noqa: T201 (a dry run's output is for people)
         return []
     changes = replace_tables(database, updates, force=job.force, critical=job.signals.deferred)
-    write_state(job.state_file, next_state(read_state(job.state_file), source, changes))
+    write_state(job.state_file, next_state(read_state(job.state_file, State), source, changes))
     for change in changes:
         log.info("%s", change)
     return changes
@@ -85,7 +85,7 @@ def put_back(job: Job[DatabaseConfig], database: Database, tables: Sequence[Tabl
     Raises:
         DataRefused: the shadow tables do not hold it.
     """
-    state = read_state(job.state_file)
+    state = read_state(job.state_file, State)
     if job.dry_run:
         for table in tables:
             log.info("would swap %s and %s", table.shadow, table.name)

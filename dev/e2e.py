@@ -110,6 +110,7 @@ def main() -> None:
             upgrade_from_old_package(container, packages, scratch)
             look_at_installation(container)
             configure(container, tools)
+            give_as_credential(container, tools)
             run_services(container, tools)
             probe_sandbox(container)
             let_timer_fire(container)
@@ -302,6 +303,24 @@ def configure(container: Container, tools: list[Tool]) -> None:
         expect("the configuration is valid" in checked, f"{tool.command} takes its configuration")
 
 
+def give_as_credential(container: Container, tools: list[Tool]) -> None:
+    """Let one tool get the address of its database as a credential that only root can read."""
+    title("a secret as a systemd credential")
+    tool = next(tool for tool in tools if tool.command == "ooni-update-asn-metadata")
+    config = container.root / "etc/ooni" / tool.config
+    uri = tool.keys["db_uri"]
+    config.write_text(config.read_text().replace(f'db_uri = "{uri}"\n', ""))
+    secret = container.root / "etc/ooni/credentials/db_uri"
+    secret.parent.mkdir(mode=0o700)
+    secret.write_text(f"{uri}\n")
+    secret.chmod(0o600)
+    drop_in = container.root / f"etc/systemd/system/{tool.command}.service.d/credential.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nLoadCredential=db_uri:/etc/ooni/credentials/db_uri\n")
+    container.run("systemctl daemon-reload")
+    expect(uri not in config.read_text(), "it is in no configuration file")
+
+
 def run_services(container: Container, tools: list[Tool]) -> None:
     """Start each service: it does its job under its sandbox, and the journal has its lines."""
     for tool in tools:
@@ -417,6 +436,7 @@ def remove_and_purge(container: Container) -> None:
     """Remove the packages, then purge them: nothing is left but the user."""
     title("removed, and purged")
     packages = " ".join(PACKAGES)
+    container.run("rm -r /etc/systemd/system/ooni-*.service.d /etc/ooni/credentials")
     container.run(f"{APT} remove {packages}")
     expect(
         container.output("systemctl list-timers --no-legend 'ooni-*'") == "",

@@ -33,7 +33,8 @@ from ooni_common.config import Config as CommonConfig
 from ooni_common.config import SecretUrl, check_url
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.fetch import Limits, NotFound
-from ooni_common.run import ROLLBACK, Job, Script, execute, make_writable, write_atomically
+from ooni_common.run import ROLLBACK, Job, Script, execute, make_writable
+from ooni_common.state import read_state, write_state
 
 log = logging.getLogger("ooni.geoip")
 
@@ -186,7 +187,7 @@ def survey(
 
     What has the digest of the last run was checked then.
     """
-    state = read_state(job.state_file)
+    state = read_state(job.state_file, State)
     installed = {}
     for source in sources:
         path = installation.path(source.file)
@@ -352,7 +353,7 @@ def put_back(job: Job[Config], installation: Installation, now: datetime) -> Non
 
 def rolled_back(job: Job[Config], installation: Installation, sources: Sequence[Source]) -> State:
     """Return the state in which what was rolled back counts as what upstream has."""
-    state = read_state(job.state_file)
+    state = read_state(job.state_file, State)
     return {
         source.kind.name: msgspec.structs.replace(
             state.get(source.kind.name, Loaded()),
@@ -408,22 +409,6 @@ def report(job: Job[Config], installation: Installation, sources: Sequence[Sourc
             description = mmdb.describe(path)
             job.metrics.gauge(f"geoip_{source.kind.name}_node_cnt", description.nodes)
             job.metrics.gauge(f"geoip_{source.kind.name}_epoch", description.epoch)
-
-
-def read_state(path: Path) -> State:
-    """Read the state file; a missing or damaged one costs one full check."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=State)
-    except FileNotFoundError:
-        return {}
-    except (msgspec.DecodeError, UnicodeDecodeError, PermissionError) as error:
-        log.warning("%s: ignored: %s", path, error)
-        return {}
-
-
-def write_state(path: Path, state: State) -> None:
-    """Write the state file atomically."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(state, order="sorted")) + b"\n")
 
 
 if __name__ == "__main__":

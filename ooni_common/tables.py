@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +19,6 @@ from clickhouse_cityhash.cityhash import CityHash64
 
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
-from ooni_common.run import write_atomically
 
 log = logging.getLogger("ooni.tables")
 
@@ -363,22 +361,6 @@ def is_current(database: Database, tables: Sequence[Table], state: State) -> boo
         and set(contents(database, table, table.name).values()) == {state.live[table.name]}
         for table in tables
     )
-
-
-def read_state(path: Path) -> State:
-    """Read a state file; a missing or damaged one is an empty state and costs one full run."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=State)
-    except FileNotFoundError:
-        return State()
-    except (msgspec.DecodeError, UnicodeDecodeError, PermissionError) as error:
-        log.warning("%s: ignored: %s", path, error)
-        return State()
-
-
-def write_state(path: Path, state: State) -> None:
-    """Write a state file atomically."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
 
 
 def _fill_shadow(database: Database, update: Update, *, force: bool) -> Change:

@@ -19,6 +19,7 @@ from dev.embedded_clickhouse import EmbeddedClickHouse
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, DataRefused, Stopped, Unavailable
+from ooni_common.state import read_state, write_state
 from ooni_common.tables import (
     BLOCK_ROWS,
     Change,
@@ -32,10 +33,8 @@ from ooni_common.tables import (
     is_current,
     next_state,
     preview_tables,
-    read_state,
     replace_tables,
     roll_back,
-    write_state,
 )
 from reference_tables import (
     COLUMNS,
@@ -519,13 +518,13 @@ def test_tables_are_current_only_with_the_content_that_was_left_in_them(db: Data
 def test_a_state_survives_its_file(tmp_path: Path) -> None:
     state = State({"commit": "1"}, {"first": Content(1, 2**64 - 1)}, {"first": Content(0, 0)})
     write_state(tmp_path / "state.json", state)
-    assert read_state(tmp_path / "state.json") == state
+    assert read_state(tmp_path / "state.json", State) == state
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"live": 1}', "\x00"])
 def test_a_damaged_state_file_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    assert read_state(tmp_path / "state.json") == State()
+    assert read_state(tmp_path / "state.json", State) == State()
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
