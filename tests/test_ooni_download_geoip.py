@@ -315,6 +315,22 @@ def test_the_same_bytes_are_not_installed_again(
     assert "nothing to do" in log
 
 
+def test_another_address_is_not_asked_for_changes_since_the_first(
+    geoip: Geoip, upstream: Upstream, server: MisbehavingServer, published: Path
+) -> None:
+    upstream.publish(NOVEMBER)
+    geoip.run()
+    geoip.run("--dry-run", day="2026-12-10", asn_url=server.url("/asn"), cc_url=server.url("/cc"))
+    assert "If-None-Match" not in server.requests[0].headers
+    asn, country = good_bodies(published)
+    keys = {
+        "asn_url": server.route("/asn.gz", http.body(asn, etag='"1"')),
+        "cc_url": server.route("/cc.gz", http.body(country, etag='"1"')),
+    }
+    assert geoip.run(day="2026-12-10", **keys)[0] == 0
+    assert ["If-None-Match" in each.headers for each in server.requests] == [False] * 3
+
+
 # What is refused, and what is unavailable
 
 
