@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -16,6 +16,7 @@ from ooni_common.errors import ConfigError
 C = TypeVar("C", bound="Config")
 
 ENVIRONMENT_PREFIX = "OONI_"
+COMMENT = "__"  # a key that begins so is one: JSON has no other comments
 SHORTEST_MASKED_SECRET = 6  # shorter ones are words like "api", and masking those garbles the log
 
 
@@ -94,6 +95,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     state_dir: Path
     statsd: str = "localhost:8125"
+
+    aliases: ClassVar[Mapping[str, str]] = {}  # names that keys have in files of old
 
     def __post_init__(self) -> None:
         """Refuse what no metric can be sent to; a subclass with checks of its own calls this."""
@@ -210,8 +213,13 @@ def _values_of_file(config_type: type[Config], path: Path, text: str) -> dict[st
     allowed = [*config_type.__struct_fields__, *(f"{key}_file" for key in secret)]
     values: dict[str, tuple[Any, str]] = {}
     files: dict[str, tuple[Any, str]] = {}
-    for key, value in _parse(path, text).items():
-        where = f"{path}:{_line_of(text, key)}"
+    for name, value in _parse(path, text).items():
+        if name.startswith(COMMENT):
+            continue
+        where = f"{path}:{_line_of(text, name)}"
+        key = config_type.aliases.get(name, name)
+        if key in values:
+            raise ConfigError(f"{where}: {name} is another name of {key}, which is there, too")
         if key not in allowed:
             raise ConfigError(
                 f"{where}: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}"

@@ -171,6 +171,18 @@ def _with_defaults(db_uri: SecretUrl) -> str:
     return "".join([uri, "&" if "?" in uri else "?", "&".join(missing)])
 
 
+def server_error(code: int, message: str) -> ConfigError | StatementFailed:
+    """Return what an exception of the server means to the operator.
+
+    Args:
+        code: ClickHouse's.
+        message: its text, with a stack trace or without.
+    """
+    reason = message.partition("Stack trace")[0].strip().replace("\n", " ")
+    text = f"database: {reason} (code {code})"
+    return ConfigError(text) if code in CODES_OF_WRONG_CONFIG else StatementFailed(text, code)
+
+
 @contextlib.contextmanager
 def _database_errors() -> Iterator[None]:
     """Turn the driver's errors into ours: one line, typed by what the operator does."""
@@ -181,11 +193,7 @@ def _database_errors() -> Iterator[None]:
     except errors.ServerException as error:
         if error.code in CODES_OF_BUGS:
             raise
-        reason = error.message.partition("Stack trace")[0].strip().replace("\n", " ")
-        message = f"database: {reason} (code {error.code})"
-        if error.code in CODES_OF_WRONG_CONFIG:
-            raise ConfigError(message) from None
-        raise StatementFailed(message, error.code) from None
+        raise server_error(error.code, error.message) from None
     except errors.TypeMismatchError as error:
         raise DataRefused(f"database: {error.message.rpartition('. ')[2]}") from None
     except (errors.Error, EOFError, OSError) as error:

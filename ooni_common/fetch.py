@@ -130,7 +130,7 @@ class Fetcher:
         self._limits = limits
         self._clock = clock
         self._sleep = sleep
-        self._tls = _tls_context(ca_file)
+        self._tls = tls_context(ca_file)
 
     def fetch(
         self, url: SecretUrl, into: Sink, validators: Validators | None = None
@@ -195,7 +195,7 @@ class Fetcher:
                     headers.pop("authorization", None)
                 address = target
         except HTTPError as error:
-            message = f"{url}: {_reason(error)}"
+            message = f"{url}: {reason_of(error)}"
             raise _MayPass(message) if _may_pass(error) else Unavailable(message) from None
         raise Unavailable(f"{url}: redirected more than {MOST_REDIRECTS} times")
 
@@ -305,7 +305,12 @@ class Fetcher:
             raise ConfigError(f"{variable} in the environment: expected http://host:port") from None
 
 
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return the settings of TLS: the system's CA store, and a private CA beside it.
+
+    Raises:
+        ConfigError: `ca_file` can't be used.
+    """
     context = ssl.create_default_context()
     if ca_file:
         try:
@@ -354,11 +359,11 @@ def _may_pass(error: HTTPError) -> bool:
     return not wrong_certificate and not isinstance(error, LocationValueError)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Say what went wrong without urllib3's wrapping, which repeats the URL and its secrets."""
     cause = _cause(error)
     text = next((text for kind, text in REASONS if isinstance(error, kind)), "{}")
-    return text.format(_in_words(error) if cause is error else _reason(cause))
+    return text.format(_in_words(error) if cause is error else reason_of(cause))
 
 
 def _cause(error: BaseException) -> BaseException:

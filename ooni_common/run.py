@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Generic, TextIO, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
 from ooni_common import __version__
 from ooni_common.config import Config, load_config, secrets_of
@@ -49,12 +49,39 @@ exit status:
 """
 
 
+def _no_arguments(_parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One of the things that a script can do: `tool NAME …`.
+
+    Attributes:
+        name: as typed.
+        help: one line.
+        arguments: declares those that only this command has.
+        looks_only: it changes nothing, and so takes no lock and sends no metrics.
+        aside: it is not the script's job, so that it has a lock of its own and sends no metrics.
+    """
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+    looks_only: bool = False
+    aside: bool = False
+
+
+ONLY_COMMAND = Command("", "")
+
+
 @dataclass(frozen=True)
 class Script(Generic[C]):
     """What `execute` has to know of a script.
 
     `name` is the prefix of its metrics and the stem of its files in the state directory. `flags`
-    are those that only it has, with their help; with one of `looking` it changes nothing.
+    are those that only it has, with their help; with one of `looking` it changes nothing. Of the
+    `commands`, where it has any, the first one is done when none is named.
     """
 
     name: str
@@ -64,11 +91,16 @@ class Script(Generic[C]):
     config_file: Path
     flags: Mapping[str, str] = field(default_factory=dict)
     looking: Collection[str] = ()
+    commands: Sequence[Command] = ()
 
 
 @dataclass(frozen=True)
 class Job(Generic[C_co]):
-    """One run of a script: what its work is given; `flags` are those of its own that were set."""
+    """One run of a script: what its work is given.
+
+    `flags` are those of its own that were set, `command` is one of its commands and `arguments` are
+    that command's.
+    """
 
     config: C_co
     metrics: Metrics
@@ -78,6 +110,8 @@ class Job(Generic[C_co]):
     dry_run: bool = False
     force: bool = False
     flags: frozenset[str] = frozenset()
+    command: str = ""
+    arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
 
 
 class StopSignals:
@@ -227,19 +261,41 @@ def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    _add_flags(parser, script, default=False)
+    parser.add_argument("--version", action="version", version=f"{script.command} {__version__}")
+    if script.commands:
+        default = script.commands[0].name
+        title = f"commands (without one: {default})"
+        parsers = parser.add_subparsers(title=title, dest="command", metavar="COMMAND")
+        for command in script.commands:
+            subparser = parsers.add_parser(
+                command.name, help=command.help, description=command.help, allow_abbrev=False
+            )
+            command.arguments(subparser)
+            # A flag may stand before the command, and must not be undone by its absence after it.
+            _add_flags(subparser, script, default=argparse.SUPPRESS)
+        parser.set_defaults(command=default)
+    return parser
+
+
+def _add_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: object) -> None:
+    def add(*names: str, **options: Any) -> None:
+        if "metavar" not in options:
+            options |= {"action": "store_true", "default": default}
+        elif default is argparse.SUPPRESS:
+            options["default"] = default
+        parser.add_argument(*names, **options)
+
     add("--config", type=Path, metavar="FILE", help=f"default: {script.config_file}")
-    add("--check-config", action="store_true", help="check the configuration, show it, and end")
+    add("--check-config", help="check the configuration, show it, and end")
     if "db_uri" in script.config_type.__struct_fields__:
         add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
-    add("--dry-run", action="store_true", help="change nothing; print what would change")
-    add("--force", action="store_true", help="go on if nothing is new, or if much is lost")
+    add("--dry-run", help="change nothing; print what would change")
+    add("--force", help="go on if nothing is new, or if much is lost")
     for flag, meaning in script.flags.items():
-        add(f"--{flag}", action="store_true", help=meaning)
-    add("--stdout", action="store_true", help="log plainly to standard output")
-    add("-v", "--verbose", action="store_true", help="log each step")
-    add("--version", action="version", version=f"{script.command} {__version__}")
-    return parser
+        add(f"--{flag}", help=meaning)
+    add("--stdout", help="log plainly to standard output")
+    add("-v", "--verbose", help="log each step")
 
 
 def _set_up_logging(*, to_stdout: bool, verbose: bool) -> LogFormatter:
@@ -291,23 +347,28 @@ def _run(
     """Do the work under the lock, with metrics; what changes nothing has neither."""
     signals = StopSignals()
     flags = frozenset(flag for flag in script.flags if getattr(arguments, flag))
-    looks_only = arguments.dry_run or not flags.isdisjoint(script.looking)
+    chosen = getattr(arguments, "command", "")
+    command = next((each for each in script.commands if each.name == chosen), ONLY_COMMAND)
+    looks_only = arguments.dry_run or command.looks_only or not flags.isdisjoint(script.looking)
     job = Job(
         config=config,
-        metrics=Metrics(script.name, "" if looks_only else config.statsd),
+        metrics=Metrics(script.name, "" if looks_only or command.aside else config.statsd),
         signals=signals,
         user_agent=f"{script.command}/{__version__} (+https://ooni.org)",
         state_file=config.state_dir / f"{script.name}.json",
         dry_run=arguments.dry_run,
         force=arguments.force,
         flags=flags,
+        command=command.name,
+        arguments=arguments,
     )
     with signals.installed(), _errors_of_this_machine(), contextlib.closing(job.metrics):
         if looks_only:
             work(job)
             return
         make_writable("state_dir", config.state_dir)
-        with locked(config.state_dir / f"{script.name}.lock"), _measured(job.metrics):
+        lock = f"{script.name}.{command.name}.lock" if command.aside else f"{script.name}.lock"
+        with locked(config.state_dir / lock), _measured(job.metrics):
             work(job)
 
 

@@ -1,5 +1,6 @@
 """Running a script: its flags, exit statuses, log lines, lock, signals and metrics."""
 
+import codecs
 import json
 import logging
 import os
@@ -98,6 +99,7 @@ def _logging_as_before() -> Iterator[None]:
 def without_privileges(folder: Path) -> Iterator[None]:
     """Let root's tests run into permissions as anybody would; `folder` is then the user's own."""
     root = os.getuid() == 0
+    codecs.lookup("utf-8-sig")  # the interpreter's own files may be root's alone
     if root:
         for parent in (folder, *folder.parents):
             if parent == Path(tempfile.gettempdir()):
