@@ -1,0 +1,224 @@
+"""The chunks of a table: how they are told apart, and what tells that one has changed."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from backup_config import TablePolicy
+from inventory import Table, first_column
+from ooni_common.database import Database, literal, quoted
+from ooni_common.errors import ConfigError
+
+SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
+TIMES = ("Date", "Date32", "DateTime", "DateTime64")
+NO_TIME = "null"  # the chunk of the rows without a time
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """What tells whether the rows of a chunk are the same as before.
+
+    Attributes:
+        rows: how many.
+        version: the highest value of the version column, as text; "" without one.
+        hash: the sum of a hash of each row's key and version, or of all of it; decimal digits.
+    """
+
+    rows: int
+    version: str
+    hash: str
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A part of a table that becomes one object.
+
+    Attributes:
+        name: what tells it from the others in the name of the object; "" for a whole table.
+        condition: of its rows, as SQL; "" for all.
+        bounds: of a range: the lower one belongs to it, the upper one does not; None is no bound.
+    """
+
+    name: str
+    condition: str
+    bounds: tuple[str | None, str | None] | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Asks the database about one table, and says how its rows are read."""
+
+    database: Database
+    table: Table
+    policy: TablePolicy
+
+    @property
+    def _source(self) -> str:
+        """What to select from: on a cluster, one replica of each shard."""
+        source = quoted(self.table.name)
+        if self.database.cluster and self.table.engine != "Distributed":
+            source = f"cluster({literal(self.database.cluster)}, currentDatabase(), {source})"
+        return f"{source} FINAL" if self.policy.final else source
+
+    @property
+    def _key(self) -> str:
+        return ", ".join(map(quoted, self.policy.key)) or self.table.key
+
+    @property
+    def _version(self) -> str:
+        return quoted(self.policy.version) if self.policy.version else self.table.version
+
+    def select(self, chunk: Chunk) -> str:
+        """Return the query of a chunk's rows, in the order of the key."""
+        order = f" ORDER BY {self._key}" if self._key else ""
+        return (
+            f"SELECT {self.table.column_list} FROM {self._source}{_where(chunk.condition)}{order}"
+        )
+
+    def fingerprint(self, condition: str) -> Fingerprint:
+        """Return the fingerprint of the rows under a condition."""
+        sql = f"SELECT {self._figures} FROM {self._source}{_where(condition)}"
+        ((rows, version, digest),) = self.database.query(sql)
+        return Fingerprint(rows, version, digest)
+
+    def fingerprints(self, expression: str) -> dict[int, Fingerprint]:
+        """Return the fingerprint of the rows for each value of an expression of integers."""
+        rows = self.database.query(
+            f"SELECT toInt64({expression}) AS chunk, {self._figures} FROM {self._source}"
+            " GROUP BY chunk ORDER BY chunk"
+        )
+        return {chunk: Fingerprint(*figures) for chunk, *figures in rows}
+
+    def sample(self, column: str, condition: str) -> list[str]:
+        """Return values of a column, in their order, from rows all over the table."""
+        conditions = [condition] if condition else []
+        if _bare(self.column_type(column)) == "String":
+            conditions.append(f"isValidUTF8({quoted(column)})")  # for JSON
+        where = _where(" AND ".join(conditions))
+        ((values,),) = self.database.query(
+            "SELECT arrayMap(value -> toString(value), arraySort(groupArraySample"
+            f"({SAMPLED}, 1)({quoted(column)}))) FROM {self._source}{where}"
+        )
+        return list(values)
+
+    def column_type(self, name: str) -> str:
+        """Return the type of a column.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        types = {column.name: column.type for column in self.table.columns}
+        if name not in types:
+            raise ConfigError(f"tables: {self.table.name}: there is no column {name!r}")
+        return types[name]
+
+    @property
+    def _figures(self) -> str:
+        version, hashed = self._version, self.table.column_list
+        if version and self._key:
+            hashed = f"{self._key}, {version}"
+        highest = f"toString(max({version}))" if version else "''"
+        return f"count(), {highest}, toString(sum(cityHash64({hashed})))"
+
+
+def survey(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:
+    """Return the chunks that a table has now, and their fingerprints.
+
+    Args:
+        reader: of the table.
+        known: the chunks of the last export. Ranges stay as they are, unless they have grown.
+    """
+    match reader.policy.chunk_by:
+        case "month":
+            return _by_time(reader, "toYYYYMM")
+        case "day":
+            return _by_time(reader, "toYYYYMMDD")
+        case "range":
+            return _by_range(reader, known)
+    return [(Chunk("", ""), reader.fingerprint(""))]
+
+
+def _by_time(reader: Reader, function: str) -> list[tuple[Chunk, Fingerprint]]:
+    name = reader.policy.column
+    column, kind = quoted(name), reader.column_type(name)
+    if _bare(kind) not in TIMES:
+        raise ConfigError(
+            f"tables: {reader.table.name}: {name!r} is of type {kind}, not a date or time"
+        )
+    value = f"{function}({column})"
+    nullable = "Nullable(" in kind
+    found = reader.fingerprints(f"ifNull({value}, 0)" if nullable else value)
+
+    def chunk(number: int) -> Chunk:
+        if nullable and number == 0:
+            return Chunk(NO_TIME, f"{column} IS NULL")
+        return Chunk(str(number), f"{value} = {number}")
+
+    return [(chunk(number), fingerprint) for number, fingerprint in found.items()]
+
+
+def _by_range(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:
+    """Return the ranges of the first column of the key; one that has doubled is split."""
+    column = _range_column(reader)
+    ranges = [chunk for chunk in known if chunk.bounds] or [_range(reader, column, 0, (None, None))]
+    number = 1 + max(int(chunk.name) for chunk in ranges)
+    surveyed = []
+    for chunk in ranges:
+        fingerprint = reader.fingerprint(chunk.condition)
+        if fingerprint.rows < 2 * reader.policy.rows_per_chunk:
+            surveyed.append((chunk, fingerprint))
+            continue
+        parts = _split(reader, column, chunk, fingerprint.rows, number)
+        number += len(parts) - 1
+        # The first one replaces the object that has all of them: the others have to be there.
+        surveyed += [(part, reader.fingerprint(part.condition)) for part in reversed(parts)]
+    return surveyed
+
+
+def _split(reader: Reader, column: str, chunk: Chunk, rows: int, number: int) -> list[Chunk]:
+    """Split a range in parts of about the wanted size; the first one keeps its name."""
+    sample = reader.sample(column, chunk.condition)
+    parts = max(1, round(rows / reader.policy.rows_per_chunk))
+    lower, upper = chunk.bounds or (None, None)
+    inner = [sample[len(sample) * part // parts] for part in range(1, parts)] if sample else []
+    bounds = [lower, *(bound for bound in dict.fromkeys(inner) if bound != lower), upper]
+    numbers = [int(chunk.name), *range(number, number + len(bounds))]
+    pairs = itertools.pairwise(bounds)
+    return [_range(reader, column, *each) for each in zip(numbers, pairs, strict=False)]
+
+
+def _range(
+    reader: Reader, column: str, number: int, bounds: tuple[str | None, str | None]
+) -> Chunk:
+    kind = reader.column_type(column)
+
+    def value(bound: str) -> str:
+        return f"CAST({literal(bound)} AS {kind})"
+
+    lower, upper = bounds
+    conditions = [f"{quoted(column)} >= {value(lower)}"] if lower is not None else []
+    conditions += [f"{quoted(column)} < {value(upper)}"] if upper is not None else []
+    return Chunk(f"{number:05}", " AND ".join(conditions), bounds)
+
+
+def _range_column(reader: Reader) -> str:
+    """Return the first column of the key, by whose values the rows are divided."""
+    first = reader.policy.key[0] if reader.policy.key else first_column(reader.table.key)
+    kind = reader.column_type(first)
+    # A row without a value, or with one that can't be compared, would be in no range.
+    if "Nullable(" in kind or kind.startswith(("Float", "BFloat")):
+        raise ConfigError(
+            f"tables: {reader.table.name}: chunk_by = 'range' is not for a key of type {kind}"
+        )
+    return first
+
+
+def _bare(kind: str) -> str:
+    """Return the name of a type without LowCardinality, Nullable and parameters."""
+    for wrapper in ("LowCardinality(", "Nullable("):
+        kind = kind.removeprefix(wrapper)
+    return kind.partition("(")[0].rstrip(")")
+
+
+def _where(condition: str) -> str:
+    return f" WHERE {condition}" if condition else ""

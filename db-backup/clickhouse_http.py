@@ -1,0 +1,208 @@
+"""The database's HTTP interface: results, and rows to insert, as streams of bytes."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, urlencode, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError
+
+from backup_config import Config
+from ooni_common.config import SecretUrl
+from ooni_common.database import CONNECT_TIMEOUT, StatementFailed, server_error
+from ooni_common.errors import ScriptError, Unavailable
+from ooni_common.fetch import reason_of, tls_context
+
+PIECE = 1024 * 1024  # bytes
+TAIL = 64 * 1024  # bytes at the end of a result in which an exception is looked for
+PORTS = {"clickhouse": ("http", 8123), "clickhouses": ("https", 8443)}
+MARKER = rb"\r\n__exception__\r\n([a-z0-9]+)\r\n(.*?)\n\d+ \1\r\n__exception__\r\n"
+# What a server of before 25.11 writes after the rows. No row of CSV ends with a bracket.
+BARE_EXCEPTION = rb"Code: \d+\. DB::\w*Exception: [^\0]*\)\s*$"
+# Whatever the profile of the user says: this is the format of the public files.
+CSV_SETTINGS = {
+    "format_csv_delimiter": ",",
+    "format_csv_null_representation": "\\N",
+    "output_format_csv_crlf_end_of_line": 0,
+    "output_format_csv_serialize_tuple_into_separate_columns": 1,
+    "date_time_output_format": "simple",
+    "bool_true_representation": "true",
+    "bool_false_representation": "false",
+}
+
+
+@dataclass(frozen=True)
+class Login:
+    """Where the interface is, and who asks."""
+
+    address: str
+    user: str
+    password: str
+    database: str
+
+
+class ClickHouseHTTP:
+    """Runs one statement at a time over HTTP.
+
+    Args:
+        config: the addresses, and the limits of a statement.
+        user_agent: names the tool.
+    """
+
+    def __init__(self, config: Config, user_agent: str) -> None:
+        self._login = login_of(config.db_uri, config.http_url)
+        self._config = config
+        self._headers = {
+            "User-Agent": user_agent,
+            "X-ClickHouse-User": self._login.user,
+            "X-ClickHouse-Key": self._login.password,
+        }
+        self._pool = urllib3.PoolManager(ssl_context=tls_context(config.ca_file))
+
+    @contextlib.contextmanager
+    def rows(self, select: str) -> Iterator[Iterator[bytes]]:
+        """Run a query; give its result as CSV with a header, piece by piece.
+
+        When the block is left, the query is ended, too.
+
+        Raises:
+            Unavailable: the connection broke, or the server reported a failure, before the result
+                or in the middle of it. The iterator raises that before its end.
+            ConfigError: the server does not let this user in.
+        """
+        settings = {
+            "readonly": 2,
+            "cancel_http_readonly_queries_on_client_close": 1,
+            "priority": 10,  # after the queries of those that wait for an answer
+            "max_execution_time": self._config.max_execution_time,
+        } | CSV_SETTINGS
+        if self._config.max_threads:
+            settings["max_threads"] = self._config.max_threads
+        body = f"{select} FORMAT CSVWithNames".encode()
+        with self._answered(settings, body) as response:
+            yield self._pieces(response)
+
+    def insert(self, statement: str, rows: Iterable[bytes], encoding: str) -> int:
+        """Insert rows; return how many the server has written.
+
+        Args:
+            statement: `INSERT INTO … FORMAT …`.
+            rows: the body; what it raises ends the request, and nothing may be inserted.
+            encoding: of the body, for example `zstd`.
+        """
+        settings = {
+            "query": statement,
+            "input_format_csv_empty_as_default": 0,
+            "input_format_csv_trim_whitespaces": 0,
+            "insert_deduplicate": 0,
+            "optimize_on_insert": 0,  # rows with the same key are as many as they were
+            "wait_end_of_query": 1,
+        }
+        headers = {"Content-Encoding": encoding} if encoding else {}
+        with self._answered(settings, rows, headers) as response:
+            for _ in self._pieces(response):
+                pass
+            written = json.loads(response.headers.get("X-ClickHouse-Summary", "{}"))
+            return int(written.get("written_rows", 0))
+
+    @contextlib.contextmanager
+    def _answered(
+        self,
+        settings: Mapping[str, object],
+        body: bytes | Iterable[bytes],
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        parameters = {"database": self._login.database} | dict(settings)
+        with _errors_of_http():
+            response = self._pool.request(
+                "POST",
+                f"{self._login.address}?{urlencode(parameters)}",
+                body=body,
+                headers=self._headers | dict(headers or {}),
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=self._config.read_timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        try:
+            if response.status != 200:
+                raise _refusal(response)
+            yield response
+        finally:
+            response.close()
+
+    @staticmethod
+    def _pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        tail = b""
+        try:
+            with _errors_of_http():
+                for piece in response.stream(PIECE, decode_content=False):
+                    tail = (tail + piece[-TAIL:])[-TAIL:]
+                    yield piece
+        except Unavailable as broken:
+            raise reported_failure(tail) or broken from None
+        if failure := reported_failure(tail):
+            raise failure
+
+
+def login_of(db_uri: SecretUrl, http_url: SecretUrl) -> Login:
+    """Return the login of the HTTP interface; what `http_url` leaves open is as in `db_uri`."""
+    native = urlsplit(db_uri.reveal())
+    database = unquote(native.path.strip("/")) or "default"
+    user, password = native.username, native.password
+    if http_url.reveal():
+        parts = urlsplit(http_url.reveal())
+        user, password = (parts.username, parts.password) if parts.username else (user, password)
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path or "/")
+        return Login(
+            address.geturl(), unquote(user or "default"), unquote(password or ""), database
+        )
+    scheme, port = PORTS[native.scheme]
+    host = f"[{native.hostname}]" if ":" in (native.hostname or "") else native.hostname
+    return Login(
+        f"{scheme}://{host}:{port}/", unquote(user or "default"), unquote(password or ""), database
+    )
+
+
+def reported_failure(tail: bytes) -> ScriptError | None:
+    """Return the failure that a server has written at the end of a result.
+
+    Args:
+        tail: the last bytes of the result.
+    """
+    if found := re.search(MARKER, tail, re.DOTALL):
+        return _server_error(found[2])
+    if found := re.search(BARE_EXCEPTION, tail):
+        return _server_error(found[0])
+    return None
+
+
+def _refusal(response: urllib3.BaseHTTPResponse) -> ScriptError:
+    """Return the error that an answer without a result stands for."""
+    with _errors_of_http():
+        text = response.read(TAIL)
+    if re.search(rb"Code: \d+", text):
+        return _server_error(text)
+    where = "check http_url" if response.status in (301, 302, 400, 404) else "try again later"
+    return Unavailable(f"database: HTTP {response.status}; {where}")
+
+
+def _server_error(text: bytes) -> ScriptError:
+    message = text.decode(errors="replace").strip()
+    code = re.search(r"Code: (\d+)\. ?(.*)", message, re.DOTALL)
+    return (
+        server_error(int(code[1]), code[2]) if code else StatementFailed(f"database: {message}", 0)
+    )
+
+
+@contextlib.contextmanager
+def _errors_of_http() -> Iterator[None]:
+    try:
+        yield
+    except (HTTPError, OSError) as error:
+        cut = isinstance(error, (IncompleteRead, ProtocolError))
+        reason = "the connection broke" if cut else reason_of(error)
+        raise Unavailable(f"database over HTTP: {reason}") from None

@@ -1,0 +1,332 @@
+"""Exporting: what has changed in a table becomes objects in the bucket.
+
+`plan` decides chunk by chunk, without changing anything; `Exporter` carries a plan out.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+import zstandard
+
+from bucket import Bucket, Upload
+from chunks import Chunk, Fingerprint, Reader, survey
+from clickhouse_http import ClickHouseHTTP
+from csv_rows import RowCounter
+from manifest import JSON, Export, Layout, TableManifest, encoded
+from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.metrics import Metrics
+from progress import in_units, progress
+from throttle import Bandwidth, Throttle
+
+log = logging.getLogger("ooni.db_backup")
+
+ZSTD = "application/zstd"
+SQL = "application/sql"
+
+Reason = Literal[
+    "new", "changed", "with other columns", "again, by --force", "unchanged", "shrunk", "dropped"
+]
+EXPORTED = ("new", "changed", "with other columns", "again, by --force")
+
+
+class LineBreaksInValues(Exception):
+    """The lines of a chunk are not as many as its rows."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done with one chunk, and why."""
+
+    chunk: Chunk
+    fingerprint: Fingerprint
+    reason: Reason
+    before: Export | None
+
+    @property
+    def exports(self) -> bool:
+        """Whether its rows are read."""
+        return self.reason in EXPORTED
+
+    def __str__(self) -> str:
+        rows = f"{self.fingerprint.rows:,} rows"
+        if self.before and self.before.rows != self.fingerprint.rows:
+            rows += f" ({self.fingerprint.rows - self.before.rows:+,})"
+        name = self.chunk.name or "the whole table"
+        return f"{name}: {self.reason}, {rows}"
+
+
+def plan(
+    reader: Reader, manifest: TableManifest, *, max_shrink: float, force: bool = False
+) -> list[Step]:
+    """Decide what has to be done with each chunk of a table.
+
+    Args:
+        reader: of the table.
+        manifest: of its last export.
+        max_shrink: the share of its rows (0 to 1) that a chunk may have lost; one that has lost
+            more is not exported, so that its object keeps them.
+        force: export everything, whatever is lost.
+    """
+    ranges = [export.chunk for export in manifest.exports]
+    steps = []
+    for chunk, fingerprint in survey(reader, ranges):
+        before = manifest.chunks.get(chunk.name)
+        reason: Reason = "changed"
+        if before is None:
+            reason = "new"
+        elif force:
+            reason = "again, by --force"
+        elif fingerprint.rows < before.rows * (1 - max_shrink) and chunk == before.chunk:
+            reason = "shrunk"
+        elif reader.select(chunk) != before.query:
+            reason = "with other columns" if chunk == before.chunk else "changed"
+        elif fingerprint == before.fingerprint and not before.dropped:
+            reason = "unchanged"
+        steps.append(Step(chunk, fingerprint, reason, before))
+    present = {step.chunk.name for step in steps}
+    return steps + [
+        Step(export.chunk, Fingerprint(0, "", "0"), "dropped", export)
+        for export in manifest.exports
+        if export.chunk.name not in present
+    ]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an export works with."""
+
+    http: ClickHouseHTTP
+    bucket: Bucket
+    layout: Layout
+    throttle: Throttle
+    bandwidth: Bandwidth
+    metrics: Metrics
+    tool: str
+    server: str
+    level: int
+    retries: int
+    retry_wait: float
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Exporter:
+    """Exports the chunks of one table.
+
+    Attributes:
+        uploaded: bytes sent to the bucket.
+    """
+
+    def __init__(self, means: Means, reader: Reader, manifest: TableManifest) -> None:
+        self._means = means
+        self._reader = reader
+        self._manifest = manifest
+        self._written = encoded(manifest)
+        self.uploaded = 0
+
+    def recover(self) -> None:
+        """Take over what an interrupted run has published."""
+        for name, export in list(self._manifest.pending.items()):
+            if self._means.bucket.token(export.key) == export.token:
+                log.info("%s: taken over from a run that was interrupted", export.key)
+                self._manifest.chunks[name] = export
+            del self._manifest.pending[name]
+
+    def carry_out(self, steps: list[Step]) -> None:
+        """Do what was planned, and write the manifest, if anything has changed.
+
+        Raises:
+            DataRefused: chunks have lost too many rows; all else is done.
+        """
+        for step in steps:
+            if step.reason == "dropped":
+                self._mark_dropped(step)
+            elif step.exports:
+                self._means.throttle.wait()
+                started = self._means.clock()
+                self._export_with_retries(step.chunk)
+                self._means.throttle.rest(self._means.clock() - started)
+            elif step.before and step.reason == "unchanged":
+                self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(
+                    step.before, chunk=step.chunk
+                )
+        self._describe()
+        if encoded(self._manifest) != self._written:
+            self._write_manifest()
+        shrunk = [step for step in steps if step.reason == "shrunk"]
+        if shrunk:
+            raise DataRefused(
+                f"{self._manifest.table}: {', '.join(map(str, shrunk))}: too many rows are gone"
+                " (max_shrink), so what was exported stays; --force exports what is left"
+            )
+
+    def _mark_dropped(self, step: Step) -> None:
+        if step.before is None or step.before.dropped:
+            return
+        log.warning(
+            "%s is not among the chunks of the table any more; what was exported stays",
+            self._means.layout.relative(step.before.key),
+        )
+        self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(step.before, dropped=now())
+
+    def _export_with_retries(self, chunk: Chunk) -> None:
+        """Export a chunk; once more, counting exactly, if its lines are not its rows."""
+        means = self._means
+        failures = 0
+        exact = self._manifest.line_breaks
+        while True:
+            try:
+                return self._export(chunk, exact=exact)
+            except LineBreaksInValues:
+                exact = True
+            except Unavailable as error:
+                failures += 1
+                if failures > means.retries:
+                    raise
+                log.warning("%s; trying again in %g s", error, means.retry_wait)
+                means.sleep(means.retry_wait)
+                self.recover()  # the answer may have been lost, and not the object
+
+    def _export(self, chunk: Chunk, *, exact: bool) -> None:
+        means, table = self._means, self._manifest.table
+        key, token = means.layout.export(table, chunk.name), uuid.uuid4().hex
+        fingerprint = self._reader.fingerprint(chunk.condition)
+        started, clock = now(), means.clock()
+        counter = RowCounter(exact=exact)
+        with (
+            means.metrics.timer("upload_to_s3"),
+            means.bucket.upload(key, ZSTD, token) as upload,
+        ):
+            size = self._stream(chunk, fingerprint.rows, counter, upload)
+            self._check_rows(chunk, fingerprint, counter, exact=exact)
+            written = upload.finish()
+            export = Export(
+                chunk=chunk,
+                key=key,
+                query=self._reader.select(chunk),
+                rows=counter.rows,
+                bytes=size,
+                compressed_bytes=written.size,
+                sha256=written.sha256,
+                token=token,
+                fingerprint=fingerprint,
+                started=started,
+                finished=now(),
+            )
+            self._manifest.pending[chunk.name] = export
+            self._describe()
+            self._write_manifest()
+            upload.publish()
+        self._manifest.chunks[chunk.name] = self._manifest.pending.pop(chunk.name)
+        self._manifest.line_breaks |= counter.line_breaks
+        self.uploaded += written.size
+        seconds = max(means.clock() - clock, 0.001)
+        log.info(
+            "%s: %s rows, %s of CSV as %s, in %.1f s (%s/s)",
+            means.layout.relative(key),
+            f"{export.rows:,}",
+            in_units(size),
+            in_units(written.size),
+            seconds,
+            in_units(size / seconds),
+        )
+
+    def _stream(self, chunk: Chunk, rows: int, counter: RowCounter, upload: Upload) -> int:
+        """Read, compress and upload a chunk; return the size of its CSV in bytes."""
+        means = self._means
+        compressor = zstandard.ZstdCompressor(
+            # One thread of its own, so that the next piece is read meanwhile.
+            compression_params=zstandard.ZstdCompressionParameters.from_level(
+                means.level, threads=1, write_checksum=1, write_content_size=0
+            )
+        ).compressobj()
+        size = 0
+
+        def send(data: bytes) -> None:
+            if data:
+                means.bandwidth.spend(len(data))
+                upload.write(data)
+
+        name = means.layout.relative(upload.key)
+        with (
+            progress(name, rows) as shown,
+            means.http.rows(self._reader.select(chunk)) as pieces,
+        ):
+            for piece in pieces:
+                counter.add(piece)
+                size += len(piece)
+                send(compressor.compress(piece))
+                shown.show(counter.rows, size)
+        send(compressor.flush())
+        return size
+
+    def _check_rows(
+        self, chunk: Chunk, before: Fingerprint, counter: RowCounter, *, exact: bool
+    ) -> None:
+        """Check that all rows have arrived.
+
+        Raises:
+            LineBreaksInValues: they have to be counted exactly.
+            Unavailable: rows are missing, or there are too many.
+        """
+        if counter.complete and counter.rows == before.rows:
+            return
+        if not exact:
+            raise LineBreaksInValues
+        after = self._reader.fingerprint(chunk.condition)
+        least, most = sorted((before.rows, after.rows))
+        if not (counter.complete and least <= counter.rows <= most):
+            raise Unavailable(
+                f"{self._manifest.table}: {chunk.name}: {counter.rows:,} rows arrived, and the"
+                f" database counts {before.rows:,}"
+            )
+
+    def _describe(self) -> None:
+        table, manifest = self._reader.table, self._manifest
+        manifest.schema = table.create
+        manifest.columns = [(column.name, column.type) for column in table.columns]
+
+    def _write_manifest(self) -> None:
+        means, manifest = self._means, self._manifest
+        manifest.generation = uuid.uuid4().hex
+        manifest.tool, manifest.server = means.tool, means.server
+        schema = f"{manifest.schema};\n".encode()
+        means.bucket.put(means.layout.schema(manifest.table), schema, SQL)
+        self._written = encoded(manifest)
+        means.bucket.put(means.layout.manifest(manifest.table), self._written, JSON)
+
+
+def refuse_shared_names(
+    tables: Mapping[str, list[Step]], manifests: Mapping[str, TableManifest], layout: Layout
+) -> dict[str, str]:
+    """Find tables whose objects would have the names of another one's.
+
+    Args:
+        tables: what is planned, by table.
+        manifests: what was exported, by table.
+        layout: makes the names.
+
+    Returns:
+        table → the other one, for each that has to stay out.
+    """
+    owners = {
+        export.key: table for table, manifest in manifests.items() for export in manifest.exports
+    }
+    refused = {}
+    for table, steps in tables.items():
+        for step in steps:
+            owner = owners.setdefault(layout.export(table, step.chunk.name), table)
+            if owner != table:
+                refused[table] = owner
+    return refused
+
+
+def now() -> str:
+    """Return the time, UTC, as manifests have it."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

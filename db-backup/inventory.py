@@ -1,0 +1,128 @@
+"""What the database has: its tables, their columns and keys."""
+
+import re
+from dataclasses import dataclass
+
+from ooni_common.database import Database, quoted
+
+# They show what other tables have.
+WITHOUT_DATA = ("View", "LiveView", "WindowView", "Dictionary")
+INNER = (".inner.", ".inner_id.")  # where a materialized view without a target keeps its rows
+IDENTIFIER = r"`(?:[^`\\]|\\.|``)*`|\w+"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that `SELECT *` returns."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        name: as it is, unquoted.
+        engine: its name.
+        columns: those that `SELECT *` returns.
+        key: the expressions by which its rows are sorted, as SQL; "" if they are not.
+        version: the column that tells which of the rows with one key is valid, as SQL; "" for none.
+        create: what SHOW CREATE TABLE says.
+    """
+
+    name: str
+    engine: str
+    columns: tuple[Column, ...]
+    key: str
+    version: str
+    create: str
+
+    @property
+    def column_list(self) -> str:
+        """The columns as SQL."""
+        return ", ".join(quoted(column.name) for column in self.columns)
+
+
+def table_names(database: Database) -> list[str]:
+    """Return the names of the tables of the database that hold data."""
+    rows = database.query(
+        "SELECT name, engine, toString(uuid) FROM system.tables"
+        " WHERE database = currentDatabase() AND NOT is_temporary ORDER BY name"
+    )
+    names = {name for name, _, _ in rows}
+
+    def holds_data(name: str, engine: str, uuid: str) -> bool:
+        if engine == "MaterializedView":
+            return f".inner.{name}" in names or f".inner_id.{uuid}" in names
+        return engine not in WITHOUT_DATA and not name.startswith(INNER)
+
+    return [name for name, engine, uuid in rows if holds_data(name, engine, uuid)]
+
+
+def read_table(database: Database, name: str) -> Table:
+    """Describe one table."""
+    where = "WHERE database = currentDatabase() AND {} = %(table)s"
+    ((engine, engine_full, sorting_key, primary_key),) = database.query(
+        "SELECT engine, engine_full, sorting_key, primary_key FROM system.tables "
+        + where.format("name"),
+        {"table": name},
+    )
+    columns = database.query(
+        "SELECT name, type FROM system.columns "
+        + where.format("table")
+        + " AND default_kind NOT IN ('MATERIALIZED', 'ALIAS', 'EPHEMERAL') ORDER BY position",
+        {"table": name},
+    )
+    ((create,),) = database.query(f"SHOW CREATE TABLE {quoted(name)}")
+    return Table(
+        name=name,
+        engine=engine,
+        columns=tuple(Column(*column) for column in columns),
+        key=sorting_key or primary_key,
+        version=version_column(engine_full),
+        create=create,
+    )
+
+
+def version_column(engine_full: str) -> str:
+    """Return the version column of a ReplacingMergeTree, replicated or not, as SQL; else ""."""
+    found = re.match(r"(Replicated|Shared)?ReplacingMergeTree\((.*?)\)(?: [A-Z]|$)", engine_full)
+    if not found:
+        return ""
+    arguments = re.findall(rf"'(?:[^'\\]|\\.)*'|{IDENTIFIER}", found[2])
+    columns = [argument for argument in arguments if not argument.startswith("'")]
+    return columns[0] if columns else ""
+
+
+def first_column(key: str) -> str:
+    """Return the name of the first column of a sorting key; "" if it is an expression."""
+    found = re.match(rf"({IDENTIFIER})(?:,|$)", key)
+    return re.sub(r"\\(.)", r"\1", found[1].strip("`")) if found else ""
+
+
+def renamed(create: str, name: str) -> str:
+    """Return a CREATE TABLE statement for another name, in the current database.
+
+    A replicated table becomes a plain one: its path in Keeper belongs to the table of old.
+
+    Raises:
+        ValueError: it is no statement that can be understood.
+    """
+    found = re.match(rf"CREATE TABLE (?:(?:{IDENTIFIER})\.)?(?:{IDENTIFIER})\s", create)
+    if not found:
+        raise ValueError("no CREATE TABLE statement")
+    text = f"CREATE TABLE {quoted(name)}\n{create[found.end() :]}"
+    return _without_replication(text)
+
+
+def _without_replication(create: str) -> str:
+    literal = r"'(?:[^'\\]|\\.)*'"
+    return re.sub(
+        rf"(\nENGINE = )(?:Replicated|Shared)(\w*MergeTree)"
+        rf"(?:\({literal}, {literal}(?:, )?([^\n]*)\))?(?=\s|$)",
+        lambda found: f"{found[1]}{found[2]}" + (f"({found[3]})" if found[3] else ""),
+        create,
+        count=1,
+    )

@@ -1,0 +1,221 @@
+"""The manifests: what was exported, when, and how to tell whether it is whole.
+
+    <prefix>/csv/<table>_<chunk>.csv.zstd   the rows
+    <prefix>/schema/<table>.sql             SHOW CREATE TABLE
+    <prefix>/manifest/<table>.json          TableManifest, the one that counts
+    <prefix>/manifest.json                  RunManifest, of all tables
+    <prefix>/SHA256SUMS, index.html         made from the manifests
+
+An object can't change at the same instant as the manifest that names it. So the manifest is written
+first, with the new export under `pending`: the object is the one in `chunks` or the one in
+`pending`, and its token tells which. The next run moves what arrived to `chunks`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from bucket import Bucket
+from chunks import Chunk, Fingerprint
+from ooni_common.errors import DataRefused
+
+JSON = "application/json"
+FORMAT = 1
+
+
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """One object with the rows of one chunk.
+
+    Attributes:
+        chunk: which rows.
+        key: of the object.
+        query: what the rows are the result of.
+        rows: how many.
+        bytes: of the CSV, before compression.
+        compressed_bytes: of the object.
+        sha256: of the object.
+        token: of the upload, in the object's metadata.
+        fingerprint: of the rows, before they were read.
+        started: when they were read, UTC, ISO 8601.
+        finished: when they were all uploaded.
+        dropped: since when the database has none of these rows any more; "" while it has.
+    """
+
+    chunk: Chunk
+    key: str
+    query: str
+    rows: int
+    bytes: int
+    compressed_bytes: int
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    token: str
+    fingerprint: Fingerprint
+    started: str
+    finished: str
+    dropped: str = ""
+
+
+class TableManifest(msgspec.Struct, kw_only=True):
+    """The exports of one table, by the name of their chunk.
+
+    Attributes:
+        table: its name.
+        generation: another one each time that the manifest is written.
+        schema: the CREATE TABLE statement.
+        columns: names and types of the columns of the files.
+        chunks: what is there.
+        pending: what was about to replace it, or to come, when a run was interrupted.
+        line_breaks: whether values have line breaks, so that rows have to be counted exactly.
+        tool: name and version.
+        server: the database's version.
+        format: of this document.
+    """
+
+    table: str
+    generation: str = ""
+    schema: str = ""
+    columns: list[tuple[str, str]] = []
+    chunks: dict[str, Export] = {}
+    pending: dict[str, Export] = {}
+    line_breaks: bool = False
+    tool: str = ""
+    server: str = ""
+    format: int = FORMAT
+
+    @property
+    def exports(self) -> list[Export]:
+        """What is there, in the order of the chunks."""
+        return [self.chunks[name] for name in sorted(self.chunks)]
+
+
+class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A table in the manifest of all."""
+
+    generation: str
+    chunks: int
+    rows: int
+    bytes: int
+    compressed_bytes: int
+
+
+class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """All tables, by name, as the last run that changed something has left them."""
+
+    started: str
+    finished: str
+    tool: str
+    server: str
+    tables: dict[str, TableSummary] = {}
+    format: int = FORMAT
+
+
+M = TypeVar("M", TableManifest, RunManifest)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in the bucket."""
+
+    prefix: str
+
+    def export(self, table: str, chunk: str) -> str:
+        """Return the key of an object with rows."""
+        name = f"{escaped(table)}_{chunk}" if chunk else escaped(table)
+        return f"{self.exports}{name}.csv.zstd"
+
+    def schema(self, table: str) -> str:
+        """Return the key of a table's schema."""
+        return f"{self.prefix}/schema/{escaped(table)}.sql"
+
+    def manifest(self, table: str) -> str:
+        """Return the key of a table's manifest."""
+        return f"{self.manifests}{escaped(table)}.json"
+
+    def relative(self, key: str) -> str:
+        """Return a key as seen from the index."""
+        return key.removeprefix(f"{self.prefix}/")
+
+    @property
+    def exports(self) -> str:
+        """What the keys of all objects with rows start with."""
+        return f"{self.prefix}/csv/"
+
+    @property
+    def manifests(self) -> str:
+        """What the keys of the tables' manifests start with."""
+        return f"{self.prefix}/manifest/"
+
+    @property
+    def run(self) -> str:
+        """The key of the manifest of all tables."""
+        return f"{self.prefix}/manifest.json"
+
+    @property
+    def sums(self) -> str:
+        """The key of the checksums."""
+        return f"{self.prefix}/SHA256SUMS"
+
+    @property
+    def index(self) -> str:
+        """The key of the page."""
+        return f"{self.prefix}/index.html"
+
+
+def escaped(table: str) -> str:
+    """Return a table's name as a part of a key: letters, digits, `_.-~`, and the rest as %XX."""
+    return quote(table, safe="")
+
+
+def read_manifest(bucket: Bucket, key: str, kind: type[M]) -> M | None:
+    """Read a manifest; None if there is none.
+
+    Raises:
+        DataRefused: it is damaged.
+    """
+    content = bucket.get(key)
+    if content is None:
+        return None
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataRefused(f"{bucket.url}/{key}: damaged: {error}") from None
+
+
+def read_table_manifests(bucket: Bucket, layout: Layout) -> dict[str, TableManifest]:
+    """Read the manifests of all tables."""
+    found = {}
+    for listed in bucket.listing(layout.manifests):
+        manifest = read_manifest(bucket, listed.key, TableManifest)
+        if manifest and layout.manifest(manifest.table) != listed.key:
+            raise DataRefused(f"{bucket.url}/{listed.key}: it is of the table {manifest.table!r}")
+        if manifest:
+            found[manifest.table] = manifest
+    return found
+
+
+def encoded(manifest: TableManifest | RunManifest) -> bytes:
+    """Return a manifest as JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+
+
+def summary(manifest: TableManifest) -> TableSummary:
+    """Return what the manifest of all says of a table."""
+    exports = manifest.exports
+    return TableSummary(
+        generation=manifest.generation,
+        chunks=len(exports),
+        rows=sum(export.rows for export in exports),
+        bytes=sum(export.bytes for export in exports),
+        compressed_bytes=sum(export.compressed_bytes for export in exports),
+    )
+
+
+def checksums(manifests: Iterable[TableManifest], layout: Layout) -> bytes:
+    """Return SHA256SUMS, for `sha256sum --check` in a copy of the exports."""
+    exports = [export for manifest in manifests for export in manifest.exports]
+    lines = (f"{export.sha256}  {layout.relative(export.key)}\n" for export in exports)
+    return "".join(sorted(lines, key=lambda line: line[66:])).encode()

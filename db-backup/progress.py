@@ -1,0 +1,61 @@
+"""Progress on a terminal: rows, bytes, rate and the time left."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+FORMAT = "{desc}: {percentage:3.0f} % of {total_fmt} rows, {postfix}, {rate_fmt}, {remaining} left"
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+class Progress:
+    """The progress of one chunk."""
+
+    def __init__(self, bar: "tqdm[Any]") -> None:
+        self._bar = bar
+
+    def show(self, rows: int, size: int) -> None:
+        """Show how many rows and bytes there are by now."""
+        self._bar.set_postfix_str(in_units(size), refresh=False)
+        self._bar.update(rows - self._bar.n)
+
+
+@contextlib.contextmanager
+def progress(name: str, rows: int, stream: TextIO = sys.stderr) -> Iterator[Progress]:
+    """Show the progress of a chunk while the block runs, if somebody sits there.
+
+    Args:
+        name: of the chunk.
+        rows: that it will have.
+        stream: shows it, if it is a terminal.
+    """
+    with (
+        logging_redirect_tqdm(),
+        tqdm(
+            desc=name,
+            total=rows,
+            file=stream,
+            disable=not stream.isatty(),
+            leave=False,
+            unit=" rows",
+            unit_scale=True,
+            bar_format=FORMAT,
+            dynamic_ncols=True,
+        ) as bar,
+    ):
+        yield Progress(bar)
+
+
+def in_units(size: float) -> str:
+    """Return a number of bytes for people: three digits and a unit."""
+    for unit in UNITS:
+        if size < 999.5 or unit == UNITS[-1]:
+            break
+        size /= 1000
+    return f"{size:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f} {unit}".replace(
+        ".00 B", " B"
+    )

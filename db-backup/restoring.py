@@ -1,0 +1,111 @@
+"""Restoring a table from its export, under a name that is free.
+
+The rows go into a table beside it, `<name>_restoring`, which gets the name when it is complete.
+"""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator
+
+from bucket import Bucket
+from clickhouse_http import ClickHouseHTTP
+from inventory import renamed
+from manifest import Export, TableManifest
+from ooni_common.database import Database, quoted
+from ooni_common.errors import ConfigError, DataRefused
+from progress import progress
+
+log = logging.getLogger("ooni.db_backup")
+
+
+class _Damaged(Exception):
+    """The object is not the one in the manifest."""
+
+
+def restore(
+    database: Database,
+    http: ClickHouseHTTP,
+    bucket: Bucket,
+    manifest: TableManifest,
+    name: str,
+) -> int:
+    """Create a table and fill it with what was exported; return its rows.
+
+    Args:
+        database: gets the table.
+        http: of the same database.
+        bucket: has the objects.
+        manifest: of the table.
+        name: of the new table.
+
+    Raises:
+        ConfigError: there is a table of this name.
+        DataRefused: an object is missing or damaged, or its rows are not those of the manifest.
+        Unavailable: the database or the bucket failed. In all cases nothing is left.
+    """
+    if database.exists(name):
+        raise ConfigError(f"there is a table {name} already; choose another name with --as")
+    staging = f"{name}_restoring"
+    with _dropped_unless_renamed(database, staging):
+        try:
+            create = renamed(manifest.schema, staging)
+        except ValueError as error:
+            raise DataRefused(f"{manifest.table}: the schema in its manifest: {error}") from None
+        database.query(create)
+        rows = 0
+        for export in manifest.exports:
+            inserted = _insert(http, bucket, export, staging, manifest)
+            if inserted != export.rows:
+                raise DataRefused(
+                    f"{export.key}: {inserted:,} rows were inserted instead of {export.rows:,}"
+                )
+            rows += inserted
+            log.info("%s: %s rows", export.key, f"{export.rows:,}")
+        database.query(f"RENAME TABLE {quoted(staging)} TO {quoted(name)}")
+    return rows
+
+
+@contextlib.contextmanager
+def _dropped_unless_renamed(database: Database, staging: str) -> Iterator[None]:
+    drop = f"DROP TABLE IF EXISTS {quoted(staging)} SYNC"
+    database.query(drop)  # of a run that was killed
+    try:
+        yield
+    except BaseException:
+        database.query(drop)
+        raise
+
+
+def _insert(
+    http: ClickHouseHTTP, bucket: Bucket, export: Export, table: str, manifest: TableManifest
+) -> int:
+    columns = ", ".join(quoted(column) for column, _ in manifest.columns)
+    statement = f"INSERT INTO {quoted(table)} ({columns}) FORMAT CSVWithNames"
+    try:
+        with progress(export.key, export.compressed_bytes) as shown:
+
+            def pieces() -> Iterator[bytes]:
+                sent = 0
+                for piece in _verified(bucket, export):
+                    sent += len(piece)
+                    shown.show(sent, sent)
+                    yield piece
+
+            return http.insert(statement, pieces(), "zstd")
+    except (_Damaged, FileNotFoundError):
+        raise DataRefused(f"{export.key}: missing or damaged; see verify") from None
+
+
+def _verified(bucket: Bucket, export: Export) -> Iterator[bytes]:
+    """Yield an object; hold its last piece back until the checksum is known to be right."""
+    digest = hashlib.sha256()
+    last = b""
+    for piece in bucket.stream(export.key):
+        digest.update(piece)
+        if last:
+            yield last
+        last = piece
+    if digest.hexdigest() != export.sha256:
+        raise _Damaged
+    yield last

@@ -1,0 +1,144 @@
+"""Verifying that the exports in the bucket are what their manifests say."""
+
+import hashlib
+import logging
+from collections.abc import Collection, Iterator
+
+import zstandard
+
+from bucket import Bucket
+from csv_rows import RowCounter
+from manifest import (
+    Export,
+    Layout,
+    RunManifest,
+    TableManifest,
+    checksums,
+    read_manifest,
+    read_table_manifests,
+    summary,
+)
+from ooni_common.errors import DataRefused
+from progress import in_units
+
+log = logging.getLogger("ooni.db_backup")
+
+
+def verify(
+    bucket: Bucket, layout: Layout, tables: Collection[str] = (), *, quick: bool = False
+) -> Iterator[str]:
+    """Yield what is wrong with the exports: a line each.
+
+    Args:
+        bucket: has them.
+        layout: where they are in it.
+        tables: only these; empty: everything there is.
+        quick: look at sizes and origins only; read no rows.
+    """
+    manifests = read_table_manifests(bucket, layout)
+    for table in sorted(set(tables) - manifests.keys()):
+        yield f"{table}: it has no manifest"
+    sizes = {listed.key: listed.size for listed in bucket.listing(layout.exports)}
+    known = set()
+    for name, manifest in sorted(manifests.items()):
+        known |= {export.key for export in (*manifest.exports, *manifest.pending.values())}
+        if tables and name not in tables:
+            continue
+        for export in present_exports(bucket, manifest, sizes):
+            yield from _check(bucket, export, sizes, quick=quick)
+    if tables:
+        return
+    yield from (f"{key}: no manifest names it" for key in sorted(sizes.keys() - known))
+    yield from _check_publication(bucket, layout, manifests)
+
+
+def present_exports(
+    bucket: Bucket, manifest: TableManifest, sizes: Collection[str]
+) -> Iterator[Export]:
+    """Yield the exports of a table, as they are when its last run was interrupted, too."""
+    chunks = manifest.chunks | {
+        name: export
+        for name, export in manifest.pending.items()
+        if export.key in sizes and bucket.token(export.key) == export.token
+    }
+    yield from (chunks[name] for name in sorted(chunks))
+
+
+def _check(bucket: Bucket, export: Export, sizes: dict[str, int], *, quick: bool) -> Iterator[str]:
+    size = sizes.get(export.key)
+    if size is None:
+        yield f"{export.key}: missing"
+    elif size != export.compressed_bytes:
+        yield f"{export.key}: {size:,} bytes instead of {export.compressed_bytes:,}"
+    elif bucket.token(export.key) != export.token:
+        yield f"{export.key}: it is not the object that was uploaded"
+    elif not quick:
+        findings = list(_check_content(bucket, export))
+        if not findings:
+            log.info(
+                "%s: %s rows, %s: as exported",
+                export.key,
+                f"{export.rows:,}",
+                in_units(export.compressed_bytes),
+            )
+        yield from findings
+
+
+def _check_content(bucket: Bucket, export: Export) -> Iterator[str]:
+    """Read an object as a whole: its checksum, its compression, its rows."""
+    digest, counter, size = hashlib.sha256(), RowCounter(exact=True), 0
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    broken = ""
+    for piece in bucket.stream(export.key):
+        digest.update(piece)
+        if broken or decompressor.eof:
+            continue
+        try:
+            rows = decompressor.decompress(piece)
+        except zstandard.ZstdError as error:
+            broken = str(error)
+            continue
+        counter.add(rows)
+        size += len(rows)
+    if digest.hexdigest() != export.sha256:
+        yield f"{export.key}: SHA-256 {digest.hexdigest()} instead of {export.sha256}"
+    if broken or not decompressor.eof:
+        yield f"{export.key}: it can't be decompressed: {broken or 'it ends too early'}"
+    elif counter.rows != export.rows:
+        yield f"{export.key}: {counter.rows:,} rows instead of {export.rows:,}"
+    elif size != export.bytes:
+        yield f"{export.key}: {size:,} bytes of CSV instead of {export.bytes:,}"
+
+
+def _check_publication(
+    bucket: Bucket, layout: Layout, manifests: dict[str, TableManifest]
+) -> Iterator[str]:
+    """Check what is made from the manifests of the tables, unless a run is still at it."""
+    run = read_manifest(bucket, layout.run, RunManifest)
+    if run is None:
+        if manifests:
+            log.warning("%s: not there yet: the first run is not complete", layout.run)
+        return
+    for table in sorted(run.tables.keys() - manifests.keys()):
+        yield f"{layout.run}: it names the table {table!r}, which has no manifest"
+    generations = {table: each.generation for table, each in run.tables.items()}
+    if generations != {table: each.generation for table, each in manifests.items()}:
+        log.warning("%s: older than the exports: the last run is not complete", layout.run)
+        return
+    for table, manifest in manifests.items():
+        if summary(manifest) != run.tables[table]:
+            yield f"{layout.run}: it differs from {layout.manifest(table)}"
+        if bucket.get(layout.schema(table)) != f"{manifest.schema};\n".encode():
+            yield f"{layout.schema(table)}: it is not the schema of the manifest"
+    if bucket.get(layout.sums) != checksums(manifests.values(), layout):
+        yield f"{layout.sums}: it differs from the manifests"
+    if bucket.get(layout.index) is None:
+        yield f"{layout.index}: missing"
+
+
+def refuse(findings: Collection[str], where: str) -> None:
+    """Raise DataRefused if there are findings, after each was logged."""
+    for finding in findings:
+        log.error("%s", finding)
+    if findings:
+        raise DataRefused(f"{where}: {len(findings)} findings; export the tables anew with --force")
