@@ -40,8 +40,8 @@ format: $(READY) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure speed and memory, beside a plain implementation
-	$(BIN)/python -m dev.bench
+bench: $(READY) ## measure speed and memory, beside a plain implementation (BENCH=backup: only that)
+	$(BIN)/python -m dev.bench $(BENCH)
 
 requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	$(BIN)/python -m venv build/pip-tools

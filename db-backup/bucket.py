@@ -69,6 +69,10 @@ class Written:
     sha256: str
 
 
+class NoSuchObject(Exception):
+    """There is no object with this key."""
+
+
 class Bucket:
     """Reads and writes the objects of a bucket.
 
@@ -91,20 +95,20 @@ class Bucket:
         with contextlib.closing(self.stream(key)) as pieces:
             try:
                 return b"".join(pieces)
-            except FileNotFoundError:
+            except NoSuchObject:
                 return None
 
     def stream(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object, piece by piece.
 
         Raises:
-            FileNotFoundError: there is none.
+            NoSuchObject: there is none.
         """
         with self._errors(f"reading {key}"):
             try:
                 body = self._client.get_object(Bucket=self._name, Key=key)["Body"]
             except self._client.exceptions.NoSuchKey:
-                raise FileNotFoundError(key) from None
+                raise NoSuchObject(key) from None
             with contextlib.closing(body):
                 yield from body.iter_chunks(PIECE)
 

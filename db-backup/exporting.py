@@ -150,7 +150,7 @@ class Exporter:
             elif step.exports:
                 self._means.throttle.wait()
                 started = self._means.clock()
-                self._export_with_retries(step.chunk)
+                self._export_with_retries(step)
                 self._means.throttle.rest(self._means.clock() - started)
             elif step.before and step.reason == "unchanged":
                 self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(
@@ -175,14 +175,14 @@ class Exporter:
         )
         self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(step.before, dropped=now())
 
-    def _export_with_retries(self, chunk: Chunk) -> None:
+    def _export_with_retries(self, step: Step) -> None:
         """Export a chunk; once more, counting exactly, if its lines are not its rows."""
         means = self._means
         failures = 0
         exact = self._manifest.line_breaks
         while True:
             try:
-                return self._export(chunk, exact=exact)
+                return self._export(step, exact=exact)
             except LineBreaksInValues:
                 exact = True
             except Unavailable as error:
@@ -193,8 +193,8 @@ class Exporter:
                 means.sleep(means.retry_wait)
                 self.recover()  # the answer may have been lost, and not the object
 
-    def _export(self, chunk: Chunk, *, exact: bool) -> None:
-        means, table = self._means, self._manifest.table
+    def _export(self, step: Step, *, exact: bool) -> None:
+        means, table, chunk = self._means, self._manifest.table, step.chunk
         key, token = means.layout.export(table, chunk.name), uuid.uuid4().hex
         fingerprint = self._reader.fingerprint(chunk.condition)
         started, clock = now(), means.clock()
@@ -228,8 +228,9 @@ class Exporter:
         self.uploaded += written.size
         seconds = max(means.clock() - clock, 0.001)
         log.info(
-            "%s: %s rows, %s of CSV as %s, in %.1f s (%s/s)",
+            "%s: %s: %s rows, %s of CSV as %s, in %.1f s (%s/s)",
             means.layout.relative(key),
+            step.reason,
             f"{export.rows:,}",
             in_units(size),
             in_units(written.size),

@@ -39,6 +39,7 @@ from ooni_common import __version__
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.run import Command, Job, Script, execute
+from progress import in_units
 from publication import publish
 from restoring import restore
 from throttle import Bandwidth, Throttle
@@ -205,8 +206,8 @@ def export_table(
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)
     outcome.exported += sum(step.exports for step in steps)
-    explain(job, name, steps)
     if job.dry_run:
+        explain(name, steps)
         return
     try:
         with job.metrics.timer(f"table_{name}_backup_time_ms"):
@@ -217,15 +218,10 @@ def export_table(
             manifests[name] = manifest
 
 
-def explain(job: Job[Config], name: str, steps: Sequence[Step]) -> None:
-    """Log what is to be done with the chunks of a table, and why."""
+def explain(name: str, steps: Sequence[Step]) -> None:
+    """Log what would be done with the chunks of a table, and why."""
     for step in steps:
-        level = logging.INFO if step.exports or job.dry_run else logging.DEBUG
-        verb = "would export" if step.exports else "would keep"
-        if job.dry_run:
-            log.log(level, "%s: %s %s", name, verb, step)
-        else:
-            log.log(level, "%s: %s", name, step)
+        log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
 
 
 @contextmanager
@@ -243,7 +239,12 @@ def report(job: Job[Config], outcome: Outcome, *, published: bool) -> None:
     if job.dry_run:
         log.info("would export %d chunks; %d are unchanged", outcome.exported, outcome.skipped)
     elif outcome.exported or published:
-        log.info("done: %d chunks are unchanged", outcome.skipped)
+        log.info(
+            "%d chunks are exported (%s); %d are unchanged",
+            outcome.exported,
+            in_units(outcome.uploaded),
+            outcome.skipped,
+        )
     elif not outcome.failures:
         log.info("nothing to do: %d chunks are unchanged", outcome.skipped)
 

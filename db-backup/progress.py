@@ -56,6 +56,5 @@ def in_units(size: float) -> str:
         if size < 999.5 or unit == UNITS[-1]:
             break
         size /= 1000
-    return f"{size:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f} {unit}".replace(
-        ".00 B", " B"
-    )
+    digits = 0 if unit == UNITS[0] or size >= 99.95 else 1 if size >= 9.995 else 2
+    return f"{size:.{digits}f} {unit}"

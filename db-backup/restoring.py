@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections.abc import Iterator
 
-from bucket import Bucket
+from bucket import Bucket, NoSuchObject
 from clickhouse_http import ClickHouseHTTP
 from inventory import renamed
 from manifest import Export, TableManifest
@@ -93,7 +93,7 @@ def _insert(
                     yield piece
 
             return http.insert(statement, pieces(), "zstd")
-    except (_Damaged, FileNotFoundError):
+    except (_Damaged, NoSuchObject):
         raise DataRefused(f"{export.key}: missing or damaged; see verify") from None
 
 

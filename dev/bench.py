@@ -1,9 +1,13 @@
-"""Benchmarks: `make bench`. Every figure stands beside a plain implementation's of the same run."""
+"""Benchmarks: `make bench`. Every figure stands beside a plain implementation's of the same run.
 
+python -m dev.bench [NAME …]     only some of them, by the names in main()
+"""
+
+import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,9 +15,11 @@ from clickhouse_driver import Client
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
-from dev.measure import Contender, compare, peak_of_own_memory, ratio
+from dev.measure import Contender, compare, peak_of_own_memory, ratio, run
+from dev.s3_server import KEY, KEY_ID, S3Server
 from dev.sample_asn_map import write_asn_map
 from dev.sample_geoip import write_month
+from dev.sample_measurements import create, fill
 from dev.sample_test_lists import SampleTestLists
 from dev.sample_upstream import SampleUpstream
 
@@ -24,7 +30,16 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 def main() -> None:
     """Run every benchmark."""
-    for bench in (bench_citizenlab, bench_asnmeta, bench_geoip, bench_large_geoip):
+    benches = {
+        "citizenlab": bench_citizenlab,
+        "asnmeta": bench_asnmeta,
+        "geoip": bench_geoip,
+        "large-geoip": bench_large_geoip,
+        "backup": bench_backup,
+        "backup-memory": bench_backup_memory,
+    }
+    for name in sys.argv[1:] or benches:
+        bench = benches[name]
         with tempfile.TemporaryDirectory(prefix="ooni-bench-") as folder:
             bench(Path(folder))
 
@@ -146,6 +161,71 @@ def geoip_downloader(
         return [PYTHON, str(ROOT / "geoip" / "ooni_download_geoip.py"), "--config", str(config)]
 
     return command, names
+
+
+def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
+    """Measure an export to S3 against a plain one, and against the engine itself."""
+    print(f"\nBackup tool: `fastpath` with {rows:,} rows as one object to a local S3 server")
+    with sample_fastpath(folder, rows) as (db, s3):
+        with EmbeddedClickHouse(folder / "engine") as other:
+            fill_fastpath(other, rows)
+        command = backup_command(folder, db, s3)
+        whole, unchanged = "the tool, everything", "the tool, nothing new"
+        plain = ["dev.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
+        engine = ["dev.engine_csv_export", f"{folder}/engine/data", "fastpath", f"{folder}/e.csv.zst"]
+        medians = compare(
+            {
+                "the driver, csv and zstandard, to a file": Contender([PYTHON, "-m", *plain]),
+                whole: Contender([*command, "--force"]),
+                unchanged: Contender(command),
+                "the engine's INTO OUTFILE": Contender([PYTHON, "-m", *engine]),
+            },
+            ENVIRONMENT,
+            rounds=3,
+        )
+    ratio(medians, "the driver, csv and zstandard, to a file", whole, "at least 3.00")
+    ratio(medians, whole, "the engine's INTO OUTFILE", "at most 2.20")
+
+
+def bench_backup_memory(folder: Path) -> None:
+    """Measure the memory of exports of different sizes."""
+    print("\nBackup tool: memory (goal: at most 150 MiB)")
+    for rows in (1_000_000, 5_000_000, 20_000_000):
+        part = folder / str(rows)
+        with sample_fastpath(part, rows) as (db, s3):
+            figures = run(Contender(backup_command(part, db, s3)), ENVIRONMENT)
+        print(f"{rows:>12,} rows: {figures.peak:.0f} MiB, {figures.wall:.1f} s")
+
+
+@contextlib.contextmanager
+def sample_fastpath(folder: Path, rows: int) -> Iterator[tuple[EmbeddedClickHouse, S3Server]]:
+    """Fill a table in a new database, and start an S3 server with a bucket."""
+    folder.mkdir(exist_ok=True)
+    with EmbeddedClickHouse(folder / "db") as db, S3Server() as s3:
+        fill_fastpath(db, rows)
+        s3.create_bucket("ooni-data")
+        yield db, s3
+
+
+def fill_fastpath(db: EmbeddedClickHouse, rows: int) -> None:
+    """Create the table and fill it."""
+    with Client.from_url(db.uri(send_receive_timeout=3600)) as client:
+        create(client, "fastpath")
+        fill(client, "fastpath", rows)
+
+
+def backup_command(folder: Path, db: EmbeddedClickHouse, s3: S3Server) -> list[str]:
+    """Write a configuration for the backup tool; return its command."""
+    config = folder / "db-backup.conf"
+    config.write_text(
+        f'db_uri = "{db.uri()}"\nhttp_url = "{db.http_url()}"\naction = "export"\n'
+        f'public_endpoint = "{s3.endpoint}"\npublic_bucket_name = "ooni-data"\n'
+        f'public_aws_access_key_id = "{KEY_ID}"\npublic_aws_secret_access_key = "{KEY}"\n'
+        f'state_dir = "{folder}/state"\nstatsd = ""\nrest = 0\n'
+        '[tables]\nfastpath = { policy = "public", chunk_by = "table" }\n'
+    )
+    config.chmod(0o600)
+    return [PYTHON, str(ROOT / "db-backup" / "ooni_db_backup.py"), "--config", str(config)]
 
 
 def one_row_less(db: EmbeddedClickHouse) -> None:

@@ -10,13 +10,13 @@ Its objects are in its memory and gone with it.
 import select
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 KEY_ID, KEY = "AKIADEMODEMODEMODEMO", "demo-secret-demo-secret-demo-secret-demo"
-REGION = "eu-central-1"
+REGION: Final = "eu-central-1"
 START_SECONDS = 60
 # It logs each request, and says nowhere which port it has taken.
 PROGRAM = """

@@ -7,6 +7,7 @@ million rows take a second or two. The same numbers always give the same rows.
 """
 
 import argparse
+import re
 from datetime import date
 
 from clickhouse_driver import Client
@@ -76,51 +77,52 @@ SETTINGS index_granularity = 8192
 MEASUREMENT = """\
 WITH
     intHash64(n) AS h,
+    (shift, count) -> bitShiftRight(h, shift) % count AS pick,
     ['IT','IR','RU','BR','US','DE','IN','MM','VE','EG','TR','CN','ZA','GB','FR','ID'] AS ccs,
     ['facebook.com','twitter.com','www.youtube.com','web.whatsapp.com','www.bbc.com','signal.org',
      'telegram.org','www.torproject.org','en.wikipedia.org','www.hrw.org','example.org'] AS domains,
     ['linux','android','ios','windows','macos'] AS platforms,
+    ['whatsapp','telegram','signal','ndt','dash'] AS tests,
     toDateTime('{start} 00:00:00', 'UTC') + toUInt32(n * {seconds} / {rows}) AS at,
     formatDateTime(at, '%Y%m%d%H%i%S', 'UTC') AS stamp,
-    ccs[1 + h % 16] AS cc,
-    1 + bitShiftRight(h, 8) % 65000 AS asn,
-    bitShiftRight(h, 24) % 5 > 0 AS web,
-    domains[1 + bitShiftRight(h, 28) % 11] AS host,
-    multiIf(bitShiftRight(h, 32) % 100 < 3, 'dns', bitShiftRight(h, 32) % 100 < 5, 'tcp_ip', '') AS blocking,
-    if(web, 'webconnectivity', ['whatsapp','telegram','signal','ndt','dash'][1 + bitShiftRight(h, 36) % 5]) AS test,
-    if(web, concat('https://', host, '/', if(h % 7 = 0, '?q="a,b"', '')), '') AS url,
-    concat(formatDateTime(at, '%Y%m%dT%H%i%SZ', 'UTC'), '_', test, '_', cc, '_', toString(asn), '_n1_',
-           substring(base64Encode(hex(sipHash64(intDiv(n, 20)))), 1, 16)) AS report,
-    concat(stamp, '.', leftPad(toString(bitShiftRight(h, 40) % 1000000), 6, '0'), '_', cc, '_', test, '_',
-           lower(hex(h))) AS uid
+    ccs[1 + pick(0, 16)] AS cc,
+    1 + pick(8, 65000) AS asn,
+    pick(24, 5) > 0 AS web,
+    domains[1 + pick(28, 11)] AS host,
+    multiIf(pick(32, 100) < 3, 'dns', pick(32, 100) < 5, 'tcp_ip', '') AS blocking,
+    if(web, 'webconnectivity', tests[1 + pick(36, 5)]) AS test,
+    if(web, concat('https://', host, '/', if(pick(4, 7) = 0, '?q="a,b"', '')), '') AS url,
+    concat(formatDateTime(at, '%Y%m%dT%H%i%SZ', 'UTC'), '_', test, '_', cc, '_', toString(asn),
+           '_n1_', substring(base64Encode(hex(sipHash64(intDiv(n, 20)))), 1, 16)) AS report,
+    concat(stamp, '.', leftPad(toString(pick(40, 1000000)), 6, '0'), '_', cc, '_', test, '_',
+           substring(lower(hex(h)), 1, 16)) AS uid
 """
 FASTPATH_ROWS = """\
-SELECT uid AS measurement_uid, report AS report_id, url AS input, cc AS probe_cc, asn AS probe_asn,
-    test AS test_name, at AS test_start_time, at AS measurement_start_time, '' AS filename,
-    if(blocking = '', '{{"blocking_general":0.0,"blocking_global":0.0,"blocking_country":0.0,"blocking_isp":0.0,"blocking_local":0.0}}',
-       '{{"blocking_general":1.0,"blocking_global":0.0,"blocking_country":0.0,"blocking_isp":0.0,"blocking_local":1.0,"analysis":{{"blocking_type":"dns"}}}}') AS scores,
-    platforms[1 + h % 5] AS platform, if(blocking = '', 'f', 't') AS anomaly, 'f' AS confirmed,
-    'f' AS msm_failure, if(web, host, '') AS domain, 'ooniprobe-android' AS software_name,
-    concat('3.', toString(bitShiftRight(h, 44) % 19), '.', toString(bitShiftRight(h, 50) % 3)) AS software_version,
+SELECT uid AS measurement_uid, report AS report_id, url AS input, cc AS probe_cc,
+    asn AS probe_asn, test AS test_name, at AS test_start_time, at AS measurement_start_time,
+    '' AS filename,
+    if(blocking = '', '{{}}', '{{"blocking_general":1.0,"analysis":{{"blocking_type":"dns"}}}}')
+        AS scores,
+    platforms[1 + pick(2, 5)] AS platform, if(blocking = '', 'f', 't') AS anomaly,
+    'f' AS confirmed, 'f' AS msm_failure, if(web, host, '') AS domain,
+    'ooniprobe-cli' AS software_name,
+    concat('3.', toString(pick(44, 19)), '.', toString(pick(50, 3))) AS software_version,
     '' AS control_failure, if(blocking = '', 0, 1) AS blocking_general, 0 AS is_ssl_expected,
-    toInt32(bitShiftRight(h, 12) % 100000) AS page_len, toFloat32((bitShiftRight(h, 16) % 1000) / 1000) AS page_len_ratio,
+    toInt32(pick(12, 100000)) AS page_len, toFloat32(pick(16, 1000) / 1000) AS page_len_ratio,
     '' AS server_cc, 0 AS server_asn, '' AS server_as_name, '0.4.3' AS test_version,
-    if(bitShiftRight(h, 51) % 4 = 0, 'arm64', 'amd64') AS architecture, 'ooniprobe-engine' AS engine_name,
-    '3.19.0' AS engine_version, toFloat32((bitShiftRight(h, 20) % 60000) / 1000) AS test_runtime,
-    blocking AS blocking_type,
-    if(web, ['https://0.th.ooni.org','https://1.th.ooni.org','https://2.th.ooni.org'][1 + h % 3], '')
-        AS test_helper_address,
-    if(web, 'https', '') AS test_helper_type,
-    if(bitShiftRight(h, 52) % 50 = 0, 10000 + bitShiftRight(h, 53) % 500, NULL) AS ooni_run_link_id
-FROM (SELECT {first} + number AS n FROM numbers({count}))
+    if(pick(51, 4) = 0, 'arm64', 'amd64') AS architecture, '' AS engine_name,
+    '' AS engine_version, toFloat32(pick(20, 60000) / 1000) AS test_runtime,
+    blocking AS blocking_type, '' AS test_helper_address, '' AS test_helper_type,
+    if(pick(52, 50) = 0, 10000 + pick(53, 500), NULL) AS ooni_run_link_id
+FROM (SELECT number AS n FROM numbers({count}))
 """
 JSONL_ROWS = """\
 SELECT report AS report_id, url AS input,
-    concat('raw/', formatDateTime(at, '%Y%m%d/%H', 'UTC'), '/', cc, '/', test, '/', stamp, '_', cc, '_', test,
-           '.n1.0.jsonl.gz') AS s3path,
+    concat('raw/', formatDateTime(at, '%Y%m%d/%H', 'UTC'), '/', cc, '/', test, '/', stamp, '_', cc,
+           '_', test, '.n1.0.jsonl.gz') AS s3path,
     toInt32(n % 20) AS linenum, uid AS measurement_uid, toDate(at, 'UTC') AS date,
     'fastpath' AS source
-FROM (SELECT {first} + number AS n FROM numbers({count}))
+FROM (SELECT number AS n FROM numbers({count}))
 """
 COLUMNS = {"fastpath": FASTPATH, "jsonl": JSONL}
 ROWS = {"fastpath": FASTPATH_ROWS, "jsonl": JSONL_ROWS}
@@ -150,13 +152,12 @@ def fill(
         start: the first day.
         days: how many.
     """
-    columns = COLUMNS[kind].split("(\n", 1)[1].split("INDEX")[0].split(")\nENGINE")[0]
-    names = [line.split("`")[1] for line in columns.splitlines() if "`" in line]
-    names.remove("update_time")
+    columns = re.findall(r"^    `(\w+)`", COLUMNS[kind], re.MULTILINE)
+    columns.remove("update_time")
     select = (MEASUREMENT + ROWS[kind]).format(
-        start=start, seconds=days * 86400, rows=rows, first=0, count=rows
+        start=start, seconds=days * 86400, rows=rows, count=rows
     )
-    client.execute(f"INSERT INTO {table or kind} ({', '.join(names)}) {select}")
+    client.execute(f"INSERT INTO {table or kind} ({', '.join(columns)}) {select}")
 
 
 def main() -> None:

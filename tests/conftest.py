@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import clickhouse_driver
 import pytest
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.s3_server import S3Server
+
+if TYPE_CHECKING:
+    from db_backup_harness import BackupTool
 
 
 class ClickHouseServer(Protocol):
@@ -137,6 +141,25 @@ def database(clickhouse_server: ClickHouseServer) -> Iterator[Database]:
     """A fresh database on the session's server."""
     with fresh_database(clickhouse_server) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """One S3 server for the whole session."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def backup_tool(
+    tmp_path: Path, database: Database, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> "BackupTool":
+    """The backup tool, with a fresh database and a fresh bucket."""
+    from db_backup_harness import BackupTool  # noqa: PLC0415 (it needs this file)
+
+    bucket = f"test-{uuid.uuid4().hex[:16]}"
+    s3.create_bucket(bucket)
+    return BackupTool(tmp_path, database, s3, bucket, capsys)
 
 
 def _real_data(name: str) -> Path:

@@ -1,0 +1,169 @@
+"""Running the backup tool as a whole, in a test."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import clickhouse_driver
+import msgspec
+import pytest
+import zstandard
+
+import ooni_db_backup
+from bucket import Bucket, Store
+from conftest import Database as FreshDatabase
+from dev.s3_server import KEY, KEY_ID, S3Server, contents
+from dev.sample_measurements import create, fill
+from manifest import Layout, TableManifest
+from ooni_common.config import Secret
+
+ROOT = Path(__file__).parents[1]
+LAYOUT = Layout("clickhouse_export")
+CSV = LAYOUT.exports
+
+
+class BackupTool:
+    """The backup tool with a configuration, a database and a bucket of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        database: FreshDatabase,
+        s3: S3Server,
+        bucket: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        self.folder = folder
+        self.database = database
+        self.s3 = s3
+        self.client = s3.client()
+        self.bucket_name = bucket
+        self.config_file = folder / "db-backup.conf"
+        self._capsys = capsys
+        self.config: dict[str, Any] = {
+            "ver": 0,
+            "action": "export",
+            "public_aws_access_key_id": KEY_ID,
+            "public_aws_secret_access_key": KEY,
+            "public_bucket_name": bucket,
+            "public_endpoint": s3.endpoint,
+            "clickhouse_url": database.uri,
+            "http_url": database.server.http_url().partition("?")[0],
+            "state_dir": str(folder / "state"),
+            "statsd": "",
+            "rest": 0,
+            "retries": 0,
+            "retry_wait": 0.05,
+            "read_timeout": 20,
+            "tables": {},
+        }
+
+    def configure(self, **keys: object) -> None:
+        """Change keys of the configuration."""
+        self.config |= keys
+        self.config_file.write_text(json.dumps(self.config))
+        self.config_file.chmod(0o600)
+
+    def run(self, *arguments: str, **keys: object) -> tuple[int, str]:
+        """Run a command in this process; return the exit status and what was printed."""
+        self.configure(**keys)
+        self._capsys.readouterr()
+        status = ooni_db_backup.main(["--config", str(self.config_file), *arguments])
+        printed = self._capsys.readouterr()
+        return status, printed.out + printed.err
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command as a process."""
+        self.configure()
+        script = ROOT / "db-backup" / "ooni_db_backup.py"
+        return subprocess.Popen(
+            [sys.executable, str(script), "--config", str(self.config_file), *arguments],
+            env=dict(os.environ) | {"PYTHONPATH": str(ROOT)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def fill(self, kind: str, rows: int, **options: Any) -> None:
+        """Create a table like `fastpath` or `jsonl`, where there is none, and add rows."""
+        with clickhouse_driver.Client.from_url(self.database.uri) as client:
+            if not client.execute(f"EXISTS TABLE {kind}")[0][0]:
+                create(client, kind)
+            fill(client, kind, rows, **options)
+
+    def objects(self) -> dict[str, int]:
+        """Return the keys and sizes of everything in the bucket."""
+        return contents(self.client, self.bucket_name)
+
+    def exports(self) -> list[str]:
+        """Return the names of the objects with rows."""
+        return [key.removeprefix(CSV) for key in self.objects() if key.startswith(CSV)]
+
+    def get(self, key: str) -> bytes:
+        """Return an object."""
+        return self.client.get_object(Bucket=self.bucket_name, Key=key)["Body"].read()
+
+    def csv(self, name: str) -> bytes:
+        """Return the decompressed content of an object with rows."""
+        return zstandard.ZstdDecompressor().decompressobj().decompress(self.get(CSV + name))
+
+    def put(self, key: str, content: bytes, **options: Any) -> None:
+        """Write an object."""
+        self.client.put_object(Bucket=self.bucket_name, Key=key, Body=content, **options)
+
+    def manifest(self, table: str) -> TableManifest:
+        """Return the manifest of a table."""
+        return msgspec.json.decode(self.get(LAYOUT.manifest(table)), type=TableManifest)
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of every object."""
+        return {key: hashlib.sha256(self.get(key)).hexdigest() for key in self.objects()}
+
+    def uploads(self) -> list[str]:
+        """Return the keys of the multipart uploads that are not finished."""
+        listed = self.client.list_multipart_uploads(Bucket=self.bucket_name)
+        return [upload["Key"] for upload in listed.get("Uploads", [])]
+
+    def query(self, sql: str) -> bytes:
+        """Return what the database itself answers over HTTP."""
+        url = self.database.server.http_url(database=self.database.name)
+        with urlopen(Request(url, data=sql.encode())) as response:
+            answer: bytes = response.read()
+        return answer
+
+    def checksum(self, table: str) -> list[tuple[Any, ...]]:
+        """Return the number of rows of a table, and a checksum of their content."""
+        sql = f"SELECT count(), sum(cityHash64(formatRow('RowBinary', *))) FROM {table}"
+        rows: list[tuple[Any, ...]] = self.database.execute(sql)
+        return rows
+
+    def verifies(self) -> bool:
+        """Whether `verify` accepts the bucket."""
+        return self.run("verify")[0] == 0
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Check that the block leaves the bucket as it is."""
+        before = self.hashes()
+        yield
+        assert self.hashes() == before
+
+
+def bucket_of(tool: BackupTool, options: Mapping[str, str] | None = None) -> Bucket:
+    """Return the tool's own view of its bucket."""
+    store = Store(
+        bucket=tool.bucket_name,
+        endpoint=tool.s3.endpoint,
+        key_id=Secret(KEY_ID),
+        key=Secret(KEY),
+        region="eu-central-1",
+        options=options or {},
+    )
+    return Bucket(store, "test")
