@@ -23,14 +23,27 @@ MARKER = rb"\r\n__exception__\r\n([a-z0-9]+)\r\n(.*?)\n\d+ \1\r\n__exception__\r
 # What a server of before 25.11 writes after the rows. No row of CSV ends with a bracket.
 BARE_EXCEPTION = rb"Code: \d+\. DB::\w*Exception: [^\0]*\)\s*$"
 # Whatever the profile of the user says: this is the format of the public files.
-CSV_SETTINGS = {
+OUTPUT_SETTINGS = {
     "format_csv_delimiter": ",",
     "format_csv_null_representation": "\\N",
     "output_format_csv_crlf_end_of_line": 0,
-    "output_format_csv_serialize_tuple_into_separate_columns": 1,
     "date_time_output_format": "simple",
     "bool_true_representation": "true",
     "bool_false_representation": "false",
+}
+INPUT_SETTINGS = {
+    "format_csv_delimiter": ",",
+    "format_csv_null_representation": "\\N",
+    "bool_true_representation": "true",
+    "bool_false_representation": "false",
+    "input_format_csv_empty_as_default": 0,
+    "input_format_csv_trim_whitespaces": 0,
+    "input_format_skip_unknown_fields": 0,
+}
+# One column of the file for one of the table. Servers of before 24.6 do it and don't know these.
+TUPLE_SETTINGS = {
+    "output_format_csv_serialize_tuple_into_separate_columns": 0,
+    "input_format_csv_deserialize_separate_columns_into_tuple": 0,
 }
 
 
@@ -63,10 +76,10 @@ class ClickHouseHTTP:
         self._pool = urllib3.PoolManager(ssl_context=tls_context(config.ca_file))
 
     @contextlib.contextmanager
-    def rows(self, select: str) -> Iterator[Iterator[bytes]]:
+    def rows(self, select: str, *, tuples: bool = False) -> Iterator[Iterator[bytes]]:
         """Run a query; give its result as CSV with a header, piece by piece.
 
-        When the block is left, the query is ended, too.
+        `tuples` says whether columns have any. When the block is left, the query is ended, too.
 
         Raises:
             Unavailable: the connection broke, or the server reported a failure, before the result
@@ -78,28 +91,33 @@ class ClickHouseHTTP:
             "cancel_http_readonly_queries_on_client_close": 1,
             "priority": 10,  # after the queries of those that wait for an answer
             "max_execution_time": self._config.max_execution_time,
-        } | CSV_SETTINGS
+            **OUTPUT_SETTINGS,
+            **(TUPLE_SETTINGS if tuples else {}),
+        }
         if self._config.max_threads:
             settings["max_threads"] = self._config.max_threads
         body = f"{select} FORMAT CSVWithNames".encode()
         with self._answered(settings, body) as response:
             yield self._pieces(response)
 
-    def insert(self, statement: str, rows: Iterable[bytes], encoding: str) -> int:
+    def insert(
+        self, statement: str, rows: Iterable[bytes], encoding: str, *, tuples: bool = False
+    ) -> int:
         """Insert rows; return how many the server has written.
 
         Args:
             statement: `INSERT INTO … FORMAT …`.
             rows: the body; what it raises ends the request, and nothing may be inserted.
             encoding: of the body, for example `zstd`.
+            tuples: whether columns have any.
         """
         settings = {
             "query": statement,
-            "input_format_csv_empty_as_default": 0,
-            "input_format_csv_trim_whitespaces": 0,
             "insert_deduplicate": 0,
             "optimize_on_insert": 0,  # rows with the same key are as many as they were
             "wait_end_of_query": 1,
+            **INPUT_SETTINGS,
+            **(TUPLE_SETTINGS if tuples else {}),
         }
         headers = {"Content-Encoding": encoding} if encoding else {}
         with self._answered(settings, rows, headers) as response:

@@ -3,6 +3,7 @@
 `plan` decides chunk by chunk, without changing anything; `Exporter` carries a plan out.
 """
 
+import contextlib
 import logging
 import time
 import uuid
@@ -18,8 +19,9 @@ from bucket import Bucket, Upload
 from chunks import Chunk, Fingerprint, Reader, survey
 from clickhouse_http import ClickHouseHTTP
 from csv_rows import RowCounter
+from inventory import have_tuples
 from manifest import JSON, Export, Layout, TableManifest, encoded
-from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.metrics import Metrics
 from progress import in_units, progress
 from throttle import Bandwidth, Throttle
@@ -144,6 +146,22 @@ class Exporter:
         Raises:
             DataRefused: chunks have lost too many rows; all else is done.
         """
+        try:
+            self._take_steps(steps)
+        except ScriptError:
+            with contextlib.suppress(ScriptError):  # where that fails, the next run does it
+                self.recover()
+                self._write_if_changed()
+            raise
+        self._write_if_changed()
+        shrunk = [step for step in steps if step.reason == "shrunk"]
+        if shrunk:
+            raise DataRefused(
+                f"{self._manifest.table}: {', '.join(map(str, shrunk))}: too many rows are gone"
+                " (max_shrink), so what was exported stays; --force exports what is left"
+            )
+
+    def _take_steps(self, steps: list[Step]) -> None:
         for step in steps:
             if step.reason == "dropped":
                 self._mark_dropped(step)
@@ -156,15 +174,6 @@ class Exporter:
                 self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(
                     step.before, chunk=step.chunk
                 )
-        self._describe()
-        if encoded(self._manifest) != self._written:
-            self._write_manifest()
-        shrunk = [step for step in steps if step.reason == "shrunk"]
-        if shrunk:
-            raise DataRefused(
-                f"{self._manifest.table}: {', '.join(map(str, shrunk))}: too many rows are gone"
-                " (max_shrink), so what was exported stays; --force exports what is left"
-            )
 
     def _mark_dropped(self, step: Step) -> None:
         if step.before is None or step.before.dropped:
@@ -255,9 +264,10 @@ class Exporter:
                 upload.write(data)
 
         name = means.layout.relative(upload.key)
+        tuples = have_tuples(column.type for column in self._reader.table.columns)
         with (
             progress(name, rows) as shown,
-            means.http.rows(self._reader.select(chunk)) as pieces,
+            means.http.rows(self._reader.select(chunk), tuples=tuples) as pieces,
         ):
             for piece in pieces:
                 counter.add(piece)
@@ -287,6 +297,11 @@ class Exporter:
                 f"{self._manifest.table}: {chunk.name}: {counter.rows:,} rows arrived, and the"
                 f" database counts {before.rows:,}"
             )
+
+    def _write_if_changed(self) -> None:
+        self._describe()
+        if encoded(self._manifest) != self._written:
+            self._write_manifest()
 
     def _describe(self) -> None:
         table, manifest = self._reader.table, self._manifest

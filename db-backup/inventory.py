@@ -1,6 +1,7 @@
 """What the database has: its tables, their columns and keys."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ooni_common.database import Database, quoted
@@ -43,6 +44,11 @@ class Table:
     def column_list(self) -> str:
         """The columns as SQL."""
         return ", ".join(quoted(column.name) for column in self.columns)
+
+
+def have_tuples(types: Iterable[str]) -> bool:
+    """Tell whether there are columns that CSV could have as several."""
+    return any("Tuple(" in kind for kind in types)
 
 
 def table_names(database: Database) -> list[str]:

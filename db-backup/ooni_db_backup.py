@@ -16,8 +16,8 @@ By hand: ooni_db_backup.py --dry-run --stdout, and `list`, `verify`, `restore`
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,7 +153,8 @@ class Outcome:
 def export_tables(job: Job[Config], database: Database, names: Sequence[str]) -> None:
     """Export what has changed in these tables, and publish what there is then.
 
-    A table that fails does not keep the others from being done.
+    A table that fails does not keep the others from being done; a database or a store that does not
+    answer does. What was exported is published in any case.
 
     Raises:
         ScriptError: the first failure, at the end.
@@ -169,18 +170,22 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
         ((server,),) = database.query("SELECT version()")
         means = means_of(job, database, bucket, server)
         outcome = Outcome([])
-        try:
-            for name in names:
-                with collected(outcome):
-                    export_table(job, means, database, name, manifests, outcome)
-        finally:
-            job.metrics.gauge("uploaded_bytes_tot", outcome.uploaded)
-            job.metrics.gauge("skipped_chunks", outcome.skipped)
-        run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
-        published = not job.dry_run and publish(bucket, layout, manifests, run_manifest)
+        for name in names:
+            try:
+                export_table(job, means, database, name, manifests, outcome)
+            except (DataRefused, ConfigError, StatementFailed) as error:
+                outcome.failures.append(error)
+            except ScriptError as error:
+                outcome.failures.append(error)
+                break
+        job.metrics.gauge("uploaded_bytes_tot", outcome.uploaded)
+        job.metrics.gauge("skipped_chunks", outcome.skipped)
+        published = False
+        if not job.dry_run:
+            run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
+            with suppress(ScriptError) if outcome.failures else nullcontext():
+                published = publish(bucket, layout, manifests, run_manifest)
     report(job, outcome, published=published)
-    if outcome.failures:
-        raise outcome.failures[0]
 
 
 def export_table(
@@ -224,18 +229,14 @@ def explain(name: str, steps: Sequence[Step]) -> None:
         log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
 
 
-@contextmanager
-def collected(outcome: Outcome) -> Iterator[None]:
-    """Keep the failures of one table; what concerns all of them goes on as an exception."""
-    try:
-        yield
-    except (DataRefused, ConfigError, StatementFailed) as error:
-        log.error("%s", error)  # noqa: TRY400 (a traceback is for bugs)
-        outcome.failures.append(error)
-
-
 def report(job: Job[Config], outcome: Outcome, *, published: bool) -> None:
-    """Log what was done."""
+    """Log what was done.
+
+    Raises:
+        ScriptError: the first failure; the others are logged.
+    """
+    for failure in outcome.failures[1:]:
+        log.error("%s", failure)
     if job.dry_run:
         log.info("would export %d chunks; %d are unchanged", outcome.exported, outcome.skipped)
     elif outcome.exported or published:
@@ -247,6 +248,8 @@ def report(job: Job[Config], outcome: Outcome, *, published: bool) -> None:
         )
     elif not outcome.failures:
         log.info("nothing to do: %d chunks are unchanged", outcome.skipped)
+    if outcome.failures:
+        raise outcome.failures[0]
 
 
 def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]) -> None:

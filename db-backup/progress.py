@@ -2,26 +2,26 @@
 
 import contextlib
 import sys
+import threading
 from collections.abc import Iterator
-from typing import Any, TextIO
-
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from typing import Protocol, TextIO
 
 FORMAT = "{desc}: {percentage:3.0f} % of {total_fmt} rows, {postfix}, {rate_fmt}, {remaining} left"
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-class Progress:
+class Progress(Protocol):
     """The progress of one chunk."""
-
-    def __init__(self, bar: "tqdm[Any]") -> None:
-        self._bar = bar
 
     def show(self, rows: int, size: int) -> None:
         """Show how many rows and bytes there are by now."""
-        self._bar.set_postfix_str(in_units(size), refresh=False)
-        self._bar.update(rows - self._bar.n)
+
+
+class Unseen:
+    """Progress that nobody looks at."""
+
+    def show(self, rows: int, size: int) -> None:
+        """Show nothing."""
 
 
 @contextlib.contextmanager
@@ -33,13 +33,19 @@ def progress(name: str, rows: int, stream: TextIO = sys.stderr) -> Iterator[Prog
         rows: that it will have.
         stream: shows it, if it is a terminal.
     """
+    if not stream.isatty():
+        yield Unseen()
+        return
+    from tqdm import tqdm  # noqa: PLC0415 (a service has no use for it)
+    from tqdm.contrib.logging import logging_redirect_tqdm  # noqa: PLC0415
+
+    tqdm.set_lock(threading.RLock())  # its own is for processes, and needs a file in /dev/shm
     with (
         logging_redirect_tqdm(),
         tqdm(
             desc=name,
             total=rows,
             file=stream,
-            disable=not stream.isatty(),
             leave=False,
             unit=" rows",
             unit_scale=True,
@@ -47,7 +53,13 @@ def progress(name: str, rows: int, stream: TextIO = sys.stderr) -> Iterator[Prog
             dynamic_ncols=True,
         ) as bar,
     ):
-        yield Progress(bar)
+
+        class Bar:
+            def show(self, rows: int, size: int) -> None:
+                bar.set_postfix_str(in_units(size), refresh=False)
+                bar.update(rows - bar.n)
+
+        yield Bar()
 
 
 def in_units(size: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from bucket import Bucket, NoSuchObject
 from clickhouse_http import ClickHouseHTTP
-from inventory import renamed
+from inventory import have_tuples, renamed
 from manifest import Export, TableManifest
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused
@@ -81,6 +81,7 @@ def _insert(
     http: ClickHouseHTTP, bucket: Bucket, export: Export, table: str, manifest: TableManifest
 ) -> int:
     columns = ", ".join(quoted(column) for column, _ in manifest.columns)
+    tuples = have_tuples(kind for _, kind in manifest.columns)
     statement = f"INSERT INTO {quoted(table)} ({columns}) FORMAT CSVWithNames"
     try:
         with progress(export.key, export.compressed_bytes) as shown:
@@ -92,7 +93,7 @@ def _insert(
                     shown.show(sent, sent)
                     yield piece
 
-            return http.insert(statement, pieces(), "zstd")
+            return http.insert(statement, pieces(), "zstd", tuples=tuples)
     except (_Damaged, NoSuchObject):
         raise DataRefused(f"{export.key}: missing or damaged; see verify") from None
 

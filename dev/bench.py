@@ -172,7 +172,12 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
         command = backup_command(folder, db, s3)
         whole, unchanged = "the tool, everything", "the tool, nothing new"
         plain = ["dev.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
-        engine = ["dev.engine_csv_export", f"{folder}/engine/data", "fastpath", f"{folder}/e.csv.zst"]
+        engine = [
+            "dev.engine_csv_export",
+            f"{folder}/engine/data",
+            "fastpath",
+            f"{folder}/e.csv.zst",
+        ]
         medians = compare(
             {
                 "the driver, csv and zstandard, to a file": Contender([PYTHON, "-m", *plain]),

@@ -1,0 +1,559 @@
+"""The backup tool when the database, the store or the process itself fails.
+
+After each failure: no object is visible that is not complete, no manifest names one, what was there
+is there, and the next run completes the work without repeating what was done.
+"""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backup_config import Config
+from clickhouse_http import reported_failure
+from conftest import Database
+from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
+from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.fault_proxy import (
+    Condition,
+    Fault,
+    FaultProxy,
+    Request,
+    cut_answer,
+    cut_request,
+    end_with,
+    lose_answer,
+    s3_error,
+    stall_answer,
+)
+from dev.s3_server import S3Server
+from throttle import Bandwidth, Throttle
+
+KILLS = int(os.environ.get("OONI_TEST_KILLS", "12"))
+OLD_EXCEPTION = b"Code: 241. DB::Exception: Memory limit exceeded: 1 GiB. (version 23.8.1)\n"
+NEW_EXCEPTION = (
+    b"\r\n__exception__\r\n{tag}\r\nCode: 241. DB::Exception: Memory limit exceeded\n39 {tag}\r\n"
+    b"__exception__\r\n"
+)
+
+
+def exports_of(month: str) -> Condition:
+    """The objects of a month."""
+    return lambda request: f"_{month}.csv" in request.target
+
+
+def is_part(request: Request) -> bool:
+    return "partNumber=" in request.target
+
+
+def is_completion(request: Request) -> bool:
+    return request.method == "POST" and "uploadId=" in request.target
+
+
+def is_manifest(request: Request) -> bool:
+    return request.method == "PUT" and "/manifest/" in request.target
+
+
+@pytest.fixture
+def database_proxy(backup_tool: BackupTool) -> Iterator[FaultProxy]:
+    """The tool's way to the database, which can go wrong."""
+    with FaultProxy(backup_tool.config["http_url"]) as proxy:
+        backup_tool.config["http_url"] = proxy.url
+        yield proxy
+
+
+@pytest.fixture
+def s3_proxy(backup_tool: BackupTool) -> Iterator[FaultProxy]:
+    """The tool's way to the store, which can go wrong."""
+    with FaultProxy(backup_tool.s3.endpoint) as proxy:
+        backup_tool.config["public_endpoint"] = proxy.url
+        yield proxy
+
+
+@pytest.fixture
+def exported(backup_tool: BackupTool) -> BackupTool:
+    """Two months are exported, of which the second one has changed since; a third one is new."""
+    backup_tool.fill("fastpath", 4000, days=59)
+    assert backup_tool.run(tables={"fastpath": "public"})[0] == 0
+    backup_tool.fill("fastpath", 6000, days=90)
+    assert backup_tool.run("export", "--dry-run")[0] == 0
+    return backup_tool
+
+
+def from_chunk(number: int) -> Condition:
+    """The queries from the n-th on, counted from 1."""
+    seen = 0
+
+    def condition(_request: Request) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen >= number
+
+    return condition
+
+
+# --- the database ---
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (cut_answer(after=0), "the connection broke"),
+        (cut_answer(after=300_000), "the connection broke"),
+        (stall_answer(after=300_000), "the server sent nothing for too long"),
+        (end_with(NEW_EXCEPTION, after=300_000), "Memory limit exceeded"),
+        (end_with(OLD_EXCEPTION, after=300_000), "Memory limit exceeded"),
+        (end_with(b"\n", after=300_000), "rows arrived"),
+        (end_with(b"", after=10**9), ""),
+    ],
+    ids=["refused", "cut", "stalled", "new-exception", "old-exception", "short", "nothing-wrong"],
+)
+def test_a_database_that_fails_in_mid_stream_changes_nothing(
+    exported: BackupTool, database_proxy: FaultProxy, fault: Fault, reason: str
+) -> None:
+    before = exported.hashes()
+    database_proxy.fail(fault, from_chunk(2))
+    status, log = exported.run(read_timeout=0.5)
+    if not reason:
+        assert status == 0
+        return
+    assert (status, reason in log) == (69, True)
+    after = exported.hashes()
+    assert changed(before, after) == ["fastpath_202301.csv.zstd"]
+    assert exported.uploads() == []
+    assert exported.verifies()
+    database_proxy.heal()
+    status, log = exported.run()
+    assert (status, "fastpath_202301" in log) == (0, False)
+    assert exported.verifies()
+
+
+def test_a_database_that_dies_in_mid_stream_changes_nothing(
+    tmp_path: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.create_bucket("dying")
+    with EmbeddedClickHouse(tmp_path / "db") as server:
+        tool = BackupTool(tmp_path, Database("default", server), s3, "dying", capsys)
+        tool.fill("fastpath", 60_000, days=31)
+        assert tool.run(tables={"fastpath": "public"})[0] == 0
+        tool.fill("fastpath", 90_000, days=31)
+        with tool.unchanged():
+            process = tool.start("export")
+            tool.configure()
+            wait_for_query(server)
+            server.kill()
+            log, _ = process.communicate(timeout=60)
+        assert (process.returncode, "database" in log) == (69, True)
+        assert tool.verifies()
+        server.start()
+        tool.config |= {"clickhouse_url": server.uri(), "http_url": server.http_url()}
+        assert tool.run()[0] == 0
+        assert tool.verifies()
+
+
+def wait_for_query(server: EmbeddedClickHouse) -> None:
+    """Wait until the export has begun to read."""
+    from clickhouse_driver import Client  # noqa: PLC0415
+
+    deadline = time.monotonic() + 30
+    with Client.from_url(server.uri()) as client:
+        while time.monotonic() < deadline:
+            sql = (
+                "SELECT count() FROM system.processes"
+                " WHERE query LIKE '%measurement_uid%OUTFILE%' AND query_id != queryID()"
+            )
+            if client.execute(sql)[0][0]:
+                return
+            time.sleep(0.005)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"Code: 159. DB::Exception: Timeout: elapsed 5 s. (TIMEOUT_EXCEEDED) (version 24.1)",
+        b"Code: 241. DB::NetException: a\nb (version 22.8)",
+        b"\r\n__exception__\r\nabcd\r\nCode: 1. DB::Exception: x\n25 abcd\r\n__exception__\r\n",
+    ],
+)
+def test_exceptions_at_the_end_of_a_result_are_seen(text: bytes, line_end: bytes) -> None:
+    for before in (b'"a","b"\n1,"x"\n', b'"a","b"\n1,"half a val', b""):
+        assert reported_failure(before + text + line_end)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b'"Code: 159. DB::Exception: x (version 24.1)"\n',
+        b'1,"Code: 159. DB::Exception: x (version 24.1)\n"\n',
+        b"\\N\n",
+        b'"\r\n__exception__\r\n"\n',
+        b"",
+    ],
+)
+def test_rows_that_tell_of_exceptions_are_none(rows: bytes) -> None:
+    assert reported_failure(rows) is None
+
+
+def test_a_failure_that_passes_is_tried_again(
+    exported: BackupTool, database_proxy: FaultProxy
+) -> None:
+    database_proxy.fail(cut_answer(after=1000), lambda _request: True, times=2)
+    status, log = exported.run(retries=2)
+    assert (status, log.count("trying again")) == (0, 2)
+    assert exported.verifies()
+
+
+# --- the store ---
+
+
+@pytest.fixture
+def large(backup_tool: BackupTool) -> BackupTool:
+    """A table whose export has three parts is exported, and has changed since."""
+    backup_tool.database.execute(
+        "CREATE TABLE t (n UInt32, a String) ENGINE = MergeTree ORDER BY n"
+        " AS SELECT number, randomPrintableASCII(1000) FROM numbers(22000)"
+    )
+    assert backup_tool.run(tables={"t": "public"})[0] == 0
+    backup_tool.database.execute("INSERT INTO t VALUES (1, '')")
+    return backup_tool
+
+
+@pytest.mark.parametrize(
+    ("fault", "condition"),
+    [
+        (s3_error(500, "InternalError"), is_part),
+        (s3_error(503, "SlowDown"), is_part),
+        (cut_request(after=1_000_000), is_part),
+        (s3_error(500, "InternalError"), is_completion),
+        (s3_error(400, "InvalidPart"), is_completion),
+        (s3_error(503, "SlowDown"), is_manifest),
+        (s3_error(403, "AccessDenied"), is_part),
+    ],
+    ids=["500", "503", "cut", "completion-500", "completion-refused", "manifest", "denied"],
+)
+def test_a_store_that_fails_for_good_changes_nothing(
+    large: BackupTool,
+    s3_proxy: FaultProxy,
+    fault: Fault,
+    condition: Condition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    before = large.hashes()
+    s3_proxy.fail(fault, condition)
+    status, _ = large.run()
+    assert status in (69, 78)
+    s3_proxy.heal()
+    after = large.hashes()
+    assert changed(before, after) == []
+    assert large.uploads() == []
+    assert large.verifies()
+    assert large.run()[0] == 0
+    assert changed(before, large.hashes()) == ["t.csv.zstd"]
+    assert large.verifies()
+
+
+@pytest.mark.parametrize(
+    ("fault", "condition"),
+    [
+        (s3_error(503, "SlowDown"), is_part),
+        (cut_request(after=1_000_000), is_part),
+        (s3_error(500, "InternalError"), is_completion),
+        (lose_answer(), is_completion),
+    ],
+    ids=["503", "cut", "completion-500", "completion-unanswered"],
+)
+def test_a_store_that_fails_once_is_asked_again(
+    large: BackupTool,
+    s3_proxy: FaultProxy,
+    fault: Fault,
+    condition: Condition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    s3_proxy.fail(fault, condition, times=1)
+    assert large.run()[0] == 0
+    assert large.uploads() == []
+    assert large.verifies()
+
+
+def test_what_was_published_before_the_answer_was_lost_is_taken_over(
+    exported: BackupTool, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object that came into being, of which the tool has not heard."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    month = exports_of("202302")
+    s3_proxy.fail(lose_answer(), lambda request: request.method == "PUT" and month(request))
+    status, log = exported.run()
+    assert status == 69
+    assert "fastpath_202302.csv.zstd: taken over from a run that was interrupted" in log
+    s3_proxy.heal()
+    assert exported.verifies()
+    status, log = exported.run()
+    assert (status, "fastpath_202302" in log) == (0, False)
+    assert exported.verifies()
+
+
+def test_uploads_that_nobody_finished_are_ended(exported: BackupTool) -> None:
+    exported.client.create_multipart_upload(
+        Bucket=exported.bucket_name, Key=f"{CSV}fastpath_202301.csv.zstd"
+    )
+    exported.client.create_multipart_upload(Bucket=exported.bucket_name, Key="of/somebody/else")
+    status, log = exported.run()
+    assert (status, "1 uploads of runs that were interrupted are aborted" in log) == (0, True)
+    assert exported.uploads() == ["of/somebody/else"]
+
+
+def test_nothing_of_an_upload_is_visible_before_it_is_published(large: BackupTool) -> None:
+    key = f"{CSV}x"
+
+    def upload_and_fail() -> None:
+        with bucket_of(large).upload(key, "text/plain", "token") as upload:
+            for _ in range(5):
+                upload.write(os.urandom(5_000_000))
+            assert upload.finish().size == 25_000_000
+            assert key not in large.objects()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        upload_and_fail()
+    assert key not in large.objects()
+    assert large.uploads() == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"public_bucket_name": "no-such-bucket"}, {"public_bucket_name": ""}]
+)
+def test_a_wrong_bucket_is_a_matter_of_the_configuration(
+    exported: BackupTool, change: dict[str, str]
+) -> None:
+    assert exported.run(**change)[0] == 78
+
+
+def test_a_store_that_is_down_is_unavailable(
+    exported: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    status, log = exported.run(public_endpoint="http://127.0.0.1:9")
+    assert (status, len(log.splitlines())) == (69, 1)
+
+
+# --- the process ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_in_mid_stream_leaves_nothing(large: BackupTool, number: signal.Signals) -> None:
+    large.configure(max_bandwidth=5_000_000)
+    with large.unchanged():
+        process = large.start("export")
+        wait_until(lambda: large.uploads() != [])
+        started = time.monotonic()
+        process.send_signal(number)
+        log, _ = process.communicate(timeout=60)
+        assert time.monotonic() - started < 5
+        assert (process.returncode, f"stopped by {number.name}" in log) == (75, True)
+        assert large.uploads() == []
+    large.configure(max_bandwidth=0)
+    assert large.verifies()
+    assert large.run()[0] == 0
+
+
+def test_a_kill_in_mid_stream_leaves_what_the_next_run_clears_away(large: BackupTool) -> None:
+    large.configure(max_bandwidth=5_000_000)
+    with large.unchanged():
+        process = large.start("export")
+        wait_until(lambda: large.uploads() != [])
+        process.kill()
+        process.communicate()
+    large.configure(max_bandwidth=0)
+    assert large.verifies()
+    assert large.run()[0] == 0
+    assert large.uploads() == []
+    assert large.verifies()
+
+
+def test_random_kills_leave_a_bucket_that_is_whole(backup_tool: BackupTool) -> None:
+    """KILLS runs are killed, at any time; in between, rows come in."""
+    dice = random.Random(6)
+    backup_tool.fill("fastpath", 20_000, days=181)
+    backup_tool.fill("jsonl", 20_000, days=59)
+    policy = {"policy": "public", "chunk_by": "range", "rows_per_chunk": 6000}
+    backup_tool.configure(tables={"fastpath": "public", "jsonl": policy})
+    finished = 0
+    for _ in range(KILLS):
+        backup_tool.fill("fastpath", dice.randrange(1, 300), days=181)
+        process = backup_tool.start()
+        try:
+            process.communicate(timeout=dice.uniform(0.6, 2.2))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        finished += process.returncode == 0
+        assert backup_tool.verifies(), "at every instant"
+    assert finished < KILLS
+    assert backup_tool.run()[0] == 0
+    assert backup_tool.verifies()
+    assert backup_tool.uploads() == []
+    for table in ("fastpath", "jsonl"):
+        rows = sum(export.rows for export in backup_tool.manifest(table).exports)
+        assert [(rows,)] == backup_tool.database.execute(f"SELECT count() FROM {table}")
+    assert backup_tool.run()[1].startswith("nothing to do")
+
+
+def test_a_second_run_waits_for_nobody(backup_tool: BackupTool) -> None:
+    backup_tool.fill("fastpath", 20_000, days=31)
+    backup_tool.configure(tables={"fastpath": "public"}, max_bandwidth=100_000)
+    process = backup_tool.start()
+    wait_until((backup_tool.folder / "state" / "db-backup.lock").exists)
+    time.sleep(0.5)
+    status, log = backup_tool.run(max_bandwidth=0)
+    assert (status, "another run" in log) == (75, True)
+    assert backup_tool.run("list")[0] == 0
+    process.kill()
+    process.communicate()
+
+
+def test_no_file_is_written_outside_of_the_state_directory(backup_tool: BackupTool) -> None:
+    """As strace sees it; what a run opens for writing has to be its lock."""
+    backup_tool.fill("fastpath", 30_000, days=31)
+    backup_tool.configure(tables={"fastpath": "public"})
+    trace = backup_tool.folder / "trace"
+    script = Path(__file__).parents[1] / "db-backup" / "ooni_db_backup.py"
+    command = [
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=open,openat,creat,memfd_create",
+        "-o",
+        str(trace),
+    ]
+    python = [sys.executable, "-B", str(script), "--config"]
+    try:
+        done = subprocess.run(
+            [*command, *python, str(backup_tool.config_file)],
+            env=dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        pytest.skip("strace is not installed")
+    if "ptrace" in done.stderr or "PTRACE" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.returncode == 0, done.stderr
+    opened = re.findall(r'(?:openat\(\w+, |open\()"([^"]+)", ([A-Z_|]+)', trace.read_text())
+    written = {path for path, flags in opened if re.search("WRONLY|RDWR|CREAT|TMPFILE", flags)}
+    assert written == {str(backup_tool.folder / "state" / "db-backup.lock")}
+    assert "memfd_create" not in trace.read_text()
+    assert not list((backup_tool.folder / "state").glob("*.tmp"))
+
+
+# --- throttling ---
+
+
+def test_no_chunk_starts_while_the_server_is_busy(backup_tool: BackupTool) -> None:
+    backup_tool.fill("fastpath", 2000, days=59)
+    backup_tool.configure(tables={"fastpath": "public"}, max_running_queries=5)
+    busy = [threading.Thread(target=long_query, args=(backup_tool,)) for _ in range(20)]
+    for thread in busy:
+        thread.start()
+    wait_until(lambda: running_queries(backup_tool) >= 20)
+    status, log = backup_tool.run(max_wait=0.3)
+    assert status == 75
+    assert re.search(r"(\d+) queries have been running for 0.3 s", log)
+    assert backup_tool.objects() == {}
+    process = backup_tool.start(OONI_MAX_WAIT="60")
+    time.sleep(1.5)
+    assert backup_tool.objects() == {}
+    for thread in busy:
+        thread.join()
+    log, _ = process.communicate(timeout=60)
+    assert (process.returncode, "waiting: " in log) == (0, True)
+    assert len(backup_tool.exports()) == 2
+
+
+def long_query(tool: BackupTool) -> None:
+    tool.query("SELECT count() FROM numbers(5) WHERE sleepEachRow(1) SETTINGS max_block_size = 1")
+
+
+def running_queries(tool: BackupTool) -> int:
+    count: int = tool.database.execute("SELECT count() FROM system.processes")[0][0]
+    return count
+
+
+def test_the_bandwidth_holds(large: BackupTool) -> None:
+    limit = 6_000_000
+    started = time.monotonic()
+    assert large.run(max_bandwidth=limit)[0] == 0
+    seconds = time.monotonic() - started
+    size = large.objects()[f"{CSV}t.csv.zstd"]
+    assert size / seconds < limit * 1.1
+
+
+class Time:
+    """A clock that goes on when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 100_000])
+def test_bandwidth_is_exact(piece: int) -> None:
+    time_ = Time()
+    bandwidth = Bandwidth(50_000, clock=time_.clock, sleep=time_.sleep)
+    for _ in range(200):
+        bandwidth.spend(piece)
+        time_.now += 0.000_001
+    assert time_.now == pytest.approx(200 * piece / 50_000, rel=0.1)
+
+
+def test_rest_is_in_proportion() -> None:
+    time_ = Time()
+    throttle = Throttle(None, Config(rest=0.5), clock=time_.clock, sleep=time_.sleep)  # type: ignore[arg-type]
+    throttle.rest(10)
+    assert time_.now == 5
+
+
+# --- helpers ---
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Return the names of the objects with rows that have changed."""
+    return sorted(
+        key.removeprefix(CSV)
+        for key in before.keys() | after.keys()
+        if key.startswith(CSV) and after.get(key) != before.get(key)
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_state_of_the_bucket_survives_the_loss_of_the_state_directory(
+    exported: BackupTool,
+) -> None:
+    exported.run()
+    for path in (exported.folder / "state").iterdir():
+        path.unlink()
+    assert "nothing to do" in exported.run()[1]
+    assert LAYOUT.index in exported.objects()
