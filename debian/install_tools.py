@@ -47,7 +47,7 @@ def install_script(tool: Tool, root: Path) -> None:
     source = SOURCE / tool["script"]
     folder = root / LIBRARY / source.parent.name
     folder.mkdir(parents=True, exist_ok=True)
-    for path in source.parent.glob("*.py"):
+    for path in (*source.parent.glob("*.py"), *source.parent.glob("*.jinja")):
         if not (folder / path.name).exists():  # else another tool of the folder has installed it
             shutil.copyfile(path, folder / path.name)
     script = folder / source.name
@@ -127,16 +127,18 @@ def config_block(block: str) -> str:
 
 
 def comment(block: str) -> str:
-    """Return the sentences of a block."""
+    """Return the sentences of a block; what is indented stays on lines of its own."""
     lines = [line[2:] for line in block.splitlines() if line.startswith("# ")]
-    return " ".join(lines)
+    joined = " ".join(f"\n{line.strip()}\n" if line.startswith("  ") else line for line in lines)
+    return re.sub(r" ?\n+ ?", "\n", joined)
 
 
 def roff(text: str) -> str:
     """Return a text as roff takes it literally."""
     for character, written in (("\\", "\\e"), ("-", "\\-"), ('"', "\\(dq")):
         text = text.replace(character, written)
-    return re.sub(r"^([.'])", r"\\&\1", text)
+    text = re.sub(r"^([.'])", r"\\&\1", text, flags=re.MULTILINE)
+    return text.replace("\n", "\n.br\n")
 
 
 def fill(tool: Tool, template: str, path: Path) -> None:

@@ -186,7 +186,7 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
                 "the engine's INTO OUTFILE": Contender([PYTHON, "-m", *engine]),
             },
             ENVIRONMENT,
-            rounds=3,
+            rounds=2,
         )
     ratio(medians, "the driver, csv and zstandard, to a file", whole, "at least 3.00")
     ratio(medians, whole, "the engine's INTO OUTFILE", "at most 2.20")

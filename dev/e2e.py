@@ -6,6 +6,7 @@ FOLDER keeps what is made once; the folder PACKAGES has the packages to test. It
 if anything is not as a sysadmin would expect it.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from clickhouse_driver import Client
 
@@ -23,12 +25,13 @@ from dev.container import Container, base_system, running
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
 from dev.misbehaving_http import MisbehavingServer
+from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.sample_asn_map import write_asn_map
 from dev.sample_fingerprints import SampleFingerprints
 from dev.sample_geoip import write_month
 from dev.sample_test_lists import SampleTestLists
 
-PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip")
+PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip", "ooni-db-backup")
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y"
 OLD_UNIT = """\
 [Unit]
@@ -77,20 +80,20 @@ class Tool:
         command: its name, and its unit's.
         config: its configuration file.
         identifier: what the journal calls it.
-        keys: the configuration that leads to the servers of the test.
+        keys: the configuration that leads to the servers of the test; its file can be JSON.
         effect: checks what a run has done.
     """
 
     command: str
     config: str
     identifier: str
-    keys: dict[str, str]
+    keys: dict[str, Any]
     effect: Callable[[Container], None]
 
     @property
     def uses_database(self) -> bool:
         """Whether it writes to the database."""
-        return "db_uri" in self.keys
+        return "db_uri" in self.keys or "clickhouse_url" in self.keys
 
 
 def main() -> None:
@@ -103,10 +106,14 @@ def main() -> None:
             EmbeddedClickHouse(scratch / "clickhouse") as clickhouse,
             MisbehavingServer(tls="private-ca") as https,
             GitServer(upstream(scratch)) as git,
+            S3Server() as s3,
             running(archive, scratch) as container,
         ):
             (container.root / "etc/ssl/private-ca.pem").write_bytes(https.ca_file.read_bytes())
-            tools = tools_for(scratch, clickhouse, https, git)
+            tools = [
+                *tools_for(scratch, clickhouse, https, git),
+                backup_tool(clickhouse, s3),
+            ]
             upgrade_from_old_package(container, packages, scratch)
             look_at_installation(container)
             configure(container, tools)
@@ -194,6 +201,36 @@ def tools_for(
     ]
 
 
+def backup_tool(clickhouse: EmbeddedClickHouse, s3: S3Server) -> Tool:
+    """Return the backup tool, which exports what the others have loaded."""
+    s3.create_bucket("ooni-data")
+
+    def exported(container: Container) -> None:
+        names = [key.rpartition("/")[2] for key in contents(s3.client(), "ooni-data")]
+        print(container.output("ooni-db-backup list"))
+        expect("citizenlab.csv.zstd" in names, f"the bucket has the export: {names}")
+        expect("index.html" in names, "and what leads there")
+        verified = container.output("ooni-db-backup verify --stdout")
+        expect("everything is as exported" in verified, "it is verified")
+
+    return Tool(
+        "ooni-db-backup",
+        "db-backup.conf",
+        "ooni-db-backup",
+        {
+            "action": "export",
+            "public_aws_access_key_id": KEY_ID,
+            "public_aws_secret_access_key": KEY,
+            "public_bucket_name": "ooni-data",
+            "public_endpoint": s3.endpoint,
+            "clickhouse_url": clickhouse.uri(),
+            "http_url": clickhouse.http_url(),
+            "tables": {"citizenlab": "public", "*": "none"},
+        },
+        exported,
+    )
+
+
 def databases_are_installed(container: Container) -> None:
     """Check the files of the GeoIP downloader, and that everybody can read them."""
     listed = container.output("cd /var/lib/ooniapi; stat -c '%n %U %a' asn.mmdb cc.mmdb geoipdbts")
@@ -266,8 +303,8 @@ def look_at_installation(container: Container) -> None:
     title("what is installed")
     timers = container.output("systemctl list-timers 'ooni-*' 'detector*'")
     print(timers)
-    expect("ooni-db-backup" not in timers, "no timer is left without its service")
     for tool in (
+        "db-backup",
         "update-citizenlab",
         "update-fingerprints",
         "update-asn-metadata",
@@ -275,12 +312,17 @@ def look_at_installation(container: Container) -> None:
     ):
         expect(timers.count(f"ooni-{tool}.timer") == 1, f"the timer of ooni-{tool} is there, once")
     modes = container.output("stat -c '%n %U:%G %a' /etc/ooni/*.conf")
-    expect(modes.count("root:ooni 640") == 4, f"configuration is protected: {modes}")
+    expect(modes.count("root:ooni 640") == 5, f"configuration is protected: {modes}")
     verified = container.run(
         "systemd-analyze verify --man=no /lib/systemd/system/ooni-*[a-z].service"
     )
     expect(verified.stdout + verified.stderr == "", f"units: {verified.stderr}")
-    for page in ("8 ooni-update-citizenlab", "5 update-citizenlab.conf", "8 analysis"):
+    for page in (
+        "8 ooni-update-citizenlab",
+        "5 update-citizenlab.conf",
+        "8 analysis",
+        "8 ooni-db-backup",
+    ):
         expect("NAME" in container.output(f"man {page}"), f"man {page}")
     completed = container.output(
         "bash -c '. /usr/share/bash-completion/bash_completion;"
@@ -288,7 +330,7 @@ def look_at_installation(container: Container) -> None:
         " complete -p ooni-download-geoip' 2>&1"
     )
     expect("longopt" in completed, "options are completed")
-    for command in ("ooni-update-citizenlab", "ooni-download-geoip", "analysis"):
+    for command in ("ooni-update-citizenlab", "ooni-download-geoip", "ooni-db-backup", "analysis"):
         expect(
             container.output(f"{command} --version") == f"{command} 2.0.0\n", f"{command} starts"
         )
@@ -297,9 +339,13 @@ def look_at_installation(container: Container) -> None:
 def configure(container: Container, tools: list[Tool]) -> None:
     """Edit the configuration files, as an administrator does: in place, modes stay."""
     for tool in tools:
-        lines = "".join(f'{key} = "{value}"\n' for key, value in tool.keys.items())
         path = container.root / "etc/ooni" / tool.config
-        path.write_text(f"{path.read_text()}\n{lines}")
+        text = path.read_text()
+        if text.startswith("{"):
+            path.write_text(json.dumps(json.loads(text) | tool.keys))
+        else:
+            lines = "".join(f'{key} = "{value}"\n' for key, value in tool.keys.items())
+            path.write_text(f"{text}\n{lines}")
         checked = container.output(f"{tool.command} --check-config --stdout")
         expect("the configuration is valid" in checked, f"{tool.command} takes its configuration")
 
@@ -444,7 +490,7 @@ def remove_and_purge(container: Container) -> None:
         "no timer is left",
     )
     container.run("test -e /etc/ooni/update-citizenlab.conf && test -d /var/lib/analysis")
-    container.run(f"rm /etc/ooni/db-backup.conf; {APT} purge {packages}")
+    container.run(f"{APT} purge {packages}")
     left = container.output(
         "find /etc /usr /var /lib/systemd /run \\( -name '*ooni*' -o -path '*/analysis*' \\)"
         " -not -path '/var/log/*' -not -path '/run/log/*' -not -path '/usr/lib/python3*'"

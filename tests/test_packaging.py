@@ -13,7 +13,7 @@ from ooni_common import __version__
 
 ROOT = Path(__file__).parents[1]
 TOOLS = tomllib.loads((ROOT / "debian/tools.toml").read_text())
-FOLDERS = ("analysis", "geoip")
+FOLDERS = ("analysis", "db-backup", "geoip")
 
 
 @pytest.mark.parametrize("command", TOOLS)
@@ -30,7 +30,7 @@ def test_a_tool_is_packaged_as_it_describes_itself(command: str) -> None:
     assert script.config_file == Path("/etc/ooni") / tool["config"]
     assert path.with_name(tool["config"]).exists()
     assert script.config_type().state_dir == Path("/var/lib") / tool["state"]
-    assert tool["identifier"].rpartition(".")[2] == script.name
+    assert tool["identifier"].rpartition(".")[2] in (script.name, script.command)
 
 
 def test_every_script_is_packaged() -> None:
