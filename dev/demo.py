@@ -8,13 +8,14 @@ It ends with an error if a script does anything else than it should.
 
 import argparse
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import geoip2.database
@@ -22,9 +23,11 @@ from clickhouse_driver import Client
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
+from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.sample_asn_map import write_asn_map
 from dev.sample_fingerprints import SampleFingerprints
 from dev.sample_geoip import write_month
+from dev.sample_measurements import create, fill
 from dev.sample_test_lists import SampleTestLists
 from dev.sample_upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
@@ -43,6 +46,7 @@ class Script:
 CITIZENLAB = Script("analysis/citizenlab_test_lists_updater.py", "update-citizenlab.conf")
 FINGERPRINTS = Script("analysis/fingerprints_updater.py", "update-fingerprints.conf")
 ASNMETA = Script("analysis/asnmeta_updater.py", "update-asn-metadata.conf")
+BACKUP = Script("db-backup/ooni_db_backup.py", "db-backup.conf")
 GEOIP = Script("geoip/ooni_download_geoip.py", "download-geoip.conf")
 
 
@@ -54,14 +58,14 @@ class Servers:
     clickhouse: EmbeddedClickHouse
     statsd: StatsdListener
 
-    def run(self, script: Script, keys: dict[str, str], *flags: str) -> str:
-        """Run a script as its timer would, and return what it logged.
+    def run(self, script: Script, keys: Mapping[str, object], *flags: str) -> str:
+        """Run a script as its timer would, or another command of it; return what it printed.
 
         Raises:
             SystemExit: the script failed.
         """
         config = self.folder / script.config
-        config.write_text("".join(f'{key} = "{value}"\n' for key, value in keys.items()))
+        config.write_text(json.dumps(keys))
         config.chmod(0o640)  # it can hold a password
         print(f"\n$ {script.path} --config {script.config} {' '.join(flags)}".rstrip())
         process = subprocess.run(
@@ -111,6 +115,7 @@ def main() -> None:
             show_fingerprints(servers)
             show_asnmeta(servers)
             show_geoip(servers)
+            show_backup(servers)
     print("\nThe demo is done; everything that it started has ended.")
 
 
@@ -218,6 +223,63 @@ def show_geoip(servers: Servers) -> None:
         log = servers.run(GEOIP, keys)
         expect("asn-lite-" in log and "not modified" in log, "the other one is not fetched")
         servers.run(GEOIP, keys, "--check")
+
+
+def show_backup(servers: Servers) -> None:
+    """Export tables of measurements; again, with nothing new; after a change in one month."""
+    uri = servers.clickhouse.uri(database="measurements")
+    with S3Server() as s3, Client.from_url(servers.clickhouse.uri()) as client:
+        s3.create_bucket("ooni-data")
+        client.execute("CREATE DATABASE measurements ENGINE = Atomic")
+        with Client.from_url(uri) as measurements:
+            for kind in ("fastpath", "jsonl"):
+                create(measurements, kind)
+                fill(measurements, kind, 200_000)
+        keys = {
+            "db_uri": uri,
+            "http_url": servers.clickhouse.http_url(),
+            "action": "export",
+            "public_bucket_name": "ooni-data",
+            "public_endpoint": s3.endpoint,
+            "public_aws_access_key_id": KEY_ID,
+            "public_aws_secret_access_key": KEY,
+            "rest": 0,
+            "tables": {
+                "fastpath": "public",
+                "jsonl": {"policy": "public", "chunk_by": "range", "rows_per_chunk": 50_000},
+            },
+            "state_dir": str(servers.folder / "state"),
+            "statsd": servers.statsd.address,
+        }
+        title("Backup tool: 200,000 measurements by month, and their index by ranges of its key")
+        servers.run(BACKUP, keys)
+        show_bucket(s3)
+        servers.show_metrics()
+        servers.run(BACKUP, keys, "verify")
+        title("the second run: nothing is read but the fingerprints")
+        expect("nothing to do" in servers.run(BACKUP, keys), "nothing is repeated")
+        title("one row comes late, in March: a dry run says what would be exported, and why")
+        with Client.from_url(uri) as measurements:
+            fill(measurements, "fastpath", 1, start=date(2023, 3, 8), days=1)
+        servers.run(BACKUP, keys, "--dry-run")
+        log = servers.run(BACKUP, keys)
+        expect("1 chunks are exported" in log and "_202303" in log, "only March is exported")
+        servers.run(BACKUP, keys, "list")
+        title("a table is made of the export")
+        servers.run(BACKUP, keys, "restore", "fastpath")
+        with Client.from_url(uri) as measurements:
+            checksums = measurements.execute(
+                "SELECT (SELECT sum(cityHash64(*)) FROM fastpath),"
+                " (SELECT sum(cityHash64(*)) FROM fastpath_restored)"
+            )[0]
+        expect(checksums[0] == checksums[1], "it has the same content")
+
+
+def show_bucket(s3: S3Server) -> None:
+    """Print what is in the bucket."""
+    print("\nobjects in the bucket:")
+    for key, size in contents(s3.client(), "ooni-data").items():
+        print(f"    {size:>11,}  {key}")
 
 
 def show_live_sources(servers: Servers) -> None:
