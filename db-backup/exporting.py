@@ -30,6 +30,7 @@ log = logging.getLogger("ooni.db_backup")
 
 ZSTD = "application/zstd"
 SQL = "application/sql"
+COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes; several times as much is in memory
 
 Reason = Literal[
     "new", "changed", "with other columns", "again, by --force", "unchanged", "shrunk", "dropped"
@@ -130,6 +131,7 @@ class Exporter:
         self._reader = reader
         self._manifest = manifest
         self._written = encoded(manifest)
+        self._schema = manifest.schema  # of the file in the bucket
         self.uploaded = 0
 
     def recover(self) -> None:
@@ -250,12 +252,7 @@ class Exporter:
     def _stream(self, chunk: Chunk, rows: int, counter: RowCounter, upload: Upload) -> int:
         """Read, compress and upload a chunk; return the size of its CSV in bytes."""
         means = self._means
-        compressor = zstandard.ZstdCompressor(
-            # One thread of its own, so that the next piece is read meanwhile.
-            compression_params=zstandard.ZstdCompressionParameters.from_level(
-                means.level, threads=1, write_checksum=1, write_content_size=0
-            )
-        ).compressobj()
+        compressor = compressor_of(means.level)
         size = 0
 
         def send(data: bytes) -> None:
@@ -312,10 +309,20 @@ class Exporter:
         means, manifest = self._means, self._manifest
         manifest.generation = uuid.uuid4().hex
         manifest.tool, manifest.server = means.tool, means.server
-        schema = f"{manifest.schema};\n".encode()
-        means.bucket.put(means.layout.schema(manifest.table), schema, SQL)
+        if manifest.schema != self._schema:
+            schema = f"{manifest.schema};\n".encode()
+            means.bucket.put(means.layout.schema(manifest.table), schema, SQL)
+            self._schema = manifest.schema
         self._written = encoded(manifest)
         means.bucket.put(means.layout.manifest(manifest.table), self._written, JSON)
+
+
+def compressor_of(level: int) -> zstandard.ZstdCompressionObj:
+    """Return a compressor with one thread of its own, so that the next piece is read meanwhile."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, threads=1, job_size=COMPRESSED_AT_ONCE, write_checksum=1, write_content_size=0
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
 
 def refuse_shared_names(
