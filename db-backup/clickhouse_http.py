@@ -68,11 +68,11 @@ class ClickHouseHTTP:
     def __init__(self, config: Config, user_agent: str) -> None:
         self._login = login_of(config.db_uri, config.http_url)
         self._config = config
-        self._headers = {
-            "User-Agent": user_agent,
-            "X-ClickHouse-User": self._login.user,
-            "X-ClickHouse-Key": self._login.password,
-        }
+        self._headers = urllib3.make_headers(
+            user_agent=user_agent,
+            basic_auth=f"{self._login.user}:{self._login.password}",
+            basic_auth_encoding="utf-8",
+        )
         self._pool = urllib3.PoolManager(ssl_context=tls_context(config.ca_file))
 
     @contextlib.contextmanager

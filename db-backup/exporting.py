@@ -317,7 +317,7 @@ class Exporter:
         means.bucket.put(means.layout.manifest(manifest.table), self._written, JSON)
 
 
-def compressor_of(level: int) -> zstandard.ZstdCompressionObj:
+def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
     """Return a compressor with one thread of its own, so that the next piece is read meanwhile."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level, threads=1, job_size=COMPRESSED_AT_ONCE, write_checksum=1, write_content_size=0

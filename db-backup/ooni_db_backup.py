@@ -15,6 +15,7 @@ By hand: ooni_db_backup.py --dry-run --stdout, and `list`, `verify`, `restore`
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -215,12 +216,17 @@ def export_table(
         explain(name, steps)
         return
     try:
-        with job.metrics.timer(f"table_{name}_backup_time_ms"):
+        with job.metrics.timer(f"table_{metric_name(name)}_backup_time_ms"):
             exporter.carry_out(steps)
     finally:
         outcome.uploaded += exporter.uploaded
         if manifest.generation:
             manifests[name] = manifest
+
+
+def metric_name(table: str) -> str:
+    """Return a table's name without what statsd would misread."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", table)
 
 
 def explain(name: str, steps: Sequence[Step]) -> None:

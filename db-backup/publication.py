@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import jinja2
 import msgspec
 
 from bucket import Bucket
@@ -51,6 +50,8 @@ def publish(
 
 def page(run: RunManifest, manifests: Mapping[str, TableManifest], layout: Layout) -> bytes:
     """Return the page for people."""
+    import jinja2  # noqa: PLC0415 (most runs have nothing to publish)
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

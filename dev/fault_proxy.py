@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import os
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -85,15 +86,21 @@ Condition = Callable[[Request], bool]
 
 
 class FaultProxy:
-    """The proxy, on 127.0.0.1."""
+    """The proxy, on 127.0.0.1.
 
-    def __init__(self, target: str) -> None:
+    Args:
+        target: the server's address.
+        tls: speak TLS with clients, by this context.
+    """
+
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
+        self._scheme = "https" if tls else "http"
         self.target = urlsplit(target)
         self._lock = threading.Lock()
         self._rules: list[list[Any]] = []  # condition, fault, times left
         self.requests: list[Request] = []
         self._stopped = threading.Event()
-        self._http = LoopbackServer(partial(_Handler, self))
+        self._http = LoopbackServer(partial(_Handler, self), tls=tls)
 
     def __enter__(self) -> Self:
         self._http.start()
@@ -106,7 +113,7 @@ class FaultProxy:
     @property
     def url(self) -> str:
         """The proxy's address."""
-        return f"http://127.0.0.1:{self._http.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_port}"
 
     def fail(self, fault: Fault, when: Condition, times: int = 1_000_000) -> None:
         """Go wrong in this way for so many of the requests that fulfil the condition."""

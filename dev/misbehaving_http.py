@@ -118,7 +118,7 @@ class MisbehavingServer:
         self._scheme = "https" if tls else "http"
         self._folder = tempfile.TemporaryDirectory(prefix="misbehaving-http-")
         self.ca_file = Path(self._folder.name) / "ca.pem"
-        context = _tls_context(tls, self.ca_file) if tls else None
+        context = server_tls(tls, self.ca_file) if tls else None
         self._http = LoopbackServer(partial(_Handler, self), port=port, tls=context)
 
     def __enter__(self) -> Self:
@@ -402,7 +402,8 @@ def _gzip_zeros(size: int) -> Iterator[bytes]:
     yield struct.pack("<II", checksum, size % 2**32)
 
 
-def _tls_context(kind: Certificate, ca_file: Path) -> ssl.SSLContext:
+def server_tls(kind: Certificate, ca_file: Path) -> ssl.SSLContext:
+    """Return a server's context with a certificate of this kind; write the CA's to a file."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

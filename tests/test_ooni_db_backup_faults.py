@@ -34,6 +34,7 @@ from dev.fault_proxy import (
     s3_error,
     stall_answer,
 )
+from dev.misbehaving_http import server_tls
 from dev.s3_server import S3Server
 from throttle import Bandwidth, Throttle
 
@@ -345,6 +346,24 @@ def test_a_store_that_is_down_is_unavailable(
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     status, log = exported.run(public_endpoint="http://127.0.0.1:9")
     assert (status, len(log.splitlines())) == (69, 1)
+
+
+def test_database_and_store_can_have_a_private_ca(backup_tool: BackupTool, tmp_path: Path) -> None:
+    backup_tool.database.execute("CREATE TABLE t (a UInt8) ENGINE = Memory")
+    ca_file = tmp_path / "ca.pem"
+    tls = server_tls("private-ca", ca_file)
+    with (
+        FaultProxy(backup_tool.config["http_url"], tls) as database,
+        FaultProxy(backup_tool.s3.endpoint, tls) as store,
+    ):
+        keys = {"http_url": database.url, "public_endpoint": store.url, "tables": {"t": "public"}}
+        status, log = backup_tool.run(public_ca_file=str(ca_file), **keys)
+        assert (status, "the certificate is refused" in log) == (69, True)
+        del backup_tool.config["public_ca_file"]
+        status, log = backup_tool.run(ca_file=str(ca_file))
+        assert (status, "SSLError" in log) == (69, True)
+        assert backup_tool.run(public_ca_file=str(ca_file))[0] == 0
+        assert backup_tool.run("verify")[0] == 0
 
 
 # --- the process ---
