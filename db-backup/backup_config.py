@@ -38,6 +38,7 @@ class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.policy in ("private", "both")
 
 
+LOW_PRIORITY = 10  # after the queries of those that wait for an answer
 # The large tables that everybody has: months, because that is what researchers ask for.
 MONTHS_OF = {"fastpath": "measurement_start_time", "jsonl": "date"}
 
@@ -95,6 +96,12 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         for name, policy in self.tables.items():
             if isinstance(policy, TablePolicy):
                 _check_chunks(name, policy)
+
+    @property
+    def query_settings(self) -> dict[str, int]:
+        """The settings of the queries that read whole tables."""
+        settings = {"priority": LOW_PRIORITY, "max_execution_time": self.max_execution_time}
+        return settings | ({"max_threads": self.max_threads} if self.max_threads else {})
 
     def policy_of(self, table: str) -> TablePolicy | None:
         """Return what is done with a table: by its name, else by the first pattern that fits.

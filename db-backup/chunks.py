@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -46,11 +47,15 @@ class Chunk(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Reader:
-    """Asks the database about one table, and says how its rows are read."""
+    """Asks the database about one table, and says how its rows are read.
+
+    `settings` are those of the questions, as SQL; "" for none.
+    """
 
     database: Database
     table: Table
     policy: TablePolicy
+    settings: str = ""
 
     @property
     def _source(self) -> str:
@@ -78,12 +83,12 @@ class Reader:
     def fingerprint(self, condition: str) -> Fingerprint:
         """Return the fingerprint of the rows under a condition."""
         sql = f"SELECT {self._figures} FROM {self._source}{_where(condition)}"
-        ((rows, version, digest),) = self.database.query(sql)
+        ((rows, version, digest),) = self._ask(sql)
         return Fingerprint(rows, version, digest)
 
     def fingerprints(self, expression: str) -> dict[int, Fingerprint]:
         """Return the fingerprint of the rows for each value of an expression of integers."""
-        rows = self.database.query(
+        rows = self._ask(
             f"SELECT toInt64({expression}) AS chunk, {self._figures} FROM {self._source}"
             " GROUP BY chunk ORDER BY chunk"
         )
@@ -95,7 +100,7 @@ class Reader:
         if _bare(self.column_type(column)) == "String":
             conditions.append(f"isValidUTF8({quoted(column)})")  # for JSON
         where = _where(" AND ".join(conditions))
-        ((values,),) = self.database.query(
+        ((values,),) = self._ask(
             "SELECT arrayMap(value -> toString(value), arraySort(groupArraySample"
             f"({SAMPLED}, 1)({quoted(column)}))) FROM {self._source}{where}"
         )
@@ -111,6 +116,10 @@ class Reader:
         if name not in types:
             raise ConfigError(f"tables: {self.table.name}: there is no column {name!r}")
         return types[name]
+
+    def _ask(self, sql: str) -> list[tuple[Any, ...]]:
+        settings = f" SETTINGS {self.settings}" if self.settings else ""
+        return self.database.query(f"{sql}{settings}")
 
     @property
     def _figures(self) -> str:

@@ -89,13 +89,10 @@ class ClickHouseHTTP:
         settings = {
             "readonly": 2,
             "cancel_http_readonly_queries_on_client_close": 1,
-            "priority": 10,  # after the queries of those that wait for an answer
-            "max_execution_time": self._config.max_execution_time,
+            **self._config.query_settings,
             **OUTPUT_SETTINGS,
             **(TUPLE_SETTINGS if tuples else {}),
         }
-        if self._config.max_threads:
-            settings["max_threads"] = self._config.max_threads
         body = f"{select} FORMAT CSVWithNames".encode()
         with self._answered(settings, body) as response:
             yield self._pieces(response)

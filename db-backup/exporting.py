@@ -193,7 +193,7 @@ class Exporter:
         exact = self._manifest.line_breaks
         while True:
             try:
-                return self._export(step, exact=exact)
+                self._export(step, exact=exact)
             except LineBreaksInValues:
                 exact = True
             except Unavailable as error:
@@ -202,7 +202,11 @@ class Exporter:
                     raise
                 log.warning("%s; trying again in %g s", error, means.retry_wait)
                 means.sleep(means.retry_wait)
-                self.recover()  # the answer may have been lost, and not the object
+                self.recover()
+                if self._manifest.chunks.get(step.chunk.name) is not step.before:
+                    return  # the answer was lost, and not the object
+            else:
+                return
 
     def _export(self, step: Step, *, exact: bool) -> None:
         means, table, chunk = self._means, self._manifest.table, step.chunk

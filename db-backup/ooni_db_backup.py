@@ -202,7 +202,8 @@ def export_table(
     if policy is None:
         raise ConfigError(f"{name!r} is not listed")
     manifest = manifests.get(name) or TableManifest(table=name)
-    reader = Reader(database, read_table(database, name), policy)
+    settings = ", ".join(f"{key} = {value}" for key, value in job.config.query_settings.items())
+    reader = Reader(database, read_table(database, name), policy, settings)
     exporter = Exporter(means, reader, manifest)
     if not job.dry_run:
         exporter.recover()

@@ -5,11 +5,18 @@ import json
 import re
 import subprocess
 from datetime import date
+from typing import Any
 
 import pytest
 
+from backup_config import TablePolicy
+from chunks import Chunk, Reader, survey
+from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
+from dev.sample_measurements import create
+from inventory import read_table
 from manifest import escaped
+from ooni_common.database import Database as OurDatabase
 
 MONTHS = [f"fastpath_2023{month:02}.csv.zstd" for month in range(1, 13)]
 BY_MONTH = {"fastpath": "public"}
@@ -371,6 +378,35 @@ def test_private_backups_are_not_silently_left_out(backup_tool: BackupTool) -> N
     backup_tool.database.execute("CREATE TABLE t (a UInt8) ENGINE = Memory")
     status, log = backup_tool.run(tables={"t": "private"}, action="")
     assert (status, "private backups are not in this version" in log) == (78, True)
+
+
+@pytest.mark.parametrize("chunk_by", ["month", "range", "table"])
+def test_on_a_cluster_one_replica_of_each_shard_is_read(database: Database, chunk_by: str) -> None:
+    """The engine knows no cluster; its parser tells whether the statements are right."""
+    client = database.client()
+    create(client, "fastpath")
+    asked = []
+
+    class Recorder:
+        def execute(self, query: str, params: Any = None, **_options: Any) -> Any:
+            asked.append(query)
+            return [(1500, "v", "7")] if "toInt64" not in query else [(202301, 1500, "v", "7")]
+
+        def disconnect(self) -> None:
+            pass
+
+    policy = TablePolicy(
+        policy="public", chunk_by=chunk_by, column="measurement_start_time", rows_per_chunk=1000
+    )
+    table = read_table(OurDatabase(client), "fastpath")
+    recorder = OurDatabase(Recorder(), "the 'cluster'")
+    reader = Reader(recorder, table, policy, "priority = 10, max_execution_time = 5")
+    chunks = survey(reader, []) if chunk_by != "range" else [(Chunk("", "1"), None)]
+    reader.fingerprint(chunks[0][0].condition)
+    asked.append(reader.select(chunks[0][0]))
+    for statement in asked:
+        assert "cluster('the \\'cluster\\'', currentDatabase(), `fastpath`)" in statement
+        assert client.execute("SELECT formatQuery(%(q)s)", {"q": statement})
 
 
 # --- list and schema ---
