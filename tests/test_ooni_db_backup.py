@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backup_config import TablePolicy
+from backup_config import Kind, TablePolicy
 from chunks import Chunk, Reader, survey
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
@@ -381,7 +381,7 @@ def test_private_backups_are_not_silently_left_out(backup_tool: BackupTool) -> N
 
 
 @pytest.mark.parametrize("chunk_by", ["month", "range", "table"])
-def test_on_a_cluster_one_replica_of_each_shard_is_read(database: Database, chunk_by: str) -> None:
+def test_on_a_cluster_one_replica_of_each_shard_is_read(database: Database, chunk_by: Kind) -> None:
     """The engine knows no cluster; its parser tells whether the statements are right."""
     client = database.client()
     create(client, "fastpath")
