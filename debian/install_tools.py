@@ -90,7 +90,9 @@ def install_manual(tool: Tool, root: Path, python: str) -> None:
     )
     shutil.rmtree(wrapper.parent)
     headings = {'.SS "options:"': ".SH OPTIONS", '.SS "exit status:"': '.SH "EXIT STATUS"'}
-    lines = page.read_text().splitlines()
+    # The commands are in man/, with their arguments.
+    text = re.sub(r'\.SS "commands.*?(?=\n\.S)', "", page.read_text(), flags=re.DOTALL)
+    lines = text.splitlines()
     write(page, "\n".join(headings.get(line, line) for line in lines) + "\n")
 
 
@@ -121,7 +123,8 @@ read as JSON.
 
 def config_block(block: str) -> str:
     """Return the keys of a block, with their defaults, and what its comment says of them."""
-    keys = [line[1:] for line in block.splitlines() if re.match(r"#[a-z_]+ = ", line)]
+    pattern = r"#?[a-z_]+ = |\[[a-z]+\]$"
+    keys = [line.lstrip("#") for line in block.splitlines() if re.match(pattern, line)]
     heads = "\n.TQ\n".join(f".B {roff(key)}" for key in keys)
     return f".TP\n{heads}\n{roff(comment(block))}"
 

@@ -70,6 +70,15 @@ try cat /proc/1/environ
 try touch /var/lib/analysis/probe
 touch /tmp/left-in-private-tmp
 """
+# What bash does when somebody presses the tabulator.
+COMPLETION = """bash -c '
+. /usr/share/bash-completion/bash_completion
+_comp_load {command} 2> /dev/null || __load_completion {command}
+COMP_WORDS=({command} {word}) COMP_CWORD=1 COMP_LINE="{command} {word}"
+COMP_POINT=${{#COMP_LINE}} COMP_TYPE=9
+_{command} {command} {word} {command}
+echo "${{COMPREPLY[@]}}"'
+"""
 
 
 @dataclass(frozen=True)
@@ -324,12 +333,13 @@ def look_at_installation(container: Container) -> None:
         "8 ooni-db-backup",
     ):
         expect("NAME" in container.output(f"man {page}"), f"man {page}")
-    completed = container.output(
-        "bash -c '. /usr/share/bash-completion/bash_completion;"
-        " _comp_load ooni-download-geoip || __load_completion ooni-download-geoip;"
-        " complete -p ooni-download-geoip' 2>&1"
-    )
-    expect("longopt" in completed, "options are completed")
+    for command, word, expected in (
+        ("ooni-download-geoip", "--che", "--check"),
+        ("ooni-db-backup", "res", "restore"),
+        ("ooni-db-backup", "--ver", "--verbose --version"),
+    ):
+        completed = container.output(COMPLETION.format(command=command, word=word))
+        expect(expected in completed.replace("\n", " "), f"{command} {word} is completed")
     for command in ("ooni-update-citizenlab", "ooni-download-geoip", "ooni-db-backup", "analysis"):
         expect(
             container.output(f"{command} --version") == f"{command} 2.0.0\n", f"{command} starts"
