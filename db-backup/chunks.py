@@ -106,6 +106,15 @@ class Reader:
         )
         return list(values)
 
+    def ordered(self, column: str, values: Sequence[str]) -> list[str]:
+        """Return values of a column, given as text, in the order of its type."""
+        kind = self.column_type(column)
+        listed = ", ".join(f"CAST({literal(value)} AS {kind})" for value in values)
+        ((ordered,),) = self._ask(
+            f"SELECT arrayMap(value -> toString(value), arraySort([{listed}]))"
+        )
+        return list(ordered)
+
     def column_type(self, name: str) -> str:
         """Return the type of a column.
 
@@ -169,7 +178,7 @@ def _by_time(reader: Reader, function: str) -> list[tuple[Chunk, Fingerprint]]:
 def _by_range(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:
     """Return the ranges of the first column of the key; one that has doubled is split."""
     column = _range_column(reader)
-    ranges = [chunk for chunk in known if chunk.bounds] or [_range(reader, column, 0, (None, None))]
+    ranges = _partition(reader, column, known)
     number = 1 + max(int(chunk.name) for chunk in ranges)
     surveyed = []
     for chunk in ranges:
@@ -182,6 +191,22 @@ def _by_range(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Finge
         # The first one replaces the object that has all of them: the others have to be there.
         surveyed += [(part, reader.fingerprint(part.condition)) for part in reversed(parts)]
     return surveyed
+
+
+def _partition(reader: Reader, column: str, known: Sequence[Chunk]) -> list[Chunk]:
+    """Return the known ranges so that each row is in one of them.
+
+    A run that was interrupted while it split a range may have left ranges that overlap, or a gap.
+    Each begins at its lower bound, which no other one has, and ends where the next one begins.
+    """
+    numbers = {chunk.bounds[0]: int(chunk.name) for chunk in known if chunk.bounds}
+    numbers.setdefault(None, 1 + max(numbers.values(), default=-1))
+    inner = [bound for bound in numbers if bound is not None]
+    bounds = [None, *reader.ordered(column, inner), None]
+    return [
+        _range(reader, column, numbers[lower], (lower, upper))
+        for lower, upper in itertools.pairwise(bounds)
+    ]
 
 
 def _split(reader: Reader, column: str, chunk: Chunk, rows: int, number: int) -> list[Chunk]:

@@ -132,6 +132,7 @@ class Exporter:
         self._manifest = manifest
         self._written = encoded(manifest)
         self._schema = manifest.schema  # of the file in the bucket
+        self._place = ""  # of the chunk among those that are exported
         self.uploaded = 0
 
     def recover(self) -> None:
@@ -164,11 +165,15 @@ class Exporter:
             )
 
     def _take_steps(self, steps: list[Step]) -> None:
+        total = sum(step.exports for step in steps)
+        number = 0
         for step in steps:
             if step.reason == "dropped":
                 self._mark_dropped(step)
             elif step.exports:
                 self._means.throttle.wait()
+                number += 1
+                self._place = f"{number}/{total}"
                 started = self._means.clock()
                 self._export_with_retries(step)
                 self._means.throttle.rest(self._means.clock() - started)
@@ -264,7 +269,7 @@ class Exporter:
                 means.bandwidth.spend(len(data))
                 upload.write(data)
 
-        name = means.layout.relative(upload.key)
+        name = f"{self._place} {means.layout.relative(upload.key)}"
         tuples = have_tuples(column.type for column in self._reader.table.columns)
         with (
             progress(name, rows) as shown,

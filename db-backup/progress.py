@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
-FORMAT = "{desc}: {percentage:3.0f} % of {total_fmt} rows, {postfix}, {rate_fmt}, {remaining} left"
+FORMAT = "{desc}: {percentage:3.0f} % of {total_fmt} rows{postfix}, {rate_fmt}, {remaining} left"
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 

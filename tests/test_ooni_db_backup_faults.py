@@ -213,6 +213,28 @@ def test_a_failure_that_passes_is_tried_again(
     assert exported.verifies()
 
 
+def test_ranges_are_complete_after_an_interrupted_split(
+    backup_tool: BackupTool, database_proxy: FaultProxy
+) -> None:
+    policy = {"policy": "public", "chunk_by": "range", "rows_per_chunk": 1000}
+    for rows, first_failing in ((4000, 3), (6000, 2), (1, 1)):
+        backup_tool.fill("jsonl", rows, days=rows // 100 + 1)
+        database_proxy.fail(cut_answer(after=0), from_chunk(first_failing))
+        assert backup_tool.run(tables={"jsonl": policy})[0] == 69
+        database_proxy.heal()
+        assert backup_tool.run()[0] == 0
+        exports = backup_tool.manifest("jsonl").exports
+        exported = [
+            row
+            for export in exports
+            for row in backup_tool.csv(export.key.removeprefix(CSV)).splitlines()[1:]
+        ]
+        assert sorted(exported) == sorted(
+            backup_tool.query("SELECT * FROM jsonl FORMAT CSV").splitlines()
+        )
+    assert len(exports) >= 8
+
+
 # --- the store ---
 
 
