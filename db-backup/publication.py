@@ -39,7 +39,7 @@ def publish(
     """
     tables = {name: summary(manifest) for name, manifest in sorted(manifests.items())}
     before = read_manifest(bucket, layout.run, RunManifest)
-    if before and before.tables == tables:
+    if tables == (before.tables if before else {}):
         return False
     run = msgspec.structs.replace(run, tables=tables)
     bucket.put(layout.sums, checksums(manifests.values(), layout), TEXT)
