@@ -118,8 +118,7 @@ def run(job: Job[Config]) -> None:
             )
         unlisted = [name for name, policy in policies.items() if policy is None]
         job.metrics.gauge("unlisted_tables", len(unlisted))
-        public = [name for name, policy in policies.items() if policy and policy.exported]
-        export_tables(job, database, public)
+        export_tables(job, database, public_among(config, names))
         if unlisted:
             raise DataRefused(
                 "tables that are not listed in the configuration (public, private, both or none):"
@@ -132,13 +131,18 @@ def export(job: Job[Config]) -> None:
     config = job.config
     with connected(config) as database:
         names = table_names(database)
-        policies = {name: config.policy_of(name) for name in names}
-        public = [name for name, policy in policies.items() if policy and policy.exported]
+        public = public_among(config, names)
         for name in job.arguments.tables:
             if name not in public:
                 what = "not public in the configuration" if name in names else "no table"
                 raise ConfigError(f"{name!r} is {what}; public are: {', '.join(public)}")
         export_tables(job, database, job.arguments.tables or public)
+
+
+def public_among(config: Config, names: Sequence[str]) -> list[str]:
+    """Return the tables that are exported."""
+    policies = {name: config.policy_of(name) for name in names}
+    return [name for name, policy in policies.items() if policy and policy.exported]
 
 
 @dataclass

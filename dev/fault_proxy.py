@@ -9,10 +9,7 @@ A fault is a function of an `Exchange`; what no rule is for passes unchanged.
 
 import contextlib
 import http.client
-import os
-import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,10 +18,10 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from dev import loopback
 from dev.loopback import LoopbackServer
 
 PIECE = 64 * 1024
-NO_LINGER = struct.pack("ii", 1, 0)
 NOT_PASSED = ("connection", "transfer-encoding", "keep-alive")
 
 
@@ -78,7 +75,7 @@ class Exchange:
 
     def cut(self) -> None:
         """Reset the connection."""
-        self._handler.cut()
+        loopback.reset(self._handler)
 
 
 Fault = Callable[[Exchange], None]
@@ -315,10 +312,3 @@ class _Handler(BaseHTTPRequestHandler):
         """End the body in good order."""
         if self._chunked and self.command != "HEAD":
             self.wfile.write(b"0\r\n\r\n")
-
-    def cut(self) -> None:
-        """Reset the connection at once."""
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-        # Past the server, which would end the connection in good order first.
-        os.close(self.connection.detach())

@@ -4,8 +4,10 @@ The standard library's server leaves a thread behind for every connection that a
 This one closes the connections first, so that stopping it is quick and leaves nothing.
 """
 
+import os
 import socket
 import ssl
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from typing import Any
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.02
+NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class LoopbackServer(ThreadingHTTPServer):
@@ -108,6 +111,14 @@ class LoopbackServer(ThreadingHTTPServer):
     def _forget(self, connection: socket.socket) -> None:
         with self._lock:
             self._connections.discard(connection)
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """End a handler's connection by a TCP reset, at once."""
+    handler.close_connection = True
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+    # Past the server, which would end the connection in good order first.
+    os.close(handler.connection.detach())
 
 
 def _shut_down(connection: socket.socket) -> None:

@@ -10,8 +10,6 @@ A behaviour is a function of an `Exchange`; the functions below the class make t
 
 import gzip
 import itertools
-import os
-import socket
 import ssl
 import struct
 import tempfile
@@ -30,12 +28,12 @@ from typing import Any, Literal, Self
 
 import trustme
 
+from dev import loopback
 from dev.loopback import LoopbackServer
 from dev.zeros import BLOCK_BYTES, deflate_zeros
 
 MEGABYTE = 1024 * 1024
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
-NO_LINGER = struct.pack("ii", 1, 0)
 
 Certificate = Literal["private-ca", "self-signed", "expired", "wrong-host"]
 
@@ -87,12 +85,9 @@ class Exchange:
 
     def close(self, *, reset: bool = False) -> None:
         """Close the connection after this answer, with `reset` at once and by a TCP reset."""
-        self._handler.close_connection = True
         if reset:
-            connection = self._handler.connection
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-            # Past the server, which would end the connection in good order first.
-            os.close(connection.detach())
+            loopback.reset(self._handler)
+        self._handler.close_connection = True
 
 
 Behaviour = Callable[[Exchange], None]
