@@ -36,8 +36,6 @@ INPUT_SETTINGS = {
     "format_csv_null_representation": "\\N",
     "bool_true_representation": "true",
     "bool_false_representation": "false",
-    "input_format_csv_empty_as_default": 0,
-    "input_format_csv_trim_whitespaces": 0,
     "input_format_skip_unknown_fields": 0,
 }
 # One column of the file for one of the table. Servers of before 24.6 do it and don't know these.

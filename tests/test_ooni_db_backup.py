@@ -203,11 +203,12 @@ def test_a_month_that_has_lost_many_rows_is_not_exported_over_what_there_is(
 
 
 def test_another_column_exports_everything_again(backup_tool: BackupTool) -> None:
-    backup_tool.database.execute("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a")
+    create_table = "CREATE TABLE t (a UInt8) ENGINE = ReplacingMergeTree(a) ORDER BY a"
+    backup_tool.database.execute(create_table)
     backup_tool.database.execute("INSERT INTO t VALUES (1)")
     backup_tool.run(tables={"t": "public"})
     backup_tool.database.execute("ALTER TABLE t ADD COLUMN b String DEFAULT 'x'")
-    backup_tool.run()
+    assert "t.csv.zstd: with other columns" in backup_tool.run()[1]
     assert backup_tool.csv("t.csv.zstd") == b'"a","b"\n1,"x"\n'
 
 
@@ -223,6 +224,21 @@ def test_days_and_rows_without_a_time_are_chunks(backup_tool: BackupTool) -> Non
         "t_19700101.csv.zstd", "t_20240229.csv.zstd", "t_null.csv.zstd",
     ]  # fmt: skip
     assert backup_tool.csv("t_null.csv.zstd") == b'"d","a"\n\\N,2\n'
+
+
+def test_a_chunk_that_comes_back_as_it_was_is_not_dropped_any_more(
+    backup_tool: BackupTool,
+) -> None:
+    backup_tool.database.execute("CREATE TABLE t (d Date) ENGINE = MergeTree ORDER BY d")
+    backup_tool.database.execute("INSERT INTO t VALUES ('2024-01-01'), ('2024-01-02')")
+    backup_tool.run(tables={"t": {"policy": "public", "chunk_by": "day", "column": "d"}})
+    drop = "ALTER TABLE t DELETE WHERE d = '2024-01-01'"
+    backup_tool.database.execute(drop, settings={"mutations_sync": 2})
+    backup_tool.run()
+    assert backup_tool.manifest("t").chunks["20240101"].dropped
+    backup_tool.database.execute("INSERT INTO t VALUES ('2024-01-01')")
+    backup_tool.run()
+    assert not backup_tool.manifest("t").chunks["20240101"].dropped
 
 
 def test_ranges_of_the_key_have_every_row_once_and_are_split_when_they_grow(
@@ -635,6 +651,17 @@ def test_a_table_of_many_chunks_comes_back(backup_tool: BackupTool) -> None:
     create = backup_tool.database.execute("SHOW CREATE TABLE again")[0][0]
     original = backup_tool.database.execute("SHOW CREATE TABLE fastpath")[0][0]
     assert create == original.replace(".fastpath\n", ".again\n")
+
+
+def test_rows_with_the_same_key_come_back_all(backup_tool: BackupTool) -> None:
+    backup_tool.database.execute(
+        "CREATE TABLE t (k String, v UInt8) ENGINE = ReplacingMergeTree(v) ORDER BY k"
+    )
+    for value in (1, 2):
+        backup_tool.database.execute(f"INSERT INTO t VALUES ('a', {value})")
+    backup_tool.run(tables={"t": "public"})
+    status, log = backup_tool.run("restore", "t")
+    assert (status, "restored t as t_restored: 2 rows" in log) == (0, True)
 
 
 def test_no_table_is_overwritten(backup_tool: BackupTool) -> None:
