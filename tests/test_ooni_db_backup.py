@@ -155,6 +155,18 @@ def test_replaced_rows_export_their_month_again(backup_tool: BackupTool) -> None
     assert backup_tool.csv("fastpath_202307.csv.zstd").count(b'"t"') >= 84
 
 
+def test_a_replaced_row_that_is_not_the_newest_is_noticed(backup_tool: BackupTool) -> None:
+    backup_tool.database.execute(
+        "CREATE TABLE t (k String, v UInt8, x String) ENGINE = ReplacingMergeTree(v) ORDER BY k"
+    )
+    backup_tool.database.execute("INSERT INTO t VALUES ('a', 1, 'old'), ('b', 9, '')")
+    backup_tool.run(tables={"t": "public"})
+    backup_tool.database.execute("INSERT INTO t VALUES ('a', 2, 'new')")
+    backup_tool.database.execute("OPTIMIZE TABLE t FINAL")
+    backup_tool.run()
+    assert backup_tool.csv("t.csv.zstd") == b'"k","v","x"\n"a",2,"new"\n"b",9,""\n'
+
+
 def test_only_the_valid_rows_are_exported_where_final_says_so(backup_tool: BackupTool) -> None:
     backup_tool.database.execute(
         "CREATE TABLE t (k String, v UInt8, at DateTime) ENGINE = ReplacingMergeTree(at) ORDER BY k"
@@ -672,13 +684,14 @@ def test_no_table_is_overwritten(backup_tool: BackupTool) -> None:
     assert backup_tool.run("restore", "other")[0] == 78
 
 
-@pytest.mark.parametrize("spoil", [flip_a_byte, delete, truncate])
+@pytest.mark.parametrize("spoil", [flip_a_byte, delete, truncate, miscount])
 def test_of_a_damaged_export_nothing_is_restored(backup_tool: BackupTool, spoil: object) -> None:
     backup_tool.fill("fastpath", 600, days=59)
     backup_tool.run(tables=BY_MONTH)
     spoil(backup_tool, f"{CSV}fastpath_202302.csv.zstd")  # type: ignore[operator]
     status, log = backup_tool.run("restore", "fastpath")
-    assert (status, "missing or damaged" in log) == (65, True)
+    reason = "rows were inserted instead of" if spoil is miscount else "missing or damaged"
+    assert (status, reason in log) == (65, True)
     assert backup_tool.database.execute("SHOW TABLES") == [("fastpath",)]
 
 
