@@ -674,6 +674,7 @@ def test_rows_with_the_same_key_come_back_all(backup_tool: BackupTool) -> None:
     backup_tool.run(tables={"t": "public"})
     status, log = backup_tool.run("restore", "t")
     assert (status, "restored t as t_restored: 2 rows" in log) == (0, True)
+    assert backup_tool.checksum("t_restored") == backup_tool.checksum("t")
 
 
 def test_no_table_is_overwritten(backup_tool: BackupTool) -> None:
