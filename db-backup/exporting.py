@@ -272,14 +272,14 @@ class Exporter:
         name = f"{self._place} {means.layout.relative(upload.key)}"
         tuples = have_tuples(column.type for column in self._reader.table.columns)
         with (
-            progress(name, rows) as shown,
+            progress(name, rows, "rows") as shown,
             means.http.rows(self._reader.select(chunk), tuples=tuples) as pieces,
         ):
             for piece in pieces:
                 counter.add(piece)
                 size += len(piece)
                 send(compressor.compress(piece))
-                shown.show(counter.rows, size)
+                shown.show(counter.rows, in_units(size))
         send(compressor.flush())
         return size
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ooni_common.database import Database, quoted
+from ooni_common.errors import DataRefused
 
 # They show what other tables have.
 WITHOUT_DATA = ("View", "LiveView", "WindowView", "Dictionary")
@@ -68,13 +69,20 @@ def table_names(database: Database) -> list[str]:
 
 
 def read_table(database: Database, name: str) -> Table:
-    """Describe one table."""
+    """Describe one table.
+
+    Raises:
+        DataRefused: there is no such table any more.
+    """
     where = "WHERE database = currentDatabase() AND {} = %(table)s"
-    ((engine, engine_full, sorting_key, primary_key),) = database.query(
+    found = database.query(
         "SELECT engine, engine_full, sorting_key, primary_key FROM system.tables "
         + where.format("name"),
         {"table": name},
     )
+    if not found:
+        raise DataRefused(f"{name!r}: there is no such table any more")
+    ((engine, engine_full, sorting_key, primary_key),) = found
     columns = database.query(
         "SELECT name, type FROM system.columns "
         + where.format("table")

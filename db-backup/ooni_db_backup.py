@@ -168,8 +168,8 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     bucket = public_bucket(config, job.user_agent)
     started = now()
     with job.metrics.timer("run_export"):
-        if not job.dry_run and (aborted := bucket.abort_leftovers(layout.exports)):
-            log.warning("%d uploads of runs that were interrupted are aborted", aborted)
+        if not job.dry_run:
+            abort_leftovers(bucket, layout)
         manifests = read_table_manifests(bucket, layout)
         warn_of_stale_exports(config, manifests)
         ((server,),) = database.query("SELECT version()")
@@ -191,6 +191,17 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
             with suppress(ScriptError) if outcome.failures else nullcontext():
                 published = publish(bucket, layout, manifests, run_manifest)
     report(job, outcome, published=published)
+
+
+def abort_leftovers(bucket: Bucket, layout: Layout) -> None:
+    """End the uploads of runs that were interrupted: the store charges for them."""
+    try:
+        aborted = bucket.abort_leftovers(layout.exports)
+    except ConfigError as error:
+        log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
+        return
+    if aborted:
+        log.warning("%d uploads of runs that were interrupted are aborted", aborted)
 
 
 def export_table(

@@ -1,4 +1,4 @@
-"""Progress on a terminal: rows, bytes, rate and the time left."""
+"""Progress on a terminal: how much of it, rate and the time left; and sizes for people."""
 
 import contextlib
 import sys
@@ -6,31 +6,32 @@ import threading
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
-FORMAT = "{desc}: {percentage:3.0f} % of {total_fmt} rows{postfix}, {rate_fmt}, {remaining} left"
+FORMAT = "{desc}: {percentage:3.0f} % of {total_fmt}{unit}{postfix}, {rate_fmt}, {remaining} left"
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class Progress(Protocol):
     """The progress of one chunk."""
 
-    def show(self, rows: int, size: int) -> None:
-        """Show how many rows and bytes there are by now."""
+    def show(self, done: int, note: str = "") -> None:
+        """Show how much is done by now."""
 
 
 class Unseen:
     """Progress that nobody looks at."""
 
-    def show(self, rows: int, size: int) -> None:
+    def show(self, done: int, note: str = "") -> None:
         """Show nothing."""
 
 
 @contextlib.contextmanager
-def progress(name: str, rows: int, stream: TextIO = sys.stderr) -> Iterator[Progress]:
+def progress(name: str, total: int, unit: str, stream: TextIO = sys.stderr) -> Iterator[Progress]:
     """Show the progress of a chunk while the block runs, if somebody sits there.
 
     Args:
         name: of the chunk.
-        rows: that it will have.
+        total: what will be done.
+        unit: of that: "rows" or "B".
         stream: shows it, if it is a terminal.
     """
     if not stream.isatty():
@@ -44,10 +45,10 @@ def progress(name: str, rows: int, stream: TextIO = sys.stderr) -> Iterator[Prog
         logging_redirect_tqdm(),
         tqdm(
             desc=name,
-            total=rows,
+            total=total,
             file=stream,
             leave=False,
-            unit=" rows",
+            unit=unit if unit == "B" else f" {unit}",
             unit_scale=True,
             bar_format=FORMAT,
             dynamic_ncols=True,
@@ -55,9 +56,9 @@ def progress(name: str, rows: int, stream: TextIO = sys.stderr) -> Iterator[Prog
     ):
 
         class Bar:
-            def show(self, rows: int, size: int) -> None:
-                bar.set_postfix_str(in_units(size), refresh=False)
-                bar.update(rows - bar.n)
+            def show(self, done: int, note: str = "") -> None:
+                bar.set_postfix_str(note, refresh=False)
+                bar.update(done - bar.n)
 
         yield Bar()
 

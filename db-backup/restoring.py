@@ -84,13 +84,13 @@ def _insert(
     tuples = have_tuples(kind for _, kind in manifest.columns)
     statement = f"INSERT INTO {quoted(table)} ({columns}) FORMAT CSVWithNames"
     try:
-        with progress(export.key, export.compressed_bytes) as shown:
+        with progress(export.key, export.compressed_bytes, "B") as shown:
 
             def pieces() -> Iterator[bytes]:
                 sent = 0
                 for piece in _verified(bucket, export):
                     sent += len(piece)
-                    shown.show(sent, sent)
+                    shown.show(sent)
                     yield piece
 
             return http.insert(statement, pieces(), "zstd", tuples=tuples)

@@ -19,7 +19,7 @@ from manifest import (
     summary,
 )
 from ooni_common.errors import DataRefused
-from progress import in_units
+from progress import in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -88,18 +88,21 @@ def _check_content(bucket: Bucket, export: Export) -> Iterator[str]:
     """Read an object as a whole: its checksum, its compression, its rows."""
     digest, counter, size = hashlib.sha256(), RowCounter(exact=True), 0
     decompressor = zstandard.ZstdDecompressor().decompressobj()
-    broken = ""
-    for piece in bucket.stream(export.key):
-        digest.update(piece)
-        if broken or decompressor.eof:
-            continue
-        try:
-            rows = decompressor.decompress(piece)
-        except zstandard.ZstdError as error:
-            broken = str(error)
-            continue
-        counter.add(rows)
-        size += len(rows)
+    broken, read = "", 0
+    with progress(export.key, export.compressed_bytes, "B") as shown:
+        for piece in bucket.stream(export.key):
+            read += len(piece)
+            shown.show(read)
+            digest.update(piece)
+            if broken or decompressor.eof:
+                continue
+            try:
+                rows = decompressor.decompress(piece)
+            except zstandard.ZstdError as error:
+                broken = str(error)
+                continue
+            counter.add(rows)
+            size += len(rows)
     if digest.hexdigest() != export.sha256:
         yield f"{export.key}: SHA-256 {digest.hexdigest()} instead of {export.sha256}"
     if broken or not decompressor.eof:

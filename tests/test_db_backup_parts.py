@@ -272,13 +272,15 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_shows_rows_bytes_rate_and_the_time_left() -> None:
     terminal = Terminal()
-    with progress("fastpath_202301", 2_000_000, terminal) as shown:
+    with progress("fastpath_202301", 2_000_000, "rows", terminal) as shown:
         for rows in range(0, 2_000_001, 500_000):
-            shown.show(rows, rows * 300)
-    assert "fastpath_202301:" in terminal.getvalue()
-    assert "% of 2.00M rows" in terminal.getvalue()
-    with progress("x", 10, io.StringIO()) as shown:
-        shown.show(1, 1)
+            shown.show(rows, f"{rows} bytes")
+    with progress("fastpath_202302", 2_000_000, "B", terminal) as shown:
+        shown.show(1_000_000)
+    assert "fastpath_202301:   0 % of 2.00M rows, ? rows/s, ? left" in terminal.getvalue()
+    assert "fastpath_202302:   0 % of 2.00MB, ?B/s, ? left" in terminal.getvalue()
+    with progress("x", 10, "rows", io.StringIO()) as shown:
+        shown.show(1)
 
 
 def test_an_empty_list_is_a_heading() -> None:

@@ -376,6 +376,16 @@ def test_uploads_that_nobody_finished_are_ended(exported: BackupTool) -> None:
     assert exported.uploads() == ["of/somebody/else"]
 
 
+def test_the_right_to_list_uploads_can_be_missing(
+    exported: BackupTool, s3_proxy: FaultProxy
+) -> None:
+    """The credentials that are deployed may not have it."""
+    denied = s3_error(403, "AccessDenied")
+    s3_proxy.fail(denied, lambda request: "?uploads" in request.target)
+    status, log = exported.run()
+    assert (status, "grant s3:ListBucketMultipartUploads" in log) == (0, True)
+
+
 def test_nothing_of_an_upload_is_visible_before_it_is_published(large: BackupTool) -> None:
     key = f"{CSV}x"
 
