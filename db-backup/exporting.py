@@ -123,7 +123,8 @@ class Exporter:
     """Exports the chunks of one table.
 
     Attributes:
-        uploaded: bytes sent to the bucket.
+        exported: chunks, so far.
+        uploaded: bytes of their objects.
     """
 
     def __init__(self, means: Means, reader: Reader, manifest: TableManifest) -> None:
@@ -133,6 +134,7 @@ class Exporter:
         self._written = encoded(manifest)
         self._schema = manifest.schema  # of the file in the bucket
         self._place = ""  # of the chunk among those that are exported
+        self.exported = 0
         self.uploaded = 0
 
     def recover(self) -> None:
@@ -245,6 +247,7 @@ class Exporter:
             upload.publish()
         self._manifest.chunks[chunk.name] = self._manifest.pending.pop(chunk.name)
         self._manifest.line_breaks |= counter.line_breaks
+        self.exported += 1
         self.uploaded += written.size
         seconds = max(means.clock() - clock, 0.001)
         log.info(
@@ -334,29 +337,18 @@ def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
     return zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
 
-def refuse_shared_names(
-    tables: Mapping[str, list[Step]], manifests: Mapping[str, TableManifest], layout: Layout
-) -> dict[str, str]:
-    """Find tables whose objects would have the names of another one's.
+def owner_of_its_names(
+    table: str, steps: list[Step], manifests: Mapping[str, TableManifest], layout: Layout
+) -> str:
+    """Return the other table that has objects of the names that this one would write; "" for none.
 
-    Args:
-        tables: what is planned, by table.
-        manifests: what was exported, by table.
-        layout: makes the names.
-
-    Returns:
-        table → the other one, for each that has to stay out.
+    A table `a_b` and a chunk `b` of a table `a` have the same name.
     """
-    owners = {
-        export.key: table for table, manifest in manifests.items() for export in manifest.exports
-    }
-    refused = {}
-    for table, steps in tables.items():
-        for step in steps:
-            owner = owners.setdefault(layout.export(table, step.chunk.name), table)
-            if owner != table:
-                refused[table] = owner
-    return refused
+    names = {layout.export(table, step.chunk.name) for step in steps}
+    for other, manifest in manifests.items():
+        if other != table and any(export.key in names for export in manifest.exports):
+            return other
+    return ""
 
 
 def now() -> str:

@@ -26,7 +26,7 @@ from backup_config import Config
 from bucket import Bucket, Store
 from chunks import Reader
 from clickhouse_http import ClickHouseHTTP
-from exporting import Exporter, Means, Step, now, plan, refuse_shared_names
+from exporting import Exporter, Means, Step, now, owner_of_its_names, plan
 from inventory import read_table, table_names
 from listing import as_json, as_table, chunks_as_table
 from manifest import (
@@ -118,12 +118,16 @@ def run(job: Job[Config]) -> None:
             )
         unlisted = [name for name, policy in policies.items() if policy is None]
         job.metrics.gauge("unlisted_tables", len(unlisted))
-        export_tables(job, database, public_among(config, names))
+        outcome = export_tables(job, database, public_among(config, names))
         if unlisted:
-            raise DataRefused(
-                "tables that are not listed in the configuration (public, private, both or none):"
-                f" {', '.join(map(repr, unlisted))}; the listed ones are done"
+            refused = ", ".join(map(repr, unlisted))
+            outcome.failures.append(
+                DataRefused(
+                    "tables that are not listed in the configuration (public, private, both or"
+                    f" none): {refused}; the listed ones are done"
+                )
             )
+        report(job, outcome)
 
 
 def export(job: Job[Config]) -> None:
@@ -136,7 +140,7 @@ def export(job: Job[Config]) -> None:
             if name not in public:
                 what = "not public in the configuration" if name in names else "no table"
                 raise ConfigError(f"{name!r} is {what}; public are: {', '.join(public)}")
-        export_tables(job, database, job.arguments.tables or public)
+        report(job, export_tables(job, database, job.arguments.tables or public))
 
 
 def public_among(config: Config, names: Sequence[str]) -> list[str]:
@@ -153,16 +157,14 @@ class Outcome:
     uploaded: int = 0
     exported: int = 0
     skipped: int = 0
+    published: bool = False
 
 
-def export_tables(job: Job[Config], database: Database, names: Sequence[str]) -> None:
+def export_tables(job: Job[Config], database: Database, names: Sequence[str]) -> Outcome:
     """Export what has changed in these tables, and publish what there is then.
 
     A table that fails does not keep the others from being done; a database or a store that does not
     answer does. What was exported is published in any case.
-
-    Raises:
-        ScriptError: the first failure, at the end.
     """
     config, layout = job.config, Layout(job.config.public_prefix)
     bucket = public_bucket(config, job.user_agent)
@@ -185,12 +187,11 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
                 break
         job.metrics.gauge("uploaded_bytes_tot", outcome.uploaded)
         job.metrics.gauge("skipped_chunks", outcome.skipped)
-        published = False
         if not job.dry_run:
             run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
             with suppress(ScriptError) if outcome.failures else nullcontext():
-                published = publish(bucket, layout, manifests, run_manifest)
-    report(job, outcome, published=published)
+                outcome.published = publish(bucket, layout, manifests, run_manifest)
+    return outcome
 
 
 def abort_leftovers(bucket: Bucket, layout: Layout) -> None:
@@ -224,17 +225,18 @@ def export_table(
         exporter.recover()
     means.throttle.wait()
     steps = plan(reader, manifest, max_shrink=job.config.max_shrink, force=job.force)
-    if owner := refuse_shared_names({name: steps}, manifests, means.layout).get(name):
+    if owner := owner_of_its_names(name, steps, manifests, means.layout):
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)
-    outcome.exported += sum(step.exports for step in steps)
     if job.dry_run:
+        outcome.exported += sum(step.exports for step in steps)
         explain(name, steps)
         return
     try:
         with job.metrics.timer(f"table_{metric_name(name)}_backup_time_ms"):
             exporter.carry_out(steps)
     finally:
+        outcome.exported += exporter.exported
         outcome.uploaded += exporter.uploaded
         if manifest.generation:
             manifests[name] = manifest
@@ -251,7 +253,7 @@ def explain(name: str, steps: Sequence[Step]) -> None:
         log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
 
 
-def report(job: Job[Config], outcome: Outcome, *, published: bool) -> None:
+def report(job: Job[Config], outcome: Outcome) -> None:
     """Log what was done.
 
     Raises:
@@ -261,7 +263,7 @@ def report(job: Job[Config], outcome: Outcome, *, published: bool) -> None:
         log.error("%s", failure)
     if job.dry_run:
         log.info("would export %d chunks; %d are unchanged", outcome.exported, outcome.skipped)
-    elif outcome.exported or published:
+    elif outcome.exported or outcome.published:
         log.info(
             "%d chunks are exported (%s); %d are unchanged",
             outcome.exported,

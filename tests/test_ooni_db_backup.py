@@ -290,6 +290,14 @@ def test_an_unlisted_table_fails_the_run_after_the_listed_ones_are_done(
     assert backup_tool.run("export")[0] == 0
 
 
+def test_a_failure_does_not_hide_that_a_table_is_not_listed(backup_tool: BackupTool) -> None:
+    for table in ("listed", "forgotten"):
+        backup_tool.database.execute(f"CREATE TABLE {table} (a UInt8) ENGINE = Memory")
+    wrong = {"policy": "public", "chunk_by": "day", "column": "no_such_column"}
+    status, log = backup_tool.run(tables={"listed": wrong})
+    assert (status, "no_such_column" in log, "'forgotten'" in log) == (78, True, True)
+
+
 def test_a_table_that_fails_does_not_keep_the_others_from_being_done(
     backup_tool: BackupTool,
 ) -> None:
