@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -143,19 +144,34 @@ class Bucket:
                 for found in page.get("Contents", []):
                     yield Listed(found["Key"], found["Size"])
 
-    def abort_leftovers(self, prefix: str) -> int:
-        """End the uploads that nobody will finish; return how many there were."""
-        aborted = 0
-        with self._errors("ending uploads that were interrupted"):
+    def delete(self, key: str) -> None:
+        """Delete an object, if there is one."""
+        with self._errors(f"deleting {key}"):
+            self._client.delete_object(**self._target(key))
+
+    def time(self) -> float:
+        """Return what time it is for the store, in Unix seconds."""
+        with self._errors("asking for the time"):
+            answer = self._client.list_objects_v2(Bucket=self._name, MaxKeys=1)
+            stamp = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+            return parsedate_to_datetime(stamp).timestamp()
+
+    def leftovers(self, prefix: str) -> list[tuple[str, str]]:
+        """Return key and ID of the uploads that are not finished."""
+        with self._errors("listing uploads that are not finished"):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._name, Prefix=prefix
             )
-            for upload in [each for page in pages for each in page.get("Uploads", [])]:
-                self._client.abort_multipart_upload(
-                    **self._target(upload["Key"]), UploadId=upload["UploadId"]
-                )
-                aborted += 1
-        return aborted
+            uploads = [upload for page in pages for upload in page.get("Uploads", [])]
+            return [(upload["Key"], upload["UploadId"]) for upload in uploads]
+
+    def abort_leftovers(self, prefix: str) -> int:
+        """End the uploads that nobody will finish; return how many there were."""
+        leftovers = self.leftovers(prefix)
+        with self._errors("ending uploads that were interrupted"):
+            for key, upload_id in leftovers:
+                self._client.abort_multipart_upload(**self._target(key), UploadId=upload_id)
+        return len(leftovers)
 
     @contextlib.contextmanager
     def upload(self, key: str, content_type: str, token: str) -> Iterator["Upload"]:
@@ -267,16 +283,21 @@ class Upload:
         ):
             self._client.abort_multipart_upload(**self._target, UploadId=self._id)
 
-    def _send(self, part: bytes) -> None:
+    def begin(self) -> "_Sender":
+        """Tell the store that parts will come; return what sends them."""
         with self._bucket._errors(self._action):  # noqa: SLF001
-            if not self._sender:
-                created = self._client.create_multipart_upload(**self._target, **self._creation)
-                self._id = created["UploadId"]
-                self._sender = _Sender(self._client, self._target, self._id)
-            if len(self._sender.parts) >= MOST_PARTS - 2:
-                limit = PART * MOST_PARTS // 10**9
-                raise DataRefused(f"{self.key}: more than {limit} GB; use smaller chunks")
-            self._sender.send(part)
+            created = self._client.create_multipart_upload(**self._target, **self._creation)
+            self._id = created["UploadId"]
+        self._sender = _Sender(self._client, self._target, self._id)
+        return self._sender
+
+    def _send(self, part: bytes) -> None:
+        sender = self._sender or self.begin()
+        if len(sender.parts) >= MOST_PARTS - 2:
+            limit = PART * MOST_PARTS // 10**9
+            raise DataRefused(f"{self.key}: more than {limit} GB; use smaller chunks")
+        with self._bucket._errors(self._action):  # noqa: SLF001
+            sender.send(part)
 
 
 class _Sender:

@@ -156,13 +156,28 @@ def survey(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerpr
     return [(Chunk("", ""), reader.fingerprint(""))]
 
 
-def _by_time(reader: Reader, function: str) -> list[tuple[Chunk, Fingerprint]]:
+def check_chunks(reader: Reader) -> None:
+    """Raise ConfigError where a table can't be divided in the way that the policy says."""
+    if reader.policy.chunk_by in ("month", "day"):
+        _time_column(reader)
+    elif reader.policy.chunk_by == "range":
+        _range_column(reader)
+
+
+def _time_column(reader: Reader) -> tuple[str, str]:
+    """Return the name and the type of the column by whose month or day the rows are divided."""
     name = reader.policy.column
-    column, kind = quoted(name), reader.column_type(name)
+    kind = reader.column_type(name)
     if _bare(kind) not in TIMES:
         raise ConfigError(
             f"tables: {reader.table.name}: {name!r} is of type {kind}, not a date or time"
         )
+    return name, kind
+
+
+def _by_time(reader: Reader, function: str) -> list[tuple[Chunk, Fingerprint]]:
+    name, kind = _time_column(reader)
+    column = quoted(name)
     value = f"{function}({column})"
     nullable = "Nullable(" in kind
     found = reader.fingerprints(f"ifNull({value}, 0)" if nullable else value)

@@ -73,6 +73,11 @@ class ClickHouseHTTP:
         )
         self._pool = urllib3.PoolManager(ssl_context=tls_context(config.ca_file))
 
+    @property
+    def address(self) -> str:
+        """Where it is, without the login."""
+        return self._login.address
+
     @contextlib.contextmanager
     def rows(self, select: str, *, tuples: bool = False) -> Iterator[Iterator[bytes]]:
         """Run a query; give its result as CSV with a header, piece by piece.

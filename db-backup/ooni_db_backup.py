@@ -26,6 +26,7 @@ from backup_config import Config
 from bucket import Bucket, Store
 from chunks import Reader
 from clickhouse_http import ClickHouseHTTP
+from doctoring import Doctor
 from exporting import Exporter, Means, Step, now, owner_of_its_names, plan
 from inventory import read_table, table_names
 from listing import as_json, as_table, chunks_as_table
@@ -87,6 +88,7 @@ SCRIPT = Script(
         Command("verify", "check the exports", _verify_arguments, looks_only=True),
         Command("restore", "make a table of an export", _restore_arguments, aside=True),
         Command("schema", "show the schema of the tables", _tables, looks_only=True),
+        Command("doctor", "examine whether a run can succeed", looks_only=True),
     ),
 )
 
@@ -100,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "verify": verify_exports,
         "restore": restore_export,
         "schema": show_schema,
+        "doctor": examine,
     }
     return execute(SCRIPT, lambda job: commands[job.command](job), argv)
 
@@ -337,6 +340,23 @@ def show_schema(job: Job[Config]) -> None:
         names = table_names(database)
         for name in known(job.arguments.tables, names) or names:
             show(f"{read_table(database, name).create};\n")
+
+
+def examine(job: Job[Config]) -> None:
+    """Print what is well and what is not.
+
+    Raises:
+        ScriptError: something is not; of the kind of the first of these.
+    """
+    with connected(job.config) as database:
+        http = ClickHouseHTTP(job.config, job.user_agent)
+        bucket = public_bucket(job.config, job.user_agent)
+        failures = []
+        for finding in Doctor(job.config, database, http, bucket).examine():
+            show(str(finding))
+            failures += [finding.error] if finding.error else []
+    if failures:
+        raise type(failures[0])(f"a run would fail: {len(failures)} things are not well")
 
 
 def known(wanted: Sequence[str], there: Mapping[str, object] | Sequence[str]) -> Sequence[str]:

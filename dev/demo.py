@@ -251,7 +251,9 @@ def show_backup(servers: Servers) -> None:
             "state_dir": str(servers.folder / "state"),
             "statsd": servers.statsd.address,
         }
-        title("Backup tool: 200,000 measurements by month, and their index by ranges of its key")
+        title("Backup tool: can a run succeed?")
+        servers.run(BACKUP, keys, "doctor")
+        title("200,000 measurements by month, and their index by ranges of its key")
         servers.run(BACKUP, keys)
         show_bucket(s3)
         servers.show_metrics()

@@ -221,6 +221,9 @@ def backup_tool(clickhouse: EmbeddedClickHouse, s3: S3Server) -> Tool:
         expect("index.html" in names, "and what leads there")
         verified = container.output("ooni-db-backup verify --stdout")
         expect("everything is as exported" in verified, "it is verified")
+        examined = container.output("ooni-db-backup doctor")
+        print(examined)
+        expect("FAILED" not in examined, "all is well")
 
     return Tool(
         "ooni-db-backup",

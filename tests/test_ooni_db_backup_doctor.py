@@ -1,0 +1,136 @@
+"""What `ooni-db-backup doctor` finds."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from db_backup_harness import CSV, BackupTool
+from dev.fault_proxy import Condition, FaultProxy, Request, s3_error
+from doctoring import skew
+from ooni_common.errors import ConfigError
+
+
+@pytest.fixture
+def healthy(backup_tool: BackupTool) -> BackupTool:
+    """A tool that can do its work."""
+    backup_tool.fill("fastpath", 10)
+    backup_tool.configure(tables={"fastpath": "public", "*_tmp": "none"})
+    return backup_tool
+
+
+@pytest.fixture
+def s3_proxy(healthy: BackupTool) -> Iterator[FaultProxy]:
+    """The tool's way to the store, which can go wrong."""
+    with FaultProxy(healthy.s3.endpoint) as proxy:
+        healthy.configure(public_endpoint=proxy.url)
+        yield proxy
+
+
+def failed(printed: str) -> list[str]:
+    """Return the names of the things that are not well."""
+    lines = [line for line in printed.splitlines() if line.startswith("FAILED")]
+    return [line[8:23].rstrip() for line in lines]
+
+
+def is_(method: str, of: str = "") -> Condition:
+    def condition(request: Request) -> bool:
+        return request.method == method and of in request.target
+
+    return condition
+
+
+def test_all_is_well_and_nothing_is_left_behind(healthy: BackupTool) -> None:
+    status, printed = healthy.run("doctor")
+    assert (status, failed(printed)) == (0, [])
+    lines = printed.splitlines()
+    assert [line[:6].strip() for line in lines] == ["ok"] * 9
+    assert all(len(line) <= 80 for line in lines if "directory" not in line)
+    assert "tables           1 public" in printed
+    assert healthy.objects() == {}
+    assert healthy.uploads() == []
+
+
+def test_tables_that_nobody_has_listed_are_named(healthy: BackupTool) -> None:
+    healthy.database.execute("CREATE TABLE forgotten (a UInt8) ENGINE = Memory")
+    status, printed = healthy.run("doctor")
+    assert (status, failed(printed)) == (65, ["tables"])
+    assert "not listed: 'forgotten'; say public, private, both or none of each" in printed
+
+
+@pytest.mark.parametrize(
+    ("tables", "reason"),
+    [
+        ({"fastpath": "public", "fastpaht": "public"}, "listed, but not there: 'fastpaht'"),
+        (
+            {"fastpath": {"policy": "public", "chunk_by": "month", "column": "when"}},
+            "there is no column 'when'",
+        ),
+        (
+            {"fastpath": {"policy": "public", "chunk_by": "day", "column": "input"}},
+            "'input' is of type String, not a date or time",
+        ),
+        (
+            {"fastpath": {"policy": "public", "chunk_by": "range", "key": ["page_len_ratio"]}},
+            "chunk_by = 'range' is not for a key of type Float32",
+        ),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_explained(
+    healthy: BackupTool, tables: dict[str, object], reason: str
+) -> None:
+    status, printed = healthy.run("doctor", tables=tables)
+    assert (status, failed(printed), reason in printed) == (78, ["tables"], True)
+
+
+def test_a_database_that_is_down_does_not_hide_the_bucket(healthy: BackupTool) -> None:
+    status, printed = healthy.run("doctor", clickhouse_url="clickhouse://127.0.0.1:9/default")
+    assert status == 69
+    assert failed(printed) == ["database", "database, clock", "tables"]
+
+
+def test_http_can_be_missing(healthy: BackupTool) -> None:
+    status, printed = healthy.run("doctor", http_url="http://127.0.0.1:9/")
+    assert (status, failed(printed)) == (69, ["database, HTTP"])
+
+
+def test_a_bucket_that_is_not_there(healthy: BackupTool) -> None:
+    status, printed = healthy.run("doctor", public_bucket_name="no-such-bucket")
+    assert status == 78
+    assert failed(printed) == ["bucket, list", "bucket, write", "bucket, uploads", "bucket, clock"]
+    assert "NoSuchBucket" in printed
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (is_("PUT", "/doctor"), ["bucket, write"]),
+        (is_("GET", "list-type"), ["bucket, list", "bucket, clock"]),
+        (is_("POST", "?uploads"), ["bucket, uploads"]),
+        (is_("DELETE", "/doctor?uploadId"), []),
+        (is_("DELETE", "/doctor"), []),
+    ],
+    ids=["put", "list", "multipart", "abort", "delete"],
+)
+def test_each_right_is_tried(
+    healthy: BackupTool, s3_proxy: FaultProxy, condition: Condition, expected: list[str]
+) -> None:
+    s3_proxy.fail(s3_error(403, "AccessDenied"), condition)
+    status, printed = healthy.run("doctor")
+    assert (status, failed(printed)) == (78 if expected else 0, expected)
+    assert "AccessDenied" in printed or not expected
+
+
+def test_uploads_that_were_interrupted_are_mentioned(healthy: BackupTool) -> None:
+    healthy.client.create_multipart_upload(Bucket=healthy.bucket_name, Key=f"{CSV}x")
+    assert "1 of interrupted runs are left" in healthy.run("doctor")[1]
+
+
+@pytest.mark.parametrize(("theirs", "text"), [(1000.0, "0 s"), (1059.0, "59 s"), (941.0, "59 s")])
+def test_clocks_may_differ_a_little(theirs: float, text: str) -> None:
+    assert skew(theirs, 1000.0, "the database's clock").startswith(text)
+
+
+@pytest.mark.parametrize(("theirs", "direction"), [(900.0, "ahead of"), (1100.0, "behind")])
+def test_clocks_may_not_differ_much(theirs: float, direction: str) -> None:
+    with pytest.raises(ConfigError, match=f"100 s {direction} the store's clock; check its NTP"):
+        skew(theirs, 1000.0, "the store's clock")
