@@ -84,10 +84,9 @@ class Doctor:
         return f"ClickHouse {version}, database {name}"
 
     def _http(self) -> str:
-        with self.http.rows("SELECT version(), currentDatabase()") as rows:
-            _, answer = b"".join(rows).decode().splitlines()
-        version, name = answer.replace('"', "").split(",", 1)
-        return f"ClickHouse {version}, database {name}, at {self.http.address}"
+        with self.http.rows("SELECT version()") as rows:
+            version = b"".join(rows).decode().split('"')[3]
+        return f"ClickHouse {version} at {self.http.address}"
 
     def _database_clock(self) -> str:
         ((now,),) = self.database.query("SELECT toFloat64(now64(3))")
@@ -115,7 +114,7 @@ class Doctor:
 
     def _list(self, layout: Layout) -> str:
         objects = list(self.bucket.listing(layout.exports))
-        return f"{self.bucket.url}/{layout.exports} has {len(objects)} objects"
+        return f"{self.bucket.url} has {len(objects)} exports"
 
     def _write(self, layout: Layout) -> str:
         """Write, read and delete an object."""
