@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from backup_config import Config
@@ -40,8 +41,9 @@ from manifest import (
 from ooni_common import __version__
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from ooni_common.run import Command, Job, Script, execute
+from ooni_common.run import Command, Job, Script, execute, locked
 from progress import in_units
+from pruning import delete, leftovers
 from publication import publish
 from restoring import restore
 from throttle import Bandwidth, Throttle
@@ -75,6 +77,17 @@ def _restore_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _prune_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--older-than",
+        type=int,
+        default=90,
+        metavar="DAYS",
+        help="of rows that are gone from the database: since how long; default: 90",
+    )
+    parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
+
+
 SCRIPT = Script(
     name="db-backup",
     command="ooni-db-backup",
@@ -88,6 +101,9 @@ SCRIPT = Script(
         Command("verify", "check the exports", _verify_arguments, looks_only=True),
         Command("restore", "make a table of an export", _restore_arguments, aside=True),
         Command("schema", "show the schema of the tables", _tables, looks_only=True),
+        Command(
+            "prune", "delete exports that have no place any more", _prune_arguments, looks_only=True
+        ),
         Command("doctor", "examine whether a run can succeed", looks_only=True),
     ),
 )
@@ -102,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "verify": verify_exports,
         "restore": restore_export,
         "schema": show_schema,
+        "prune": prune,
         "doctor": examine,
     }
     return execute(SCRIPT, lambda job: commands[job.command](job), argv)
@@ -340,6 +357,36 @@ def show_schema(job: Job[Config]) -> None:
         names = table_names(database)
         for name in known(job.arguments.tables, names) or names:
             show(f"{read_table(database, name).create};\n")
+
+
+def prune(job: Job[Config]) -> None:
+    """Delete exports that nobody needs, or show which these are."""
+    config, layout = job.config, Layout(job.config.public_prefix)
+    bucket = public_bucket(config, job.user_agent)
+    confirmed = job.arguments.confirm and not job.dry_run
+    with locked(config.state_dir / f"{SCRIPT.name}.lock") if confirmed else nullcontext():
+        manifests = read_table_manifests(bucket, layout)
+        age = timedelta(days=job.arguments.older_than)
+
+        def is_withdrawn(table: str) -> bool:
+            policy = config.policy_of(table)
+            return policy is not None and not policy.exported
+
+        unwanted = list(leftovers(bucket, layout, manifests, is_withdrawn, age))
+        for leftover in unwanted:
+            size = in_units(leftover.size)
+            verb = "deleting" if confirmed else "would delete"
+            log.info("%s %s (%s): %s", verb, leftover.key, size, leftover.reason)
+        if confirmed and unwanted:
+            run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
+            delete(bucket, layout, manifests, unwanted, run_manifest)
+    total = in_units(sum(leftover.size for leftover in unwanted))
+    if not unwanted:
+        log.info("nothing to do: every export has its place")
+    elif confirmed:
+        log.info("%d objects are deleted (%s)", len(unwanted), total)
+    else:
+        log.info("%d objects (%s) would be deleted with --confirm", len(unwanted), total)
 
 
 def examine(job: Job[Config]) -> None:

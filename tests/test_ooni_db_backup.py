@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import subprocess
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -13,10 +13,12 @@ from backup_config import Kind, TablePolicy
 from chunks import Chunk, Reader, survey
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
+from dev.fault_proxy import FaultProxy, s3_error
 from dev.sample_measurements import create
 from inventory import read_table
 from manifest import escaped
 from ooni_common.database import Database as OurDatabase
+from ooni_common.run import locked
 
 MONTHS = [f"fastpath_2023{month:02}.csv.zstd" for month in range(1, 13)]
 BY_MONTH = {"fastpath": "public"}
@@ -714,7 +716,81 @@ def test_a_restoration_can_be_rehearsed(backup_tool: BackupTool) -> None:
     assert backup_tool.database.execute("SHOW TABLES") == [("t",)]
 
 
+# --- prune ---
+
+
+@pytest.fixture
+def overgrown(backup_tool: BackupTool) -> BackupTool:
+    """A table of which a month is gone, a table that is private now, and a stray object."""
+    backup_tool.fill("fastpath", 600, days=59)
+    backup_tool.database.execute("CREATE TABLE t (a UInt8) ENGINE = Memory")
+    backup_tool.run(tables=BY_MONTH | {"t": "public"})
+    drop = "ALTER TABLE fastpath DELETE WHERE toYYYYMM(measurement_start_time) = 202301"
+    backup_tool.database.execute(drop, settings={"mutations_sync": 2})
+    backup_tool.run(tables=BY_MONTH | {"t": "private"})
+    backup_tool.put(f"{CSV}jsonl_0.csv.zstd", b"by version 1")
+    return backup_tool
+
+
+def test_prune_shows_what_it_would_delete(overgrown: BackupTool) -> None:
+    with overgrown.unchanged():
+        status, log = overgrown.run("prune", "--older-than", "0")
+    assert status == 0
+    assert re.findall(r"would delete \S+/(\S+) \(\S+ \S+\): (.+)", log) == [
+        ("fastpath_202301.csv.zstd", f"the database has these rows no more since {today()}"),
+        ("t.csv.zstd", "t is not public any more"),
+        ("jsonl_0.csv.zstd", "no manifest names it"),
+    ]
+    assert "3 objects (" in log
+    with overgrown.unchanged():
+        assert "fastpath" not in overgrown.run("prune")[1]
+        assert overgrown.run("prune", "--confirm", "--dry-run")[0] == 0
+
+
+def test_prune_deletes_when_it_is_confirmed(overgrown: BackupTool) -> None:
+    status, log = overgrown.run("prune", "--confirm", "--older-than", "0")
+    assert (status, "3 objects are deleted" in log) == (0, True)
+    assert overgrown.exports() == ["fastpath_202302.csv.zstd"]
+    assert LAYOUT.manifest("t") not in overgrown.objects()
+    assert LAYOUT.schema("t") not in overgrown.objects()
+    status, log = overgrown.run("verify")
+    assert (status, "not complete" in log) == (0, False)
+    assert "nothing to do" in overgrown.run("prune", "--confirm")[1]
+    assert "nothing to do" in overgrown.run()[1]
+
+
+def test_prune_keeps_what_is_only_not_listed(overgrown: BackupTool) -> None:
+    status, log = overgrown.run("prune", "--confirm", tables={"other": "public"})
+    assert (status, "1 objects are deleted" in log) == (0, True)
+    assert len(overgrown.exports()) == 3
+
+
+def test_prune_that_is_interrupted_is_completed_by_the_next(
+    overgrown: BackupTool,
+) -> None:
+    with FaultProxy(overgrown.s3.endpoint) as proxy:
+        proxy.fail(s3_error(403, "AccessDenied"), lambda request: request.method == "DELETE")
+        keys = {"public_endpoint": proxy.url}
+        assert overgrown.run("prune", "--confirm", "--older-than", "0", **keys)[0] == 78
+    for table in ("fastpath", "t"):
+        named = [export.key for export in overgrown.manifest(table).exports]
+        assert set(named) <= overgrown.objects().keys()
+    overgrown.run("prune", "--confirm", "--older-than", "0", public_endpoint=overgrown.s3.endpoint)
+    assert overgrown.exports() == ["fastpath_202302.csv.zstd"]
+    assert overgrown.verifies()
+
+
+def test_prune_waits_for_no_run(overgrown: BackupTool) -> None:
+    with locked(overgrown.folder / "state" / "db-backup.lock"), overgrown.unchanged():
+        assert overgrown.run("prune", "--confirm")[0] == 75
+        assert overgrown.run("prune")[0] == 0
+
+
 # --- helpers ---
+
+
+def today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:

@@ -1,0 +1,107 @@
+"""Deleting exports that have no place any more.
+
+The manifests forget them first: whatever interrupts this, no manifest names an object that is gone,
+and the next time the rest is deleted.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from bucket import Bucket
+from manifest import JSON, Layout, RunManifest, TableManifest, encoded, read_manifest
+from publication import publish
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """An object that can be deleted.
+
+    Attributes:
+        key: of it.
+        size: in bytes.
+        reason: why.
+        table: whose manifest names it; "" if none does.
+        chunk: of that table.
+    """
+
+    key: str
+    size: int
+    reason: str
+    table: str = ""
+    chunk: str = ""
+
+
+def leftovers(
+    bucket: Bucket,
+    layout: Layout,
+    manifests: Mapping[str, TableManifest],
+    is_withdrawn: Callable[[str], bool],
+    older_than: timedelta,
+) -> Iterator[Leftover]:
+    """Yield what can be deleted.
+
+    Args:
+        bucket: has the exports.
+        layout: where they are in it.
+        manifests: of all tables.
+        is_withdrawn: tells whether somebody has said that a table is not public any more.
+        older_than: how long a chunk must have been gone from the database.
+    """
+    oldest = f"{datetime.now(UTC) - older_than:%Y-%m-%dT%H:%M:%SZ}"
+    named = set()
+    for table, manifest in sorted(manifests.items()):
+        named |= {export.key for export in (*manifest.exports, *manifest.pending.values())}
+        for export in manifest.exports:
+            if is_withdrawn(table):
+                reason = f"{table} is not public any more"
+            elif export.dropped and export.dropped <= oldest:
+                reason = f"the database has these rows no more since {export.dropped[:10]}"
+            else:
+                continue
+            yield Leftover(export.key, export.compressed_bytes, reason, table, export.chunk.name)
+    for listed in bucket.listing(layout.exports):
+        if listed.key not in named:
+            yield Leftover(listed.key, listed.size, "no manifest names it")
+
+
+def delete(
+    bucket: Bucket,
+    layout: Layout,
+    manifests: Mapping[str, TableManifest],
+    unwanted: list[Leftover],
+    run: RunManifest,
+) -> None:
+    """Delete leftovers.
+
+    Args:
+        bucket: has them.
+        layout: where things are in it.
+        manifests: of all tables.
+        unwanted: what to delete.
+        run: of this run; its tables and the database's version are filled in.
+    """
+    kept = dict(manifests)
+    emptied = []
+    for table in {leftover.table for leftover in unwanted if leftover.table}:
+        gone = {leftover.chunk for leftover in unwanted if leftover.table == table}
+        manifest = manifests[table]
+        chunks = {name: each for name, each in manifest.chunks.items() if name not in gone}
+        if chunks or manifest.pending:
+            kept[table] = msgspec.structs.replace(
+                manifest, chunks=chunks, generation=uuid.uuid4().hex
+            )
+            bucket.put(layout.manifest(table), encoded(kept[table]), JSON)
+        else:
+            del kept[table]
+            emptied += [layout.manifest(table), layout.schema(table)]
+    before = read_manifest(bucket, layout.run, RunManifest)
+    server = before.server if before else ""
+    for key in emptied:
+        bucket.delete(key)
+    publish(bucket, layout, kept, msgspec.structs.replace(run, server=server))
+    for leftover in unwanted:
+        bucket.delete(leftover.key)
