@@ -73,27 +73,32 @@ ENGINE = ReplacingMergeTree(update_time)
 ORDER BY (report_id, input, measurement_uid)
 SETTINGS index_granularity = 8192
 """
-# A measurement is a function of its number `n`; `at` is its time. Four of five are of websites.
+# A measurement is a function of its number `n`; `at` is its time. Twenty of them are one report, by
+# one probe; four of five reports are of websites.
 MEASUREMENT = """\
 WITH
     intHash64(n) AS h,
+    intHash64(intDiv(n, 20)) AS r,
     (shift, count) -> bitShiftRight(h, shift) % count AS pick,
+    (shift, count) -> bitShiftRight(r, shift) % count AS pick_once,
     ['IT','IR','RU','BR','US','DE','IN','MM','VE','EG','TR','CN','ZA','GB','FR','ID'] AS ccs,
     ['facebook.com','twitter.com','www.youtube.com','web.whatsapp.com','www.bbc.com','signal.org',
      'telegram.org','www.torproject.org','en.wikipedia.org','www.hrw.org','example.org'] AS domains,
     ['linux','android','ios','windows','macos'] AS platforms,
     ['whatsapp','telegram','signal','ndt','dash'] AS tests,
-    toDateTime('{start} 00:00:00', 'UTC') + toUInt32(n * {seconds} / {rows}) AS at,
+    toDateTime('{start} 00:00:00', 'UTC') AS start,
+    start + toUInt32(n * {seconds} / {rows}) AS at,
     formatDateTime(at, '%Y%m%d%H%i%S', 'UTC') AS stamp,
-    ccs[1 + pick(0, 16)] AS cc,
-    1 + pick(8, 65000) AS asn,
-    pick(24, 5) > 0 AS web,
+    start + toUInt32(intDiv(n, 20) * 20 * {seconds} / {rows}) AS begun,
+    ccs[1 + pick_once(0, 16)] AS cc,
+    1 + pick_once(8, 65000) AS asn,
+    pick_once(24, 5) > 0 AS web,
     domains[1 + pick(28, 11)] AS host,
     multiIf(pick(32, 100) < 3, 'dns', pick(32, 100) < 5, 'tcp_ip', '') AS blocking,
-    if(web, 'webconnectivity', tests[1 + pick(36, 5)]) AS test,
+    if(web, 'webconnectivity', tests[1 + pick_once(36, 5)]) AS test,
     if(web, concat('https://', host, '/', if(pick(4, 7) = 0, '?q="a,b"', '')), '') AS url,
-    concat(formatDateTime(at, '%Y%m%dT%H%i%SZ', 'UTC'), '_', test, '_', cc, '_', toString(asn),
-           '_n1_', substring(base64Encode(hex(sipHash64(intDiv(n, 20)))), 1, 16)) AS report,
+    concat(formatDateTime(begun, '%Y%m%dT%H%i%SZ', 'UTC'), '_', test, '_', cc, '_', toString(asn),
+           '_n1_', substring(base64Encode(hex(r)), 1, 16)) AS report,
     concat(stamp, '.', leftPad(toString(pick(40, 1000000)), 6, '0'), '_', cc, '_', test, '_',
            substring(lower(hex(h)), 1, 16)) AS uid
 """
