@@ -24,11 +24,18 @@ class Fingerprint(msgspec.Struct, frozen=True):
         rows: how many.
         version: the highest value of the version column, as text; "" without one.
         hash: the sum of a hash of each row's key and version, or of all of it; decimal digits.
+        keys: how many rows there are when those with the same key have become one, about; it says
+            how many are lost, and nothing of whether they are the same.
     """
 
     rows: int
     version: str
     hash: str
+    keys: int
+
+    def same_as(self, other: "Fingerprint") -> bool:
+        """Tell whether the rows are the same."""
+        return (self.rows, self.version, self.hash) == (other.rows, other.version, other.hash)
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -83,8 +90,8 @@ class Reader:
     def fingerprint(self, condition: str) -> Fingerprint:
         """Return the fingerprint of the rows under a condition."""
         sql = f"SELECT {self._figures} FROM {self._source}{_where(condition)}"
-        ((rows, version, digest),) = self._ask(sql)
-        return Fingerprint(rows, version, digest)
+        (figures,) = self._ask(sql)
+        return Fingerprint(*figures)
 
     def fingerprints(self, expression: str) -> dict[int, Fingerprint]:
         """Return the fingerprint of the rows for each value of an expression of integers."""
@@ -136,7 +143,9 @@ class Reader:
         if version and self._key:
             hashed = f"{self._key}, {version}"
         highest = f"toString(max({version}))" if version else "''"
-        return f"count(), {highest}, toString(sum(cityHash64({hashed})))"
+        merged = self._key and (version or self.table.merges_rows)
+        keys = f"uniqCombined64(cityHash64({self._key}))" if merged else "count()"
+        return f"count(), {highest}, toString(sum(cityHash64({hashed}))), {keys}"
 
 
 def survey(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:

@@ -85,19 +85,24 @@ def plan(
             reason = "new"
         elif force:
             reason = "again, by --force"
-        elif fingerprint.rows < before.rows * (1 - max_shrink) and chunk == before.chunk:
+        elif chunk == before.chunk and has_shrunk(fingerprint, before.fingerprint, max_shrink):
             reason = "shrunk"
         elif reader.select(chunk) != before.query:
             reason = "with other columns" if chunk == before.chunk else "changed"
-        elif fingerprint == before.fingerprint and not before.dropped:
+        elif fingerprint.same_as(before.fingerprint) and not before.dropped:
             reason = "unchanged"
         steps.append(Step(chunk, fingerprint, reason, before))
     present = {step.chunk.name for step in steps}
     return steps + [
-        Step(export.chunk, Fingerprint(0, "", "0"), "dropped", export)
+        Step(export.chunk, Fingerprint(0, "", "0", 0), "dropped", export)
         for export in manifest.exports
         if export.chunk.name not in present
     ]
+
+
+def has_shrunk(after: Fingerprint, before: Fingerprint, max_shrink: float) -> bool:
+    """Tell whether too many rows are gone; rows that the server has merged are not."""
+    return after.keys < before.keys * (1 - max_shrink) and after.rows < before.rows
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ class Table:
     create: str
 
     @property
+    def merges_rows(self) -> bool:
+        """Whether the server makes one row of those with the same key, whenever it likes."""
+        return bool(re.search("Replacing|Collapsing|Summing|Aggregating|Graphite", self.engine))
+
+    @property
     def column_list(self) -> str:
         """The columns as SQL."""
         return ", ".join(quoted(column.name) for column in self.columns)
