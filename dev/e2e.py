@@ -272,6 +272,8 @@ def upgrade_from_old_package(container: Container, folder: Path, scratch: Path) 
     settings = (container.root / "etc/ooni/analysis.env").read_text()
     kept = ["DB_URI=clickhouse://old@db/default", "OONI_DB_URI=clickhouse://old@db/default"]
     expect(settings.splitlines() == kept, "DB_URI is kept")
+    files = container.output("systemctl show -P EnvironmentFiles ooni-db-backup")
+    expect("analysis.env" not in files, "DB_URI is not for the backup tool, which never had it")
     backup = (container.root / "etc/ooni/db-backup.conf").read_text()
     expect(backup == '{"ver": 0}\n', "/etc/ooni/db-backup.conf is as it was")
     wants = container.output("ls /etc/systemd/system/multi-user.target.wants")
