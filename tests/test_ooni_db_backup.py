@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 from datetime import UTC, date, datetime
@@ -14,6 +15,7 @@ from chunks import Chunk, Reader, survey
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from dev.fault_proxy import FaultProxy, s3_error
+from dev.misbehaving_http import MisbehavingServer, body
 from dev.sample_measurements import create
 from inventory import read_table
 from manifest import escaped
@@ -371,19 +373,74 @@ def test_storage_class_and_encryption_are_asked_for(backup_tool: BackupTool) -> 
     assert head["ContentType"] == "application/zstd"
 
 
-def test_credentials_can_come_from_the_environment(
-    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def anonymous(backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch) -> BackupTool:
+    """A tool without credentials, on a machine without any."""
     backup_tool.database.execute("CREATE TABLE t (a UInt8) ENGINE = Memory")
-    del backup_tool.config["public_aws_access_key_id"]
-    del backup_tool.config["public_aws_secret_access_key"]
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for key in ("public_aws_access_key_id", "public_aws_secret_access_key"):
+        del backup_tool.config[key]
+    for variable in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(backup_tool.folder))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     status, log = backup_tool.run(tables={"t": "public"})
     assert (status, "no credentials are configured" in log) == (78, True)
+    return backup_tool
+
+
+def test_credentials_can_come_from_the_environment(
+    anonymous: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-environment")
-    assert backup_tool.run()[0] == 0
+    assert anonymous.run()[0] == 0
+
+
+def test_credentials_can_be_systemds(
+    anonymous: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = anonymous.folder / "credentials"
+    folder.mkdir()
+    (folder / "public_aws_access_key_id").write_text("AKIASYSTEMD\n")
+    (folder / "public_aws_secret_access_key").write_text("secret-of-systemd\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    assert anonymous.run()[0] == 0
+
+
+def test_a_secret_can_be_in_a_file_of_its_own(anonymous: BackupTool) -> None:
+    secret = anonymous.folder / "secret"
+    secret.write_text("secret-of-the-file\n")
+    secret.chmod(0o644)
+    keys = {
+        "public_aws_access_key_id": "AKIAFILE",
+        "public_aws_secret_access_key_file": str(secret),
+    }
+    assert anonymous.run(**keys)[0] == 78
+    secret.chmod(0o600)
+    assert anonymous.run(**keys)[0] == 0
+
+
+def test_credentials_can_be_those_of_the_instances_role(
+    anonymous: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = {
+        "Code": "Success",
+        "Type": "AWS-HMAC",
+        "AccessKeyId": "ASIAROLE",
+        "SecretAccessKey": "secret-of-the-role",
+        "Token": "token-of-the-role",
+        "LastUpdated": "2026-01-01T00:00:00Z",
+        "Expiration": "2999-01-01T00:00:00Z",
+    }
+    with MisbehavingServer() as metadata:
+        path = "/latest/meta-data/iam/security-credentials/"
+        metadata.route("/latest/api/token", body(b"session-token"))
+        metadata.route(path, body(b"exporter"))
+        metadata.route(f"{path}exporter", body(json.dumps(role).encode()))
+        monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url())
+        assert anonymous.run()[0] == 0
+        assert metadata.requests
 
 
 def test_a_large_export_is_uploaded_in_parts(backup_tool: BackupTool) -> None:

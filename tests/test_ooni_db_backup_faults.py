@@ -41,7 +41,7 @@ from dev.fault_proxy import (
     stall_answer,
 )
 from dev.misbehaving_http import server_tls
-from dev.s3_server import S3Server
+from dev.s3_server import KEY, KEY_ID, S3Server
 from throttle import Bandwidth, Throttle
 
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "12"))
@@ -436,6 +436,21 @@ def test_database_and_store_can_have_a_private_ca(backup_tool: BackupTool, tmp_p
         assert (status, "SSLError" in log) == (69, True)
         assert backup_tool.run(public_ca_file=str(ca_file))[0] == 0
         assert backup_tool.run("verify")[0] == 0
+
+
+def test_no_secret_is_in_anything_that_is_printed(
+    exported: BackupTool, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    printed = "".join(exported.run(command, "-v")[1] for command in ("run", "doctor", "verify"))
+    for code in ("SignatureDoesNotMatch", "InternalError"):
+        s3_proxy.fail(s3_error(403, code), lambda _request: True)
+        printed += exported.run("run", "-v")[1] + exported.run("list", "-v")[1]
+        s3_proxy.heal()
+    assert "SELECT version()" in printed
+    assert "SignatureDoesNotMatch" in printed
+    assert KEY not in printed
+    assert KEY_ID not in printed
 
 
 # --- the process ---
