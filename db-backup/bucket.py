@@ -63,6 +63,14 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class Found:
+    """An object, as the store describes it: the size in bytes and the token of its upload."""
+
+    size: int
+    token: str
+
+
+@dataclass(frozen=True)
 class Written:
     """What an upload has sent: the size in bytes and the SHA-256 of all of it."""
 
@@ -115,6 +123,11 @@ class Bucket:
 
     def token(self, key: str) -> str | None:
         """Return the token of the upload that an object is from; None: there is no object."""
+        found = self.look(key)
+        return found.token if found else None
+
+    def look(self, key: str) -> "Found | None":
+        """Return what the store says of an object; None: there is none."""
         with self._errors(f"looking at {key}"):
             try:
                 found = self._client.head_object(Bucket=self._name, Key=key)
@@ -122,7 +135,7 @@ class Bucket:
                 if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey"):
                     return None
                 raise
-            return found["Metadata"].get(TOKEN, "")
+            return Found(found["ContentLength"], found["Metadata"].get(TOKEN, ""))
 
     def put(self, key: str, content: bytes, content_type: str, token: str = "") -> None:
         """Write a small object."""

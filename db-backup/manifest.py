@@ -197,6 +197,15 @@ def read_table_manifests(bucket: Bucket, layout: Layout) -> dict[str, TableManif
     return found
 
 
+def named_keys(manifests: Iterable[TableManifest]) -> set[str]:
+    """Return the keys of the objects that manifests name, also of those that are pending."""
+    return {
+        export.key
+        for manifest in manifests
+        for export in (*manifest.exports, *manifest.pending.values())
+    }
+
+
 def encoded(manifest: TableManifest | RunManifest) -> bytes:
     """Return a manifest as JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"

@@ -12,7 +12,15 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from bucket import Bucket
-from manifest import JSON, Layout, RunManifest, TableManifest, encoded, read_manifest
+from manifest import (
+    JSON,
+    Layout,
+    RunManifest,
+    TableManifest,
+    encoded,
+    named_keys,
+    read_manifest,
+)
 from publication import publish
 
 
@@ -52,9 +60,7 @@ def leftovers(
         older_than: how long a chunk must have been gone from the database.
     """
     oldest = f"{datetime.now(UTC) - older_than:%Y-%m-%dT%H:%M:%SZ}"
-    named = set()
     for table, manifest in sorted(manifests.items()):
-        named |= {export.key for export in (*manifest.exports, *manifest.pending.values())}
         for export in manifest.exports:
             if is_withdrawn(table):
                 reason = f"{table} is not public any more"
@@ -63,6 +69,7 @@ def leftovers(
             else:
                 continue
             yield Leftover(export.key, export.compressed_bytes, reason, table, export.chunk.name)
+    named = named_keys(manifests.values())
     for listed in bucket.listing(layout.exports):
         if listed.key not in named:
             yield Leftover(listed.key, listed.size, "no manifest names it")

@@ -14,6 +14,7 @@ from manifest import (
     RunManifest,
     TableManifest,
     checksums,
+    named_keys,
     read_manifest,
     read_table_manifests,
     summary,
@@ -38,39 +39,47 @@ def verify(
     manifests = read_table_manifests(bucket, layout)
     for table in sorted(set(tables) - manifests.keys()):
         yield f"{table}: it has no manifest"
-    sizes = {listed.key: listed.size for listed in bucket.listing(layout.exports)}
-    known = set()
-    for name, manifest in sorted(manifests.items()):
-        known |= {export.key for export in (*manifest.exports, *manifest.pending.values())}
-        if tables and name not in tables:
-            continue
-        for export in present_exports(bucket, manifest, sizes):
-            yield from _check(bucket, export, sizes, quick=quick)
-    if tables:
-        return
-    yield from (f"{key}: no manifest names it" for key in sorted(sizes.keys() - known))
-    yield from _check_publication(bucket, layout, manifests)
+    for name in sorted(manifests.keys() & set(tables or manifests)):
+        manifest = manifests[name]
+        for chunk, export in present_exports(bucket, manifest).items():
+            findings = list(_check(bucket, export, quick=quick))
+            if findings:  # unless a run was at work meanwhile
+                fresh = read_manifest(bucket, layout.manifest(name), TableManifest)
+                if fresh and fresh.generation != manifest.generation:
+                    present = present_exports(bucket, fresh)
+                    findings = list(_check(bucket, present.get(chunk, export), quick=quick))
+            yield from findings
+    if not tables:
+        yield from (f"{key}: no manifest names it" for key in _unknown(bucket, layout, manifests))
+        yield from _check_publication(bucket, layout)
 
 
-def present_exports(
-    bucket: Bucket, manifest: TableManifest, sizes: Collection[str]
-) -> Iterator[Export]:
-    """Yield the exports of a table, as they are when its last run was interrupted, too."""
-    chunks = manifest.chunks | {
+def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export]:
+    """Return the exports of a table by chunk, as they are when a run was interrupted, too."""
+    pending = {
         name: export
         for name, export in manifest.pending.items()
-        if export.key in sizes and bucket.token(export.key) == export.token
+        if bucket.token(export.key) == export.token
     }
-    yield from (chunks[name] for name in sorted(chunks))
+    return dict(sorted((manifest.chunks | pending).items()))
 
 
-def _check(bucket: Bucket, export: Export, sizes: dict[str, int], *, quick: bool) -> Iterator[str]:
-    size = sizes.get(export.key)
-    if size is None:
+def _unknown(bucket: Bucket, layout: Layout, manifests: dict[str, TableManifest]) -> list[str]:
+    """Return the keys of the objects with rows that no manifest names."""
+    keys = {listed.key for listed in bucket.listing(layout.exports)}
+    unknown = keys - named_keys(manifests.values())
+    if unknown:  # unless a run has named them meanwhile
+        unknown -= named_keys(read_table_manifests(bucket, layout).values())
+    return sorted(unknown)
+
+
+def _check(bucket: Bucket, export: Export, *, quick: bool) -> Iterator[str]:
+    found = bucket.look(export.key)
+    if found is None:
         yield f"{export.key}: missing"
-    elif size != export.compressed_bytes:
-        yield f"{export.key}: {size:,} bytes instead of {export.compressed_bytes:,}"
-    elif bucket.token(export.key) != export.token:
+    elif found.size != export.compressed_bytes:
+        yield f"{export.key}: {found.size:,} bytes instead of {export.compressed_bytes:,}"
+    elif found.token != export.token:
         yield f"{export.key}: it is not the object that was uploaded"
     elif not quick:
         findings = list(_check_content(bucket, export))
@@ -113,10 +122,9 @@ def _check_content(bucket: Bucket, export: Export) -> Iterator[str]:
         yield f"{export.key}: {size:,} bytes of CSV instead of {export.bytes:,}"
 
 
-def _check_publication(
-    bucket: Bucket, layout: Layout, manifests: dict[str, TableManifest]
-) -> Iterator[str]:
+def _check_publication(bucket: Bucket, layout: Layout) -> Iterator[str]:
     """Check what is made from the manifests of the tables, unless a run is still at it."""
+    manifests = read_table_manifests(bucket, layout)
     run = read_manifest(bucket, layout.run, RunManifest)
     if run is None:
         if manifests:

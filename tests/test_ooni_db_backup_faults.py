@@ -564,6 +564,25 @@ def test_no_file_is_written_outside_of_the_state_directory(backup_tool: BackupTo
     assert not list((backup_tool.folder / "state").glob("*.tmp"))
 
 
+def test_a_run_beside_a_verification_is_no_finding(
+    exported: BackupTool, s3_proxy: FaultProxy
+) -> None:
+    """While the first object is verified, a run replaces the second one and adds a third."""
+
+    def run_meanwhile(exchange: Exchange) -> None:
+        log, _ = exported.start("run").communicate(timeout=60)
+        assert "3 chunks are exported" in log
+        passed(exchange)
+
+    is_first = exports_of("202301")
+    exported.configure()
+    s3_proxy.fail(
+        run_meanwhile, lambda request: request.method == "GET" and is_first(request), times=1
+    )
+    status, log = exported.run("verify")
+    assert (status, log.count("as exported\n"), "not complete" in log) == (0, 3, False)
+
+
 # --- throttling ---
 
 
