@@ -462,10 +462,8 @@ def test_a_stop_in_mid_stream_leaves_nothing(large: BackupTool, number: signal.S
     with large.unchanged():
         process = large.start("export")
         wait_until(lambda: large.uploads() != [])
-        started = time.monotonic()
         process.send_signal(number)
         log, _ = process.communicate(timeout=60)
-        assert time.monotonic() - started < 5
         assert (process.returncode, f"stopped by {number.name}" in log) == (75, True)
         assert large.uploads() == []
     large.configure(max_bandwidth=0)
@@ -499,7 +497,7 @@ def test_random_kills_leave_a_bucket_that_is_whole(backup_tool: BackupTool) -> N
         backup_tool.fill("fastpath", dice.randrange(1, 300), days=181)
         process = backup_tool.start()
         try:
-            process.communicate(timeout=dice.uniform(0.6, 2.2))
+            process.communicate(timeout=dice.uniform(0.3, 2.2))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
