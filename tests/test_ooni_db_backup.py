@@ -489,8 +489,11 @@ def test_private_backups_are_not_silently_left_out(backup_tool: BackupTool) -> N
     assert (status, "private backups are not in this version" in log) == (78, True)
 
 
+@pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize("chunk_by", ["month", "range", "table"])
-def test_on_a_cluster_one_replica_of_each_shard_is_read(database: Database, chunk_by: Kind) -> None:
+def test_on_a_cluster_one_replica_of_each_shard_is_read(
+    database: Database, chunk_by: Kind, *, final: bool
+) -> None:
     """The engine knows no cluster; its parser tells whether the statements are right."""
     client = database.client()
     create(client, "fastpath")
@@ -506,7 +509,11 @@ def test_on_a_cluster_one_replica_of_each_shard_is_read(database: Database, chun
             pass
 
     policy = TablePolicy(
-        policy="public", chunk_by=chunk_by, column="measurement_start_time", rows_per_chunk=1000
+        policy="public",
+        chunk_by=chunk_by,
+        column="measurement_start_time",
+        rows_per_chunk=1000,
+        final=final,
     )
     table = read_table(OurDatabase(client), "fastpath")
     recorder = OurDatabase(Recorder(), "the 'cluster'")
