@@ -233,6 +233,7 @@ class Upload:
         self._target = bucket._target(key)  # noqa: SLF001
         self._creation = bucket._creation(content_type, token)  # noqa: SLF001
         self._action = f"uploading {key}"
+        self._content_type = content_type
         self._token = token
         self.key = key
         self._buffer = bytearray()
@@ -266,13 +267,10 @@ class Upload:
 
     def publish(self) -> None:
         """Make the object visible, in the place of the one that was there."""
+        if not self._sender:
+            self._bucket.put(self.key, bytes(self._buffer), self._content_type, self._token)
+            return
         with self._bucket._errors(self._action):  # noqa: SLF001
-            if not self._sender:
-                content = bytes(self._buffer)
-                self._client.put_object(
-                    **self._target, **self._creation, Body=content, ContentMD5=_md5(content)
-                )
-                return
             try:
                 self._client.complete_multipart_upload(
                     **self._target,

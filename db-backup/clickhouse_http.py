@@ -169,19 +169,17 @@ class ClickHouseHTTP:
 def login_of(db_uri: SecretUrl, http_url: SecretUrl) -> Login:
     """Return the login of the HTTP interface; what `http_url` leaves open is as in `db_uri`."""
     native = urlsplit(db_uri.reveal())
-    database = unquote(native.path.strip("/")) or "default"
-    user, password = native.username, native.password
-    if http_url.reveal():
-        parts = urlsplit(http_url.reveal())
-        user, password = (parts.username, parts.password) if parts.username else (user, password)
-        address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path or "/")
-        return Login(
-            address.geturl(), unquote(user or "default"), unquote(password or ""), database
-        )
     scheme, port = PORTS[native.scheme]
     host = f"[{native.hostname}]" if ":" in (native.hostname or "") else native.hostname
+    parts = urlsplit(http_url.reveal() or f"{scheme}://{host}:{port}/")
+    login = parts if parts.username else native
     return Login(
-        f"{scheme}://{host}:{port}/", unquote(user or "default"), unquote(password or ""), database
+        address=parts._replace(
+            netloc=parts.netloc.rpartition("@")[2], path=parts.path or "/"
+        ).geturl(),
+        user=unquote(login.username or "default"),
+        password=unquote(login.password or ""),
+        database=unquote(native.path.strip("/")) or "default",
     )
 
 

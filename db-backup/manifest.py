@@ -206,6 +206,16 @@ def named_keys(manifests: Iterable[TableManifest]) -> set[str]:
     }
 
 
+def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export]:
+    """Return the exports of a table by chunk, as they are when a run was interrupted, too."""
+    pending = {
+        name: export
+        for name, export in manifest.pending.items()
+        if bucket.token(export.key) == export.token
+    }
+    return dict(sorted((manifest.chunks | pending).items()))
+
+
 def encoded(manifest: TableManifest | RunManifest) -> bytes:
     """Return a manifest as JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"

@@ -107,8 +107,6 @@ def delete(
             emptied += [layout.manifest(table), layout.schema(table)]
     before = read_manifest(bucket, layout.run, RunManifest)
     server = before.server if before else ""
-    for key in emptied:
-        bucket.delete(key)
     publish(bucket, layout, kept, msgspec.structs.replace(run, server=server))
-    for leftover in unwanted:
-        bucket.delete(leftover.key)
+    for key in (*emptied, *(leftover.key for leftover in unwanted)):
+        bucket.delete(key)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from bucket import Bucket, NoSuchObject
 from clickhouse_http import ClickHouseHTTP
 from inventory import have_tuples, renamed
-from manifest import Export, TableManifest
+from manifest import Export, TableManifest, present_exports
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from progress import progress
@@ -54,7 +54,7 @@ def restore(
             raise DataRefused(f"{manifest.table}: the schema in its manifest: {error}") from None
         database.query(create)
         rows = 0
-        for export in manifest.exports:
+        for export in present_exports(bucket, manifest).values():
             inserted = _insert(http, bucket, export, staging, manifest)
             if inserted != export.rows:
                 raise DataRefused(

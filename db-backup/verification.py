@@ -15,6 +15,7 @@ from manifest import (
     TableManifest,
     checksums,
     named_keys,
+    present_exports,
     read_manifest,
     read_table_manifests,
     summary,
@@ -52,16 +53,6 @@ def verify(
     if not tables:
         yield from (f"{key}: no manifest names it" for key in _unknown(bucket, layout, manifests))
         yield from _check_publication(bucket, layout)
-
-
-def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export]:
-    """Return the exports of a table by chunk, as they are when a run was interrupted, too."""
-    pending = {
-        name: export
-        for name, export in manifest.pending.items()
-        if bucket.token(export.key) == export.token
-    }
-    return dict(sorted((manifest.chunks | pending).items()))
 
 
 def _unknown(bucket: Bucket, layout: Layout, manifests: dict[str, TableManifest]) -> list[str]:

@@ -42,6 +42,7 @@ from dev.fault_proxy import (
 )
 from dev.misbehaving_http import server_tls
 from dev.s3_server import KEY, KEY_ID, S3Server
+from manifest import encoded
 from throttle import Bandwidth, Throttle
 
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "12"))
@@ -483,6 +484,23 @@ def test_a_kill_in_mid_stream_leaves_what_the_next_run_clears_away(large: Backup
     assert large.run()[0] == 0
     assert large.uploads() == []
     assert large.verifies()
+
+
+def test_an_export_can_be_restored_after_a_run_was_interrupted(backup_tool: BackupTool) -> None:
+    """A kill came after the object was replaced, and before its manifest was written again."""
+    backup_tool.fill("fastpath", 500, days=31)
+    backup_tool.run(tables={"fastpath": "public"})
+    before = backup_tool.manifest("fastpath").chunks["202301"]
+    backup_tool.fill("fastpath", 700, days=31)
+    backup_tool.run()
+    manifest = backup_tool.manifest("fastpath")
+    manifest.pending = {"202301": manifest.chunks["202301"]}
+    manifest.chunks = {"202301": before}
+    manifest.generation = "interrupted"
+    backup_tool.put(LAYOUT.manifest("fastpath"), encoded(manifest))
+    assert backup_tool.verifies()
+    status, log = backup_tool.run("restore", "fastpath")
+    assert (status, f"{manifest.pending['202301'].rows:,} rows" in log) == (0, True)
 
 
 def test_random_kills_leave_a_bucket_that_is_whole(backup_tool: BackupTool) -> None:
