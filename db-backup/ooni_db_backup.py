@@ -101,6 +101,7 @@ SCRIPT = Script(
         Command("verify", "check the exports", _verify_arguments, looks_only=True),
         Command("restore", "make a table of an export", _restore_arguments, aside=True),
         Command("schema", "show the schema of the tables", _tables, looks_only=True),
+        # It looks, unless --confirm is given: then it takes the lock of the job itself.
         Command(
             "prune", "delete exports that have no place any more", _prune_arguments, looks_only=True
         ),

@@ -67,7 +67,7 @@ class Command:
 
     name: str
     help: str
-    arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+    arguments: Callable[[argparse.ArgumentParser], object] = _no_arguments
     looks_only: bool = False
     aside: bool = False
 

@@ -32,7 +32,7 @@ from ooni_common.errors import (
     TryAgainLater,
     Unavailable,
 )
-from ooni_common.run import ROLLBACK, Job, Script, execute, locked, write_atomically
+from ooni_common.run import ROLLBACK, Command, Job, Script, execute, locked, write_atomically
 
 ROOT = Path(__file__).parent.parent
 NOBODY = 65534
@@ -277,6 +277,56 @@ def test_wrong_usage_ends_with_2(
         tool.run(nothing, *flags)
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("usage: ooni-tool ")
+
+
+# --- commands ---
+
+
+def commanded(tool: Tool, *arguments: str) -> Job[Config]:
+    """Run a script that has commands; return what its work was given."""
+    commands = (
+        Command("work", "the job"),
+        Command("look", "look only", looks_only=True),
+        Command("help-out", "by hand", lambda parser: parser.add_argument("what"), aside=True),
+    )
+    script = Script("tool", "ooni-tool", "", Config, tool.file, commands=commands)
+    jobs: list[Job[Config]] = []
+    assert execute(script, jobs.append, arguments) == 0
+    return jobs[0]
+
+
+def test_without_a_command_the_first_one_is_done(tool: Tool) -> None:
+    assert commanded(tool).command == "work"
+    assert commanded(tool, "look").command == "look"
+    assert commanded(tool, "help-out", "x").arguments.what == "x"
+
+
+@pytest.mark.parametrize("arguments", [("--dry-run", "work"), ("work", "--dry-run")])
+def test_flags_stand_before_or_after_a_command(tool: Tool, arguments: tuple[str, ...]) -> None:
+    job = commanded(tool, *arguments)
+    assert (job.command, job.dry_run, job.force) == ("work", True, False)
+
+
+def test_only_the_job_needs_its_lock(tool: Tool, capsys: pytest.CaptureFixture[str]) -> None:
+    tool.state_dir.mkdir()
+    with locked(tool.state_dir / "tool.lock"):
+        assert commanded(tool, "look").command == "look"
+        assert commanded(tool, "help-out", "x").command == "help-out"
+        with pytest.raises(AssertionError):
+            commanded(tool, "work")
+    assert "another run" in capsys.readouterr().err
+    with locked(tool.state_dir / "tool.help-out.lock"), pytest.raises(AssertionError):
+        commanded(tool, "help-out", "x")
+
+
+def test_only_the_job_sends_metrics(tool: Tool) -> None:
+    with StatsdListener() as statsd:
+        tool.configure(statsd=statsd.address)
+        for arguments in (("look",), ("help-out", "x"), ("work", "--dry-run")):
+            commanded(tool, *arguments)
+        assert statsd.received() == []
+        commanded(tool, "work")
+        assert any("tool.status" in line for line in statsd.received())
 
 
 # --- flags ---
