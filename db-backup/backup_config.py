@@ -3,17 +3,23 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
+from bucket import Store
 from ooni_common.config import DatabaseConfig, Secret, SecretUrl, check_url
+from ooni_common.errors import ConfigError
 
 Policy = Literal["public", "private", "both", "none"]
 Kind = Literal["", "table", "month", "day", "range"]
+Method = Literal["incremental", "full"]
+Side = Literal["public", "private"]
+Sse = Literal["", "AES256", "aws:kms"]
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
+Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
 class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,6 +32,8 @@ class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     key: tuple[str, ...] = ()
     version: str = ""
     final: bool = False
+    method: Method = "incremental"
+    checksum: bool = True
 
     @property
     def exported(self) -> bool:
@@ -53,17 +61,31 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     action: Literal["", "export", "backup"] = ""
     tables: dict[str, TablePolicy | Policy] = msgspec.field(default_factory=dict)
     public_bucket_name: str = ""
-    public_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = (
-        "clickhouse_export"
-    )
+    public_prefix: Prefix = "clickhouse_export"
     public_aws_access_key_id: Secret = Secret("")
     public_aws_secret_access_key: Secret = Secret("")
     public_endpoint: str = ""
     public_region: str = ""
     public_storage_class: str = ""
-    public_sse: Literal["", "AES256", "aws:kms"] = ""
+    public_sse: Sse = ""
     public_sse_kms_key_id: str = ""
     public_ca_file: Path | None = None
+    private_bucket_name: str = ""
+    private_prefix: Prefix = "clickhouse_backup"
+    private_aws_access_key_id: Secret = Secret("")
+    private_aws_secret_access_key: Secret = Secret("")
+    private_named_collection: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]*$")] = ""
+    private_endpoint: str = ""
+    private_region: str = ""
+    private_storage_class: str = ""
+    private_sse: Sse = ""
+    private_sse_kms_key_id: str = ""
+    private_ca_file: Path | None = None
+    private_retries: Count = 100
+    full_every: Annotated[int, Meta(ge=1)] = 5
+    max_backup_time: Annotated[float, Meta(gt=0)] = 3 * 86400
+    keep_chains: Annotated[int, Meta(ge=1)] = 3
+    keep_days: Seconds = 0
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     max_running_queries: Annotated[int, Meta(ge=1)] = 20
     max_wait: Seconds = 6 * 3600
@@ -86,13 +108,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if self.http_url.reveal():
             check_url("http_url", self.http_url.reveal(), ("https", "http"))
-        if self.public_endpoint:
-            check_url("public_endpoint", self.public_endpoint, ("https", "http"))
-        key_id, key = self.public_aws_access_key_id, self.public_aws_secret_access_key
-        if bool(key_id.reveal()) != bool(key.reveal()):
-            raise ValueError(
-                "public_aws_secret_access_key: expected with public_aws_access_key_id, or neither"
-            )
+        for side in get_args(Side):
+            self._check_store(side)
         for name, policy in self.tables.items():
             if isinstance(policy, TablePolicy):
                 _check_chunks(name, policy)
@@ -102,6 +119,41 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         """The settings of the queries that read whole tables."""
         settings = {"priority": LOW_PRIORITY, "max_execution_time": self.max_execution_time}
         return settings | ({"max_threads": self.max_threads} if self.max_threads else {})
+
+    def store(self, side: Side) -> Store:
+        """Return the bucket of the exports or of the backups, and how objects are put there.
+
+        Raises:
+            ConfigError: it has no name.
+        """
+
+        def key(name: str) -> Any:  # noqa: ANN401 (of several types)
+            return getattr(self, f"{side}_{name}")
+
+        if not key("bucket_name"):
+            what = "exports" if side == "public" else "backups"
+            raise ConfigError(f"{side}_bucket_name is missing: where do the {what} go?")
+        options = {
+            "StorageClass": key("storage_class"),
+            "ServerSideEncryption": key("sse"),
+            "SSEKMSKeyId": key("sse_kms_key_id"),
+        }
+        return Store(
+            bucket=key("bucket_name"),
+            endpoint=key("endpoint"),
+            region=key("region"),
+            key_id=key("aws_access_key_id"),
+            key=key("aws_secret_access_key"),
+            ca_file=key("ca_file"),
+            options={name: value for name, value in options.items() if value},
+        )
+
+    def _check_store(self, side: Side) -> None:
+        if endpoint := getattr(self, f"{side}_endpoint"):
+            check_url(f"{side}_endpoint", endpoint, ("https", "http"))
+        key_id, key = f"{side}_aws_access_key_id", f"{side}_aws_secret_access_key"
+        if bool(getattr(self, key_id).reveal()) != bool(getattr(self, key).reveal()):
+            raise ValueError(f"{key}: expected with {key_id}, or neither")
 
     def policy_of(self, table: str) -> TablePolicy | None:
         """Return what is done with a table: by its name, else by the first pattern that fits.
@@ -121,13 +173,16 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         listed = {name: _with_chunks(name, policy) for name, policy in self.tables.items()}
         if not listed and self.action != "backup":
             listed = {name: _with_chunks(name, "public") for name in MONTHS_OF}
-        for name, method in self.backup_tables.items():
-            if method == "ignore":
+        for name, how in self.backup_tables.items():
+            if how == "ignore":
                 listed.setdefault(name, TablePolicy(policy="none"))
             elif name not in self.tables:
                 known = listed.get(name, TablePolicy(policy="private"))
-                policy: Policy = "both" if known.exported else "private"
-                listed[name] = msgspec.structs.replace(known, policy=policy)
+                listed[name] = msgspec.structs.replace(
+                    known,
+                    policy="both" if known.exported else "private",
+                    method="full" if how == "full" else "incremental",
+                )
         return listed
 
 

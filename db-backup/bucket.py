@@ -3,10 +3,12 @@
 import base64
 import contextlib
 import hashlib
+import itertools
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 PART = 8 * 1024 * 1024  # bytes; of these, the first, the last and one between are in memory
 MOST_PARTS = 10_000
+MOST_AT_ONCE = 1000  # keys that one request can delete
 PIECE = 1024 * 1024
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TOKEN = "ooni-export"  # noqa: S105 (the name of the metadata that tells one upload from another)
@@ -60,14 +63,22 @@ class Listed:
 
     key: str
     size: int
+    modified: datetime
 
 
 @dataclass(frozen=True)
 class Found:
-    """An object, as the store describes it: the size in bytes and the token of its upload."""
+    """An object, as the store describes it.
+
+    Attributes:
+        size: in bytes.
+        token: of the upload.
+        encryption: with which it lies there, "AES256" or "aws:kms"; "" if the store does not say.
+    """
 
     size: int
     token: str
+    encryption: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,11 @@ class Bucket:
                 if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey"):
                     return None
                 raise
-            return Found(found["ContentLength"], found["Metadata"].get(TOKEN, ""))
+            return Found(
+                size=found["ContentLength"],
+                token=found["Metadata"].get(TOKEN, ""),
+                encryption=found.get("ServerSideEncryption", ""),
+            )
 
     def put(self, key: str, content: bytes, content_type: str, token: str = "") -> None:
         """Write a small object."""
@@ -155,12 +170,38 @@ class Bucket:
             )
             for page in pages:
                 for found in page.get("Contents", []):
-                    yield Listed(found["Key"], found["Size"])
+                    yield Listed(found["Key"], found["Size"], found["LastModified"])
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the beginnings of keys up to the first `/` after the prefix, without it."""
+        with self._errors(f"listing {prefix}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._name, Prefix=prefix, Delimiter="/"
+            )
+            for page in pages:
+                for found in page.get("CommonPrefixes", []):
+                    yield found["Prefix"].removesuffix("/")
 
     def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
         with self._errors(f"deleting {key}"):
             self._client.delete_object(**self._target(key))
+
+    def delete_all(self, prefix: str) -> int:
+        """Delete the objects whose keys start so; return how many there were."""
+        count = 0
+        keys = (listed.key for listed in self.listing(prefix))
+        while batch := list(itertools.islice(keys, MOST_AT_ONCE)):
+            with self._errors(f"deleting {prefix}"):
+                answer = self._client.delete_objects(
+                    Bucket=self._name,
+                    Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
+                )
+                if refused := answer.get("Errors"):
+                    details: Any = {"Error": refused[0]}
+                    raise self._client.exceptions.ClientError(details, "DeleteObjects")
+            count += len(batch)
+        return count
 
     def time(self) -> float:
         """Return what time it is for the store, in Unix seconds."""

@@ -1,7 +1,7 @@
 """Examining whether a run can succeed: one line for each thing, with what to do about it.
 
-Everything is tried for real. In the bucket only one object is written, `<prefix>/doctor`, and it is
-deleted again.
+Everything is tried for real. Only objects are written whose names begin with `<prefix>/doctor`, and
+they are deleted again.
 """
 
 import contextlib
@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from backing_up import access, check_engine, not_encrypted
 from backup_config import Config
+from backups import BackupLayout, read_backups
 from bucket import Bucket
 from chunks import Reader, check_chunks
 from clickhouse_http import ClickHouseHTTP
@@ -20,6 +22,7 @@ from manifest import Layout
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.run import make_writable
+from server_backups import ServerBackups, target_of
 
 MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
 NAME_WIDTH = 15
@@ -51,28 +54,60 @@ class Doctor:
     config: Config
     database: Database
     http: ClickHouseHTTP
-    bucket: Bucket
+    user_agent: str
     clock: Callable[[], float] = time.time
 
     def examine(self) -> Iterator[Finding]:
         """Yield a finding for each thing, whatever is wrong with those before."""
-        layout = Layout(self.config.public_prefix)
         examinations: dict[str, Callable[[], str]] = {
             "state directory": lambda: self._state_dir(self.config.state_dir),
             "database": self._database,
             "database, HTTP": self._http,
             "database, clock": self._database_clock,
             "tables": self._tables,
-            "bucket, list": lambda: self._list(layout),
-            "bucket, write": lambda: self._write(layout),
-            "bucket, uploads": lambda: self._uploads(layout),
-            "bucket, clock": self._bucket_clock,
         }
+        if self.config.public_bucket_name or not self.config.private_bucket_name:
+            examinations |= self._examinations_of_exports()
+        if self.config.private_bucket_name:
+            examinations |= self._examinations_of_backups()
         for name, examination in examinations.items():
             try:
                 yield Finding(name, examination())
             except ScriptError as error:
                 yield Finding(name, str(error), error)
+
+    def _examinations_of_exports(self) -> dict[str, Callable[[], str]]:
+        bucket = Bucket(self.config.store("public"), self.user_agent)
+        layout = Layout(self.config.public_prefix)
+        probe = f"{layout.prefix}/doctor"
+
+        def listed() -> str:
+            return f"{bucket.url} has {len(list(bucket.listing(layout.exports)))} exports"
+
+        return {
+            "bucket, list": listed,
+            "bucket, write": lambda: self._write(bucket, probe),
+            "bucket, uploads": lambda: self._uploads(bucket, layout),
+            "bucket, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
+        }
+
+    def _examinations_of_backups(self) -> dict[str, Callable[[], str]]:
+        bucket = Bucket(self.config.store("private"), self.user_agent)
+        layout = BackupLayout(self.config.private_prefix)
+        probe = f"{layout.prefix}/doctor"
+
+        def listed() -> str:
+            backups = read_backups(bucket, layout)
+            good = sum(backup.state == "good" for backup in backups)
+            return f"{bucket.url} has {len(backups)} backups, {good} of them good"
+
+        return {
+            "backups, list": listed,
+            "backups, write": lambda: self._write(bucket, probe),
+            "backups, server": lambda: self._server_writes(bucket, f"{probe}.native"),
+            "backups, access": self._access,
+            "backups, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
+        }
 
     @staticmethod
     def _state_dir(path: Path) -> str:
@@ -105,6 +140,8 @@ class Doctor:
             if policy is None:
                 continue
             counts[policy.policy] = counts.get(policy.policy, 0) + 1
+            if policy.backed_up and self.config.action != "export":
+                check_engine(self.database, name)
             if policy.exported:
                 check_chunks(Reader(self.database, read_table(self.database, name), policy))
         missing = [name for name in self.config.tables if is_name(name) and name not in names]
@@ -112,36 +149,53 @@ class Doctor:
             raise ConfigError(f"listed, but not there: {', '.join(map(repr, missing))}")
         return ", ".join(f"{count} {policy}" for policy, count in sorted(counts.items())) or "none"
 
-    def _list(self, layout: Layout) -> str:
-        objects = list(self.bucket.listing(layout.exports))
-        return f"{self.bucket.url} has {len(objects)} exports"
-
-    def _write(self, layout: Layout) -> str:
+    @staticmethod
+    def _write(bucket: Bucket, key: str) -> str:
         """Write, read and delete an object."""
-        key, content = f"{layout.prefix}/doctor", uuid.uuid4().hex.encode()
-        self.bucket.put(key, content, "text/plain")
-        if self.bucket.get(key) != content:
-            raise DataRefused(f"{self.bucket.url}/{key}: it is not what was written")
+        content = uuid.uuid4().hex.encode()
+        bucket.put(key, content, "text/plain")
+        if bucket.get(key) != content:
+            raise DataRefused(f"{bucket.url}/{key}: it is not what was written")
         try:
-            self.bucket.delete(key)
+            bucket.delete(key)
         except ConfigError:
             return f"{key} was written and read; it may not be deleted, which only prune needs"
         return f"{key} was written, read and deleted"
 
-    def _uploads(self, layout: Layout) -> str:
+    @staticmethod
+    def _uploads(bucket: Bucket, layout: Layout) -> str:
         """Begin an upload of parts, and end it."""
         with (
             contextlib.suppress(Abandoned),
-            self.bucket.upload(f"{layout.prefix}/doctor", "text/plain", "") as upload,
+            bucket.upload(f"{layout.prefix}/doctor", "text/plain", "") as upload,
         ):
             upload.begin()
             raise Abandoned
-        left = self.bucket.leftovers(layout.exports)
+        left = bucket.leftovers(layout.exports)
         note = f"; {len(left)} of interrupted runs are left, the next run ends them" if left else ""
         return f"an upload was begun and ended{note}"
 
-    def _bucket_clock(self) -> str:
-        return skew(self.bucket.time(), self.clock(), "the store's clock")
+    def _server_writes(self, bucket: Bucket, key: str) -> str:
+        """Let the server write an object, and look for it in the bucket."""
+        target = target_of(self.config)
+        bucket.delete(key)
+        ServerBackups(self.database, target, self.config).write_probe(key, uuid.uuid4().hex)
+        found = bucket.look(key)
+        if found is None:
+            raise ConfigError(
+                f"the server wrote {key}, but not to {bucket.url}: check the URL of the named"
+                f" collection {target.collection}; it has to end with the bucket and a slash"
+            )
+        bucket.delete(key)
+        if self.config.private_sse not in ("", found.encryption):
+            raise DataRefused(not_encrypted(bucket, self.config.private_sse))
+        how = f", encrypted with {found.encryption}" if found.encryption else ""
+        return f"it wrote {key}{how}"
+
+    def _access(self) -> str:
+        if access(self.database):
+            return "users, roles and grants will be saved"
+        return "without users, roles, grants; grant SHOW ACCESS to have them"
 
 
 class Abandoned(Exception):

@@ -4,9 +4,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ooni_common.database import Database, quoted
+from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import DataRefused
 
+# Engines whose rows the server's BACKUP has. The others either have rows of their own, which BACKUP
+# leaves out without a word (EmbeddedRocksDB before 26.7, Join and Set in all versions), or none.
+BACKED_UP = re.compile(r"\w*MergeTree|(Tiny|Stripe)?Log|Memory|KeeperMap")
+NOT_BACKED_UP = ("EmbeddedRocksDB", "Join")
+UNREADABLE = ("Set",)
 # They show what other tables have.
 WITHOUT_DATA = ("View", "LiveView", "WindowView", "Dictionary")
 INNER = (".inner.", ".inner_id.")  # where a materialized view without a target keeps its rows
@@ -67,10 +72,53 @@ def table_names(database: Database) -> list[str]:
 
     def holds_data(name: str, engine: str, uuid: str) -> bool:
         if engine == "MaterializedView":
-            return f".inner.{name}" in names or f".inner_id.{uuid}" in names
+            return not names.isdisjoint(_inner_names(name, uuid))
         return engine not in WITHOUT_DATA and not name.startswith(INNER)
 
     return [name for name, engine, uuid in rows if holds_data(name, engine, uuid)]
+
+
+def definitions(database: Database) -> dict[str, str]:
+    """Return the CREATE statement of everything in the database, with or without rows, by name."""
+    rows = database.query(
+        "SELECT name FROM system.tables"
+        " WHERE database = currentDatabase() AND NOT is_temporary ORDER BY name"
+    )
+    names = [name for (name,) in rows if not name.startswith(INNER)]
+    return {name: _show_create(database, name) for name in names}
+
+
+def storage_of(database: Database, name: str, of: str = "") -> str:
+    """Return the name of the table that has the rows of a table: its own, or a hidden one's.
+
+    Args:
+        database: the connection.
+        name: of the table.
+        of: the database that has it; "" for the current one.
+    """
+    where = f"WHERE database = {literal(of) if of else 'currentDatabase()'} AND name "
+    found = database.query(
+        f"SELECT toString(uuid) FROM system.tables {where}= %(table)s"
+        " AND engine = 'MaterializedView'",
+        {"table": name},
+    )
+    if not found:
+        return name
+    candidates = _inner_names(name, found[0][0])
+    rows = database.query(
+        f"SELECT name FROM system.tables {where}IN %(names)s", {"names": candidates}
+    )
+    return str(rows[0][0]) if rows else name
+
+
+def _inner_names(view: str, uuid: str) -> tuple[str, str]:
+    """Return where a materialized view without a target may keep its rows."""
+    return f".inner.{view}", f".inner_id.{uuid}"
+
+
+def _show_create(database: Database, name: str) -> str:
+    ((create,),) = database.query(f"SHOW CREATE TABLE {quoted(name)}")
+    return str(create)
 
 
 def read_table(database: Database, name: str) -> Table:
@@ -94,14 +142,13 @@ def read_table(database: Database, name: str) -> Table:
         + " AND default_kind NOT IN ('MATERIALIZED', 'ALIAS', 'EPHEMERAL') ORDER BY position",
         {"table": name},
     )
-    ((create,),) = database.query(f"SHOW CREATE TABLE {quoted(name)}")
     return Table(
         name=name,
         engine=engine,
         columns=tuple(Column(*column) for column in columns),
         key=sorting_key or primary_key,
         version=version_column(engine_full),
-        create=create,
+        create=_show_create(database, name),
     )
 
 
@@ -121,8 +168,8 @@ def first_column(key: str) -> str:
     return re.sub(r"\\(.)", r"\1", found[1].strip("`")) if found else ""
 
 
-def renamed(create: str, name: str) -> str:
-    """Return a CREATE TABLE statement for another name, in the current database.
+def renamed(create: str, target: str) -> str:
+    """Return a CREATE TABLE statement for another table; `target` is what stands for it, as SQL.
 
     A replicated table becomes a plain one: its path in Keeper belongs to the table of old.
 
@@ -132,8 +179,13 @@ def renamed(create: str, name: str) -> str:
     found = re.match(rf"CREATE TABLE (?:(?:{IDENTIFIER})\.)?(?:{IDENTIFIER})\s", create)
     if not found:
         raise ValueError("no CREATE TABLE statement")
-    text = f"CREATE TABLE {quoted(name)}\n{create[found.end() :]}"
+    text = f"CREATE TABLE {target}\n{create[found.end() :]}"
     return _without_replication(text)
+
+
+def is_replicated(engine: str) -> bool:
+    """Tell whether a table of this engine has a path in Keeper, which no other one can have."""
+    return engine.startswith(("Replicated", "Shared"))
 
 
 def _without_replication(create: str) -> str:

@@ -1,21 +1,99 @@
-"""Showing what is exported: tables, or the chunks of one table, for people or as JSON."""
+"""Showing what there is of exports and backups, in 80 columns for people or as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 import msgspec
 
+from backups import Backup, SavedTable
 from manifest import Export, Layout, TableManifest, summary
 from progress import in_units
 
 NAME_WIDTH = 26  # so that a line has 80 columns
+BACKUP_COLUMNS = ("BACKUP", "CHAIN", "AGE", "TABLES", "ROWS", "WRITTEN", "STATE")
 
 
-def as_json(manifests: Mapping[str, TableManifest]) -> str:
-    """Return the manifests, by table."""
-    return msgspec.json.format(msgspec.json.encode(dict(sorted(manifests.items())))).decode()
+def as_json(manifests: Mapping[str, TableManifest], backups: Sequence[Backup]) -> str:
+    """Return all that is known: the manifests of exports, by table, and the backups."""
+    known = {
+        "exports": dict(sorted(manifests.items())),
+        "backups": [
+            {
+                "name": backup.name,
+                "state": backup.state,
+                "reason": backup.reason,
+                "bytes": backup.manifest.bytes if backup.manifest else None,
+                "rows": backup.manifest.rows if backup.manifest else None,
+                "manifest": backup.manifest,
+            }
+            for backup in backups
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(known)).decode()
 
 
-def as_table(manifests: Mapping[str, TableManifest]) -> str:
+def backups_as_table(backups: Sequence[Backup], now: datetime) -> str:
+    """Return one line for each backup, and below it why it is not good."""
+    rows = [_backup_row(*BACKUP_COLUMNS)]
+    for backup in backups:
+        rows.append(_backup_line(backup, now))
+        rows += [f"    {backup.reason}"] if backup.state in ("broken", "unfinished") else []
+    return "\n".join(rows)
+
+
+def backup_as_table(backup: Backup, now: datetime) -> str:
+    """Return a line for a backup and one for each of its tables."""
+    rows = [backups_as_table([backup], now), ""]
+    if backup.manifest:
+        rows.append(_saved_row("TABLE", "ROWS", "SAVED", "VERIFIED BY"))
+        rows += [_saved_line(*each) for each in sorted(backup.manifest.tables.items())]
+    return "\n".join(rows)
+
+
+def age_of(duration: timedelta) -> str:
+    """Return a duration for people: one number and one unit."""
+    seconds = max(0, int(duration.total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _backup_line(backup: Backup, now: datetime) -> str:
+    age, manifest = age_of(now - backup.started), backup.manifest
+    if manifest is None:
+        return _backup_row(backup.name, "", age, "", "", "", backup.state)
+    return _backup_row(
+        backup.name,
+        "full" if manifest.kind == "full" else f"+{manifest.number - 1}",
+        age,
+        f"{len(manifest.tables)}",
+        f"{manifest.rows:,}",
+        in_units(manifest.bytes),
+        backup.state,
+    )
+
+
+def _backup_row(*cells: str) -> str:
+    name, chain, age, tables, rows, size, state = cells
+    return f"{name:<16}  {chain:<5} {age:>6} {tables:>7} {rows:>16} {size:>8}  {state}".rstrip()
+
+
+def _saved_line(name: str, saved: SavedTable) -> str:
+    checked = any(partition.checksum for partition in saved.partitions.values())
+    how = "checksum" if checked and not saved.later else "rows"
+    if checked and saved.later:
+        how = f"checksum, and {len(saved.later)} of {len(saved.partitions)} partitions by rows"
+    method = "as rows" if saved.method == "rows" else saved.method
+    return _saved_row(name, f"{saved.rows:,}", method, how)
+
+
+def _saved_row(*cells: str) -> str:
+    name, rows, method, how = cells
+    return f"{name:<{NAME_WIDTH}} {rows:>16}  {method:<12} {how}".rstrip()
+
+
+def exports_as_table(manifests: Mapping[str, TableManifest]) -> str:
     """Return one line for each table."""
     rows = [_row("TABLE", "CHUNKS", "ROWS", "SIZE", "NEWEST EXPORT (UTC)")]
     for name, manifest in sorted(manifests.items()):

@@ -216,7 +216,7 @@ def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export
     return dict(sorted((manifest.chunks | pending).items()))
 
 
-def encoded(manifest: TableManifest | RunManifest) -> bytes:
+def encoded(manifest: msgspec.Struct) -> bytes:
     """Return a manifest as JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
 

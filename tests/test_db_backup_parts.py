@@ -17,7 +17,7 @@ from bucket import SYSTEM_CERTIFICATES, Bucket, Store
 from clickhouse_http import login_of
 from csv_rows import RowCounter
 from inventory import first_column, renamed, version_column
-from listing import as_table
+from listing import exports_as_table
 from manifest import Layout, TableManifest, escaped
 from ooni_common.config import Secret, SecretUrl
 from ooni_common.errors import ConfigError
@@ -45,7 +45,7 @@ def test_the_shipped_configuration_is_valid_and_shows_every_default() -> None:
     shown = tomllib.loads("\n".join(line for line in lines if not line.startswith(" ")))
     assert shown.keys() | {"tables"} == set(Config.__struct_fields__)
     default = Config()
-    for key in shown.keys() - {"ca_file", "public_ca_file", "action", "state_dir"}:
+    for key in shown.keys() - {"ca_file", "public_ca_file", "private_ca_file", "state_dir"}:
         value = getattr(default, key)
         assert shown[key] == (value.reveal() if isinstance(value, Secret) else value)
     tables = tomllib.loads(after.replace("#", ""))
@@ -211,8 +211,8 @@ def test_the_first_column_of_a_key(key: str, column: str) -> None:
 )
 def test_a_table_is_created_under_another_name(name: str, engine: str, expected: str) -> None:
     columns = "\n(\n    `x` UInt8\n)\nENGINE = "
-    statement = renamed(f"CREATE TABLE {name}{columns}{engine}\nORDER BY x", "new `name`")
-    assert statement == f"CREATE TABLE `new \\`name\\``{columns}{expected}\nORDER BY x"
+    statement = renamed(f"CREATE TABLE {name}{columns}{engine}\nORDER BY x", "`new`.`name`")
+    assert statement == f"CREATE TABLE `new`.`name`{columns}{expected}\nORDER BY x"
 
 
 def test_what_creates_no_table_is_refused() -> None:
@@ -284,8 +284,8 @@ def test_a_terminal_shows_rows_bytes_rate_and_the_time_left() -> None:
 
 
 def test_an_empty_list_is_a_heading() -> None:
-    assert as_table({}).split()[:2] == ["TABLE", "CHUNKS"]
-    assert "interrupted" not in as_table({"t": TableManifest(table="t")})
+    assert exports_as_table({}).split()[:2] == ["TABLE", "CHUNKS"]
+    assert "interrupted" not in exports_as_table({"t": TableManifest(table="t")})
 
 
 def test_a_ca_file_that_is_missing_is_a_matter_of_the_configuration() -> None:

@@ -485,8 +485,9 @@ def test_only_public_tables_can_be_exported_by_name(backup_tool: BackupTool) -> 
 
 def test_private_backups_are_not_silently_left_out(backup_tool: BackupTool) -> None:
     backup_tool.database.execute("CREATE TABLE t (a UInt8) ENGINE = Memory")
-    status, log = backup_tool.run(tables={"t": "private"}, action="")
-    assert (status, "private backups are not in this version" in log) == (78, True)
+    status, log = backup_tool.run(tables={"t": "both"}, action="")
+    assert (status, "private_bucket_name is missing" in log) == (78, True)
+    assert backup_tool.exports() == ["t.csv.zstd"]  # the rest is done all the same
 
 
 @pytest.mark.parametrize("final", [False, True])
@@ -540,7 +541,8 @@ def test_list_shows_tables_chunks_and_json(backup_tool: BackupTool) -> None:
     assert [line.split()[0] for line in chunks[1:]] == MONTHS[:2]
     assert all(len(line) <= 80 for line in chunks)
     listed = json.loads(backup_tool.run("list", "--json")[1])
-    assert listed["fastpath"]["chunks"]["202301"]["rows"] == 526
+    assert listed["backups"] == []
+    assert listed["exports"]["fastpath"]["chunks"]["202301"]["rows"] == 526
     assert backup_tool.run("list", "nothing")[0] == 78
 
 

@@ -49,7 +49,7 @@ def restore(
     staging = f"{name}_restoring"
     with _dropped_unless_renamed(database, staging):
         try:
-            create = renamed(manifest.schema, staging)
+            create = renamed(manifest.schema, quoted(staging))
         except ValueError as error:
             raise DataRefused(f"{manifest.table}: the schema in its manifest: {error}") from None
         database.query(create)

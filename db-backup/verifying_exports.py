@@ -20,7 +20,6 @@ from manifest import (
     read_table_manifests,
     summary,
 )
-from ooni_common.errors import DataRefused
 from progress import in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -136,11 +135,3 @@ def _check_publication(bucket: Bucket, layout: Layout) -> Iterator[str]:
         yield f"{layout.sums}: it differs from the manifests"
     if bucket.get(layout.index) is None:
         yield f"{layout.index}: missing"
-
-
-def refuse(findings: Collection[str], where: str) -> None:
-    """Raise DataRefused if there are findings, after each was logged."""
-    for finding in findings:
-        log.error("%s", finding)
-    if findings:
-        raise DataRefused(f"{where}: {len(findings)} findings; export the tables anew with --force")

@@ -1,0 +1,414 @@
+"""Making a backup: what has changed since the last good one, and all that is needed to restore it.
+
+The manifest is written last: whatever ends this before, there is no backup.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from backup_config import Config
+from backups import (
+    NAME_FORMAT,
+    SERVER_MANIFEST,
+    Backup,
+    BackupLayout,
+    BackupManifest,
+    Kind,
+    Method,
+    Part,
+    SavedTable,
+    good_backups,
+)
+from bucket import Bucket
+from contents import Content, Source, differences, read_content
+from inventory import (
+    BACKED_UP,
+    NOT_BACKED_UP,
+    UNREADABLE,
+    definitions,
+    read_table,
+    storage_of,
+)
+from manifest import JSON, encoded
+from ooni_common.database import Database
+from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from progress import in_units
+from server_backups import ServerBackups
+from throttle import Throttle
+
+log = logging.getLogger("ooni.db_backup")
+
+SQL = "application/sql"
+
+
+@dataclass(frozen=True)
+class BackupMeans:
+    """What backups are made and restored with."""
+
+    config: Config
+    database: Database
+    bucket: Bucket
+    layout: BackupLayout
+    server_backups: ServerBackups
+    throttle: Throttle
+    tool: str
+    collection: str
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    @property
+    def settings(self) -> str:
+        """The settings of the queries that read whole tables, as SQL."""
+        return ", ".join(f"{key} = {value}" for key, value in self.config.query_settings.items())
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A table that is to be saved.
+
+    Attributes:
+        name: of the table.
+        method: how its rows are saved.
+        source: the table that has the rows.
+        schema: SHOW CREATE of the table.
+        storage_schema: SHOW CREATE of the one that has the rows.
+    """
+
+    name: str
+    method: Method
+    source: Source
+    schema: str
+    storage_schema: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a backup will have.
+
+    Attributes:
+        database: its name.
+        savings: the tables.
+        definitions: the CREATE statement of everything in the database, by name.
+        access: the statements that create users, roles and grants; "" if they may not be seen.
+        content: of each table, before.
+        base: the last good backup; None: there is none that could be the base.
+        reason: why a backup is made; "": nothing has changed.
+        kind: whether it starts a chain.
+    """
+
+    database: str
+    savings: Sequence[Saving]
+    definitions: Mapping[str, str]
+    access: str
+    content: Mapping[str, Content]
+    base: BackupManifest | None
+    reason: str
+    kind: Kind
+
+    def tables(self, method: Method) -> list[str]:
+        """Return the tables that are saved in one way."""
+        return [saving.name for saving in self.savings if saving.method == method]
+
+    def __str__(self) -> str:
+        rows = sum(part.rows for content in self.content.values() for part in content.values())
+        base = f" on {self.base.name}" if self.kind == "incremental" and self.base else ""
+        return f"{self.kind} backup{base}: {len(self.savings)} tables, {rows:,} rows"
+
+
+def plan_backup(
+    means: BackupMeans,
+    names: Sequence[str],
+    backups: Sequence[Backup],
+    *,
+    full: bool = False,
+    force: bool = False,
+) -> Plan:
+    """Find out what is to be done; change nothing.
+
+    Args:
+        means: what it is done with.
+        names: the private tables.
+        backups: what there is.
+        full: begin a chain, whatever there is.
+        force: also if nothing has changed.
+
+    Raises:
+        DataRefused: there is a table whose rows can't be saved in any way.
+    """
+    savings = [saving for name in names if (saving := _saving(means, name))]
+    ((database,),) = means.database.query("SELECT currentDatabase()")
+    good = [
+        each
+        for each in good_backups(backups)
+        if (each.database, each.collection) == (database, means.collection)
+    ]
+    last = good[-1] if good else None
+    incremental = any(saving.method == "incremental" for saving in savings)
+    kind: Kind = "full"
+    if last and incremental and not full and last.number < means.config.full_every:
+        kind = "incremental"
+    content = {saving.name: _content(means, saving, last) for saving in savings}
+    created, rights = definitions(means.database), access(means.database)
+    if last is None:
+        reason = "the first one"
+    elif full or force:
+        reason = "as it was asked for"
+    else:
+        reason = _change(last, savings, content, created, rights)
+    return Plan(database, savings, created, rights, content, last, reason, kind)
+
+
+def back_up(means: BackupMeans, plan: Plan, backups: Sequence[Backup]) -> BackupManifest:
+    """Make a backup as planned, and return its manifest, which is in the bucket then.
+
+    Raises:
+        DataRefused: the store does not encrypt as it should.
+        Unavailable, ConfigError: it failed. In all cases there is no backup.
+    """
+    started = _free_time(means, backups)
+    name = f"{started:{NAME_FORMAT}}"
+    base = plan.base if plan.kind == "incremental" else None
+    with _removed_unless_complete(means, name):
+        parts = _make_parts(means, plan, name, base)
+        for table in plan.tables("rows"):
+            _save_rows(means, plan, name, table)
+        _put_text(means, plan, name)
+        saved = {
+            saving.name: _saved(means, saving, plan.content[saving.name]) for saving in plan.savings
+        }
+        ((server,),) = means.database.query("SELECT version()")
+        objects = means.bucket.listing(f"{means.layout.data(name)}rows/")
+        manifest = BackupManifest(
+            name=name,
+            kind=plan.kind,
+            base=base.name if base else "",
+            chain=base.chain if base else name,
+            number=base.number + 1 if base else 1,
+            database=plan.database,
+            collection=means.collection,
+            tables=saved,
+            definitions=dict(plan.definitions),
+            parts=parts,
+            rows_bytes=sum(listed.size for listed in objects),
+            access=plan.access,
+            started=f"{started:%Y-%m-%dT%H:%M:%SZ}",
+            finished=f"{means.clock():%Y-%m-%dT%H:%M:%SZ}",
+            tool=means.tool,
+            server=server,
+        )
+        _check_encryption(means, manifest)
+        means.bucket.put(means.layout.manifest(name), encoded(manifest), JSON)
+    return manifest
+
+
+def _saving(means: BackupMeans, name: str) -> Saving | None:
+    """Return how a table is saved; None if it has no rows of its own."""
+    policy = means.config.policy_of(name)
+    if policy is None:
+        raise ConfigError(f"{name!r} is not listed")
+    table = read_table(means.database, name)
+    storage = storage_of(means.database, name)
+    keeper = table if storage == name else read_table(means.database, storage)
+    _check_engine(name, keeper.engine)
+    if keeper.engine in NOT_BACKED_UP:
+        method: Method = "rows"
+    elif BACKED_UP.fullmatch(keeper.engine):
+        method = policy.method
+    else:
+        log.info("%s: the engine %s keeps no rows; its definition is saved", name, keeper.engine)
+        return None
+    ((database,),) = means.database.query("SELECT currentDatabase()")
+    columns = tuple(column.name for column in keeper.columns)
+    source = Source(database, storage, keeper.engine, columns, policy.checksum)
+    return Saving(name, method, source, table.create, keeper.create)
+
+
+def check_engine(database: Database, name: str) -> None:
+    """Raise DataRefused if the rows of a table can't be saved in any way."""
+    _check_engine(name, read_table(database, storage_of(database, name)).engine)
+
+
+def _check_engine(name: str, engine: str) -> None:
+    if engine in UNREADABLE:
+        raise DataRefused(
+            f"{name!r}: nobody can read the rows of the engine {engine}, and the server's BACKUP"
+            " leaves them out; make it 'none', and keep its rows in another table"
+        )
+
+
+def _content(means: BackupMeans, saving: Saving, last: BackupManifest | None) -> Content:
+    """Return what a table has; partitions that are as in the last backup are not read."""
+    known: Content = {}
+    before = last.tables.get(saving.name) if last else None
+    if before and before.columns == saving.source.columns:
+        known = {
+            name: partition
+            for name, partition in before.partitions.items()
+            if name not in before.later and bool(partition.checksum) == saving.source.checksum
+        }
+    means.throttle.wait()
+    return read_content(means.database, saving.source, known, means.settings)
+
+
+def _change(
+    last: BackupManifest,
+    savings: Sequence[Saving],
+    content: Mapping[str, Content],
+    created: Mapping[str, str],
+    access: str,
+) -> str:
+    """Return what has changed since a backup; "" for nothing."""
+    names = {saving.name for saving in savings}
+    if new := sorted(names - last.tables.keys()):
+        return f"new tables: {', '.join(new)}"
+    if gone := sorted(last.tables.keys() - names):
+        return f"tables are gone: {', '.join(gone)}"
+    changed = [
+        name
+        for name in sorted(names)
+        if last.tables[name].later or differences(last.tables[name].partitions, content[name])
+    ]
+    if changed:
+        return f"changed: {', '.join(changed)}"
+    if created != last.definitions:
+        return "changed definitions"
+    return "changed users, roles or grants" if access != last.access else ""
+
+
+def _make_parts(
+    means: BackupMeans, plan: Plan, name: str, base: BackupManifest | None
+) -> dict[str, Part]:
+    """Let the server write its backups."""
+    groups: dict[str, list[str]] = {
+        "definitions": list(plan.definitions),
+        "full": plan.tables("full"),
+        "incremental": plan.tables("incremental"),
+    }
+    parts: dict[str, Part] = {}
+    for kind, tables in groups.items():
+        if not tables:
+            continue
+        means.throttle.wait()
+        path = means.layout.part(name, kind)
+        below = base.parts.get(kind) if base and kind == "incremental" else None
+        started = means.clock()
+        written = means.server_backups.back_up(
+            tables,
+            path,
+            below.path if below else "",
+            structure_only=kind == "definitions",
+        )
+        parts[kind] = Part(
+            path=path,
+            base=below.path if below else "",
+            tables=tuple(tables),
+            bytes=written.bytes,
+            total_bytes=written.total_bytes,
+        )
+        log.info(
+            "%s: %s: %d tables: %s written, in %.1f s",
+            name,
+            kind,
+            len(tables),
+            in_units(written.bytes),
+            (means.clock() - started).total_seconds(),
+        )
+    return parts
+
+
+def _save_rows(means: BackupMeans, plan: Plan, name: str, table: str) -> None:
+    saving = next(each for each in plan.savings if each.name == table)
+    if not plan.content[table]:
+        return  # there are no rows
+    key = means.layout.rows(name, table)
+    means.server_backups.save_rows(saving.source.table, saving.source.columns, key)
+    log.info("%s: rows of %s (%s)", name, table, saving.source.engine)
+
+
+def _put_text(means: BackupMeans, plan: Plan, name: str) -> None:
+    """Write for people what the server's backup has of definitions, and the access rights."""
+    schema = "\n\n".join(f"{create};" for create in plan.definitions.values())
+    means.bucket.put(means.layout.schema(name), f"{schema}\n".encode(), SQL)
+    if plan.access:
+        means.bucket.put(means.layout.access(name), plan.access.encode(), SQL)
+
+
+def _saved(means: BackupMeans, saving: Saving, before: Content) -> SavedTable:
+    """Describe a table, and the partitions that were changed while it was saved."""
+    after = read_content(means.database, saving.source, before, means.settings)
+    later = differences(before, after)
+    if later:
+        log.info(
+            "%s: changed meanwhile; of %d partitions only the number of rows can be verified",
+            saving.name,
+            len(later),
+        )
+    return SavedTable(
+        method=saving.method,
+        engine=saving.source.engine,
+        schema=saving.schema,
+        storage_schema=saving.storage_schema,
+        columns=tuple(saving.source.columns),
+        partitions=before,
+        later=later,
+    )
+
+
+def _check_encryption(means: BackupMeans, manifest: BackupManifest) -> None:
+    """Check that the objects of the server are encrypted: only the bucket can see to that."""
+    wanted = means.config.private_sse
+    if not wanted:
+        return
+    for part in manifest.parts.values():
+        found = means.bucket.look(part.path + SERVER_MANIFEST)
+        if found and found.encryption != wanted:
+            raise DataRefused(not_encrypted(means.bucket, wanted))
+
+
+def not_encrypted(bucket: Bucket, wanted: str) -> str:
+    """Say that the objects of the server are not encrypted, and what to do."""
+    return (
+        f"{bucket.url}: what the server writes is not encrypted with {wanted} (private_sse); set"
+        " the default encryption of the bucket"
+    )
+
+
+def access(database: Database) -> str:
+    """Return the statements that create users, roles and grants; "" if they may not be seen.
+
+    The server leaves passwords out of them.
+    """
+    try:
+        rows = database.query("SHOW ACCESS")
+    except ConfigError:
+        return ""
+    return "".join(f"{statement};\n" for (statement,) in rows)
+
+
+def _free_time(means: BackupMeans, backups: Sequence[Backup]) -> datetime:
+    """Return the time now; later than the start of every backup there is."""
+    now = means.clock()
+    if backups and backups[-1].started >= now.replace(microsecond=0):
+        ahead = (backups[-1].started - now).total_seconds()
+        if ahead > 60:
+            raise ConfigError(
+                f"the backup {backups[-1].name} is {ahead:.0f} s ahead of this machine's clock;"
+                " check its NTP"
+            )
+        means.throttle.pause(ahead + 1)
+        now = means.clock()
+    return now
+
+
+@contextlib.contextmanager
+def _removed_unless_complete(means: BackupMeans, name: str) -> Iterator[None]:
+    """Delete what was written of a backup that failed; what can't be, prune deletes later."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ScriptError):
+            means.bucket.delete(means.layout.manifest(name))
+            means.bucket.delete_all(means.layout.data(name))
+        raise

@@ -1,0 +1,248 @@
+"""The private backups, as the commands need them."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from backing_up import BackupMeans, Plan, back_up, plan_backup
+from backup_config import Config
+from backups import (
+    Backup,
+    BackupLayout,
+    BackupManifest,
+    chosen,
+    good_backups,
+    read_backups,
+)
+from bucket import Bucket
+from export_job import TOOL
+from ooni_common.config import SecretUrl
+from ooni_common.database import Database, connected
+from ooni_common.errors import ConfigError, ScriptError
+from ooni_common.run import Job, locked, make_writable
+from progress import in_units
+from restoring_backups import Place, Wanted, restore_tables, verify_backup
+from retention import delete_backup, in_progress, unwanted
+from server_backups import ServerBackups, target_of
+from throttle import Throttle
+
+log = logging.getLogger("ooni.db_backup")
+
+SILENCE = timedelta(hours=1)  # a backup to which nothing was added for so long is at its end
+
+
+def means_of(
+    job: Job[Config], database: Database, manifest: BackupManifest | None = None
+) -> BackupMeans:
+    """Return what backups are made and restored with.
+
+    Args:
+        job: has the configuration.
+        database: the connection.
+        manifest: of the backup that is restored: it may have been made in another way.
+    """
+    config = job.config
+    target = target_of(config, manifest.collection if manifest else None)
+    return BackupMeans(
+        config=config,
+        database=database,
+        bucket=Bucket(config.store("private"), job.user_agent),
+        layout=BackupLayout(config.private_prefix),
+        server_backups=ServerBackups(database, target, config),
+        throttle=Throttle(database, config),
+        tool=TOOL,
+        collection=target.collection,
+    )
+
+
+def back_up_tables(
+    job: Job[Config], database: Database, names: Sequence[str], *, full: bool = False
+) -> None:
+    """Make a backup of these tables, if anything has changed since the last one.
+
+    Raises:
+        ScriptError: it failed; there is no backup then.
+    """
+    if not names:
+        raise ConfigError("no table is private in the configuration: there is nothing to back up")
+    means = means_of(job, database)
+    with job.metrics.timer("run_backup"):
+        if not job.dry_run:
+            means.server_backups.end_abandoned()
+        backups = read_backups(means.bucket, means.layout)
+        warn_of_bad_backups(backups)
+        plan = plan_backup(means, names, backups, full=full, force=job.force)
+        if job.dry_run:
+            explain(plan)
+        elif not plan.reason:
+            log.info("nothing to do: all is as in the backup %s", plan.base.name if plan.base else "")
+        else:
+            log.info("%s: %s", plan, plan.reason)
+            manifest = back_up(means, plan, backups)
+            job.metrics.gauge("backup_bytes", manifest.bytes)
+            log.info(
+                "the backup %s is complete: %s rows in %d tables, %s written",
+                manifest.name,
+                f"{manifest.rows:,}",
+                len(manifest.tables),
+                in_units(manifest.bytes),
+            )
+
+
+def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
+    """Check backups by restoring them into a database that is dropped again.
+
+    Args:
+        job: `--from` says which of them; `--quick`: only look whether all objects are there.
+        tables: only these; empty: all.
+
+    Returns:
+        What is wrong with them.
+    """
+    bucket = Bucket(job.config.store("private"), job.user_agent)
+    backups = read_backups(bucket, BackupLayout(job.config.private_prefix))
+    findings = [
+        f"the backup {backup.name} is broken: {backup.reason}"
+        for backup in backups
+        if backup.state == "broken"
+    ]
+    name = job.arguments.source
+    wanted = good_backups(backups) if name == "all" else [chosen(backups, name)]
+    if job.arguments.quick:
+        return findings
+    make_writable("state_dir", job.config.state_dir)
+    with (
+        locked(job.config.state_dir / "db-backup.verify.lock"),
+        connected_to_server(job.config) as database,
+    ):
+        for manifest in wanted:
+            there = [table for table in tables or manifest.tables if table in manifest.tables]
+            found = verify_backup(means_of(job, database, manifest), manifest, there)
+            if there and not found:
+                log.info("the backup %s can be restored", manifest.name)
+            findings += found
+    return findings
+
+
+def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
+    """Return the backup that a table can be restored from; None: there is none with this table.
+
+    `table` is "" for all of them.
+
+    Raises:
+        DataRefused: one was named, and there is none of this name, or it can't be restored.
+    """
+    bucket = Bucket(job.config.store("private"), job.user_agent)
+    backups = read_backups(bucket, BackupLayout(job.config.private_prefix))
+    if job.arguments.source or not table:
+        return chosen(backups, job.arguments.source)
+    with_it = [each for each in good_backups(backups) if table in each.tables]
+    return with_it[-1] if with_it else None
+
+
+def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> None:
+    """Restore one table of a backup, or with "" all of them."""
+    arguments = job.arguments
+    if table and table not in manifest.tables:
+        listed = ", ".join(manifest.tables)
+        raise ConfigError(f"{table!r} is not in the backup {manifest.name}; it has: {listed}")
+    target = arguments.to_database or database_of(job.config)
+    if table:
+        beside = not (arguments.to_database or arguments.replace)
+        name = arguments.name or (f"{table}_restored" if beside else table)
+        places = {table: Place(target, name)}
+    else:
+        places = {each: Place(target, each) for each in manifest.tables}
+    wanted = Wanted(manifest, places, replace=arguments.replace, everything=not table)
+    if job.dry_run:
+        for each, place in places.items():
+            rows = f"{manifest.tables[each].rows:,}"
+            log.info("would restore %s of %s as %s: %s rows", each, manifest.name, place, rows)
+        return
+    with connected_to_server(job.config) as database:
+        done = restore_tables(means_of(job, database, manifest), wanted)
+    for line in done:
+        log.info("restored %s", line)
+    log.info("the backup %s: %d tables and definitions are restored", manifest.name, len(done))
+
+
+def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
+    """Delete the backups that are too old, or show which these are."""
+    config, layout = job.config, BackupLayout(job.config.private_prefix)
+    bucket = Bucket(config.store("private"), job.user_agent)
+    keep = config.keep_chains if job.arguments.keep is None else job.arguments.keep
+    days = config.keep_days if job.arguments.keep_days is None else job.arguments.keep_days
+    backups = with_progress(job, bucket, read_backups(bucket, layout))
+    gone = unwanted(backups, keep=keep, keep_days=days, now=datetime.now(UTC))
+    for each in gone:
+        verb = "deleting" if confirmed else "would delete"
+        log.info("%s the backup %s: %s", verb, each.backup.name, each.reason)
+        if confirmed:
+            delete_backup(bucket, layout, each.backup.name)
+    kept = len(backups) - len(gone)
+    if not gone:
+        log.info("nothing to do: all %d backups stay", kept)
+    elif confirmed:
+        log.info("%d backups are deleted, %d stay", len(gone), kept)
+    else:
+        log.info("%d backups would be deleted with --confirm, %d stay", len(gone), kept)
+
+
+def explain(plan: Plan) -> None:
+    """Log what would be done."""
+    if not plan.reason:
+        log.info("would do nothing: all is as in the backup %s", plan.base.name if plan.base else "")
+        return
+    log.info("would make a %s: %s", plan, plan.reason)
+    for saving in plan.savings:
+        rows = sum(partition.rows for partition in plan.content[saving.name].values())
+        log.info("%s: would be saved (%s): %s rows", saving.name, saving.method, f"{rows:,}")
+
+
+def warn_of_bad_backups(backups: Sequence[Backup]) -> None:
+    """Warn of what looks like a backup and is none."""
+    for backup in backups:
+        if backup.state != "good":
+            log.warning("the backup %s is %s: %s", backup.name, backup.state, backup.reason)
+
+
+def database_of(config: Config) -> str:
+    """Return the name of the database in the configuration."""
+    return unquote(urlsplit(config.db_uri.reveal()).path.strip("/")) or "default"
+
+
+@contextlib.contextmanager
+def connected_to_server(config: Config) -> Iterator[Database]:
+    """Connect to the database `system`: the one of the configuration may be gone."""
+    parts = urlsplit(config.db_uri.reveal())
+    uri = SecretUrl(parts._replace(path="/system").geturl())
+    with connected(msgspec.structs.replace(config, db_uri=uri)) as database:
+        yield database
+
+
+def with_progress(job: Job[Config], bucket: Bucket, backups: Sequence[Backup]) -> list[Backup]:
+    """Return the backups, where unfinished ones may be in progress.
+
+    Without the database nobody knows: then they all are.
+    """
+    if all(backup.state != "unfinished" for backup in backups):
+        return list(backups)
+    layout = BackupLayout(job.config.private_prefix)
+    try:
+        with connected_to_server(job.config) as database:
+            running = ServerBackups(database, target_of(job.config), job.config).running()
+    except ScriptError as error:
+        log.warning("%s; so it is not known whether backups are in progress", error)
+        running = [f"-{backup.name}-" for backup in backups]
+    youngest = datetime.now(UTC) - SILENCE
+    return [
+        Backup(backup.name, "in progress", "it has no manifest yet")
+        if backup.state == "unfinished"
+        and in_progress(bucket, layout, backup.name, running, youngest)
+        else backup
+        for backup in backups
+    ]

@@ -1,0 +1,318 @@
+"""The backups: what their manifests say, and which of them are good.
+
+    <prefix>/data/<backup>/definitions/       CREATE statements, written by the server's BACKUP
+    <prefix>/data/<backup>/full/              tables that are backed up as a whole each time
+    <prefix>/data/<backup>/incremental/       tables of which only what is new is written
+    <prefix>/data/<backup>/rows/<table>.…     tables whose rows BACKUP leaves out
+    <prefix>/data/<backup>/schema.sql, access.sql   the same for people; users, roles and grants
+    <prefix>/manifest/<backup>.json           BackupManifest, written last
+
+A backup without manifest does not exist. An incremental one needs its base, whose manifest it
+names, and so on to a full one: all of them are a chain.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bucket import Bucket
+from contents import NO_ROWS, Partition
+from manifest import escaped
+from ooni_common.errors import DataRefused
+
+FORMAT = 1
+NAME = r"\d{8}T\d{6}Z"  # the time of its start, UTC
+NAME_FORMAT = "%Y%m%dT%H%M%SZ"
+SERVER_MANIFEST = ".backup"  # the server writes it last
+
+Kind = Literal["full", "incremental"]
+Method = Literal["full", "incremental", "rows"]
+State = Literal["good", "broken", "unfinished", "in progress"]
+
+
+class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
+    """A table in a backup.
+
+    Attributes:
+        method: how its rows were saved.
+        engine: of the table that has the rows.
+        schema: SHOW CREATE of the table.
+        storage_schema: SHOW CREATE of the table that has the rows: it is the same one, unless this
+            is a materialized view with rows of its own.
+        columns: whose values are in the checksums, and in the object of rows.
+        partitions: the rows, before the backup was begun.
+        later: the partitions that had other rows when it was finished. Which of the two a backup
+            has of these, or what in between, nobody knows.
+    """
+
+    method: Method
+    engine: str
+    schema: str
+    storage_schema: str
+    columns: tuple[str, ...]
+    partitions: dict[str, Partition]
+    later: dict[str, Partition] = {}
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, at the start of the backup."""
+        return sum(partition.rows for partition in self.partitions.values())
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it is a materialized view with rows of its own."""
+        return self.schema != self.storage_schema
+
+    @property
+    def merges_rows(self) -> bool:
+        """Whether the server makes one row of several, whenever it likes."""
+        return bool(re.search("Replacing|Collapsing|Summing|Aggregating|Graphite", self.engine))
+
+    def findings(self, restored: Mapping[str, Partition]) -> list[str]:
+        """Return how restored rows differ from the ones that were saved."""
+        found = []
+        names = self.partitions.keys() | self.later.keys() | restored.keys()
+        for name in sorted(names):
+            before, now = self.partitions.get(name, NO_ROWS), restored.get(name, NO_ROWS)
+            counts = sorted((before.rows, self.later.get(name, before).rows))
+            where = f"partition {name}: " if name else ""
+            if name in self.later:
+                fits = counts[0] <= now.rows <= counts[1] or (self.merges_rows and now.rows > 0)
+            else:
+                fits = now.rows == before.rows
+            if not fits:
+                expected = " to ".join(f"{count:,}" for count in dict.fromkeys(counts))
+                found.append(f"{where}{now.rows:,} rows instead of {expected}")
+            elif name not in self.later and before.checksum and now.checksum != before.checksum:
+                found.append(f"{where}{now.rows:,} rows, as many as there were, but other ones")
+        return found
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the server's own backups.
+
+    Attributes:
+        path: where it is, in the bucket.
+        base: where the one is that it needs; "" for none.
+        tables: which ones it has.
+        bytes: that were written for it.
+        total_bytes: of all that is restored from it, also what its bases have.
+    """
+
+    path: str
+    base: str = ""
+    tables: tuple[str, ...]
+    bytes: int
+    total_bytes: int
+
+
+class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A backup.
+
+    Attributes:
+        name: the time of its start.
+        kind: whether it needs another one.
+        base: the name of the one that it needs.
+        chain: the name of the full backup with which its chain begins.
+        number: its place in the chain, from 1.
+        database: the name of the database.
+        collection: the named collection by which the server reaches the bucket; "" for none.
+        tables: that have rows in it, by name.
+        definitions: the CREATE statement of everything in the database, by name.
+        parts: the server's backups, by what is in them: "definitions", "full", "incremental".
+        rows_bytes: of the objects with rows.
+        access: the statements that create users, roles and grants; "" if they may not be seen.
+        started: UTC, ISO 8601.
+        finished: likewise.
+        tool: name and version.
+        server: the database's version.
+        format: of this document.
+    """
+
+    name: Annotated[str, Meta(pattern=f"^{NAME}$")]
+    kind: Kind
+    base: str = ""
+    chain: str
+    number: int
+    database: str
+    collection: str
+    tables: dict[str, SavedTable]
+    definitions: dict[str, str]
+    parts: dict[str, Part]
+    rows_bytes: int
+    access: str
+    started: str
+    finished: str
+    tool: str
+    server: str
+    format: int = FORMAT
+
+    @property
+    def rows(self) -> int:
+        """How many rows all its tables have."""
+        return sum(table.rows for table in self.tables.values())
+
+    @property
+    def bytes(self) -> int:
+        """How much was written for it."""
+        return self.rows_bytes + sum(part.bytes for part in self.parts.values())
+
+
+@dataclass(frozen=True)
+class BackupLayout:
+    """Where things are in the bucket of the backups."""
+
+    prefix: str
+
+    @property
+    def manifests(self) -> str:
+        """What the keys of all manifests start with."""
+        return f"{self.prefix}/manifest/"
+
+    @property
+    def all_data(self) -> str:
+        """What the keys of all that backups have start with."""
+        return f"{self.prefix}/data/"
+
+    def manifest(self, backup: str) -> str:
+        """Return the key of a backup's manifest."""
+        return f"{self.manifests}{backup}.json"
+
+    def data(self, backup: str) -> str:
+        """Return what the keys of all that a backup has start with."""
+        return f"{self.all_data}{backup}/"
+
+    def part(self, backup: str, kind: str) -> str:
+        """Return where the server puts one of its backups."""
+        return f"{self.data(backup)}{kind}/"
+
+    def rows(self, backup: str, table: str) -> str:
+        """Return the key of the object with the rows of a table."""
+        return f"{self.data(backup)}rows/{escaped(table)}.native.zst"
+
+    def schema(self, backup: str) -> str:
+        """Return the key of the CREATE statements."""
+        return f"{self.data(backup)}schema.sql"
+
+    def access(self, backup: str) -> str:
+        """Return the key of users, roles and grants."""
+        return f"{self.data(backup)}access.sql"
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup, or what is left of one.
+
+    Attributes:
+        name: the time of its start.
+        state: "good" if it can be restored.
+        reason: why it can't.
+        manifest: None if there is none, or a damaged one.
+    """
+
+    name: str
+    state: State
+    reason: str = ""
+    manifest: BackupManifest | None = None
+
+    @property
+    def base(self) -> str:
+        """The name of the backup that it needs; "" for none."""
+        return self.manifest.base if self.manifest else ""
+
+    @property
+    def started(self) -> datetime:
+        """When it was begun, UTC."""
+        return time_of(self.name)
+
+
+def time_of(name: str) -> datetime:
+    """Return when a backup was begun, UTC."""
+    return datetime.strptime(name, NAME_FORMAT).replace(tzinfo=UTC)
+
+
+def read_backups(bucket: Bucket, layout: BackupLayout) -> list[Backup]:
+    """Return what there is in a bucket, oldest first; good is what has all that it needs."""
+    backups: dict[str, Backup] = {}
+    for name in sorted(_names(bucket, layout)):
+        backups[name] = _examined(bucket, layout, name, backups)
+    return list(backups.values())
+
+
+def good_backups(backups: Sequence[Backup]) -> list[BackupManifest]:
+    """Return the manifests of those that can be restored, oldest first."""
+    return [each.manifest for each in backups if each.manifest and each.state == "good"]
+
+
+def chain_of(backup: BackupManifest, backups: Sequence[Backup]) -> list[BackupManifest]:
+    """Return a good backup and all that it needs, the full one first."""
+    manifests = {each.name: each for each in good_backups(backups)}
+    chain = [backup]
+    while chain[0].base:
+        chain.insert(0, manifests[chain[0].base])
+    return chain
+
+
+def _names(bucket: Bucket, layout: BackupLayout) -> set[str]:
+    """Return the names of all that looks like a backup, with or without manifest."""
+    keys = (listed.key for listed in bucket.listing(layout.manifests))
+    names = {key.removeprefix(layout.manifests).removesuffix(".json") for key in keys}
+    names |= {folder.removeprefix(layout.all_data) for folder in bucket.folders(layout.all_data)}
+    return {name for name in names if re.fullmatch(NAME, name)}
+
+
+def _examined(
+    bucket: Bucket, layout: BackupLayout, name: str, earlier: Mapping[str, Backup]
+) -> Backup:
+    content = bucket.get(layout.manifest(name))
+    if content is None:
+        return Backup(name, "unfinished", "it has no manifest")
+    try:
+        manifest = msgspec.json.decode(content, type=BackupManifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Backup(name, "broken", f"its manifest is damaged: {error}")
+    reason = ""
+    if manifest.name != name:
+        reason = f"its manifest is that of {manifest.name}"
+    elif missing := _missing(bucket, layout, manifest):
+        reason = f"{missing} is missing"
+    elif manifest.base and manifest.base not in earlier:
+        reason = f"its base {manifest.base} is missing"
+    elif manifest.base and earlier[manifest.base].state != "good":
+        reason = f"its base {manifest.base} is {earlier[manifest.base].state}"
+    return Backup(name, "broken" if reason else "good", reason, manifest)
+
+
+def _missing(bucket: Bucket, layout: BackupLayout, manifest: BackupManifest) -> str:
+    """Return the first object that is not there, of those without which nothing can be restored."""
+    needed = [part.path + SERVER_MANIFEST for part in manifest.parts.values()]
+    needed += [
+        layout.rows(manifest.name, name)
+        for name, table in manifest.tables.items()
+        if table.method == "rows" and table.rows
+    ]
+    return next((key for key in needed if bucket.look(key) is None), "")
+
+
+def chosen(backups: Sequence[Backup], name: str) -> BackupManifest:
+    """Return the backup of a name; the newest good one if none is given.
+
+    Raises:
+        DataRefused: there is no such backup, or it can't be restored.
+    """
+    good = good_backups(backups)
+    if not name:
+        if not good:
+            raise DataRefused("there is no good backup; see list")
+        return good[-1]
+    found = next((each for each in backups if each.name == name), None)
+    if found is None:
+        raise DataRefused(f"there is no backup {name!r}; see list")
+    if found.state != "good" or found.manifest is None:
+        raise DataRefused(f"the backup {name} is {found.state}: {found.reason}")
+    return found.manifest

@@ -1,0 +1,124 @@
+"""What a table has, partition by partition, so that it can be compared with another one's.
+
+The rows of a partition are only read where its parts are not those of before: a table that gets new
+rows every hour costs its newest partition.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ooni_common.database import Database, literal, quoted
+
+NO_PARTS = ""  # what the server does not say of
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """The content of one partition; a table of another engine than MergeTree is one.
+
+    Attributes:
+        rows: how many.
+        checksum: the sum of a hash of each row, in decimal digits; "" if it was not computed.
+        parts: a hash of the parts' names and checksums; "" where the server does not say.
+    """
+
+    rows: int
+    checksum: str
+    parts: str = NO_PARTS
+
+    def has_same_rows(self, other: "Partition") -> bool:
+        """Tell whether the rows are the same."""
+        if self.checksum and other.checksum:
+            return (self.rows, self.checksum) == (other.rows, other.checksum)
+        return self.rows == other.rows and self.parts == other.parts
+
+
+NO_ROWS = Partition(0, "0")
+Content = dict[str, Partition]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table whose content is wanted.
+
+    Attributes:
+        database: of the table.
+        table: its name.
+        engine: its name.
+        columns: those that are hashed.
+        checksum: whether the rows are read; otherwise they are only counted.
+    """
+
+    database: str
+    table: str
+    engine: str
+    columns: Sequence[str]
+    checksum: bool = True
+
+
+def read_content(
+    database: Database,
+    source: Source,
+    known: Mapping[str, Partition] | None = None,
+    settings: str = "",
+) -> Content:
+    """Return the content of a table, by the ID of the partition.
+
+    Args:
+        database: the connection.
+        source: the table.
+        known: its content of before; partitions whose parts are the same are not read again.
+        settings: of the query, as SQL; "" for none.
+    """
+    has_partitions = source.engine.endswith("MergeTree")
+    parts = _parts(database, source) if has_partitions and not database.cluster else {}
+    same = {
+        name: before
+        for name, before in (known or {}).items()
+        if before.parts != NO_PARTS and before.parts == parts.get(name)
+    }
+    if parts and parts.keys() == same.keys():
+        return same
+    partition = "_partition_id" if has_partitions else "''"
+    hashed = ", ".join(map(quoted, source.columns))
+    checksum = f"toString(sum(cityHash64({hashed})))" if source.checksum else "''"
+    condition = ""
+    if same:
+        condition = f" WHERE _partition_id NOT IN ({', '.join(map(literal, same))})"
+    rows = database.query(
+        f"SELECT {partition} AS id, count() AS rows, {checksum} FROM {_from(database, source)}"
+        f"{condition} GROUP BY id HAVING rows > 0" + (f" SETTINGS {settings}" if settings else "")
+    )
+    read = {name: Partition(count, sums, parts.get(name, "")) for name, count, sums in rows}
+    return dict(sorted((same | read).items()))
+
+
+def differences(before: Mapping[str, Partition], after: Mapping[str, Partition]) -> Content:
+    """Return the partitions of `after` that have other rows than before; those without any, too."""
+    return {
+        name: after.get(name, NO_ROWS)
+        for name in sorted(before.keys() | after.keys())
+        if not before.get(name, NO_ROWS).has_same_rows(after.get(name, NO_ROWS))
+    }
+
+
+def _from(database: Database, source: Source) -> str:
+    if not database.cluster:
+        return f"{quoted(source.database)}.{quoted(source.table)}"
+    names = f"{literal(source.database)}, {literal(source.table)}"
+    return f"cluster({literal(database.cluster)}, {names})"
+
+
+def _parts(database: Database, source: Source) -> dict[str, str]:
+    """Return a hash of the parts of each partition; nothing if that does not tell the content."""
+    rows = database.query(
+        "SELECT partition_id, toString(groupBitXor(sipHash64(name, hash_of_all_files))),"
+        # Those of a lightweight UPDATE change rows of other parts.
+        " countIf(startsWith(name, 'patch-')) FROM system.parts"
+        " WHERE active AND database = %(database)s AND table = %(table)s GROUP BY partition_id",
+        {"database": source.database, "table": source.table},
+    )
+    if any(patches for _, _, patches in rows):
+        return {}
+    return {partition: digest for partition, digest, _ in rows}

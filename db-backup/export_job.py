@@ -1,0 +1,235 @@
+"""The public exports, as the commands need them."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from backup_config import Config
+from bucket import Bucket
+from chunks import Reader
+from clickhouse_http import ClickHouseHTTP
+from exporting import Exporter, Means, Step, now, owner_of_its_names, plan
+from inventory import read_table
+from manifest import Layout, RunManifest, TableManifest, read_manifest, read_table_manifests
+from ooni_common import __version__
+from ooni_common.database import Database, StatementFailed, connected
+from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from ooni_common.run import Job
+from progress import in_units
+from pruning_exports import delete, leftovers
+from publication import publish
+from restoring_exports import restore
+from throttle import Bandwidth, Throttle
+from verifying_exports import verify
+
+log = logging.getLogger("ooni.db_backup")
+
+TOOL = f"ooni-db-backup {__version__}"
+
+
+@dataclass
+class Outcome:
+    """What became of the tables of a run."""
+
+    failures: list[ScriptError]
+    uploaded: int = 0
+    exported: int = 0
+    skipped: int = 0
+    published: bool = False
+
+
+def export_tables(job: Job[Config], database: Database, names: Sequence[str]) -> list[ScriptError]:
+    """Export what has changed in these tables, publish what there is then, and log it.
+
+    A table that fails does not keep the others from being done; a database or a store that does not
+    answer does. What was exported is published in any case.
+
+    Returns:
+        What has failed.
+    """
+    config, layout = job.config, Layout(job.config.public_prefix)
+    bucket = Bucket(config.store("public"), job.user_agent)
+    started = now()
+    with job.metrics.timer("run_export"):
+        if not job.dry_run:
+            abort_leftovers(bucket, layout)
+        manifests = read_table_manifests(bucket, layout)
+        warn_of_stale_exports(config, manifests)
+        ((server,),) = database.query("SELECT version()")
+        means = means_of(job, database, bucket, server)
+        outcome = Outcome([])
+        for name in names:
+            try:
+                export_table(job, means, database, name, manifests, outcome)
+            except (DataRefused, ConfigError, StatementFailed) as error:
+                outcome.failures.append(error)
+            except ScriptError as error:
+                outcome.failures.append(error)
+                break
+        job.metrics.gauge("uploaded_bytes_tot", outcome.uploaded)
+        job.metrics.gauge("skipped_chunks", outcome.skipped)
+        if not job.dry_run:
+            run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
+            with suppress(ScriptError) if outcome.failures else nullcontext():
+                outcome.published = publish(bucket, layout, manifests, run_manifest)
+    log_outcome(job, outcome)
+    return outcome.failures
+
+
+def abort_leftovers(bucket: Bucket, layout: Layout) -> None:
+    """End the uploads of runs that were interrupted: the store charges for them."""
+    try:
+        aborted = bucket.abort_leftovers(layout.exports)
+    except ConfigError as error:
+        log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
+        return
+    if aborted:
+        log.warning("%d uploads of runs that were interrupted are aborted", aborted)
+
+
+def export_table(
+    job: Job[Config],
+    means: Means,
+    database: Database,
+    name: str,
+    manifests: dict[str, TableManifest],
+    outcome: Outcome,
+) -> None:
+    """Export what has changed in one table; its manifest is added to the others."""
+    policy = job.config.policy_of(name)
+    if policy is None:
+        raise ConfigError(f"{name!r} is not listed")
+    manifest = manifests.get(name) or TableManifest(table=name)
+    settings = ", ".join(f"{key} = {value}" for key, value in job.config.query_settings.items())
+    reader = Reader(database, read_table(database, name), policy, settings)
+    exporter = Exporter(means, reader, manifest)
+    if not job.dry_run:
+        exporter.recover()
+    means.throttle.wait()
+    steps = plan(reader, manifest, max_shrink=job.config.max_shrink, force=job.force)
+    if owner := owner_of_its_names(name, steps, manifests, means.layout):
+        raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
+    outcome.skipped += sum(step.reason == "unchanged" for step in steps)
+    if job.dry_run:
+        outcome.exported += sum(step.exports for step in steps)
+        explain(name, steps)
+        return
+    try:
+        with job.metrics.timer(f"table_{metric_name(name)}_backup_time_ms"):
+            exporter.carry_out(steps)
+    finally:
+        outcome.exported += exporter.exported
+        outcome.uploaded += exporter.uploaded
+        if manifest.generation:
+            manifests[name] = manifest
+
+
+def metric_name(table: str) -> str:
+    """Return a table's name without what statsd would misread."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", table)
+
+
+def explain(name: str, steps: Sequence[Step]) -> None:
+    """Log what would be done with the chunks of a table, and why."""
+    for step in steps:
+        log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
+
+
+def log_outcome(job: Job[Config], outcome: Outcome) -> None:
+    """Log what was done."""
+    if job.dry_run:
+        log.info("would export %d chunks; %d are unchanged", outcome.exported, outcome.skipped)
+    elif outcome.exported or outcome.published:
+        log.info(
+            "%d chunks are exported (%s); %d are unchanged",
+            outcome.exported,
+            in_units(outcome.uploaded),
+            outcome.skipped,
+        )
+    elif not outcome.failures:
+        log.info("nothing to do: %d chunks are unchanged", outcome.skipped)
+
+
+def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]) -> None:
+    """Warn of exports of tables that are not public now: they can still be downloaded."""
+    for name in manifests:
+        policy = config.policy_of(name)
+        if policy is None or not policy.exported:
+            log.warning("%s: not public any more, but its exports are still in the bucket", name)
+
+
+def means_of(job: Job[Config], database: Database, bucket: Bucket, server: str) -> Means:
+    """Return what an export works with."""
+    config = job.config
+    return Means(
+        http=ClickHouseHTTP(config, job.user_agent),
+        bucket=bucket,
+        layout=Layout(config.public_prefix),
+        throttle=Throttle(database, config),
+        bandwidth=Bandwidth(config.max_bandwidth),
+        metrics=job.metrics,
+        tool=TOOL,
+        server=server,
+        level=config.compression_level,
+        retries=config.retries,
+        retry_wait=config.retry_wait,
+    )
+
+
+def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
+    """Check the exports of these tables, or of all; return what is wrong with them."""
+    bucket = Bucket(job.config.store("public"), job.user_agent)
+    layout = Layout(job.config.public_prefix)
+    findings = list(verify(bucket, layout, tables, quick=job.arguments.quick))
+    if not findings:
+        log.info("%s/%s: everything is as exported", bucket.url, layout.prefix)
+    return findings
+
+
+def restore_export(job: Job[Config], table: str) -> None:
+    """Make a new table of an export."""
+    name = job.arguments.name or f"{table}_restored"
+    layout = Layout(job.config.public_prefix)
+    bucket = Bucket(job.config.store("public"), job.user_agent)
+    manifest = read_manifest(bucket, layout.manifest(table), TableManifest)
+    if manifest is None:
+        raise ConfigError(f"{table!r} is not exported; see list")
+    if job.dry_run:
+        rows = sum(export.rows for export in manifest.exports)
+        log.info("would restore %s as %s: %s rows", table, name, f"{rows:,}")
+        return
+    with connected(job.config) as database:
+        http = ClickHouseHTTP(job.config, job.user_agent)
+        rows = restore(database, http, bucket, manifest, name)
+    log.info("restored %s as %s from its export: %s rows", table, name, f"{rows:,}")
+
+
+def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
+    """Delete exports that nobody needs, or show which these are."""
+    config, layout = job.config, Layout(job.config.public_prefix)
+    bucket = Bucket(config.store("public"), job.user_agent)
+    manifests = read_table_manifests(bucket, layout)
+    age = timedelta(days=job.arguments.older_than)
+
+    def is_withdrawn(table: str) -> bool:
+        policy = config.policy_of(table)
+        return policy is not None and not policy.exported
+
+    unwanted = list(leftovers(bucket, layout, manifests, is_withdrawn, age))
+    for leftover in unwanted:
+        verb = "deleting" if confirmed else "would delete"
+        size = in_units(leftover.size)
+        log.info("%s %s (%s): %s", verb, leftover.key, size, leftover.reason)
+    if confirmed and unwanted:
+        run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
+        delete(bucket, layout, manifests, unwanted, run_manifest)
+    total = in_units(sum(leftover.size for leftover in unwanted))
+    if not unwanted:
+        log.info("nothing to do: every export has its place")
+    elif confirmed:
+        log.info("%d objects are deleted (%s)", len(unwanted), total)
+    else:
+        log.info("%d objects (%s) would be deleted with --confirm", len(unwanted), total)

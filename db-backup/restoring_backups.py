@@ -1,0 +1,286 @@
+"""Restoring tables from a backup, and verifying a backup by restoring it.
+
+The rows go into a table beside the one that is wanted, `<name>_restoring`. They are compared with
+the manifest there, and only then the table gets its name: by RENAME, or in the place of one that is
+there by EXCHANGE, which keeps the old content. To verify, they go into a database of their own.
+"""
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from backing_up import BackupMeans
+from backups import BackupManifest, SavedTable
+from contents import Source, read_content
+from inventory import is_replicated, renamed, storage_of
+from ooni_common.database import Database, literal, quoted
+from ooni_common.errors import ConfigError, DataRefused, ScriptError
+
+log = logging.getLogger("ooni.db_backup")
+
+SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
+
+
+@dataclass(frozen=True)
+class Place:
+    """A table, wherever it is."""
+
+    database: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{quoted(self.database)}.{quoted(self.table)}"
+
+    def beside(self, suffix: str) -> "Place":
+        """Return a table beside this one."""
+        return Place(self.database, f"{self.table}{suffix}")
+
+
+def verify_backup(means: BackupMeans, manifest: BackupManifest, tables: Sequence[str]) -> list[str]:
+    """Restore the tables of a backup, one after the other, and return what is wrong with them.
+
+    Args:
+        means: what it is done with. Nobody else may verify at the same time.
+        manifest: of the backup.
+        tables: only these.
+    """
+    database = means.database
+    _drop_scratches(database)
+    scratch = f"{SCRATCH}{uuid.uuid4().hex[:8]}"
+    database.query(f"CREATE DATABASE {quoted(scratch)}{database.on_cluster}")
+    findings: list[str] = []
+    try:
+        for name in tables:
+            place = Place(scratch, name)
+            try:
+                fill(means, manifest, name, place)
+            except DataRefused as error:
+                findings.append(str(error))
+            else:
+                rows = f"{manifest.tables[name].rows:,}"
+                log.info("%s: %s: %s rows, as backed up", manifest.name, name, rows)
+            finally:
+                _drop(database, place)
+    finally:
+        database.close()  # it may have been interrupted while it waited for an answer
+        _drop_scratches(database)
+    return findings
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be restored.
+
+    Attributes:
+        manifest: of the backup.
+        places: where each table goes.
+        replace: put it in the place of what is there, and keep that under another name.
+        everything: views and dictionaries, too, and the tables that have no rows in the backup.
+    """
+
+    manifest: BackupManifest
+    places: Mapping[str, Place]
+    replace: bool = False
+    everything: bool = False
+
+
+def restore_tables(means: BackupMeans, wanted: Wanted) -> list[str]:
+    """Restore tables; return what was done, a line for each.
+
+    Raises:
+        ConfigError: there are tables of these names.
+        DataRefused: what was restored is not what was saved. Nothing is left of it, then.
+    """
+    database, manifest = means.database, wanted.manifest
+    for name in sorted({place.database for place in wanted.places.values()}):
+        database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(name)}{database.on_cluster}")
+    absent = _absent(means, wanted)
+    with _dropped_unless_placed(database, absent.values()):
+        for name, place in absent.items():
+            fill(means, manifest, name, place.beside("_restoring"))
+            rows = f"{manifest.tables[name].rows:,}"
+            log.info("%s: %s: %s rows, as backed up", manifest.name, name, rows)
+        later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
+        done = [
+            _put_in_place(means, manifest.tables[name], place)
+            for name, place in absent.items()
+            if name not in later
+        ]
+        if wanted.everything:
+            done += _restore_definitions(means, wanted)
+        done += [_attach(means, manifest.tables[name], absent[name]) for name in sorted(later)]
+    return done
+
+
+def fill(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) -> None:
+    """Make a table of the rows of one in a backup, and compare them with the manifest.
+
+    Raises:
+        DataRefused: they are other rows, or they can't be restored.
+    """
+    database, saved = means.database, manifest.tables[name]
+    where = f"{manifest.name}: {name}"
+    try:
+        create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
+    except ValueError as error:
+        raise DataRefused(f"{where}: the schema in the manifest: {error}") from None
+    _drop(database, place)  # of a run that was killed
+    database.query(create)
+    merges = saved.engine.endswith("MergeTree")
+    if merges:  # rows that become one are not those of the manifest any more
+        database.query(f"SYSTEM STOP MERGES{database.on_cluster} {place}")
+    if saved.method == "rows":
+        if saved.rows:
+            key = means.layout.rows(manifest.name, name)
+            means.server_backups.load_rows(place.database, place.table, saved.columns, key)
+    else:
+        part = manifest.parts[saved.method]
+        source = (manifest.database, name)
+        tables = {source: (place.database, place.table)}
+        means.server_backups.restore(tables, part.path, has_base=bool(part.base))
+    engine = _plain(saved.engine)
+    hashed = any(partition.checksum for partition in saved.partitions.values())
+    content = read_content(
+        database,
+        Source(place.database, place.table, engine, saved.columns, checksum=hashed),
+        settings=means.settings,
+    )
+    if findings := saved.findings(content):
+        raise DataRefused(f"{where}: {'; '.join(findings)}")
+    if merges:
+        database.query(f"SYSTEM START MERGES{database.on_cluster} {place}")
+
+
+def _plain(engine: str) -> str:
+    """Return an engine without replication."""
+    return engine.removeprefix("Replicated").removeprefix("Shared")
+
+
+def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
+    """Return what is to be restored: with `everything`, not the tables that are there already.
+
+    Raises:
+        ConfigError: there are tables of these names, and they are others, or can't be replaced.
+    """
+    absent, refused = {}, []
+    for name, place in wanted.places.items():
+        saved = wanted.manifest.tables[name]
+        if not _exists(means.database, place):
+            absent[name] = place
+        elif wanted.everything and _is_as_saved(means, saved, place):
+            log.info("%s is there already, with the rows of the backup", place)
+        elif wanted.replace and (saved.is_view or is_replicated(saved.engine)):
+            what = "a materialized view" if saved.is_view else "replicated"
+            raise ConfigError(
+                f"{place} is {what} and can't be replaced as a whole; restore it under another name"
+                " (--as), and then REPLACE its partitions"
+            )
+        elif wanted.replace:
+            absent[name] = place
+        else:
+            refused.append(str(place))
+    if refused:
+        raise ConfigError(
+            f"there already: {', '.join(refused)}; use --as, --to-database, or --replace, which"
+            " keeps the old content under another name"
+        )
+    return absent
+
+
+def _is_as_saved(means: BackupMeans, saved: SavedTable, place: Place) -> bool:
+    """Tell whether a table has the rows of the backup."""
+    if saved.later or saved.is_view:
+        return False
+    source = Source(place.database, place.table, saved.engine, saved.columns)
+    try:
+        return not saved.findings(read_content(means.database, source, settings=means.settings))
+    except ScriptError:
+        return False
+
+
+def _needs_definition(manifest: BackupManifest, name: str) -> bool:
+    """Tell whether the server has to make a table: its path in Keeper, or its view, is its own."""
+    saved = manifest.tables[name]
+    return saved.is_view or is_replicated(saved.engine)
+
+
+def _put_in_place(means: BackupMeans, saved: SavedTable, place: Place) -> str:
+    """Give a table that is complete its name."""
+    database, staging = means.database, place.beside("_restoring")
+    if not _exists(database, place):
+        database.query(f"RENAME TABLE {staging} TO {place}{database.on_cluster}")
+        return f"{place}: {saved.rows:,} rows"
+    kept = place.beside(f"_replaced_{means.clock():%Y%m%dT%H%M%SZ}")
+    database.query(f"EXCHANGE TABLES {staging} AND {place}{database.on_cluster}")
+    database.query(f"RENAME TABLE {staging} TO {kept}{database.on_cluster}")
+    return f"{place}: {saved.rows:,} rows; what was there is {kept} now"
+
+
+def _attach(means: BackupMeans, saved: SavedTable, place: Place) -> str:
+    """Move the rows of a complete table into the one that the server has made."""
+    database, staging = means.database, place.beside("_restoring")
+    target = Place(place.database, storage_of(database, place.table, place.database))
+    if saved.engine.endswith("MergeTree"):
+        database.query(
+            f"ALTER TABLE {target}{database.on_cluster} ATTACH PARTITION ALL FROM {staging}"
+        )
+    else:
+        database.query(f"INSERT INTO {target} SELECT * FROM {staging}")
+    _drop(database, staging)
+    return f"{place}: {saved.rows:,} rows"
+
+
+def _restore_definitions(means: BackupMeans, wanted: Wanted) -> list[str]:
+    """Let the server make what is not there yet: views, dictionaries, and tables with a path in Keeper."""
+    database, manifest = means.database, wanted.manifest
+    (target,) = {place.database for place in wanted.places.values()}
+    places = {name: Place(target, name) for name in manifest.definitions}
+    missing = [name for name, place in places.items() if not _exists(database, place)]
+    if not missing:
+        return []
+    part = manifest.parts["definitions"]
+    # All of them, also those that are there: so the server knows what their names are now.
+    means.server_backups.restore(
+        {(manifest.database, name): (target, name) for name in places},
+        part.path,
+        structure_only=True,
+    )
+    empty = [
+        name
+        for name in missing
+        if name not in manifest.tables and manifest.definitions[name].startswith("CREATE TABLE")
+    ]
+    if empty:
+        log.warning("without rows, as the backup has none of them: %s", ", ".join(empty))
+    return [f"{places[name]}: its definition" for name in missing if name not in manifest.tables]
+
+
+def _exists(database: Database, place: Place) -> bool:
+    ((found,),) = database.query(f"EXISTS TABLE {place}")
+    return bool(found)
+
+
+def _drop(database: Database, place: Place) -> None:
+    database.query(f"DROP TABLE IF EXISTS {place}{database.on_cluster} SYNC")
+
+
+@contextlib.contextmanager
+def _dropped_unless_placed(database: Database, places: Iterable[Place]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        database.close()  # it may have been interrupted while it waited for an answer
+        with contextlib.suppress(ScriptError):
+            for place in places:
+                _drop(database, place.beside("_restoring"))
+        raise
+
+
+def _drop_scratches(database: Database) -> None:
+    rows = database.query(
+        f"SELECT name FROM system.databases WHERE startsWith(name, {literal(SCRATCH)})"
+    )
+    for (name,) in rows:
+        database.query(f"DROP DATABASE IF EXISTS {quoted(name)}{database.on_cluster} SYNC")

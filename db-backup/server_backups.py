@@ -1,0 +1,342 @@
+"""The server's own BACKUP and RESTORE: their statements, and watching them while they run.
+
+The server reads and writes the objects itself. It does so in the background (ASYNC), and tells in
+system.backups how far it is.
+"""
+
+import contextlib
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from backup_config import Config
+from bucket import CODES_OF_WRONG_CONFIG, Store
+from ooni_common.config import Secret
+from ooni_common.database import Database, literal, quoted, server_error
+from ooni_common.errors import ConfigError, ScriptError, Unavailable
+from progress import in_units, progress
+
+log = logging.getLogger("ooni.db_backup")
+
+OURS = "ooni-db-backup-"  # how the IDs of our statements begin
+POLLS = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between two looks, the last one for good
+NOTE_AFTER = 600  # seconds between two lines in the log
+ENDING_TIME = 20  # seconds that a statement has to end when it is killed
+FORMAT = "Native"
+# How the AWS library of the server calls what boto3 calls by the names of the documentation.
+SERVER_CODES = "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET"
+WRONG_CONFIG = re.compile(
+    "|".join((SERVER_CODES, "does not exist, bucket", *CODES_OF_WRONG_CONFIG))
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The bucket, as the server reaches it.
+
+    Attributes:
+        collection: the named collection that has address and credentials; "" for none.
+        url: the address of the bucket, for a server without such a collection.
+        key_id: with `key`; without them, the server uses its own.
+        key: the secret one. The server shows it in no log and in no system table.
+    """
+
+    collection: str
+    url: str
+    key_id: Secret
+    key: Secret
+
+    def backup(self, path: str) -> str:
+        """Return where BACKUP writes to and RESTORE reads from, as SQL."""
+        if self.collection:
+            return f"S3({quoted(self.collection)}, {literal(path)})"
+        return f"S3({', '.join((literal(self.url + path), *self._credentials))})"
+
+    def rows(self, key: str) -> str:
+        """Return the table function of an object with rows, as SQL."""
+        if self.collection:
+            name = quoted(self.collection)
+            return f"s3({name}, filename = {literal(key)}, format = {literal(FORMAT)})"
+        arguments = (literal(self.url + key), *self._credentials, literal(FORMAT))
+        return f"s3({', '.join(arguments)})"
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the credentials are in the statements."""
+        return not self.collection and bool(self.key.reveal())
+
+    @property
+    def _credentials(self) -> tuple[str, ...]:
+        if not self.has_key:
+            return ()
+        return literal(self.key_id.reveal()), literal(self.key.reveal())
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a BACKUP has written: bytes, and the bytes of all that is restored from it."""
+
+    bytes: int
+    total_bytes: int
+
+
+def target_of(config: Config, collection: str | None = None) -> Target:
+    """Return how the server reaches the bucket of the backups.
+
+    Args:
+        config: names it.
+        collection: the one by which a backup was made; None: the configured one.
+    """
+    store = config.store("private")
+    return Target(
+        collection=config.private_named_collection if collection is None else collection,
+        url=url_of(store),
+        key_id=store.key_id,
+        key=store.key,
+    )
+
+
+def url_of(store: Store) -> str:
+    """Return the address of a bucket, with a slash at its end."""
+    if store.endpoint:
+        return f"{store.endpoint.rstrip('/')}/{store.bucket}/"
+    region = f".{store.region}" if store.region else ""
+    return f"https://{store.bucket}.s3{region}.amazonaws.com/"
+
+
+class ServerBackups:
+    """Runs BACKUP and RESTORE.
+
+    Args:
+        database: the connection.
+        target: the bucket.
+        config: has the limits of a statement.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        target: Target,
+        config: Config,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._database = database
+        self._target = target
+        self._longest = config.max_backup_time
+        self._clock = clock
+        self._sleep = sleep
+        self._optional = {"backup_restore_s3_retry_attempts": config.private_retries}
+        if config.max_bandwidth:
+            self._optional["max_backup_bandwidth"] = config.max_bandwidth
+
+    def back_up(
+        self, tables: Sequence[str], path: str, base: str = "", *, structure_only: bool = False
+    ) -> Written:
+        """Write a backup of tables of the current database.
+
+        Args:
+            tables: their names.
+            path: where it goes, in the bucket.
+            base: where the backup is that has what is not new; "" for a full one.
+            structure_only: without rows.
+        """
+        ((database,),) = self._database.query("SELECT currentDatabase()")
+        listed = ", ".join(f"TABLE {_full_name(database, table)}" for table in tables)
+        settings = {"structure_only": "true"} if structure_only else {}
+        if base:
+            settings["base_backup"] = self._target.backup(base)
+            settings |= self._same_credentials()
+        statement = f"BACKUP {listed}{self._database.on_cluster} TO {self._target.backup(path)}"
+        total = 0 if structure_only else self._size(database, tables)
+        return self._run(statement, settings, path, "BACKUP_CREATED", total)
+
+    def restore(
+        self,
+        tables: Mapping[tuple[str, str], tuple[str, str]],
+        path: str,
+        *,
+        has_base: bool = False,
+        structure_only: bool = False,
+    ) -> None:
+        """Restore rows into tables that are there, or make the tables that are not.
+
+        Args:
+            tables: database and name in the backup → those of the table.
+            path: where the backup is, in the bucket.
+            has_base: whether it needs another one.
+            structure_only: make tables, without rows; those that are there stay as they are.
+        """
+        listed = ", ".join(
+            f"TABLE {_full_name(*source)} AS {_full_name(*target)}"
+            for source, target in tables.items()
+        )
+        settings = {
+            "allow_different_table_def": "true",
+            "create_table": "'if-not-exists'" if structure_only else "false",
+        }
+        if structure_only:
+            settings["structure_only"] = "true"
+        if has_base:
+            settings |= self._same_credentials()
+        statement = f"RESTORE {listed}{self._database.on_cluster} FROM {self._target.backup(path)}"
+        self._run(statement, settings, path, "RESTORED", 0)
+
+    def save_rows(self, table: str, columns: Sequence[str], key: str) -> None:
+        """Write the rows of a table of the current database as one object."""
+        selected = ", ".join(map(quoted, columns))
+        with self._store_errors():
+            self._database.query(
+                f"INSERT INTO FUNCTION {self._target.rows(key)}"
+                f" SELECT {selected} FROM {quoted(table)}"
+            )
+
+    def load_rows(self, database: str, table: str, columns: Sequence[str], key: str) -> None:
+        """Insert the rows of such an object into a table."""
+        selected = ", ".join(map(quoted, columns))
+        with self._store_errors():
+            self._database.query(
+                f"INSERT INTO {_full_name(database, table)} ({selected})"
+                f" SELECT {selected} FROM {self._target.rows(key)}"
+            )
+
+    def write_probe(self, key: str, text: str) -> None:
+        """Let the server write an object, to see whether it can."""
+        with self._store_errors():
+            self._database.query(
+                f"INSERT INTO FUNCTION {self._target.rows(key)} SELECT {literal(text)} AS probe"
+            )
+
+    def running(self) -> list[str]:
+        """Return the IDs of our backups that the server is at."""
+        rows = self._database.query(
+            "SELECT id FROM system.backups WHERE status = 'CREATING_BACKUP'"
+            " AND startsWith(id, %(ours)s)",
+            {"ours": OURS},
+        )
+        return [backup_id for (backup_id,) in rows]
+
+    def end_abandoned(self) -> None:
+        """End the backups of runs that were killed: the server goes on with them otherwise."""
+        for backup_id in self.running():
+            log.warning("%s is of a run that was interrupted; ending it", backup_id)
+            with contextlib.suppress(Unavailable):
+                self._end(backup_id)
+
+    def _run(
+        self, statement: str, settings: dict[str, str], path: str, done: str, total: int
+    ) -> Written:
+        backup_id = f"{OURS}{'-'.join(path.split('/')[-3:-1])}-{uuid.uuid4().hex[:8]}"
+        settings = {"id": literal(backup_id)} | settings | self._known_settings()
+        listed = ", ".join(f"{name} = {value}" for name, value in settings.items())
+        try:
+            with self._store_errors():
+                self._database.query(f"{statement} SETTINGS {listed} ASYNC")
+            return self._watch(backup_id, path, done, total)
+        except BaseException:
+            # A connection that was interrupted while it waited for an answer is of no use.
+            self._database.close()
+            with contextlib.suppress(ScriptError):
+                self._end(backup_id)
+            raise
+
+    def _watch(self, backup_id: str, path: str, done: str, total: int) -> Written:
+        """Wait until it is done.
+
+        Raises:
+            ConfigError: the store lets the server do nothing there.
+            Unavailable: it failed, the server has forgotten it, or it takes too long.
+        """
+        started = noted = self._clock()
+        polls = iter(POLLS)
+        with progress(path, total, "B") as shown:
+            while True:
+                rows = self._database.query(
+                    "SELECT status, error, total_size, compressed_size FROM system.backups"
+                    " WHERE id = %(id)s",
+                    {"id": backup_id},
+                )
+                if not rows:
+                    raise Unavailable(f"database: it has forgotten {backup_id}: was it restarted?")
+                ((status, error, size, written),) = rows
+                if status == done:
+                    return Written(written, size)
+                if not status.startswith(("CREATING", "RESTORING")):
+                    raise _failure(str(status), str(error))
+                now = self._clock()
+                if now - started > self._longest:
+                    raise Unavailable(
+                        f"database: {path} has taken longer than max_backup_time"
+                        f" ({self._longest:g} s)"
+                    )
+                if now - noted > NOTE_AFTER:
+                    log.info("%s: %s so far", path, in_units(size))
+                    noted = now
+                shown.show(size)
+                self._sleep(next(polls, POLLS[-1]))
+
+    def _end(self, backup_id: str) -> None:
+        """Let the server end a statement, and wait until it has."""
+        self._database.query(
+            f"KILL QUERY{self._database.on_cluster} WHERE position(query, %(id)s) > 0"
+            " AND (startsWith(query, 'BACKUP') OR startsWith(query, 'RESTORE')) ASYNC",
+            {"id": backup_id},
+        )
+        until = self._clock() + ENDING_TIME
+        while self._clock() < until:
+            rows = self._database.query(
+                "SELECT count() FROM system.backups WHERE id = %(id)s"
+                " AND status IN ('CREATING_BACKUP', 'RESTORING')",
+                {"id": backup_id},
+            )
+            if rows == [(0,)]:
+                return
+            self._sleep(POLLS[1])
+        log.warning("%s does not end; look at system.backups", backup_id)
+
+    def _size(self, database: str, tables: Sequence[str]) -> int:
+        """Return how many bytes tables have on the disk, about."""
+        ((size,),) = self._database.query(
+            "SELECT sum(total_bytes) FROM system.tables"
+            " WHERE database = %(database)s AND name IN %(tables)s",
+            {"database": database, "tables": tuple(tables)},
+        )
+        return int(size or 0)
+
+    def _same_credentials(self) -> dict[str, str]:
+        """Let a base be read with the credentials of the statement: they are not stored in it."""
+        return {"use_same_s3_credentials_for_base_backup": "true"} if self._target.has_key else {}
+
+    def _known_settings(self) -> dict[str, str]:
+        """Return the settings that only newer servers have, if this one has them."""
+        rows = self._database.query(
+            "SELECT name FROM system.settings WHERE name IN %(names)s",
+            {"names": tuple(self._optional)},
+        )
+        return {name: str(self._optional[name]) for (name,) in rows}
+
+    @contextlib.contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        """Tell the store's refusals from the database's failures."""
+        try:
+            yield
+        except Unavailable as error:
+            if WRONG_CONFIG.search(str(error)):
+                raise ConfigError(str(error)) from None
+            raise
+
+
+def _full_name(database: str, table: str) -> str:
+    return f"{quoted(database)}.{quoted(table)}"
+
+
+def _failure(status: str, text: str) -> ScriptError:
+    """Return what a status and an error of system.backups mean to the operator."""
+    reason = text.partition("Stack trace")[0].partition(", Stack trace")[0].strip(" ,\n")
+    found = re.match(r"Code: (\d+)\. ?(.*)", reason, re.DOTALL)
+    error = server_error(int(found[1]), found[2]) if found else Unavailable(f"database: {status}")
+    return ConfigError(str(error)) if WRONG_CONFIG.search(reason) else error
