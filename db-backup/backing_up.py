@@ -93,6 +93,7 @@ class Plan:
         definitions: the CREATE statement of everything in the database, by name.
         access: the statements that create users, roles and grants; "" if they may not be seen.
         content: of each table, before.
+        refused: tables whose rows can't be saved in any way, and why.
         base: the last good backup; None: there is none that could be the base.
         reason: why a backup is made; "": nothing has changed.
         kind: whether it starts a chain.
@@ -103,6 +104,7 @@ class Plan:
     definitions: Mapping[str, str]
     access: str
     content: Mapping[str, Content]
+    refused: Sequence[DataRefused]
     base: BackupManifest | None
     reason: str
     kind: Kind
@@ -133,11 +135,8 @@ def plan_backup(
         backups: what there is.
         full: begin a chain, whatever there is.
         force: also if nothing has changed.
-
-    Raises:
-        DataRefused: there is a table whose rows can't be saved in any way.
     """
-    savings = [saving for name in names if (saving := _saving(means, name))]
+    savings, refused = _savings(means, names)
     ((database,),) = means.database.query("SELECT currentDatabase()")
     good = [
         each
@@ -157,7 +156,7 @@ def plan_backup(
         reason = "as it was asked for"
     else:
         reason = _change(last, savings, content, created, rights)
-    return Plan(database, savings, created, rights, content, last, reason, kind)
+    return Plan(database, savings, created, rights, content, refused, last, reason, kind)
 
 
 def back_up(means: BackupMeans, plan: Plan, backups: Sequence[Backup]) -> BackupManifest:
@@ -201,6 +200,19 @@ def back_up(means: BackupMeans, plan: Plan, backups: Sequence[Backup]) -> Backup
         _check_encryption(means, manifest)
         means.bucket.put(means.layout.manifest(name), encoded(manifest), JSON)
     return manifest
+
+
+def _savings(means: BackupMeans, names: Sequence[str]) -> tuple[list[Saving], list[DataRefused]]:
+    """Return how tables are saved, and why others can't be."""
+    savings, refused = [], []
+    for name in names:
+        try:
+            saving = _saving(means, name)
+        except DataRefused as error:
+            refused.append(error)
+        else:
+            savings += [saving] if saving else []
+    return savings, refused
 
 
 def _saving(means: BackupMeans, name: str) -> Saving | None:

@@ -61,8 +61,11 @@ def means_of(
 
 def back_up_tables(
     job: Job[Config], database: Database, names: Sequence[str], *, full: bool = False
-) -> None:
+) -> Sequence[ScriptError]:
     """Make a backup of these tables, if anything has changed since the last one.
+
+    Returns:
+        What can't be backed up; all else is.
 
     Raises:
         ScriptError: it failed; there is no backup then.
@@ -79,7 +82,9 @@ def back_up_tables(
         if job.dry_run:
             explain(plan)
         elif not plan.reason:
-            log.info("nothing to do: all is as in the backup %s", plan.base.name if plan.base else "")
+            log.info(
+                "nothing to do: all is as in the backup %s", plan.base.name if plan.base else ""
+            )
         else:
             log.info("%s: %s", plan, plan.reason)
             manifest = back_up(means, plan, backups)
@@ -91,6 +96,7 @@ def back_up_tables(
                 len(manifest.tables),
                 in_units(manifest.bytes),
             )
+    return plan.refused
 
 
 def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
@@ -167,7 +173,8 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
         done = restore_tables(means_of(job, database, manifest), wanted)
     for line in done:
         log.info("restored %s", line)
-    log.info("the backup %s: %d tables and definitions are restored", manifest.name, len(done))
+    if not done:
+        log.info("nothing to do: all is as in the backup %s", manifest.name)
 
 
 def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
@@ -195,7 +202,9 @@ def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
 def explain(plan: Plan) -> None:
     """Log what would be done."""
     if not plan.reason:
-        log.info("would do nothing: all is as in the backup %s", plan.base.name if plan.base else "")
+        log.info(
+            "would do nothing: all is as in the backup %s", plan.base.name if plan.base else ""
+        )
         return
     log.info("would make a %s: %s", plan, plan.reason)
     for saving in plan.savings:

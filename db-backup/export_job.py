@@ -196,7 +196,7 @@ def restore_export(job: Job[Config], table: str) -> None:
     bucket = Bucket(job.config.store("public"), job.user_agent)
     manifest = read_manifest(bucket, layout.manifest(table), TableManifest)
     if manifest is None:
-        raise ConfigError(f"{table!r} is not exported; see list")
+        raise ConfigError(f"{table!r} is in no backup, and not exported; see list")
     if job.dry_run:
         rows = sum(export.rows for export in manifest.exports)
         log.info("would restore %s as %s: %s rows", table, name, f"{rows:,}")
@@ -204,7 +204,7 @@ def restore_export(job: Job[Config], table: str) -> None:
     with connected(job.config) as database:
         http = ClickHouseHTTP(job.config, job.user_agent)
         rows = restore(database, http, bucket, manifest, name)
-    log.info("restored %s as %s from its export: %s rows", table, name, f"{rows:,}")
+    log.info("restored %s as %s: %s rows, from its export", table, name, f"{rows:,}")
 
 
 def prune_exports(job: Job[Config], *, confirmed: bool) -> None:

@@ -208,10 +208,10 @@ def _backs_up(config: Config) -> bool:
     return config.action != "export"
 
 
-def _failures(work: Callable[[], Sequence[ScriptError] | None]) -> Sequence[ScriptError]:
+def _failures(work: Callable[[], Sequence[ScriptError]]) -> Sequence[ScriptError]:
     """Do a part of a run; return what has failed."""
     try:
-        return work() or ()
+        return work()
     except ScriptError as error:
         return (error,)
 
@@ -242,7 +242,7 @@ def backup(job: Job[Config]) -> None:
     with connected(job.config) as database:
         names = table_names(database)
         private = _among(job.config, names, lambda policy: policy.backed_up)
-        back_up_tables(job, database, private, full=job.arguments.full)
+        raise_first(back_up_tables(job, database, private, full=job.arguments.full))
 
 
 def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bool]) -> list[str]:

@@ -233,7 +233,7 @@ def _attach(means: BackupMeans, saved: SavedTable, place: Place) -> str:
 
 
 def _restore_definitions(means: BackupMeans, wanted: Wanted) -> list[str]:
-    """Let the server make what is not there yet: views, dictionaries, and tables with a path in Keeper."""
+    """Let the server make what is not there yet: views, dictionaries, replicated tables."""
     database, manifest = means.database, wanted.manifest
     (target,) = {place.database for place in wanted.places.values()}
     places = {name: Place(target, name) for name in manifest.definitions}

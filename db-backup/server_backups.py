@@ -22,7 +22,7 @@ from progress import in_units, progress
 log = logging.getLogger("ooni.db_backup")
 
 OURS = "ooni-db-backup-"  # how the IDs of our statements begin
-POLLS = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between two looks, the last one for good
+POLLS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between two looks, the last one for good
 NOTE_AFTER = 600  # seconds between two lines in the log
 ENDING_TIME = 20  # seconds that a statement has to end when it is killed
 FORMAT = "Native"
@@ -177,7 +177,7 @@ class ServerBackups:
         )
         settings = {
             "allow_different_table_def": "true",
-            "create_table": "'if-not-exists'" if structure_only else "false",
+            "create_table": "'if-not-exists'" if structure_only else "0",
         }
         if structure_only:
             settings["structure_only"] = "true"

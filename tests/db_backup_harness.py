@@ -17,6 +17,7 @@ import pytest
 import zstandard
 
 import ooni_db_backup
+from backups import BackupLayout, BackupManifest
 from bucket import Bucket, Store
 from conftest import Database as FreshDatabase
 from dev.s3_server import KEY, KEY_ID, S3Server, contents
@@ -27,6 +28,7 @@ from ooni_common.config import Secret
 ROOT = Path(__file__).parents[1]
 LAYOUT = Layout("clickhouse_export")
 CSV = LAYOUT.exports
+BACKUPS = BackupLayout("clickhouse_backup")
 
 
 class BackupTool:
@@ -45,6 +47,7 @@ class BackupTool:
         self.s3 = s3
         self.client = s3.client()
         self.bucket_name = bucket
+        self.private_bucket_name = ""
         self.config_file = folder / "db-backup.conf"
         self._capsys = capsys
         self.config: dict[str, Any] = {
@@ -70,6 +73,20 @@ class BackupTool:
         self.config |= keys
         self.config_file.write_text(json.dumps(self.config))
         self.config_file.chmod(0o600)
+
+    def keep_private(self, **keys: object) -> None:
+        """Configure another bucket for backups."""
+        self.private_bucket_name = f"{self.bucket_name}-private"
+        self.s3.create_bucket(self.private_bucket_name)
+        private = {
+            "action": "",
+            "private_bucket_name": self.private_bucket_name,
+            "private_endpoint": self.s3.endpoint,
+            "private_aws_access_key_id": KEY_ID,
+            "private_aws_secret_access_key": KEY,
+            "private_retries": 1,
+        }
+        self.configure(**private | keys)
 
     def run(self, *arguments: str, **keys: object) -> tuple[int, str]:
         """Run a command in this process; return the exit status and what was printed."""
@@ -125,6 +142,19 @@ class BackupTool:
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 of every object."""
         return {key: hashlib.sha256(self.get(key)).hexdigest() for key in self.objects()}
+
+    def kept(self) -> dict[str, int]:
+        """Return the keys and sizes of everything in the bucket of the backups."""
+        return contents(self.client, self.private_bucket_name)
+
+    def backups(self) -> list[BackupManifest]:
+        """Return the manifests of the backups, oldest first."""
+        keys = [key for key in self.kept() if key.startswith(BACKUPS.manifests)]
+        return [msgspec.json.decode(self.get_private(key), type=BackupManifest) for key in keys]
+
+    def get_private(self, key: str) -> bytes:
+        """Return an object of the bucket of the backups."""
+        return self.client.get_object(Bucket=self.private_bucket_name, Key=key)["Body"].read()
 
     def uploads(self) -> list[str]:
         """Return the keys of the multipart uploads that are not finished."""
