@@ -11,6 +11,7 @@ A backup without manifest does not exist. An incremental one needs its base, who
 names, and so on to a full one: all of them are a chain.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from msgspec import Meta
 
 from bucket import Bucket
 from contents import NO_ROWS, Partition
-from manifest import escaped
 from ooni_common.errors import DataRefused
 
 FORMAT = 1
@@ -192,8 +192,14 @@ class BackupLayout:
         return f"{self.data(backup)}{kind}/"
 
     def rows(self, backup: str, table: str) -> str:
-        """Return the key of the object with the rows of a table."""
-        return f"{self.data(backup)}rows/{escaped(table)}.native.zst"
+        """Return the key of the object with the rows of a table.
+
+        The server would read some characters of a name as a pattern, or decode them.
+        """
+        name = re.sub(r"\W", "_", table, flags=re.ASCII)
+        if name != table:
+            name += f"-{hashlib.sha256(table.encode()).hexdigest()[:12]}"
+        return f"{self.data(backup)}rows/{name}.native.zst"
 
     def schema(self, backup: str) -> str:
         """Return the key of the CREATE statements."""

@@ -331,7 +331,9 @@ def verify(job: Job[Config]) -> None:
     for finding in findings:
         log.error("%s", finding)
     if findings:
-        raise DataRefused(f"{len(findings)} findings; what is damaged has to be made anew: --force")
+        raise DataRefused(
+            f"{len(findings)} findings; make anew what is damaged: export --force, backup --full"
+        )
 
 
 def restore(job: Job[Config]) -> None:

@@ -7,6 +7,7 @@ there by EXCHANGE, which keeps the old content. To verify, they go into a databa
 
 import contextlib
 import logging
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from backing_up import BackupMeans
 from backups import BackupManifest, SavedTable
 from contents import Source, read_content
 from inventory import is_replicated, renamed, storage_of
-from ooni_common.database import Database, literal, quoted
+from ooni_common.database import Database, StatementFailed, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 
 log = logging.getLogger("ooni.db_backup")
 
+# Codes of a server that can do nothing for lack of something; with all others, the backup is at
+# fault: timeouts, network, too many queries, memory, disk, S3, Keeper.
+CODES_OF_FAILURES = {159, 202, 209, 210, 241, 243, 252, 394, 499, 999}
+GONE = "404|NOT_FOUND|NO_SUCH_KEY|NoSuchKey"  # in what the store says
 SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
 
 
@@ -119,13 +124,25 @@ def fill(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) 
 
     Raises:
         DataRefused: they are other rows, or they can't be restored.
+        Unavailable: the database or the store failed.
     """
-    database, saved = means.database, manifest.tables[name]
     where = f"{manifest.name}: {name}"
     try:
-        create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
+        findings = _filled(means, manifest, name, place)
+    except StatementFailed as error:
+        if error.code in CODES_OF_FAILURES and not re.search(GONE, str(error)):
+            raise
+        raise DataRefused(f"{where}: it can't be restored: {error}") from None
     except ValueError as error:
         raise DataRefused(f"{where}: the schema in the manifest: {error}") from None
+    if findings:
+        raise DataRefused(f"{where}: {'; '.join(findings)}")
+
+
+def _filled(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) -> list[str]:
+    """Make a table of the rows of one in a backup; return how they differ from the manifest."""
+    database, saved = means.database, manifest.tables[name]
+    create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
     _drop(database, place)  # of a run that was killed
     database.query(create)
     merges = saved.engine.endswith("MergeTree")
@@ -147,10 +164,9 @@ def fill(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) 
         Source(place.database, place.table, engine, saved.columns, checksum=hashed),
         settings=means.settings,
     )
-    if findings := saved.findings(content):
-        raise DataRefused(f"{where}: {'; '.join(findings)}")
     if merges:
         database.query(f"SYSTEM START MERGES{database.on_cluster} {place}")
+    return saved.findings(content)
 
 
 def _plain(engine: str) -> str:

@@ -128,6 +128,7 @@ class ServerBackups:
         self._database = database
         self._target = target
         self._longest = config.max_backup_time
+        self._storage_class = config.private_storage_class
         self._clock = clock
         self._sleep = sleep
         self._optional = {"backup_restore_s3_retry_attempts": config.private_retries}
@@ -148,6 +149,8 @@ class ServerBackups:
         ((database,),) = self._database.query("SELECT currentDatabase()")
         listed = ", ".join(f"TABLE {_full_name(database, table)}" for table in tables)
         settings = {"structure_only": "true"} if structure_only else {}
+        if self._storage_class:
+            settings["s3_storage_class"] = literal(self._storage_class)
         if base:
             settings["base_backup"] = self._target.backup(base)
             settings |= self._same_credentials()

@@ -1,11 +1,14 @@
 """The private backups: made, verified and restored with the engine's own BACKUP and a real S3."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from db_backup_harness import BackupTool
+from db_backup_harness import BACKUPS, BackupTool
+from dev.s3_server import KEY, KEY_ID
 
 TABLES = ("measurements", "rocks", "joined")
 MERGING = ("replacing", "hourly", "counters")  # how many rows they have is up to the server
@@ -30,7 +33,7 @@ CREATE VIEW recent AS SELECT * FROM measurements WHERE id > 1000
 """
 ROWS_SQL = """
 INSERT INTO measurements SELECT number, ['IT', 'IR', 'DE'][number % 3 + 1], toString(number),
-    toDateTime('2026-01-01', 'UTC') + number * 3600 FROM numbers({first}, 1000);
+    toDateTime('2026-01-01', 'UTC') + number * 60 FROM numbers({first}, 1000);
 INSERT INTO replacing SELECT number % 700, number FROM numbers({first}, 1000);
 INSERT INTO rocks SELECT toString(number), 'x' FROM numbers({first}, 1000);
 INSERT INTO joined SELECT number, 'AS' || toString(number) FROM numbers({first}, 1000)
@@ -114,8 +117,16 @@ def chain(private_tool: BackupTool) -> BackupTool:
     return private_tool
 
 
-def test_everything_comes_back_in_the_original_database(chain: BackupTool) -> None:
+def test_everything_comes_back(chain: BackupTool) -> None:
     before, created = content(chain), schemas(chain)
+    status, log = chain.run("verify", "--from", "all")
+    assert (status, log.count("can be restored")) == (0, 4), log
+    assert chain.database.execute("SHOW DATABASES LIKE 'ooni\\_verify\\_%'") == []
+    with another_database(chain) as database:
+        status, log = chain.run("restore", "--all", "--to-database", database)
+        assert status == 0, log
+        assert content(chain, database) == before
+        assert schemas(chain, database) == created
     drop_everything(chain)
     status, log = chain.run("restore", "--all")
     assert status == 0, log
@@ -127,17 +138,230 @@ def test_everything_comes_back_in_the_original_database(chain: BackupTool) -> No
     assert chain.database.execute("SELECT cnt FROM counters WHERE country = 'FR'") == [(1,)]
 
 
-def test_everything_comes_back_in_another_database(chain: BackupTool) -> None:
-    with another_database(chain) as database:
-        status, log = chain.run("restore", "--all", "--to-database", database)
+def test_nothing_is_written_when_nothing_has_changed(private_tool: BackupTool) -> None:
+    assert private_tool.run("backup")[0] == 0
+    before = private_tool.kept()
+    status, log = private_tool.run()
+    assert (status, "nothing to do: all is as in the backup" in log) == (0, True)
+    assert private_tool.kept() == before
+    assert private_tool.run("backup", "--force")[0] == 0
+    assert len(private_tool.backups()) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("INSERT INTO replacing VALUES (1, 1)", "changed: replacing"),
+        ("INSERT INTO rocks VALUES ('0', 'other')", "changed: rocks"),
+        ("ALTER TABLE measurements DELETE WHERE id = 5 SETTINGS mutations_sync = 1",
+         "changed: measurements"),
+        ("CREATE TABLE another (a UInt8) ENGINE = Memory", "new tables: another"),
+        ("DROP TABLE joined SYNC", "tables are gone: joined"),
+        ("CREATE VIEW another AS SELECT 1", "changed definitions"),
+    ],
+)  # fmt: skip
+def test_any_change_makes_an_incremental_backup(
+    private_tool: BackupTool, change: str, reason: str
+) -> None:
+    private_tool.run("backup")
+    private_tool.database.execute(change)
+    status, log = private_tool.run("backup")
+    assert (status, reason in log) == (0, True), log
+    first, second = private_tool.backups()
+    assert (second.kind, second.base) == ("incremental", first.name)
+    assert second.parts["incremental"].bytes < first.parts["incremental"].bytes
+    assert private_tool.run("verify")[0] == 0
+
+
+def test_a_chain_ends_and_a_new_one_begins(private_tool: BackupTool) -> None:
+    private_tool.configure(full_every=2)
+    for _ in range(4):
+        private_tool.run("backup", "--force")
+    private_tool.run("backup", "--full")
+    numbers = [(backup.kind, backup.number) for backup in private_tool.backups()]
+    chain = [("full", 1), ("incremental", 2)]
+    assert numbers == [*chain, *chain, ("full", 1)]
+
+
+def test_a_dry_run_says_what_would_be_saved(private_tool: BackupTool) -> None:
+    status, log = private_tool.run("backup", "--dry-run")
+    assert status == 0
+    assert "would make a full backup: 6 tables" in log
+    assert "rocks: would be saved (rows): 1,000 rows" in log
+    assert private_tool.kept() == {}
+
+
+def test_tables_can_be_saved_as_a_whole_each_time(private_tool: BackupTool) -> None:
+    policy = {"replacing": {"policy": "private", "method": "full"}} | POLICY
+    private_tool.configure(tables=policy)
+    for _ in range(2):
+        private_tool.run("backup", "--force")
+    first, second = private_tool.backups()
+    assert second.tables["replacing"].method == "full"
+    assert second.parts["full"].bytes == first.parts["full"].bytes > 1000
+    assert private_tool.run("verify", "--from", "all")[0] == 0
+
+
+def test_a_table_whose_rows_cannot_be_saved_is_refused_after_the_others(
+    private_tool: BackupTool,
+) -> None:
+    private_tool.database.execute("CREATE TABLE members (a UInt8) ENGINE = Set")
+    status, log = private_tool.run("backup")
+    assert (status, "nobody can read the rows of the engine Set" in log) == (65, True)
+    (backup,) = private_tool.backups()
+    assert set(backup.tables) == {*TABLES, *MERGING}
+
+
+def test_names_that_need_quotes_are_saved_and_restored(backup_tool: BackupTool) -> None:
+    names = ['we"ird', "ti`ck", "do.t", "../up", "a;b", "br\neak", "таблица", "per%cent", "it's"]
+    backup_tool.keep_private(tables={"*": "private"})
+    for name in names:
+        engine = "Join(ANY, LEFT, a)" if name in ("ti`ck", "../up") else "MergeTree ORDER BY a"
+        quoted = "`" + name.replace("`", "\\`").replace("'", "\\'") + "`"
+        backup_tool.database.execute(f"CREATE TABLE {quoted} (a String) ENGINE = {engine}")
+        backup_tool.database.execute(f"INSERT INTO {quoted} SELECT 'x'")
+    assert backup_tool.run("backup")[0] == 0
+    assert set(backup_tool.backups()[0].tables) == set(names)
+    with another_database(backup_tool) as database:
+        status, log = backup_tool.run("restore", "--all", "--to-database", database)
         assert status == 0, log
-        assert content(chain, database) == content(chain)
-        assert schemas(chain, database) == schemas(chain)
+        restored = backup_tool.database.execute(f"SHOW TABLES FROM {database}")
+        assert {name for (name,) in restored} == set(names)
 
 
-def test_every_backup_of_a_chain_is_verified(chain: BackupTool) -> None:
-    status, log = chain.run("verify", "--from", "all")
+# --- restore ---
+
+
+@pytest.fixture
+def saved(private_tool: BackupTool) -> BackupTool:
+    """A tool with one backup."""
+    assert private_tool.run("backup")[0] == 0
+    return private_tool
+
+
+def test_one_table_is_restored_beside_the_live_one(saved: BackupTool) -> None:
+    add_rows(saved, 1)
+    assert saved.run("backup")[0] == 0
+    status, log = saved.run("restore", "rocks", "--from", saved.backups()[0].name)
     assert status == 0, log
-    assert log.count("can be restored") == 4
-    databases = chain.database.execute("SHOW DATABASES LIKE 'ooni_verify_%'")
-    assert databases == []
+    assert saved.checksum("rocks_restored")[0][0] == 1000
+    assert saved.checksum("rocks")[0][0] == 2000
+    assert saved.run("restore", "rocks")[0] == 78  # there is one of this name
+    assert saved.run("restore", "counters", "--as", "copy")[0] == 0
+    assert saved.checksum("copy FINAL") == saved.checksum("counters FINAL")
+    assert "restoring" not in str(saved.database.execute("SHOW TABLES"))
+
+
+def test_a_live_table_is_replaced_and_its_content_is_kept(saved: BackupTool) -> None:
+    before = saved.checksum("measurements")
+    saved.database.execute("TRUNCATE TABLE measurements")
+    saved.database.execute("INSERT INTO measurements (id) VALUES (1)")
+    status, log = saved.run("restore", "measurements", "--replace")
+    assert status == 0, log
+    assert saved.checksum("measurements") == before
+    ((kept,),) = saved.database.execute("SHOW TABLES LIKE 'measurements\\_replaced\\_%%'")
+    assert saved.checksum(kept)[0][0] == 1
+    assert saved.run("restore", "counters", "--replace")[0] == 78  # a view's rows are its own
+
+
+def test_what_is_there_already_is_not_restored_again(saved: BackupTool) -> None:
+    saved.database.execute("DROP TABLE joined SYNC")
+    saved.database.execute("DROP VIEW counters SYNC")
+    status, log = saved.run("restore", "--all")
+    assert status == 0, log
+    assert log.count("is there already") == 4
+    saved.database.execute("INSERT INTO joined SELECT 99999, ''")
+    status, log = saved.run("restore", "--all")
+    assert (status, "there already: " in log) == (78, True)
+
+
+def damage(tool: BackupTool, part: str) -> str:
+    """Flip a byte in the largest object of a part of the newest backup; return its key."""
+    prefix = BACKUPS.data(tool.backups()[-1].name) + part
+    kept = {key: size for key, size in tool.kept().items() if key.startswith(prefix)}
+    key = max((key for key in kept if key.endswith((".bin", ".zst"))), key=lambda key: kept[key])
+    content = bytearray(tool.get_private(key))
+    content[len(content) // 2] ^= 0xFF
+    tool.client.put_object(Bucket=tool.private_bucket_name, Key=key, Body=bytes(content))
+    return key
+
+
+@pytest.mark.parametrize(("part", "table"), [("incremental/", "measurements"), ("rows/", "joined")])
+def test_a_damaged_backup_is_found_and_never_restored(
+    private_tool: BackupTool, part: str, table: str
+) -> None:
+    private_tool.run("backup")
+    damage(private_tool, part)
+    status, log = private_tool.run("verify")
+    assert status == 65, log
+    before = content(private_tool)
+    assert private_tool.run("restore", table, "--replace")[0] in (65, 69)
+    assert content(private_tool) == before
+    assert private_tool.run("restore", table)[0] in (65, 69)
+    tables = str(private_tool.database.execute("SHOW TABLES"))
+    assert "restor" not in tables
+
+
+def test_a_backup_without_all_that_it_needs_is_broken(chain: BackupTool) -> None:
+    second = chain.backups()[1]
+    key = second.parts["incremental"].path + ".backup"
+    chain.client.delete_object(Bucket=chain.private_bucket_name, Key=key)
+    states = {each["name"]: each["state"] for each in listed(chain)}
+    assert list(states.values()) == ["good", "broken", "broken", "broken"]
+    assert chain.run("verify", "--quick")[0] == 65
+    status, log = chain.run("restore", "rocks", "--from", second.name)
+    assert (status, "is broken" in log) == (65, True)
+    add_rows(chain, 9)
+    assert chain.run("backup")[0] == 0
+    assert chain.backups()[-1].base == chain.backups()[0].name  # the last good one
+    assert chain.run("verify", "measurements")[1].count("can be restored") == 1
+
+
+def test_a_damaged_manifest_is_no_backup(private_tool: BackupTool) -> None:
+    private_tool.run("backup")
+    key = BACKUPS.manifest(private_tool.backups()[0].name)
+    private_tool.client.put_object(Bucket=private_tool.private_bucket_name, Key=key, Body=b"{")
+    (backup,) = listed(private_tool)
+    assert (backup["state"], "damaged" in backup["reason"]) == ("broken", True)
+    assert private_tool.run("backup")[0] == 0
+    assert [each["state"] for each in listed(private_tool)] == ["broken", "good"]
+
+
+def listed(tool: BackupTool) -> list[dict[str, Any]]:
+    """Return the backups as `list --json` shows them."""
+    backups: list[dict[str, Any]] = json.loads(tool.run("list", "--json")[1])["backups"]
+    return backups
+
+
+# --- credentials ---
+
+
+def test_a_server_with_a_named_collection_needs_no_credentials(private_tool: BackupTool) -> None:
+    collection = f"nc_{private_tool.database.name}"
+    private_tool.database.execute(
+        f"CREATE NAMED COLLECTION {collection} AS"
+        f" url = '{private_tool.s3.endpoint}/{private_tool.private_bucket_name}/',"
+        f" access_key_id = '{KEY_ID}', secret_access_key = '{KEY}'"
+    )
+    private_tool.run("backup")
+    private_tool.configure(private_named_collection=collection)
+    assert private_tool.run("doctor")[0] == 0
+    for number in (1, 2):
+        add_rows(private_tool, number)
+        assert private_tool.run("backup")[0] == 0
+    kinds = [(backup.kind, backup.collection) for backup in private_tool.backups()]
+    assert kinds == [("full", ""), ("full", collection), ("incremental", collection)]
+    status, log = private_tool.run("verify", "--from", "all")
+    assert (status, log.count("can be restored")) == (0, 3), log
+
+
+def test_a_named_collection_of_another_bucket_is_noticed(private_tool: BackupTool) -> None:
+    collection = f"nc_{private_tool.database.name}"
+    private_tool.database.execute(
+        f"CREATE NAMED COLLECTION {collection} AS"
+        f" url = '{private_tool.s3.endpoint}/{private_tool.bucket_name}/',"
+        f" access_key_id = '{KEY_ID}', secret_access_key = '{KEY}'"
+    )
+    private_tool.configure(private_named_collection=collection)
+    status, log = private_tool.run("doctor")
+    assert (status, "check the URL of the named collection" in log) == (78, True)
