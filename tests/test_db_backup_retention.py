@@ -1,0 +1,191 @@
+"""Which backups are deleted, and that whatever is kept can be restored."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import backup_job
+from backups import NAME_FORMAT, Backup, BackupManifest, State
+from db_backup_harness import BACKUPS, BackupTool
+from retention import unwanted
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = START + timedelta(days=400)
+
+
+def name_of(number: int) -> str:
+    """Return the name of the n-th backup; there is one a week."""
+    return f"{START + timedelta(days=7 * number):{NAME_FORMAT}}"
+
+
+def made(number: int, base: int | None, state: State) -> Backup:
+    """Return a backup; a manifest with the two fields that count."""
+    fields = SimpleNamespace(base="" if base is None else name_of(base))
+    manifest = None if state in ("unfinished", "in progress") else cast("BackupManifest", fields)
+    return Backup(name_of(number), state, "", manifest)
+
+
+@st.composite
+def sets_of_backups(draw: st.DrawFn) -> list[Backup]:
+    """Return backups as they can come to be: a base is older, and a good one has a good base."""
+    backups: list[Backup] = []
+    for number in range(draw(st.integers(0, 30))):
+        kind = draw(st.sampled_from(["good", "good", "good", "broken", "unfinished", "progress"]))
+        if kind in ("unfinished", "progress"):
+            backups.append(made(number, None, "unfinished" if kind[0] == "u" else "in progress"))
+            continue
+        bases = [index for index, each in enumerate(backups) if each.manifest]
+        base = draw(st.none() | st.sampled_from(bases)) if bases else None
+        is_good = kind == "good" and (base is None or backups[base].state == "good")
+        backups.append(made(number, base, "good" if is_good else "broken"))
+    return backups
+
+
+def delete_one_by_one(backups: Sequence[Backup], names: Sequence[str]) -> Iterator[list[Backup]]:
+    """Yield what is left after each deletion."""
+    left = list(backups)
+    for name in names:
+        left = [backup for backup in left if backup.name != name]
+        yield left
+
+
+def can_be_restored(backup: Backup, left: Mapping[str, Backup]) -> bool:
+    """Tell whether a backup and all that it needs are there, and good."""
+    while backup.state == "good":
+        if not backup.base:
+            return True
+        if backup.base not in left:
+            return False
+        backup = left[backup.base]
+    return False
+
+
+@given(sets_of_backups(), st.integers(1, 5), st.sampled_from([0, 30, 300]))
+def test_what_is_kept_can_be_restored_whenever_the_deleting_is_interrupted(
+    backups: list[Backup], keep: int, keep_days: float
+) -> None:
+    gone = unwanted(backups, keep=keep, keep_days=keep_days, now=NOW)
+    names = [each.backup.name for each in gone]
+    for left in delete_one_by_one(backups, names):
+        by_name = {backup.name: backup for backup in left}
+        assert all(can_be_restored(each, by_name) for each in left if each.state == "good")
+
+
+def root(backup: Backup, by_name: Mapping[str, Backup]) -> str:
+    """Return the first backup of a chain."""
+    while backup.base:
+        backup = by_name[backup.base]
+    return backup.name
+
+
+@given(sets_of_backups(), st.integers(1, 5), st.sampled_from([0, 30, 300]))
+def test_exactly_the_newest_chains_are_kept(
+    backups: list[Backup], keep: int, keep_days: float
+) -> None:
+    by_name = {backup.name: backup for backup in backups}
+    gone = {each.backup.name for each in unwanted(backups, keep=keep, keep_days=keep_days, now=NOW)}
+    good = [backup for backup in backups if backup.state == "good"]
+    chains: dict[str, list[Backup]] = {}
+    for backup in good:
+        chains.setdefault(root(backup, by_name), []).append(backup)
+    newest = sorted(chains.values(), key=lambda chain: chain[-1].name)
+    oldest = NOW - timedelta(days=keep_days)
+    for place, chain in enumerate(reversed(newest)):
+        kept = place < keep or chain[-1].started > oldest
+        assert {backup.name in gone for backup in chain} == {not kept}
+    for backup in backups:
+        if backup.state == "in progress":
+            assert backup.name not in gone
+        if backup.state == "unfinished":
+            assert backup.name in gone
+        if backup.state == "broken" and (not good or backup.name > good[-1].name):
+            assert backup.name not in gone
+
+
+def test_six_chains_with_a_broken_and_a_running_one() -> None:
+    backups = []
+    for chain in range(6):
+        for place in range(5):
+            number = 5 * chain + place
+            broken = chain == 4 and place >= 3
+            backups.append(
+                made(number, number - 1 if place else None, "broken" if broken else "good")
+            )
+    backups[-1] = made(29, None, "in progress")
+    gone = [each.backup.name for each in unwanted(backups, keep=2, keep_days=0, now=NOW)]
+    expected = [*range(20), 23, 24]
+    assert gone == [name_of(number) for number in reversed(expected)]
+
+
+# --- with real backups ---
+
+
+@pytest.fixture
+def chains(backup_tool: BackupTool) -> BackupTool:
+    """Three chains of two backups each."""
+    backup_tool.keep_private(tables={"*": "private"}, action="backup", full_every=2)
+    backup_tool.database.execute("CREATE TABLE t (a UInt32) ENGINE = MergeTree ORDER BY a")
+    for number in range(6):
+        backup_tool.database.execute(f"INSERT INTO t VALUES ({number})")
+        assert backup_tool.run("backup")[0] == 0
+    return backup_tool
+
+
+def names(tool: BackupTool) -> list[str]:
+    """Return the names of all that has objects."""
+    keys = [key.removeprefix(BACKUPS.all_data) for key in tool.kept() if "/data/" in key]
+    return sorted({key.partition("/")[0] for key in keys})
+
+
+def test_prune_only_shows_unless_it_is_confirmed(chains: BackupTool) -> None:
+    before = chains.kept()
+    for arguments in (("--keep", "1"), ("--keep", "1", "--confirm", "--dry-run")):
+        status, log = chains.run("prune", *arguments)
+        assert (status, log.count("would delete the backup")) == (0, 4)
+        assert chains.kept() == before
+
+
+def test_what_prune_leaves_can_be_restored(
+    chains: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = names(chains)
+    assert chains.run("prune", "--keep", "2", "--confirm")[0] == 0
+    assert names(chains) == made[2:]
+    status, log = chains.run("verify", "--from", "all")
+    assert (status, log.count("can be restored")) == (0, 4)
+    # One without manifest stays while something is added to it.
+    chains.client.delete_object(Bucket=chains.private_bucket_name, Key=BACKUPS.manifest(made[-1]))
+    assert chains.run("prune", "--keep", "1", "--confirm")[0] == 0
+    assert names(chains) == made[4:]
+    monkeypatch.setattr(backup_job, "SILENCE", timedelta())
+    assert "unfinished: it has no manifest" in chains.run("prune", "--keep", "1", "--confirm")[1]
+    assert names(chains) == made[4:5]
+    assert chains.run("verify")[0] == 0
+    assert "nothing to do: all 1 backups stay" in chains.run("prune", "--confirm")[1]
+
+
+def test_while_the_database_is_down_nothing_without_manifest_is_deleted(
+    chains: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup_job, "SILENCE", timedelta())
+    newest = names(chains)[-1]
+    key = BACKUPS.manifest(newest)
+    chains.client.delete_object(Bucket=chains.private_bucket_name, Key=key)
+    down = {"clickhouse_url": "clickhouse://127.0.0.1:9/x?connect_timeout=1"}
+    status, log = chains.run("prune", "--keep", "1", "--confirm", **down)
+    assert (status, "it is not known whether backups are in progress" in log) == (0, True)
+    assert newest in names(chains)
+    states = [each["state"] for each in json.loads(chains.run("list", "--json")[1])["backups"]]
+    assert states[-1] == "unfinished"
+
+
+def test_keeping_no_chain_at_all_is_refused(backup_tool: BackupTool) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        backup_tool.run("prune", "--keep", "0")
+    assert cast("Any", stopped.value).code == 2
