@@ -17,6 +17,7 @@ DEBIAN = Path(__file__).resolve().parent
 SOURCE = DEBIAN.parent
 LIBRARY = Path("usr/lib/ooni-backend-tools")
 SHEBANG = f"#!/{LIBRARY}/venv/bin/python3 -EsB"  # nothing of the caller's environment, no bytecode
+RAGGED = ".nh\n.ad l"  # names of keys and files stay in one piece
 
 Tool = dict[str, str]
 
@@ -92,8 +93,8 @@ def install_manual(tool: Tool, root: Path, python: str) -> None:
     headings = {'.SS "options:"': ".SH OPTIONS", '.SS "exit status:"': '.SH "EXIT STATUS"'}
     # The commands are in man/, with their arguments.
     text = re.sub(r'\.SS "commands.*?(?=\n\.S)', "", page.read_text(), flags=re.DOTALL)
-    lines = text.splitlines()
-    write(page, "\n".join(headings.get(line, line) for line in lines) + "\n")
+    lines = [headings.get(line, line) for line in text.splitlines()]
+    write(page, re.sub(r"(?m)^(\.TH .*)", rf"\1\n{RAGGED}", "\n".join(lines) + "\n", count=1))
 
 
 def config_manual(tool: Tool, text: str) -> str:
@@ -103,6 +104,7 @@ def config_manual(tool: Tool, text: str) -> str:
     name = tool["config"]
     return f"""\
 .TH {name.upper()} 5 "" "ooni-backend-tools {tool["version"]}" "OONI backend tools"
+{RAGGED}
 .SH NAME
 {name} \\- configuration of {tool["command"]}(8)
 .SH SYNOPSIS
@@ -131,9 +133,9 @@ def config_block(block: str) -> str:
 
 def comment(block: str) -> str:
     """Return the sentences of a block; what is indented stays on lines of its own."""
-    lines = [line[2:] for line in block.splitlines() if line.startswith("# ")]
-    joined = " ".join(f"\n{line.strip()}\n" if line.startswith("  ") else line for line in lines)
-    return re.sub(r" ?\n+ ?", "\n", joined)
+    lines = [line[2:] for line in block.splitlines() if line == "#" or line.startswith("# ")]
+    own = (f"\n{line.strip()}\n" if line[:2] in ("", "  ") else line for line in lines)
+    return re.sub(r"\s*\n\s*", "\n", " ".join(own))
 
 
 def roff(text: str) -> str:
