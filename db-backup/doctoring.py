@@ -99,7 +99,7 @@ class Doctor:
         def listed() -> str:
             backups = read_backups(bucket, layout)
             good = sum(backup.state == "good" for backup in backups)
-            return f"{bucket.url} has {len(backups)} backups, {good} of them good"
+            return f"{bucket.url}: {len(backups)} backups, {good} good"
 
         return {
             "backups, list": listed,
@@ -195,7 +195,7 @@ class Doctor:
     def _access(self) -> str:
         if access(self.database):
             return "users, roles and grants will be saved"
-        return "without users, roles, grants; grant SHOW ACCESS to have them"
+        return "without users and grants; they need GRANT SHOW ACCESS"
 
 
 class Abandoned(Exception):

@@ -97,25 +97,27 @@ def restore_tables(means: BackupMeans, wanted: Wanted) -> list[str]:
     Raises:
         ConfigError: there are tables of these names.
         DataRefused: what was restored is not what was saved. Nothing is left of it, then.
+        Unavailable: the database or the store failed. A table that was complete by then may be
+            left under the name <table>_restoring; the next time it is made anew.
     """
     database, manifest = means.database, wanted.manifest
     for name in sorted({place.database for place in wanted.places.values()}):
         database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(name)}{database.on_cluster}")
     absent = _absent(means, wanted)
-    with _dropped_unless_placed(database, absent.values()):
+    with _dropped_unless_complete(database, absent.values()):
         for name, place in absent.items():
             fill(means, manifest, name, place.beside("_restoring"))
             rows = f"{manifest.tables[name].rows:,}"
             log.info("%s: %s: %s rows, as backed up", manifest.name, name, rows)
-        later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
-        done = [
-            _put_in_place(means, manifest.tables[name], place)
-            for name, place in absent.items()
-            if name not in later
-        ]
-        if wanted.everything:
-            done += _restore_definitions(means, wanted)
-        done += [_attach(means, manifest.tables[name], absent[name]) for name in sorted(later)]
+    later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
+    done = [
+        _put_in_place(means, manifest.tables[name], place)
+        for name, place in absent.items()
+        if name not in later
+    ]
+    if wanted.everything:
+        done += _restore_definitions(means, wanted)
+    done += [_attach(means, manifest.tables[name], absent[name]) for name in sorted(later)]
     return done
 
 
@@ -283,7 +285,7 @@ def _drop(database: Database, place: Place) -> None:
 
 
 @contextlib.contextmanager
-def _dropped_unless_placed(database: Database, places: Iterable[Place]) -> Iterator[None]:
+def _dropped_unless_complete(database: Database, places: Iterable[Place]) -> Iterator[None]:
     try:
         yield
     except BaseException:

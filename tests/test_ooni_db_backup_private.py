@@ -1,13 +1,18 @@
 """The private backups: made, verified and restored with the engine's own BACKUP and a real S3."""
 
 import json
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from db_backup_harness import BACKUPS, BackupTool
+from conftest import Database as FreshDatabase
+from db_backup_harness import BACKUPS, ROOT, BackupTool
+from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.s3_server import KEY, KEY_ID
 
 TABLES = ("measurements", "rocks", "joined")
@@ -337,12 +342,7 @@ def listed(tool: BackupTool) -> list[dict[str, Any]]:
 
 
 def test_a_server_with_a_named_collection_needs_no_credentials(private_tool: BackupTool) -> None:
-    collection = f"nc_{private_tool.database.name}"
-    private_tool.database.execute(
-        f"CREATE NAMED COLLECTION {collection} AS"
-        f" url = '{private_tool.s3.endpoint}/{private_tool.private_bucket_name}/',"
-        f" access_key_id = '{KEY_ID}', secret_access_key = '{KEY}'"
-    )
+    collection = make_collection(private_tool, private_tool.private_bucket_name)
     private_tool.run("backup")
     private_tool.configure(private_named_collection=collection)
     assert private_tool.run("doctor")[0] == 0
@@ -356,12 +356,156 @@ def test_a_server_with_a_named_collection_needs_no_credentials(private_tool: Bac
 
 
 def test_a_named_collection_of_another_bucket_is_noticed(private_tool: BackupTool) -> None:
-    collection = f"nc_{private_tool.database.name}"
-    private_tool.database.execute(
-        f"CREATE NAMED COLLECTION {collection} AS"
-        f" url = '{private_tool.s3.endpoint}/{private_tool.bucket_name}/',"
-        f" access_key_id = '{KEY_ID}', secret_access_key = '{KEY}'"
-    )
+    collection = make_collection(private_tool, private_tool.bucket_name)
     private_tool.configure(private_named_collection=collection)
     status, log = private_tool.run("doctor")
     assert (status, "check the URL of the named collection" in log) == (78, True)
+
+
+@pytest.mark.parametrize("with_collection", [False, True])
+def test_no_secret_is_in_anything_that_a_run_leaves_or_prints(
+    private_tool: BackupTool, *, with_collection: bool
+) -> None:
+    if with_collection:
+        name = make_collection(private_tool, private_tool.private_bucket_name)
+        private_tool.configure(private_named_collection=name)
+    seen: list[str] = []
+    commands = (
+        ("doctor", "-v"),
+        ("backup", "-v"),
+        ("backup", "-v", "--force"),
+        ("list", "-v", "--json"),
+        ("verify", "-v"),
+        ("restore", "rocks", "-v"),
+        ("prune", "-v"),
+        ("--check-config",),
+    )
+    for command in commands:
+        seen += watched(private_tool, *command)
+    private_tool.configure(private_bucket_name="no-such-bucket")
+    seen += watched(private_tool, "backup", "-v")
+    private_tool.configure(private_endpoint="http://127.0.0.1:9", private_bucket_name="x-y-z")
+    seen += watched(private_tool, "backup", "-v")
+    seen += [str(row) for row in private_tool.database.execute("SELECT * FROM system.backups")]
+    seen += [private_tool.get_private(key).decode("latin-1") for key in private_tool.kept()]
+    seen += [path.read_text() for path in (private_tool.folder / "state").iterdir()]
+    assert any("BACKUP" in text for text in seen)
+    assert [text for text in seen if KEY in text] == []
+
+
+def watched(tool: BackupTool, *command: str) -> list[str]:
+    """Run a command as a process; return all that could be seen of it."""
+    process = tool.start(*command)
+    seen = [Path(f"/proc/{process.pid}/cmdline").read_text()]
+    with ThreadPoolExecutor() as pool:
+        output = pool.submit(process.communicate)
+        while not output.done():
+            queries = tool.database.execute("SELECT query FROM system.processes")
+            seen += [query for (query,) in queries if "system.processes" not in query]
+            wait([output], timeout=0.02)
+    return [*dict.fromkeys(seen), output.result()[0]]
+
+
+def make_collection(tool: BackupTool, bucket: str) -> str:
+    """Create a named collection for a bucket; return its name."""
+    name = f"nc_{tool.database.name}"
+    tool.database.execute(
+        f"CREATE NAMED COLLECTION {name} AS url = '{tool.s3.endpoint}/{bucket}/',"
+        f" access_key_id = '{KEY_ID}', secret_access_key = '{KEY}'"
+    )
+    return name
+
+
+# --- encryption ---
+
+
+def encrypt_by_default(tool: BackupTool) -> None:
+    """Let the bucket encrypt what is put there."""
+    rule: Any = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    tool.client.put_bucket_encryption(
+        Bucket=tool.private_bucket_name,
+        ServerSideEncryptionConfiguration={"Rules": [rule]},
+    )
+
+
+def test_a_bucket_that_does_not_encrypt_gets_no_backup(private_tool: BackupTool) -> None:
+    private_tool.configure(private_sse="AES256")
+    for command in ("doctor", "backup"):
+        status, log = private_tool.run(command)
+        assert (status, "set the default encryption of the bucket" in log) == (65, True)
+    assert private_tool.kept() == {}
+    encrypt_by_default(private_tool)
+    assert "encrypted with AES256" in private_tool.run("doctor")[1]
+    assert private_tool.run("backup")[0] == 0
+    for key in private_tool.kept():
+        found = private_tool.client.head_object(Bucket=private_tool.private_bucket_name, Key=key)
+        assert found["ServerSideEncryption"] == "AES256"
+
+
+def test_the_storage_class_is_that_of_all_that_backup_writes(private_tool: BackupTool) -> None:
+    assert private_tool.run("backup", private_storage_class="STANDARD_IA")[0] == 0
+    for key in (key for key in private_tool.kept() if "/rows/" not in key):
+        found = private_tool.client.head_object(Bucket=private_tool.private_bucket_name, Key=key)
+        assert found["StorageClass"] == "STANDARD_IA", key
+
+
+# --- the drill ---
+
+
+def test_the_disaster_drill_of_the_manual(
+    private_tool: BackupTool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, created = content(private_tool), schemas(private_tool)
+    for _ in range(2):
+        assert private_tool.run("backup", "--force")[0] == 0
+    manual = (ROOT / "debian" / "man" / "ooni-db-backup.h2m").read_text()
+    (command,) = set(re.findall(r"^ *ooni-db-backup (restore --all)$", manual, re.MULTILINE))
+    with EmbeddedClickHouse(tmp_path / "empty") as server:
+        name = private_tool.database.name
+        there = FreshDatabase(name, server)
+        uri, http = there.uri, server.http_url().partition("?")[0]
+        private_tool.configure(clickhouse_url=uri, http_url=http)
+        private_tool.database = there
+        status, log = private_tool.run(*command.split())
+        assert status == 0, log
+        assert content(private_tool) == before
+        assert schemas(private_tool) == created
+        assert private_tool.run("verify", "--quick")[0] == 0
+        capsys.readouterr()
+
+
+# --- what people see ---
+
+
+def test_what_is_printed_fits_into_80_columns(chain: BackupTool) -> None:
+    damaged = BACKUPS.manifest(chain.backups()[-1].name)
+    chain.client.delete_object(Bucket=chain.private_bucket_name, Key=damaged)
+    for command in (("list",), ("list", chain.backups()[1].name), ("doctor",)):
+        printed = chain.run(*command)[1]
+        lines = [
+            line for line in printed.splitlines() if "directory" not in line and "s3://" not in line
+        ]
+        assert [line for line in lines if len(line) > 80] == []
+    lines = chain.run("list")[1].splitlines()
+    cells = [line.split() for line in lines if line.startswith("20")]
+    assert [cell[1] for cell in cells[:3]] == ["full", "+1", "+2"]
+    assert [cell[-1] for cell in cells] == ["good", "good", "good", "progress"]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "reason"),
+    [
+        ({"private_bucket_name": "no-such-bucket"}, "backups, list", "NoSuchBucket"),
+        ({"private_endpoint": "http://127.0.0.1:9"}, "backups, write", "EndpointConnectionError"),
+        ({"tables": {"*": "private"}}, "tables", "nobody can read the rows of the engine Set"),
+    ],
+)
+def test_doctor_says_what_keeps_backups_from_being_made(
+    private_tool: BackupTool, change: dict[str, object], name: str, reason: str
+) -> None:
+    private_tool.database.execute("CREATE TABLE members (a UInt8) ENGINE = Set")
+    tables = {"members": "none", "*": "private"}
+    status, printed = private_tool.run("doctor", **({"tables": tables} | change))
+    assert status != 0
+    (line,) = (line for line in printed.splitlines() if line.startswith(f"FAILED  {name} "))
+    assert reason in line

@@ -1,0 +1,266 @@
+"""Backing up and restoring on a cluster.
+
+No cluster runs here. A scripted server answers what a node would; the syntax of every statement
+that it was sent is checked by the real parser, and their order by the tests.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from clickhouse_driver.errors import ServerException
+
+from backing_up import BackupMeans, back_up, plan_backup
+from backup_config import Config
+from backups import BackupManifest, chosen, read_backups
+from bucket import Bucket
+from conftest import Database as FreshDatabase
+from db_backup_harness import BACKUPS, BackupTool
+from dev.s3_server import KEY, KEY_ID
+from ooni_common.config import Secret
+from ooni_common.database import Database
+from ooni_common.errors import Unavailable
+from restoring_backups import Place, Wanted, restore_tables, verify_backup
+from server_backups import ServerBackups, target_of
+from throttle import Throttle
+
+CREATE = (
+    "CREATE TABLE default.{}\n(\n    `a` UInt8\n)\n"
+    "ENGINE = ReplicatedMergeTree('/clickhouse/{{shard}}/{}', '{{replica}}')\nORDER BY a"
+)
+PLAIN = "CREATE TABLE default.{}\n(\n    `a` UInt8\n)\nENGINE = MergeTree\nORDER BY a"
+ENGINES = {"replicated": "ReplicatedMergeTree", "plain": "MergeTree"}
+TIMEOUT = ServerException("Distributed DDL task: 1 of 2 hosts did not finish", 159)
+
+
+class ScriptedNode:
+    """One node of a cluster with a replicated table and a plain one.
+
+    Attributes:
+        statements: what it was sent.
+        status: of what runs in the background, as system.backups has it.
+        failing: what a statement begins with that another node does not carry out.
+        there: the tables that EXISTS finds.
+    """
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.status = ""
+        self.failing = "nothing"
+        self.there: set[str] = set()
+
+    def execute(self, query: str, params: Any = None, **_options: Any) -> Any:
+        self.statements.append(query)
+        if query.startswith(self.failing):
+            raise TIMEOUT
+        return list(self._answer(query, params or {}))
+
+    def disconnect(self) -> None:
+        pass
+
+    def changes(self) -> list[str]:
+        """Return the statements that ask for nothing."""
+        questions = ("SELECT", "SHOW", "EXISTS")
+        return [each for each in self.statements if not each.startswith(questions)]
+
+    def _answer(self, query: str, params: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+        if query.startswith(("BACKUP", "RESTORE")):
+            self.status = self.status or "BACKUP_CREATED"
+            if query.startswith("RESTORE"):
+                self.status = "RESTORED"
+        elif "total_size" in query:
+            yield (self.status, "Code: 1. DB::Exception: replica b is gone", 100, 50)
+        elif query.startswith("SHOW CREATE"):
+            name = re.findall(r"`(\w+)`", query)[0]
+            yield ((CREATE if name == "replicated" else PLAIN).format(name, name),)
+        elif "sorting_key" in query:
+            engine = ENGINES[params["table"]]
+            yield (engine, f"{engine} ORDER BY a", "a", "a")
+        elif "default_kind" in query:
+            yield ("a", "UInt8")
+        elif "system.tables" in query and "engine" not in query and "total_bytes" not in query:
+            yield from ((name,) for name in ENGINES)
+        elif "cityHash64" in query:
+            yield ("all", 3, "12345")
+        elif query.startswith("EXISTS"):
+            yield (int(re.findall(r"`(\w+)`", query)[-1] in self.there),)
+        else:
+            yield from self._small_answer(query)
+
+    @staticmethod
+    def _small_answer(query: str) -> Iterator[tuple[Any, ...]]:
+        if "version()" in query:
+            yield ("25.8",)
+        elif "currentDatabase()" in query and "system" not in query:
+            yield ("default",)
+        elif "count()" in query or "total_bytes" in query:
+            yield (0,)
+
+
+@pytest.fixture
+def node() -> ScriptedNode:
+    """A node."""
+    return ScriptedNode()
+
+
+@pytest.fixture
+def means(backup_tool: BackupTool, node: ScriptedNode) -> BackupMeans:
+    """What a backup is made with, on a cluster; the bucket is a real one."""
+    backup_tool.keep_private()
+    config = Config(
+        cluster="oonidata",
+        tables={"*": "private"},
+        private_bucket_name=backup_tool.private_bucket_name,
+        private_endpoint=backup_tool.s3.endpoint,
+        private_aws_access_key_id=Secret(KEY_ID),
+        private_aws_secret_access_key=Secret(KEY),
+    )
+    database = Database(node, config.cluster, sleep=lambda _seconds: None)
+    return BackupMeans(
+        config=config,
+        database=database,
+        bucket=Bucket(config.store("private"), "test"),
+        layout=BACKUPS,
+        server_backups=ServerBackups(
+            database, target_of(config), config, sleep=lambda _seconds: None
+        ),
+        throttle=Throttle(database, config, sleep=lambda _seconds: None),
+        tool="test",
+        collection="",
+        clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def make(means: BackupMeans) -> BackupManifest:
+    """Make a backup of both tables."""
+    plan = plan_backup(means, list(ENGINES), [])
+    manifest = back_up(means, plan, [])
+    for part in manifest.parts.values():  # which the scripted server has not written
+        means.bucket.put(part.path + ".backup", b"", "text/plain")
+    return manifest
+
+
+@pytest.fixture
+def parsed(node: ScriptedNode, database: FreshDatabase) -> Iterator[None]:
+    """At the end of the test, all statements are sent to the real parser."""
+    yield
+    for statement in node.statements:
+        text = statement.replace("%(", "").replace(")s", "")
+        if statement != text:
+            continue  # it has parameters
+        database.execute("SELECT formatQuery(%(statement)s)", {"statement": statement})
+
+
+@pytest.mark.usefixtures("parsed")
+def test_every_node_backs_up_its_shard(means: BackupMeans, node: ScriptedNode) -> None:
+    manifest = make(means)
+    assert chosen(read_backups(means.bucket, BACKUPS), "") == manifest
+    assert [each.split(" TO S3(")[0] for each in node.changes()] == 2 * [
+        "BACKUP TABLE `default`.`replicated`, TABLE `default`.`plain` ON CLUSTER `oonidata`"
+    ]
+    structure = ["structure_only = true" in each for each in node.changes()]
+    assert structure == [True, False]
+    checksums = [each for each in node.statements if "cityHash64" in each]
+    assert checksums
+    assert all("cluster('oonidata', 'default', " in each for each in checksums)
+
+
+@pytest.mark.usefixtures("parsed")
+def test_a_node_that_fails_makes_no_backup(means: BackupMeans, node: ScriptedNode) -> None:
+    node.status = "BACKUP_FAILED"
+    with pytest.raises(Unavailable, match="replica b is gone"):
+        make(means)
+    assert node.changes()[-1].startswith("KILL QUERY ON CLUSTER `oonidata` WHERE")
+    assert read_backups(means.bucket, BACKUPS) == []
+    assert list(means.bucket.listing("")) == []
+
+
+@pytest.mark.usefixtures("parsed")
+def test_tables_are_restored_on_every_node(means: BackupMeans, node: ScriptedNode) -> None:
+    manifest = make(means)
+    node.statements.clear()
+    places = {name: Place("default", f"{name}_restored") for name in ENGINES}
+    restore_tables(means, Wanted(manifest, places))
+    assert [first_words(each) for each in node.changes()] == [
+        "CREATE DATABASE IF NOT EXISTS `default`",
+        *filled("replicated_restored_restoring"),
+        *filled("plain_restored_restoring"),
+        "RENAME TABLE `default`.`replicated_restored_restoring` TO `default`.`replicated_restored`",
+        "RENAME TABLE `default`.`plain_restored_restoring` TO `default`.`plain_restored`",
+    ]
+    assert all(" ON CLUSTER `oonidata`" in each for each in node.changes())
+    made = [each for each in node.changes() if each.startswith("CREATE TABLE")]
+    assert all("Replicated" not in each for each in made)  # the path in Keeper is the live table's
+
+
+@pytest.mark.usefixtures("parsed")
+def test_after_a_disaster_replicated_tables_are_replicated_again(
+    means: BackupMeans, node: ScriptedNode
+) -> None:
+    manifest = make(means)
+    node.statements.clear()
+    places = {name: Place("default", name) for name in ENGINES}
+    restore_tables(means, Wanted(manifest, places, everything=True))
+    changes = [first_words(each) for each in node.changes()]
+    both = [f"`default`.`{name}`" for name in ENGINES]
+    assert changes[11:] == [
+        "RENAME TABLE `default`.`plain_restoring` TO `default`.`plain`",
+        f"RESTORE {', '.join(f'TABLE {each} AS {each}' for each in both)}",
+        "ALTER TABLE `default`.`replicated`",
+        "DROP TABLE IF EXISTS `default`.`replicated_restoring`",
+    ]
+    assert "ATTACH PARTITION ALL FROM `default`.`replicated_restoring`" in node.changes()[-2]
+
+
+@pytest.mark.usefixtures("parsed")
+def test_a_live_table_is_exchanged_on_every_node(means: BackupMeans, node: ScriptedNode) -> None:
+    manifest = make(means)
+    node.statements.clear()
+    node.there = {"plain"}
+    wanted = Wanted(manifest, {"plain": Place("default", "plain")}, replace=True)
+    restore_tables(means, wanted)
+    assert [first_words(each) for each in node.changes()[-2:]] == [
+        "EXCHANGE TABLES `default`.`plain_restoring` AND `default`.`plain`",
+        "RENAME TABLE `default`.`plain_restoring` TO `default`.`plain_replaced_20260101T000000Z`",
+    ]
+
+
+@pytest.mark.usefixtures("parsed")
+def test_what_a_node_has_not_renamed_is_not_dropped(means: BackupMeans, node: ScriptedNode) -> None:
+    manifest = make(means)
+    node.statements.clear()
+    node.failing = "RENAME"
+    wanted = Wanted(manifest, {"plain": Place("default", "new")})
+    with pytest.raises(Unavailable, match="1 of 2 hosts did not finish"):
+        restore_tables(means, wanted)
+    assert node.changes()[-1].startswith("RENAME")
+
+
+@pytest.mark.usefixtures("parsed")
+def test_a_backup_is_verified_on_every_node(means: BackupMeans, node: ScriptedNode) -> None:
+    manifest = make(means)
+    node.statements.clear()
+    assert verify_backup(means, manifest, list(ENGINES)) == []
+    changes = node.changes()
+    assert all(" ON CLUSTER `oonidata`" in each for each in changes)
+    assert first_words(changes[0]).startswith("CREATE DATABASE `ooni_verify_")
+    assert sum(each.startswith("RESTORE") for each in changes) == 2
+
+
+def filled(table: str) -> list[str]:
+    """Return the statements that fill a table."""
+    name = table.partition("_")[0]
+    return [
+        f"DROP TABLE IF EXISTS `default`.`{table}`",
+        f"CREATE TABLE `default`.`{table}`",
+        "SYSTEM STOP MERGES",
+        f"RESTORE TABLE `default`.`{name}` AS `default`.`{table}`",
+        "SYSTEM START MERGES",
+    ]
+
+
+def first_words(statement: str) -> str:
+    """Return a statement up to the name of the cluster."""
+    return statement.partition(" ON CLUSTER")[0]
