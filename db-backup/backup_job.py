@@ -32,6 +32,7 @@ from throttle import Throttle
 
 log = logging.getLogger("ooni.db_backup")
 
+ALL = "all"  # with --from, in the place of a backup's name
 SILENCE = timedelta(hours=1)  # a backup to which nothing was added for so long is at its end
 
 
@@ -111,13 +112,13 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
     """
     bucket = Bucket(job.config.store("private"), job.user_agent)
     backups = read_backups(bucket, BackupLayout(job.config.private_prefix))
+    name = job.arguments.source
     findings = [
         f"the backup {backup.name} is broken: {backup.reason}"
         for backup in backups
-        if backup.state == "broken"
+        if backup.state == "broken" and name in ("", ALL)
     ]
-    name = job.arguments.source
-    wanted = good_backups(backups) if name == "all" else [chosen(backups, name)]
+    wanted = good_backups(backups) if name == ALL else [chosen(backups, name)]
     if job.arguments.quick:
         return findings
     make_writable("state_dir", job.config.state_dir)

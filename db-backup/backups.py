@@ -286,7 +286,7 @@ def _examined(
     if manifest.name != name:
         reason = f"its manifest is that of {manifest.name}"
     elif missing := _missing(bucket, layout, manifest):
-        reason = f"{missing} is missing"
+        reason = f"its {missing.removeprefix(layout.data(name))} is missing"
     elif manifest.base and manifest.base not in earlier:
         reason = f"its base {manifest.base} is missing"
     elif manifest.base and earlier[manifest.base].state != "good":

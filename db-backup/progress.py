@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol, TextIO
 
 FORMAT = "{desc}: {percentage:3.0f} % of {total_fmt}{unit}{postfix}, {rate_fmt}, {remaining} left"
+FORMAT_WITHOUT_TOTAL = "{desc}: {n_fmt}{unit}{postfix}, {rate_fmt}"
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -30,7 +31,7 @@ def progress(name: str, total: int, unit: str, stream: TextIO = sys.stderr) -> I
 
     Args:
         name: of the chunk.
-        total: what will be done.
+        total: what will be done; 0: nobody knows.
         unit: of that: "rows" or "B".
         stream: shows it, if it is a terminal.
     """
@@ -45,12 +46,12 @@ def progress(name: str, total: int, unit: str, stream: TextIO = sys.stderr) -> I
         logging_redirect_tqdm(),
         tqdm(
             desc=name,
-            total=total,
+            total=total or None,
             file=stream,
             leave=False,
             unit=unit if unit == "B" else f" {unit}",
             unit_scale=True,
-            bar_format=FORMAT,
+            bar_format=FORMAT if total else FORMAT_WITHOUT_TOTAL,
             dynamic_ncols=True,
         ) as bar,
     ):

@@ -233,13 +233,14 @@ class ServerBackups:
     def _run(
         self, statement: str, settings: dict[str, str], path: str, done: str, total: int
     ) -> Written:
-        backup_id = f"{OURS}{'-'.join(path.split('/')[-3:-1])}-{uuid.uuid4().hex[:8]}"
+        name = " ".join(path.split("/")[-3:-1])  # the backup, and which part of it
+        backup_id = f"{OURS}{name.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
         settings = {"id": literal(backup_id)} | settings | self._known_settings()
         listed = ", ".join(f"{name} = {value}" for name, value in settings.items())
         try:
             with self._store_errors():
                 self._database.query(f"{statement} SETTINGS {listed} ASYNC")
-            return self._watch(backup_id, path, done, total)
+            return self._watch(backup_id, name, done, total)
         except BaseException:
             # A connection that was interrupted while it waited for an answer is of no use.
             self._database.close()
@@ -247,7 +248,7 @@ class ServerBackups:
                 self._end(backup_id)
             raise
 
-    def _watch(self, backup_id: str, path: str, done: str, total: int) -> Written:
+    def _watch(self, backup_id: str, name: str, done: str, total: int) -> Written:
         """Wait until it is done.
 
         Raises:
@@ -256,7 +257,7 @@ class ServerBackups:
         """
         started = noted = self._clock()
         polls = iter(POLLS)
-        with progress(path, total, "B") as shown:
+        with progress(name, total, "B") as shown:
             while True:
                 rows = self._database.query(
                     "SELECT status, error, total_size, compressed_size FROM system.backups"
@@ -273,11 +274,11 @@ class ServerBackups:
                 now = self._clock()
                 if now - started > self._longest:
                     raise Unavailable(
-                        f"database: {path} has taken longer than max_backup_time"
+                        f"database: {name} has taken longer than max_backup_time"
                         f" ({self._longest:g} s)"
                     )
                 if now - noted > NOTE_AFTER:
-                    log.info("%s: %s so far", path, in_units(size))
+                    log.info("%s: %s so far", name, in_units(size))
                     noted = now
                 shown.show(size)
                 self._sleep(next(polls, POLLS[-1]))
