@@ -30,6 +30,7 @@ from inventory import (
     UNREADABLE,
     definitions,
     read_table,
+    refreshes_itself,
     storage_of,
 )
 from manifest import JSON, encoded
@@ -224,6 +225,9 @@ def _saving(means: BackupMeans, name: str) -> Saving | None:
     storage = storage_of(means.database, name)
     keeper = table if storage == name else read_table(means.database, storage)
     _check_engine(name, keeper.engine)
+    if refreshes_itself(table.create):
+        log.info("%s computes its rows anew; its definition is saved", name)
+        return None
     if keeper.engine in NOT_BACKED_UP:
         method: Method = "rows"
     elif BACKED_UP.fullmatch(keeper.engine):

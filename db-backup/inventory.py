@@ -183,6 +183,11 @@ def renamed(create: str, target: str) -> str:
     return _without_replication(text)
 
 
+def refreshes_itself(create: str) -> bool:
+    """Tell whether a view computes all its rows anew from time to time; BACKUP leaves them out."""
+    return bool(re.search(r"^REFRESH (?!.*\bAPPEND\b)", create, re.MULTILINE))
+
+
 def is_replicated(engine: str) -> bool:
     """Tell whether a table of this engine has a path in Keeper, which no other one can have."""
     return engine.startswith(("Replicated", "Shared"))

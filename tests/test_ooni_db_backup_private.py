@@ -217,6 +217,22 @@ def test_a_table_whose_rows_cannot_be_saved_is_refused_after_the_others(
     assert set(backup.tables) == {*TABLES, *MERGING}
 
 
+def test_a_view_that_computes_its_rows_anew_comes_back_and_does_so(
+    private_tool: BackupTool,
+) -> None:
+    private_tool.database.execute(
+        "CREATE MATERIALIZED VIEW daily REFRESH EVERY 1 HOUR ENGINE = MergeTree ORDER BY id AS"
+        " SELECT id FROM measurements WHERE id < 10"
+    )
+    assert private_tool.run("backup")[0] == 0
+    with another_database(private_tool) as database:
+        status, log = private_tool.run("restore", "--all", "--to-database", database)
+        assert status == 0, log
+        private_tool.database.execute(f"SYSTEM WAIT VIEW {database}.daily")
+        rows = private_tool.database.execute(f"SELECT count() FROM {database}.daily")
+        assert rows == [(10,)]
+
+
 def test_names_that_need_quotes_are_saved_and_restored(backup_tool: BackupTool) -> None:
     names = ['we"ird', "ti`ck", "do.t", "../up", "a;b", "br\neak", "таблица", "per%cent", "it's"]
     backup_tool.keep_private(tables={"*": "private"})
@@ -459,7 +475,7 @@ def test_the_disaster_drill_of_the_manual(
     for _ in range(2):
         assert private_tool.run("backup", "--force")[0] == 0
     manual = (ROOT / "debian" / "man" / "ooni-db-backup.h2m").read_text()
-    (command,) = set(re.findall(r"^ *ooni-db-backup (restore --all)$", manual, re.MULTILINE))
+    (command,) = re.findall(r"^ *runuser .* ooni-db-backup (restore --all)$", manual, re.MULTILINE)
     with EmbeddedClickHouse(tmp_path / "empty") as server:
         name = private_tool.database.name
         there = FreshDatabase(name, server)
