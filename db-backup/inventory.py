@@ -14,7 +14,8 @@ NOT_BACKED_UP = ("EmbeddedRocksDB", "Join")
 UNREADABLE = ("Set",)
 # They show what other tables have.
 WITHOUT_DATA = ("View", "LiveView", "WindowView", "Dictionary")
-INNER = (".inner.", ".inner_id.")  # where a materialized view without a target keeps its rows
+# Where a materialized view without a target keeps its rows, and has those that it computes anew.
+INNER = (".inner.", ".inner_id.", ".tmp.inner.", ".tmp.inner_id.")
 IDENTIFIER = r"`(?:[^`\\]|\\.|``)*`|\w+"
 
 

@@ -224,7 +224,8 @@ def test_a_view_that_computes_its_rows_anew_comes_back_and_does_so(
         "CREATE MATERIALIZED VIEW daily REFRESH EVERY 1 HOUR ENGINE = MergeTree ORDER BY id AS"
         " SELECT id FROM measurements WHERE id < 10"
     )
-    assert private_tool.run("backup")[0] == 0
+    status, log = private_tool.run("backup")
+    assert status == 0, log
     with another_database(private_tool) as database:
         status, log = private_tool.run("restore", "--all", "--to-database", database)
         assert status == 0, log
