@@ -131,6 +131,7 @@ class ServerBackups:
         self._storage_class = config.private_storage_class
         self._clock = clock
         self._sleep = sleep
+        self._retries = config.private_retries
         self._optional = {"backup_restore_s3_retry_attempts": config.private_retries}
         if config.max_bandwidth:
             self._optional["max_backup_bandwidth"] = config.max_bandwidth
@@ -195,7 +196,7 @@ class ServerBackups:
         with self._store_errors():
             self._database.query(
                 f"INSERT INTO FUNCTION {self._target.rows(key)}"
-                f" SELECT {selected} FROM {quoted(table)}"
+                f" SELECT {selected} FROM {quoted(table)}{self._patience}"
             )
 
     def load_rows(self, database: str, table: str, columns: Sequence[str], key: str) -> None:
@@ -204,14 +205,15 @@ class ServerBackups:
         with self._store_errors():
             self._database.query(
                 f"INSERT INTO {_full_name(database, table)} ({selected})"
-                f" SELECT {selected} FROM {self._target.rows(key)}"
+                f" SELECT {selected} FROM {self._target.rows(key)}{self._patience}"
             )
 
     def write_probe(self, key: str, text: str) -> None:
         """Let the server write an object, to see whether it can."""
         with self._store_errors():
             self._database.query(
-                f"INSERT INTO FUNCTION {self._target.rows(key)} SELECT {literal(text)} AS probe"
+                f"INSERT INTO FUNCTION {self._target.rows(key)}"
+                f" SELECT {literal(text)} AS probe{self._patience}"
             )
 
     def running(self) -> list[str]:
@@ -310,6 +312,11 @@ class ServerBackups:
             {"database": database, "tables": tuple(tables)},
         )
         return int(size or 0)
+
+    @property
+    def _patience(self) -> str:
+        """How often rows are tried again; of itself, the server goes on for most of an hour."""
+        return f" SETTINGS s3_retry_attempts = {self._retries}"
 
     def _same_credentials(self) -> dict[str, str]:
         """Let a base be read with the credentials of the statement: they are not stored in it."""
