@@ -8,14 +8,23 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 
 from clickhouse_driver import Client
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
-from dev.measure import Contender, compare, peak_of_own_memory, ratio, run
+from dev.measure import (
+    Contender,
+    Figures,
+    compare,
+    peak_of_own_memory,
+    ratio,
+    run,
+    show_medians,
+)
 from dev.s3_server import KEY, KEY_ID, S3Server
 from dev.sample_asn_map import write_asn_map
 from dev.sample_geoip import write_month
@@ -37,6 +46,7 @@ def main() -> None:
         "large-geoip": bench_large_geoip,
         "backup": bench_backup,
         "backup-memory": bench_backup_memory,
+        "backup-private": bench_backup_private,
     }
     for name in sys.argv[1:] or benches:
         bench = benches[name]
@@ -202,6 +212,38 @@ def bench_backup_memory(folder: Path) -> None:
         print(f"{rows:>12,} rows: {figures.peak:.0f} MiB, {figures.wall:.1f} s")
 
 
+def bench_backup_private(folder: Path) -> None:
+    """Measure private backups of two sizes beside the plain statement of the server."""
+    for rows, rounds in ((1_000_000, 1), (5_000_000, 3)):
+        print(
+            f"\nBackup tool: private backups of `fastpath` with {rows:,} rows to a local S3 server"
+        )
+        part = folder / str(rows)
+        measured: dict[str, list[Figures]] = {}
+        with sample_fastpath(part, rows) as (db, s3):
+            s3.create_bucket("ooni-private")
+            command = private_backup_command(part, db, s3)
+            new_rows = partial(add_rows, db, rows // 100)
+            for number in range(rounds):
+                full, incremental = f"{number}-full", f"{number}-incremental"
+                steps = {
+                    "the plain BACKUP, full": Contender(plain_backup(db, s3, full)),
+                    "the tool, full": Contender([*command, "backup", "--full"]),
+                    "the tool, nothing new": Contender([*command, "backup"]),
+                    "the plain BACKUP, 1 % new": Contender(
+                        plain_backup(db, s3, incremental, base=full), new_rows
+                    ),
+                    "the tool, 1 % new": Contender([*command, "backup"]),
+                    "the tool, verify": Contender([*command, "verify"]),
+                }
+                for name, step in steps.items():
+                    measured.setdefault(name, []).append(run(step, ENVIRONMENT))
+        medians = show_medians(measured, rounds)
+        peak = max(each.peak for name, each in medians.items() if name.startswith("the tool"))
+        print(f"peak memory of the tool: {peak:.0f} MiB (goal: at most 150)")
+    ratio(medians, "the tool, full", "the plain BACKUP, full", "at most 2.00")
+
+
 @contextlib.contextmanager
 def sample_fastpath(folder: Path, rows: int) -> Iterator[tuple[EmbeddedClickHouse, S3Server]]:
     """Fill a table in a new database, and start an S3 server with a bucket."""
@@ -231,6 +273,41 @@ def backup_command(folder: Path, db: EmbeddedClickHouse, s3: S3Server) -> list[s
     )
     config.chmod(0o600)
     return [PYTHON, str(ROOT / "db-backup" / "ooni_db_backup.py"), "--config", str(config)]
+
+
+def private_backup_command(folder: Path, db: EmbeddedClickHouse, s3: S3Server) -> list[str]:
+    """Write a configuration for private backups; return the tool's command."""
+    config = folder / "private.conf"
+    config.write_text(
+        f'db_uri = "{db.uri()}"\nhttp_url = "{db.http_url()}"\naction = "backup"\n'
+        f'private_endpoint = "{s3.endpoint}"\nprivate_bucket_name = "ooni-private"\n'
+        f'private_aws_access_key_id = "{KEY_ID}"\nprivate_aws_secret_access_key = "{KEY}"\n'
+        f'state_dir = "{folder}/state"\nstatsd = ""\nrest = 0\n'
+        '[tables]\nfastpath = "private"\n'
+    )
+    config.chmod(0o600)
+    return [PYTHON, str(ROOT / "db-backup" / "ooni_db_backup.py"), "--config", str(config)]
+
+
+def plain_backup(db: EmbeddedClickHouse, s3: S3Server, name: str, base: str = "") -> list[str]:
+    """Return a command that lets the server back up the table, and does nothing else."""
+
+    def target(name: str) -> str:
+        return f"S3('{s3.endpoint}/ooni-private/plain/{name}/', '{KEY_ID}', '{KEY}')"
+
+    settings = f" SETTINGS base_backup = {target(base)}" if base else ""
+    statement = f"BACKUP TABLE fastpath TO {target(name)}{settings}"
+    program = (
+        "import sys; from clickhouse_driver import Client;"
+        " Client.from_url(sys.argv[1]).execute(sys.argv[2])"
+    )
+    return [PYTHON, "-c", program, db.uri(send_receive_timeout=3600), statement]
+
+
+def add_rows(db: EmbeddedClickHouse, rows: int) -> None:
+    """Add rows to the table, of a later year."""
+    with Client.from_url(db.uri(send_receive_timeout=3600)) as client:
+        fill(client, "fastpath", rows, start=date(2024, 1, 1))
 
 
 def one_row_less(db: EmbeddedClickHouse) -> None:

@@ -101,6 +101,11 @@ def compare(
             figures = run(contender, environment)
             if number:
                 measured[name].append(figures)
+    return show_medians(measured, rounds)
+
+
+def show_medians(measured: Mapping[str, Sequence[Figures]], rounds: int) -> dict[str, Figures]:
+    """Print and return the medians of what was measured in some rounds."""
     medians = {name: _medians(figures) for name, figures in measured.items()}
     print(f"{'median of ' + str(rounds):<44} {'wall':>17}  {'cpu':>7} {'peak memory':>12}")
     for name, median in medians.items():
