@@ -296,27 +296,30 @@ def show_private_backups(
     measurements.execute(
         "INSERT INTO accounts SELECT lower(hex(MD5(toString(number)))), 'user' FROM numbers(5000)"
     )
-    policy = {"accounts": "private", "fastpath": "both", "jsonl": "public", "*_restored": "none"}
+    policy = {"accounts": "private", "jsonl": "both", "fastpath": "public", "*_restored": "none"}
     private = bucket_keys(s3, "private", "ooni-private")
     keys = {**keys, **private, "tables": policy, "action": "backup"}
     servers.statsd.clear()
     title("Private backups: the database's own BACKUP, to another bucket; the first one is full")
     log = servers.run(BACKUP, keys)
-    expect("205,001 rows in 2 tables" in log, "both tables are backed up")
+    expect("205,000 rows in 2 tables" in log, "both tables are backed up")
     servers.show_metrics()
     title("the second run: nothing has changed, and nothing is written")
     expect("nothing to do" in servers.run(BACKUP, keys), "nothing is repeated")
     title("300 rows more: an incremental backup, which has these alone")
-    fill(measurements, "fastpath", 300, start=date(2024, 1, 1), days=1)
-    servers.run(BACKUP, keys)
+    fill(measurements, "jsonl", 300, start=date(2024, 1, 1), days=1)
+    log = servers.run(BACKUP, keys)
+    newest = log.partition("the backup ")[2].partition(" ")[0]
     log = servers.run(BACKUP, keys, "list")
-    expect("205,301" in log and log.count("good") == 2, "there are two good backups")
-    title("are they any good? Each is restored into a database that is dropped again")
-    log = servers.run(BACKUP, keys, "verify", "--from", "all")
-    expect(log.count("can be restored") == 2, "both can be restored")
+    expect("205,300" in log and log.count("good") == 2, "there are two good backups")
+    title(
+        "is it any good? It is restored, with what it needs, into a database that is dropped again"
+    )
+    log = servers.run(BACKUP, keys, "verify", "--from", newest)
+    expect(f"{newest} can be restored" in log, "it can be restored")
     title("everything is restored, as on an empty server, and its rows are compared")
     servers.run(BACKUP, keys, "restore", "--all", "--to-database", "drill")
-    for table in ("accounts", "fastpath"):
+    for table in ("accounts", "jsonl"):
         expect(same_rows(measurements, table, f"drill.{table}"), f"{table} is as it was")
     log = servers.run(BACKUP, keys, "restore", "--all", "--to-database", "drill")
     expect("nothing to do" in log, "nothing is repeated")
