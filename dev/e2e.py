@@ -74,9 +74,9 @@ touch /tmp/left-in-private-tmp
 COMPLETION = """bash -c '
 . /usr/share/bash-completion/bash_completion
 _comp_load {command} 2> /dev/null || __load_completion {command}
-COMP_WORDS=({command} {word}) COMP_CWORD=1 COMP_LINE="{command} {word}"
+COMP_WORDS=({command} {words}) COMP_CWORD={number} COMP_LINE="{command} {words}"
 COMP_POINT=${{#COMP_LINE}} COMP_TYPE=9
-_{command} {command} {word} {command}
+_{command} {command} {last} {before}
 echo "${{COMPREPLY[@]}}"'
 """
 
@@ -127,6 +127,7 @@ def main() -> None:
             look_at_installation(container)
             configure(container, tools)
             give_as_credential(container, tools)
+            prune_after_backups(container)
             run_services(container, tools)
             probe_sandbox(container)
             let_timer_fire(container)
@@ -211,10 +212,11 @@ def tools_for(
 
 
 def backup_tool(clickhouse: EmbeddedClickHouse, s3: S3Server) -> Tool:
-    """Return the backup tool, which exports what the others have loaded."""
-    s3.create_bucket("ooni-data")
+    """Return the backup tool, which exports and backs up what the others have loaded."""
+    for bucket in ("ooni-data", "ooni-private"):
+        s3.create_bucket(bucket)
 
-    def exported(container: Container) -> None:
+    def exported_and_backed_up(container: Container) -> None:
         names = [key.rpartition("/")[2] for key in contents(s3.client(), "ooni-data")]
         print(container.output("ooni-db-backup list"))
         expect("citizenlab.csv.zstd" in names, f"the bucket has the export: {names}")
@@ -224,22 +226,41 @@ def backup_tool(clickhouse: EmbeddedClickHouse, s3: S3Server) -> Tool:
         examined = container.output("ooni-db-backup doctor")
         print(examined)
         expect("FAILED" not in examined, "all is well")
+        backups = json.loads(container.output("ooni-db-backup list --json"))["backups"]
+        states = [(backup["state"], sorted(backup["manifest"]["tables"])) for backup in backups]
+        expect(states == [("good", ["asnmeta", "citizenlab"])], f"there is a backup: {states}")
+        expect("can be restored" in verified, "it is verified, too")
+        pruned = container.output("ooni-db-backup prune --stdout")
+        expect("all 1 backups stay" in pruned, f"prune has nothing to do: {pruned}")
+        restored = container.output(
+            "runuser -u ooni -- ooni-db-backup restore --all --to-database drill --stdout"
+        )
+        print(restored)
+        with Client.from_url(clickhouse.uri()) as client:
+            counts = client.execute(
+                "SELECT (SELECT count() FROM asnmeta), (SELECT count() FROM drill.asnmeta)"
+            )[0]
+            client.execute("DROP DATABASE drill SYNC")
+        expect(counts[0] == counts[1] > 0, f"everything is restored: {counts}")
 
     return Tool(
         "ooni-db-backup",
         "db-backup.conf",
         "ooni-db-backup",
         {
-            "action": "export",
             "public_aws_access_key_id": KEY_ID,
             "public_aws_secret_access_key": KEY,
             "public_bucket_name": "ooni-data",
             "public_endpoint": s3.endpoint,
+            "private_aws_access_key_id": KEY_ID,
+            "private_aws_secret_access_key": KEY,
+            "private_bucket_name": "ooni-private",
+            "private_endpoint": s3.endpoint,
             "clickhouse_url": clickhouse.uri(),
             "http_url": clickhouse.http_url(),
-            "tables": {"citizenlab": "public", "*": "none"},
+            "tables": {"citizenlab": "both", "asnmeta": "private", "*": "none"},
         },
-        exported,
+        exported_and_backed_up,
     )
 
 
@@ -338,13 +359,21 @@ def look_at_installation(container: Container) -> None:
         "8 ooni-db-backup",
     ):
         expect("NAME" in container.output(f"man {page}"), f"man {page}")
-    for command, word, expected in (
+    for command, words, expected in (
         ("ooni-download-geoip", "--che", "--check"),
         ("ooni-db-backup", "res", "restore"),
+        ("ooni-db-backup", "ba", "backup"),
         ("ooni-db-backup", "--ver", "--verbose --version"),
+        ("ooni-db-backup", "backup --fu", "--full"),
+        ("ooni-db-backup", "restore accounts --to", "--to-database"),
     ):
-        completed = container.output(COMPLETION.format(command=command, word=word))
-        expect(expected in completed.replace("\n", " "), f"{command} {word} is completed")
+        *_, before, last = [command, *words.split()]
+        completed = container.output(
+            COMPLETION.format(
+                command=command, words=words, number=len(words.split()), last=last, before=before
+            )
+        )
+        expect(expected in completed.replace("\n", " "), f"{command} {words} is completed")
     for command in ("ooni-update-citizenlab", "ooni-download-geoip", "ooni-db-backup", "analysis"):
         expect(
             container.output(f"{command} --version") == f"{command} 2.0.0\n", f"{command} starts"
@@ -381,6 +410,14 @@ def give_as_credential(container: Container, tools: list[Tool]) -> None:
     drop_in.write_text("[Service]\nLoadCredential=db_uri:/etc/ooni/credentials/db_uri\n")
     container.run("systemctl daemon-reload")
     expect(uri not in config.read_text(), "it is in no configuration file")
+
+
+def prune_after_backups(container: Container) -> None:
+    """Let old backups be deleted after each run, as the manual says."""
+    drop_in = container.root / "etc/systemd/system/ooni-db-backup.service.d/override.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nExecStartPost=/usr/bin/ooni-db-backup prune --confirm\n")
+    container.run("systemctl daemon-reload")
 
 
 def run_services(container: Container, tools: list[Tool]) -> None:
