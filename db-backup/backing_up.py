@@ -43,6 +43,7 @@ from throttle import Throttle
 log = logging.getLogger("ooni.db_backup")
 
 SQL = "application/sql"
+NOT_GRANTED = "(code 497)"
 
 
 @dataclass(frozen=True)
@@ -398,7 +399,9 @@ def access(database: Database) -> str:
     """
     try:
         rows = database.query("SHOW ACCESS")
-    except ConfigError:
+    except ConfigError as error:
+        if NOT_GRANTED not in str(error):
+            raise
         return ""
     return "".join(f"{statement};\n" for (statement,) in rows)
 

@@ -207,7 +207,7 @@ def explain(plan: Plan) -> None:
             "would do nothing: all is as in the backup %s", plan.base.name if plan.base else ""
         )
         return
-    log.info("would make a %s: %s", plan, plan.reason)
+    log.info("would be made: %s: %s", plan, plan.reason)
     for saving in plan.savings:
         rows = sum(partition.rows for partition in plan.content[saving.name].values())
         log.info("%s: would be saved (%s): %s rows", saving.name, saving.method, f"{rows:,}")

@@ -255,7 +255,7 @@ def list_all(job: Job[Config]) -> None:
     """Print what there is of exports and backups, in the order of their names."""
     manifests, backups = _exports_there(job), _backups_there(job)
     by_name = {backup.name: backup for backup in backups}
-    names = known(job.arguments.names, [*manifests, *by_name])
+    names = known(job.arguments.names, [*manifests, *by_name], "export or backup")
     if job.arguments.json:
         chosen = names or [*manifests, *by_name]
         show(
@@ -388,15 +388,15 @@ def examine(job: Job[Config]) -> None:
         raise type(failures[0])(f"a run would fail: {len(failures)} things are not well")
 
 
-def known(wanted: Sequence[str], there: Mapping[str, object] | Sequence[str]) -> Sequence[str]:
-    """Return the wanted tables.
+def known(wanted: Sequence[str], there: Sequence[str], what: str = "table") -> Sequence[str]:
+    """Return the wanted names.
 
     Raises:
         ConfigError: one of them is not there.
     """
     for name in wanted:
         if name not in there:
-            raise ConfigError(f"there is no table {name!r}; there are: {', '.join(there)}")
+            raise ConfigError(f"there is no {what} {name!r}; there are: {', '.join(there)}")
     return wanted
 
 

@@ -185,10 +185,13 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
     absent, refused = {}, []
     for name, place in wanted.places.items():
         saved = wanted.manifest.tables[name]
-        if not _exists(means.database, place):
+        there: str | None = None
+        if _exists(means.database, place):
+            there = _rows_of(means, saved, place) if wanted.everything else ""
+        if there is None:
             absent[name] = place
-        elif wanted.everything and _is_as_saved(means, saved, place):
-            log.info("%s is there already, with the rows of the backup", place)
+        elif there:
+            log.info("%s is there already, %s", place, there)
         elif wanted.replace and (saved.is_view or is_replicated(saved.engine)):
             what = "a materialized view" if saved.is_view else "replicated"
             raise ConfigError(
@@ -207,15 +210,22 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
     return absent
 
 
-def _is_as_saved(means: BackupMeans, saved: SavedTable, place: Place) -> bool:
-    """Tell whether a table has the rows of the backup."""
-    if saved.later or saved.is_view:
-        return False
-    source = Source(place.database, place.table, saved.engine, saved.columns)
-    try:
-        return not saved.findings(read_content(means.database, source, settings=means.settings))
-    except ScriptError:
-        return False
+def _rows_of(means: BackupMeans, saved: SavedTable, place: Place) -> str | None:
+    """Say which rows a table has that is there: those of the backup, or "" for other ones.
+
+    None: it was made by a run that was interrupted before it had filled it.
+    """
+    storage = storage_of(means.database, place.table, place.database)
+    source = Source(place.database, storage, saved.engine, saved.columns)
+    content = read_content(means.database, source, settings=means.settings)
+    rows = sum(partition.rows for partition in content.values())
+    if saved.rows and not rows and (saved.is_view or is_replicated(saved.engine)):
+        return None
+    if not saved.findings(content) and not saved.later:
+        return "with the rows of the backup"
+    if saved.merges_rows and 0 < rows <= saved.rows:
+        return "with fewer rows than the backup: those with the same key may have become one"
+    return ""
 
 
 def _needs_definition(manifest: BackupManifest, name: str) -> bool:

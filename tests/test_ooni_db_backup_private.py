@@ -191,7 +191,7 @@ def test_a_chain_ends_and_a_new_one_begins(private_tool: BackupTool) -> None:
 def test_a_dry_run_says_what_would_be_saved(private_tool: BackupTool) -> None:
     status, log = private_tool.run("backup", "--dry-run")
     assert status == 0
-    assert "would make a full backup: 6 tables" in log
+    assert "would be made: full backup: 6 tables" in log
     assert "rocks: would be saved (rows): 1,000 rows" in log
     assert private_tool.kept() == {}
 
@@ -287,14 +287,27 @@ def test_a_live_table_is_replaced_and_its_content_is_kept(saved: BackupTool) -> 
 
 
 def test_what_is_there_already_is_not_restored_again(saved: BackupTool) -> None:
+    before = content(saved)
     saved.database.execute("DROP TABLE joined SYNC")
     saved.database.execute("DROP VIEW counters SYNC")
     status, log = saved.run("restore", "--all")
     assert status == 0, log
     assert log.count("is there already") == 4
+    status, log = saved.run("restore", "--all")
+    assert (status, log.count("is there already")) == (0, 6), log
+    assert content(saved) == before
     saved.database.execute("INSERT INTO joined SELECT 99999, ''")
     status, log = saved.run("restore", "--all")
     assert (status, "there already: " in log) == (78, True)
+
+
+def test_a_view_that_an_interrupted_run_has_left_empty_is_filled(saved: BackupTool) -> None:
+    before = content(saved)
+    ((inner,),) = saved.database.execute("SHOW TABLES LIKE '.inner%'")
+    saved.database.execute(f"TRUNCATE TABLE `{inner}`")
+    status, log = saved.run("restore", "--all")
+    assert status == 0, log
+    assert content(saved) == before
 
 
 def damage(tool: BackupTool, part: str) -> str:
