@@ -9,6 +9,7 @@ A fault is a function of an `Exchange`; what no rule is for passes unchanged.
 
 import contextlib
 import http.client
+import itertools
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -53,7 +54,8 @@ class Exchange:
             self._handler.send_header(name.replace("_", "-"), value)
         self._handler.send_header("Content-Length", str(len(content)))
         self._handler.end_headers()
-        self._handler.wfile.write(content)
+        if self._handler.command != "HEAD":
+            self._handler.wfile.write(content)
 
     @contextlib.contextmanager
     def forwarded(self) -> Iterator[http.client.HTTPResponse]:
@@ -80,6 +82,24 @@ class Exchange:
 
 Fault = Callable[[Exchange], None]
 Condition = Callable[[Request], bool]
+
+
+def since(first: Condition) -> Condition:
+    """All requests, from the first one that fulfils a condition on."""
+    begun = threading.Event()
+
+    def condition(request: Request) -> bool:
+        if first(request):
+            begun.set()
+        return begun.is_set()
+
+    return condition
+
+
+def after(number: int, condition: Condition) -> Condition:
+    """The requests that fulfil a condition, without the first ones."""
+    seen = itertools.count()
+    return lambda request: condition(request) and next(seen) >= number
 
 
 class FaultProxy:
@@ -201,6 +221,32 @@ def stall_answer(after: int) -> Fault:
         _pass_until(exchange, after, stall)
 
     return fault
+
+
+class Gate:
+    """A fault that holds requests back until it is opened.
+
+    Attributes:
+        reached: whether a request has come.
+    """
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self._open = threading.Event()
+        self._then: Fault = passed
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Wait; the end of the proxy ends it."""
+        self.reached.set()
+        while not self._open.wait(0.02):
+            if exchange.stopped.is_set():
+                return exchange.cut()
+        return self._then(exchange)
+
+    def open(self, then: Fault = passed) -> None:
+        """Let those that were held back, and all others, end so."""
+        self._then = then
+        self._open.set()
 
 
 def end_with(text: bytes, after: int) -> Fault:
