@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test db lint format bench requirements wheelhouse deb deb-check e2e clean
+.PHONY: help venv demo test test-long db lint format bench requirements wheelhouse deb deb-check e2e clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,8 +24,11 @@ $(READY): requirements/dev.txt
 demo: $(READY) ## run every script for real against local servers (SOURCES=live: real upstreams)
 	$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
 
-test: $(READY) ## run the whole test suite (JOBS=2 processes; PYTEST_ARGS=…)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) $(PYTEST_ARGS)
+test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; PYTEST_ARGS=…)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long" $(PYTEST_ARGS)
+
+test-long: $(READY) ## run the tests that take long: backups with faults, whole chains (same variables)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m long $(PYTEST_ARGS)
 
 db: $(READY) ## run the embedded ClickHouse in the foreground on the usual ports (data: build/db)
 	mkdir -p build

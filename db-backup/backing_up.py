@@ -138,8 +138,8 @@ def plan_backup(
         full: begin a chain, whatever there is.
         force: also if nothing has changed.
     """
-    savings, refused = _savings(means, names)
     ((database,),) = means.database.query("SELECT currentDatabase()")
+    savings, refused = _savings(means, database, names)
     good = [
         each
         for each in good_backups(backups)
@@ -204,12 +204,14 @@ def back_up(means: BackupMeans, plan: Plan, backups: Sequence[Backup]) -> Backup
     return manifest
 
 
-def _savings(means: BackupMeans, names: Sequence[str]) -> tuple[list[Saving], list[DataRefused]]:
+def _savings(
+    means: BackupMeans, database: str, names: Sequence[str]
+) -> tuple[list[Saving], list[DataRefused]]:
     """Return how tables are saved, and why others can't be."""
     savings, refused = [], []
     for name in names:
         try:
-            saving = _saving(means, name)
+            saving = _saving(means, database, name)
         except DataRefused as error:
             refused.append(error)
         else:
@@ -217,7 +219,7 @@ def _savings(means: BackupMeans, names: Sequence[str]) -> tuple[list[Saving], li
     return savings, refused
 
 
-def _saving(means: BackupMeans, name: str) -> Saving | None:
+def _saving(means: BackupMeans, database: str, name: str) -> Saving | None:
     """Return how a table is saved; None if it has no rows of its own."""
     policy = means.config.policy_of(name)
     if policy is None:
@@ -236,7 +238,6 @@ def _saving(means: BackupMeans, name: str) -> Saving | None:
     else:
         log.info("%s: the engine %s keeps no rows; its definition is saved", name, keeper.engine)
         return None
-    ((database,),) = means.database.query("SELECT currentDatabase()")
     columns = tuple(column.name for column in keeper.columns)
     source = Source(database, storage, keeper.engine, columns, policy.checksum)
     return Saving(name, method, source, table.create, keeper.create)

@@ -174,6 +174,7 @@ def test_what_prune_leaves_can_be_restored(
     assert "nothing to do: all 1 backups stay" in chains.run("prune", "--confirm")[1]
 
 
+@pytest.mark.long
 def test_while_the_database_is_down_nothing_without_manifest_is_deleted(
     chains: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

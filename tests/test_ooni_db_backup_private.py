@@ -153,6 +153,7 @@ def test_nothing_is_written_when_nothing_has_changed(private_tool: BackupTool) -
     assert len(private_tool.backups()) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -178,6 +179,7 @@ def test_any_change_makes_an_incremental_backup(
     assert private_tool.run("verify")[0] == 0
 
 
+@pytest.mark.long
 def test_a_chain_ends_and_a_new_one_begins(private_tool: BackupTool) -> None:
     private_tool.configure(full_every=2)
     for _ in range(4):
@@ -196,6 +198,7 @@ def test_a_dry_run_says_what_would_be_saved(private_tool: BackupTool) -> None:
     assert private_tool.kept() == {}
 
 
+@pytest.mark.long
 def test_tables_can_be_saved_as_a_whole_each_time(private_tool: BackupTool) -> None:
     policy = {"replacing": {"policy": "private", "method": "full"}} | POLICY
     private_tool.configure(tables=policy)
@@ -217,6 +220,7 @@ def test_a_table_whose_rows_cannot_be_saved_is_refused_after_the_others(
     assert set(backup.tables) == {*TABLES, *MERGING}
 
 
+@pytest.mark.long
 def test_a_view_that_computes_its_rows_anew_comes_back_and_does_so(
     private_tool: BackupTool,
 ) -> None:
@@ -234,6 +238,7 @@ def test_a_view_that_computes_its_rows_anew_comes_back_and_does_so(
         assert rows == [(10,)]
 
 
+@pytest.mark.long
 def test_names_that_need_quotes_are_saved_and_restored(backup_tool: BackupTool) -> None:
     names = ['we"ird', "ti`ck", "do.t", "../up", "a;b", "br\neak", "таблица", "per%cent", "it's"]
     backup_tool.keep_private(tables={"*": "private"})
@@ -337,6 +342,7 @@ def test_a_damaged_backup_is_found_and_never_restored(
     assert "restor" not in tables
 
 
+@pytest.mark.long
 def test_a_backup_without_all_that_it_needs_is_broken(chain: BackupTool) -> None:
     second = chain.backups()[1]
     key = second.parts["incremental"].path + ".backup"
@@ -371,6 +377,7 @@ def listed(tool: BackupTool) -> list[dict[str, Any]]:
 # --- credentials ---
 
 
+@pytest.mark.long
 def test_a_server_with_a_named_collection_needs_no_credentials(private_tool: BackupTool) -> None:
     collection = make_collection(private_tool, private_tool.private_bucket_name)
     private_tool.run("backup")
@@ -392,6 +399,7 @@ def test_a_named_collection_of_another_bucket_is_noticed(private_tool: BackupToo
     assert (status, "check the URL of the named collection" in log) == (78, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("with_collection", [False, True])
 def test_no_secret_is_in_anything_that_a_run_leaves_or_prints(
     private_tool: BackupTool, *, with_collection: bool
