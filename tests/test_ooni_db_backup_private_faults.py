@@ -329,7 +329,7 @@ def held(
     """Start a backup, and hold the server back when it writes this."""
     gate = Gate()
     store.fail(gate, moment)
-    tool.configure(private_retries=20)  # for as long as it is held back
+    tool.configure(private_retries=10)  # for as long as it is held back
     with tool.start("backup") as process:
         try:
             assert gate.reached.wait(SECONDS)
