@@ -37,6 +37,7 @@ from manifest import JSON, encoded
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from progress import in_units
+from retention import delete_backup
 from server_backups import ServerBackups
 from throttle import Throttle
 
@@ -429,6 +430,5 @@ def _removed_unless_complete(means: BackupMeans, name: str) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(ScriptError):
-            means.bucket.delete(means.layout.manifest(name))
-            means.bucket.delete_all(means.layout.data(name))
+            delete_backup(means.bucket, means.layout, name)
         raise

@@ -3,12 +3,16 @@
 A chain stays or goes as a whole: of two backups of which one needs the other, none is of use alone.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backups import Backup, BackupLayout
 from bucket import Bucket
+from ooni_common.errors import ConfigError
+
+log = logging.getLogger("ooni.db_backup")
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,16 @@ def _reason(backup: Backup, keep: int) -> str:
 
 
 def delete_backup(bucket: Bucket, layout: BackupLayout, name: str) -> None:
-    """Delete a backup; its manifest first, so that it is none any more at once."""
+    """Delete a backup; its manifest first, so that it is none any more at once.
+
+    Also the uploads that a server has not finished which was killed: no listing shows them, and the
+    store charges for them.
+    """
     bucket.delete(layout.manifest(name))
+    try:
+        bucket.abort_leftovers(layout.data(name))
+    except ConfigError as error:
+        log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
     bucket.delete_all(layout.data(name))
 
 

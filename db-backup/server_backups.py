@@ -129,10 +129,11 @@ class ServerBackups:
         self._target = target
         self._longest = config.max_backup_time
         self._storage_class = config.private_storage_class
+        self._prefix = config.private_prefix
         self._clock = clock
         self._sleep = sleep
-        self._retries = config.private_retries
         self._optional = {"backup_restore_s3_retry_attempts": config.private_retries}
+        self._optional_for_rows = {"s3_retry_attempts": config.private_retries}
         if config.max_bandwidth:
             self._optional["max_backup_bandwidth"] = config.max_bandwidth
 
@@ -220,8 +221,14 @@ class ServerBackups:
         """Return the IDs of our backups that the server is at."""
         rows = self._database.query(
             "SELECT id FROM system.backups WHERE status = 'CREATING_BACKUP'"
-            " AND startsWith(id, %(ours)s)",
-            {"ours": OURS},
+            " AND startsWith(id, %(ours)s)"
+            # Another configuration may have backups of its own on this server.
+            " AND position(name, %(bucket)s) > 0 AND position(name, %(prefix)s) > 0",
+            {
+                "ours": OURS,
+                "bucket": self._target.collection or self._target.url,
+                "prefix": f"{self._prefix}/",
+            },
         )
         return [backup_id for (backup_id,) in rows]
 
@@ -237,7 +244,7 @@ class ServerBackups:
     ) -> Written:
         name = " ".join(path.split("/")[-3:-1])  # the backup, and which part of it
         backup_id = f"{OURS}{name.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
-        settings = {"id": literal(backup_id)} | settings | self._known_settings()
+        settings = {"id": literal(backup_id)} | settings | self._known_settings(self._optional)
         listed = ", ".join(f"{name} = {value}" for name, value in settings.items())
         try:
             with self._store_errors():
@@ -313,22 +320,24 @@ class ServerBackups:
         )
         return int(size or 0)
 
-    @property
-    def _patience(self) -> str:
-        """How often rows are tried again; of itself, the server goes on for most of an hour."""
-        return f" SETTINGS s3_retry_attempts = {self._retries}"
-
     def _same_credentials(self) -> dict[str, str]:
         """Let a base be read with the credentials of the statement: they are not stored in it."""
         return {"use_same_s3_credentials_for_base_backup": "true"} if self._target.has_key else {}
 
-    def _known_settings(self) -> dict[str, str]:
+    @property
+    def _patience(self) -> str:
+        """How often rows are tried again; of itself, the server goes on for most of an hour."""
+        known = self._known_settings(self._optional_for_rows)
+        listed = ", ".join(f"{name} = {value}" for name, value in known.items())
+        return f" SETTINGS {listed}" if listed else ""
+
+    def _known_settings(self, optional: Mapping[str, int]) -> dict[str, str]:
         """Return the settings that only newer servers have, if this one has them."""
         rows = self._database.query(
             "SELECT name FROM system.settings WHERE name IN %(names)s",
-            {"names": tuple(self._optional)},
+            {"names": tuple(optional)},
         )
-        return {name: str(self._optional[name]) for (name,) in rows}
+        return {name: str(optional[name]) for (name,) in rows}
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:

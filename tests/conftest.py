@@ -16,6 +16,8 @@ from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.s3_server import S3Server
 
 if TYPE_CHECKING:
+    import boto3.session
+
     from db_backup_harness import BackupTool
 
 
@@ -150,9 +152,28 @@ def s3() -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def boto_session() -> "boto3.session.Session":
+    """A session for all: its second client is made in no time."""
+    import boto3.session  # noqa: PLC0415 (few tests need it)
+
+    return boto3.session.Session()
+
+
+@pytest.fixture
+def quick_backups(monkeypatch: pytest.MonkeyPatch, boto_session: "boto3.session.Session") -> None:
+    """Make clients of S3 quickly, and look often whether a BACKUP is over."""
+    monkeypatch.setattr("boto3.session.Session", lambda: boto_session)
+    monkeypatch.setattr("server_backups.POLLS", (0.02, 0.02))
+
+
 @pytest.fixture
 def backup_tool(
-    tmp_path: Path, database: Database, s3: S3Server, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    database: Database,
+    s3: S3Server,
+    capsys: pytest.CaptureFixture[str],
+    quick_backups: None,
 ) -> "BackupTool":
     """The backup tool, with a fresh database and a fresh bucket."""
     from db_backup_harness import BackupTool  # noqa: PLC0415 (it needs this file)

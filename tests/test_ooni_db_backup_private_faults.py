@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import boto3.session
 import pytest
 
 from conftest import ClickHouseServer, Database, fresh_database
@@ -38,6 +37,7 @@ from dev.fault_proxy import (
 from dev.s3_server import KEY, KEY_ID, S3Server
 from ooni_common.run import locked
 
+pytestmark = pytest.mark.long
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "4"))
 UNAVAILABLE, TRY_AGAIN_LATER, WRONG_CONFIG = 69, 75, 78
 SECONDS = 30  # that a test waits for something, at most
@@ -55,17 +55,9 @@ SCHEMA = puts("/schema.sql")
 SERVER_MANIFEST, MANIFEST = puts("/incremental/.backup"), puts("/manifest/")
 
 
-@pytest.fixture(scope="module")
-def session() -> boto3.session.Session:
-    """A session for all: its second client is made in no time."""
-    return boto3.session.Session()
-
-
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch, session: boto3.session.Session) -> None:
-    """Look often whether a BACKUP is over, and try again at once."""
-    monkeypatch.setattr("boto3.session.Session", lambda: session)
-    monkeypatch.setattr("server_backups.POLLS", (0.02, 0.02))
+def impatient(monkeypatch: pytest.MonkeyPatch, quick_backups: None) -> None:
+    """Try again at once."""
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
 
 
@@ -412,6 +404,20 @@ def test_what_a_run_that_was_killed_has_left_is_pruned_when_nothing_is_added_any
     check_the_next_is_based_on_the_first(tool)
 
 
+def test_uploads_that_a_server_has_not_finished_are_pruned_with_their_backup(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No listing shows them, and the store charges for them."""
+    monkeypatch.setattr("backup_job.SILENCE", timedelta(0))
+    bucket, path = tool.private_bucket_name, BACKUPS.part("20260101T000000Z", "incremental")
+    tool.client.put_object(Bucket=bucket, Key=f"{path}.lock", Body=b"")
+    tool.client.create_multipart_upload(Bucket=bucket, Key=f"{path}data/large.bin")
+    tool.client.create_multipart_upload(Bucket=bucket, Key="of/somebody/else")
+    assert tool.run("prune", "--confirm")[0] == 0
+    uploads = tool.client.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [upload["Key"] for upload in uploads] == ["of/somebody/else"]
+
+
 def test_a_backup_that_the_server_does_not_end_blocks_nobody(
     tool: BackupTool, store: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,6 +438,22 @@ def test_a_backup_that_the_server_does_not_end_blocks_nobody(
     assert "BACKUP_CANCELLED" in statuses(tool)
     assert tool.run("prune", "--confirm")[0] == 0
     assert list(states(tool).values()) == ["good", "good"]
+
+
+def test_a_backup_of_another_configuration_is_not_ended(
+    tool: BackupTool, store: FaultProxy
+) -> None:
+    with held(tool, store, PARTS) as (process, gate):
+        status, log = tool.run(
+            "backup",
+            state_dir=str(tool.folder / "another"),
+            private_prefix="another",
+            private_endpoint=tool.s3.endpoint,
+        )
+        assert status == 0, log
+        gate.open()
+        log, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, log
 
 
 def test_a_lock_of_a_process_that_is_gone_blocks_nobody(tool: BackupTool) -> None:
