@@ -49,7 +49,7 @@ bench: $(READY) ## measure speed and memory, beside a plain implementation (BENC
 requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	$(BIN)/python -m venv build/pip-tools
 	build/pip-tools/bin/pip install --quiet pip-tools
-	cd requirements && for name in runtime dev; do \
+	cd requirements && for name in runtime detector dev; do \
 	  CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet --upgrade \
 	    --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host -o $$name.txt $$name.in; \

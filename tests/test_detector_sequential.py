@@ -1,0 +1,112 @@
+"""The sequential test: what it makes of counts, hour by hour."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sequential import BLOCKED, NAMES, OK, UNKNOWN, Detector, Parameters
+
+Hours = Sequence[tuple[int, int, int]]  # hour, measurements, anomalies
+
+
+def follow(hours: Hours, detector: Detector | None = None) -> list[tuple[int, str]]:
+    """Return the changes of one series: the hour that caused each, and the state since then."""
+    detector = detector or Detector(1)
+    found = []
+    for hour, measurements, anomalies in hours:
+        changed, before = detector.advance(
+            hour, np.array([0]), np.array([measurements]), np.array([anomalies])
+        )
+        if len(changed):
+            assert before[0] != detector.status[0]
+            found.append((hour, NAMES[detector.status[0]]))
+    return found
+
+
+def hours(start: int, end: int, measurements: int, anomalies: int, step: int = 1) -> Hours:
+    """Return the same counts for each of some hours."""
+    return [(hour, measurements, anomalies) for hour in range(start, end, step)]
+
+
+QUIET = hours(0, 200, 2, 0)
+
+
+def test_a_series_gets_its_first_state_after_some_hours() -> None:
+    assert follow(hours(0, 20, 1, 0))[0][1] == "OK"
+    assert follow(hours(0, 20, 1, 1))[0][1] == "BLOCKED"
+    assert follow(hours(0, 2, 50, 50)) == []
+
+
+def test_a_block_is_found_within_hours_and_its_end_too() -> None:
+    found = follow([*QUIET, *hours(200, 300, 2, 2), *hours(300, 400, 2, 0)])
+    assert [state for _, state in found] == ["OK", "BLOCKED", "OK"]
+    assert found[1][0] - 200 < 6
+    assert found[2][0] - 300 < 6
+
+
+def test_an_outage_of_three_hours_is_no_block() -> None:
+    assert len(follow([*QUIET, *hours(200, 203, 20, 20), *hours(203, 300, 20, 0)])) == 1
+
+
+def test_one_probe_in_a_loop_decides_nothing() -> None:
+    assert len(follow([*QUIET, (200, 500, 500), *hours(201, 300, 2, 0)])) == 1
+
+
+def test_a_partial_block_does_not_flap() -> None:
+    partial = [(hour, 2, 1) for hour in range(200, 700)]
+    found = follow([*QUIET, *partial, *hours(700, 900, 2, 0)])
+    assert [state for _, state in found] == ["OK", "BLOCKED", "OK"]
+    assert found[2][0] >= 700
+
+
+def test_a_series_that_always_has_anomalies_is_not_blocked() -> None:
+    assert [state for _, state in follow([(hour, 4, 1) for hour in range(1000)])] == ["OK"]
+
+
+def test_a_few_measurements_with_days_between_them_suffice() -> None:
+    found = follow([*hours(0, 1000, 1, 0, step=20), *hours(1000, 1400, 1, 1, step=20)])
+    assert [state for _, state in found] == ["OK", "BLOCKED"]
+    assert found[1][0] - 1000 <= 6 * 20
+
+
+def test_evidence_fades_in_silence() -> None:
+    some = [*QUIET, *hours(200, 203, 1, 1)]
+    assert len(follow([*some, *hours(203, 206, 1, 1)])) == 2
+    assert len(follow([*some, *hours(1203, 1205, 1, 1)])) == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(0, 30)), min_size=1, max_size=80),
+    st.integers(1, 5),
+)
+def test_series_do_not_know_of_each_other(counts: list[tuple[int, int]], series: int) -> None:
+    alone = follow([(hour, n, min(n, a)) for hour, (n, a) in enumerate(counts)])
+    together = Detector(series)
+    found = []
+    for hour, (measurements, anomalies) in enumerate(counts):
+        index = np.arange(series)
+        seen = np.full(series, measurements)
+        bad = np.where(index == series - 1, min(measurements, anomalies), 0)
+        changed, _ = together.advance(hour, index, seen, bad)
+        if series - 1 in changed:
+            found.append((hour, NAMES[together.status[series - 1]]))
+    assert found == alone
+
+
+@pytest.mark.parametrize("status", [UNKNOWN, OK, BLOCKED])
+def test_an_hour_without_measurements_changes_nothing(status: int) -> None:
+    detector = Detector(3)
+    detector.status[:] = status
+    nothing = np.array([], dtype=np.int64)
+    changed, before = detector.advance(0, nothing, nothing, nothing)
+    assert (len(changed), len(before)) == (0, 0)
+    assert set(detector.status) == {status}
+
+
+def test_the_thresholds_are_parameters() -> None:
+    blocked = [*QUIET, *hours(200, 230, 2, 2)]
+    patient = Detector(1, Parameters(blocked_threshold=50.0))
+    assert follow(blocked, patient)[1][0] > follow(blocked)[1][0]
