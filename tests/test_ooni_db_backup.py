@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +21,9 @@ from inventory import read_table
 from manifest import escaped
 from ooni_common.database import Database as OurDatabase
 from ooni_common.run import locked
+
+if TYPE_CHECKING:
+    import boto3.session
 
 MONTHS = [f"fastpath_2023{month:02}.csv.zstd" for month in range(1, 13)]
 BY_MONTH = {"fastpath": "public"}
@@ -374,8 +377,14 @@ def test_storage_class_and_encryption_are_asked_for(backup_tool: BackupTool) -> 
 
 
 @pytest.fixture
-def anonymous(backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch) -> BackupTool:
+def anonymous(
+    backup_tool: BackupTool,
+    boto_session: "boto3.session.Session",
+    monkeypatch: pytest.MonkeyPatch,
+) -> BackupTool:
     """A tool without credentials, on a machine without any."""
+    # The session of all tests remembers credentials.
+    monkeypatch.setattr("boto3.session.Session", type(boto_session))
     backup_tool.database.execute("CREATE TABLE t (a UInt8) ENGINE = Memory")
     for key in ("public_aws_access_key_id", "public_aws_secret_access_key"):
         del backup_tool.config[key]
