@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from backup_config import Config
 from backups import (
     NAME_FORMAT,
-    SERVER_MANIFEST,
     Backup,
     BackupLayout,
     BackupManifest,
@@ -21,6 +20,7 @@ from backups import (
     Part,
     SavedTable,
     good_backups,
+    needed_objects,
 )
 from bucket import Bucket
 from contents import Content, Source, differences, read_content
@@ -200,7 +200,7 @@ def back_up(means: BackupMeans, plan: Plan, backups: Sequence[Backup]) -> Backup
             tool=means.tool,
             server=server,
         )
-        _check_encryption(means, manifest)
+        _check_objects(means, manifest)
         means.bucket.put(means.layout.manifest(name), encoded(manifest), JSON)
     return manifest
 
@@ -375,14 +375,17 @@ def _saved(means: BackupMeans, saving: Saving, before: Content) -> SavedTable:
     )
 
 
-def _check_encryption(means: BackupMeans, manifest: BackupManifest) -> None:
-    """Check that the objects of the server are encrypted: only the bucket can see to that."""
+def _check_objects(means: BackupMeans, manifest: BackupManifest) -> None:
+    """Check that the server has written all that is needed, and that it is encrypted."""
     wanted = means.config.private_sse
-    if not wanted:
-        return
-    for part in manifest.parts.values():
-        found = means.bucket.look(part.path + SERVER_MANIFEST)
-        if found and found.encryption != wanted:
+    for key in needed_objects(means.layout, manifest):
+        found = means.bucket.look(key)
+        if found is None:
+            raise ConfigError(
+                f"{means.bucket.url}/{key}: the server has not written it there; if it has a named"
+                " collection, doctor tells whether that is of this bucket; else try again"
+            )
+        if wanted not in ("", found.encryption):
             raise DataRefused(not_encrypted(means.bucket, wanted))
 
 

@@ -164,7 +164,7 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
         places = {table: Place(target, name)}
     else:
         places = {each: Place(target, each) for each in manifest.tables}
-    wanted = Wanted(manifest, places, replace=arguments.replace, everything=not table)
+    wanted = Wanted(manifest, places, target, replace=arguments.replace, everything=not table)
     if job.dry_run:
         for each, place in places.items():
             rows = f"{manifest.tables[each].rows:,}"

@@ -294,14 +294,19 @@ def _examined(
     return Backup(name, "broken" if reason else "good", reason, manifest)
 
 
-def _missing(bucket: Bucket, layout: BackupLayout, manifest: BackupManifest) -> str:
-    """Return the first object that is not there, of those without which nothing can be restored."""
+def needed_objects(layout: BackupLayout, manifest: BackupManifest) -> list[str]:
+    """Return the keys of objects without which nothing can be restored."""
     needed = [part.path + SERVER_MANIFEST for part in manifest.parts.values()]
-    needed += [
+    return needed + [
         layout.rows(manifest.name, name)
         for name, table in manifest.tables.items()
         if table.method == "rows" and table.rows
     ]
+
+
+def _missing(bucket: Bucket, layout: BackupLayout, manifest: BackupManifest) -> str:
+    """Return the first of the needed objects that is not there; "" if they all are."""
+    needed = needed_objects(layout, manifest)
     return next((key for key in needed if bucket.look(key) is None), "")
 
 

@@ -81,12 +81,14 @@ class Wanted:
     Attributes:
         manifest: of the backup.
         places: where each table goes.
+        database: where they go.
         replace: put it in the place of what is there, and keep that under another name.
         everything: views and dictionaries, too, and the tables that have no rows in the backup.
     """
 
     manifest: BackupManifest
     places: Mapping[str, Place]
+    database: str
     replace: bool = False
     everything: bool = False
 
@@ -101,8 +103,7 @@ def restore_tables(means: BackupMeans, wanted: Wanted) -> list[str]:
             left under the name <table>_restoring; the next time it is made anew.
     """
     database, manifest = means.database, wanted.manifest
-    for name in sorted({place.database for place in wanted.places.values()}):
-        database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(name)}{database.on_cluster}")
+    database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}{database.on_cluster}")
     absent = _absent(means, wanted)
     with _dropped_unless_complete(database, absent.values()):
         for name, place in absent.items():
@@ -263,15 +264,14 @@ def _attach(means: BackupMeans, saved: SavedTable, place: Place) -> str:
 def _restore_definitions(means: BackupMeans, wanted: Wanted) -> list[str]:
     """Let the server make what is not there yet: views, dictionaries, replicated tables."""
     database, manifest = means.database, wanted.manifest
-    (target,) = {place.database for place in wanted.places.values()}
-    places = {name: Place(target, name) for name in manifest.definitions}
+    places = {name: Place(wanted.database, name) for name in manifest.definitions}
     missing = [name for name, place in places.items() if not _exists(database, place)]
     if not missing:
         return []
     part = manifest.parts["definitions"]
     # All of them, also those that are there: so the server knows what their names are now.
     means.server_backups.restore(
-        {(manifest.database, name): (target, name) for name in places},
+        {(manifest.database, name): (wanted.database, name) for name in places},
         part.path,
         structure_only=True,
     )

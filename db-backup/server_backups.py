@@ -236,8 +236,10 @@ class ServerBackups:
         """End the backups of runs that were killed: the server goes on with them otherwise."""
         for backup_id in self.running():
             log.warning("%s is of a run that was interrupted; ending it", backup_id)
-            with contextlib.suppress(Unavailable):
+            try:
                 self._end(backup_id)
+            except ScriptError as error:
+                log.warning("%s", error)
 
     def _run(
         self, statement: str, settings: dict[str, str], path: str, done: str, total: int

@@ -14,7 +14,7 @@ from clickhouse_driver.errors import ServerException
 
 from backing_up import BackupMeans, back_up, plan_backup
 from backup_config import Config
-from backups import BackupManifest, chosen, read_backups
+from backups import SERVER_MANIFEST, BackupManifest, chosen, read_backups
 from bucket import Bucket
 from conftest import Database as FreshDatabase
 from db_backup_harness import BACKUPS, BackupTool
@@ -135,11 +135,11 @@ def means(backup_tool: BackupTool, node: ScriptedNode) -> BackupMeans:
 
 def make(means: BackupMeans) -> BackupManifest:
     """Make a backup of both tables."""
+    for part in ("definitions", "incremental"):  # which the scripted server does not write
+        key = BACKUPS.part("20260101T000000Z", part) + SERVER_MANIFEST
+        means.bucket.put(key, b"", "text/plain")
     plan = plan_backup(means, list(ENGINES), [])
-    manifest = back_up(means, plan, [])
-    for part in manifest.parts.values():  # which the scripted server has not written
-        means.bucket.put(part.path + ".backup", b"", "text/plain")
-    return manifest
+    return back_up(means, plan, [])
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_tables_are_restored_on_every_node(means: BackupMeans, node: ScriptedNod
     manifest = make(means)
     node.statements.clear()
     places = {name: Place("default", f"{name}_restored") for name in ENGINES}
-    restore_tables(means, Wanted(manifest, places))
+    restore_tables(means, Wanted(manifest, places, "default"))
     assert [first_words(each) for each in node.changes()] == [
         "CREATE DATABASE IF NOT EXISTS `default`",
         *filled("replicated_restored_restoring"),
@@ -202,7 +202,7 @@ def test_after_a_disaster_replicated_tables_are_replicated_again(
     manifest = make(means)
     node.statements.clear()
     places = {name: Place("default", name) for name in ENGINES}
-    restore_tables(means, Wanted(manifest, places, everything=True))
+    restore_tables(means, Wanted(manifest, places, "default", everything=True))
     changes = [first_words(each) for each in node.changes()]
     both = [f"`default`.`{name}`" for name in ENGINES]
     assert changes[11:] == [
@@ -219,7 +219,7 @@ def test_a_live_table_is_exchanged_on_every_node(means: BackupMeans, node: Scrip
     manifest = make(means)
     node.statements.clear()
     node.there = {"plain"}
-    wanted = Wanted(manifest, {"plain": Place("default", "plain")}, replace=True)
+    wanted = Wanted(manifest, {"plain": Place("default", "plain")}, "default", replace=True)
     restore_tables(means, wanted)
     assert [first_words(each) for each in node.changes()[-2:]] == [
         "EXCHANGE TABLES `default`.`plain_restoring` AND `default`.`plain`",
@@ -232,7 +232,7 @@ def test_what_a_node_has_not_renamed_is_not_dropped(means: BackupMeans, node: Sc
     manifest = make(means)
     node.statements.clear()
     node.failing = "RENAME"
-    wanted = Wanted(manifest, {"plain": Place("default", "new")})
+    wanted = Wanted(manifest, {"plain": Place("default", "new")}, "default")
     with pytest.raises(Unavailable, match="1 of 2 hosts did not finish"):
         restore_tables(means, wanted)
     assert node.changes()[-1].startswith("RENAME")

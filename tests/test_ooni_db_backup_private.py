@@ -397,6 +397,21 @@ def test_a_named_collection_of_another_bucket_is_noticed(private_tool: BackupToo
     private_tool.configure(private_named_collection=collection)
     status, log = private_tool.run("doctor")
     assert (status, "check the URL of the named collection" in log) == (78, True)
+    status, log = private_tool.run("backup")
+    assert (status, "the server has not written it there" in log) == (78, True)
+    assert listed(private_tool) == []
+
+
+def test_definitions_alone_come_back_too(backup_tool: BackupTool) -> None:
+    backup_tool.keep_private(tables={"*": "private"})
+    backup_tool.database.execute("CREATE TABLE nothing (a UInt8) ENGINE = Null")
+    backup_tool.database.execute("CREATE VIEW ones AS SELECT 1 AS one")
+    assert backup_tool.run("backup")[0] == 0
+    with another_database(backup_tool) as database:
+        status, log = backup_tool.run("restore", "--all", "--to-database", database)
+        assert status == 0, log
+        tables = backup_tool.database.execute(f"SHOW TABLES FROM {database}")
+        assert tables == [("nothing",), ("ones",)]
 
 
 @pytest.mark.long
