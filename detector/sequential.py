@@ -48,19 +48,19 @@ class Parameters:
         most_share: nor more.
     """
 
-    blocked_threshold: float = 11.0
+    blocked_threshold: float = 10.0
     ok_threshold: float = 9.0
     first_threshold: float = 5.0
     hours: float = 3.2
     span: int = 4
     counted: float = 3.0
-    half_life: float = 72.0
+    half_life: float = 168.0
     blocked_shares: tuple[float, ...] = (0.55, 0.9)
     prior: tuple[float, float] = (1.0, 9.0)
     blocked_weight: float = 5.0
     memory: float = 100.0
     blocked_memory: float = 60.0
-    learning: float = 0.35
+    learning: float = 0.4
     least_share: float = 0.06
     most_share: float = 0.3
 

@@ -176,8 +176,11 @@ def samples(seed: int, series: int) -> Iterator[Sample]:
 
 
 def _usual(rate: float, random: np.random.Generator) -> Series:
-    """Return a series that is never blocked, with more measurements by day than by night."""
-    usual = float(np.exp(random.uniform(np.log(0.01), np.log(0.25))))
+    """Return a series that is never blocked, with more measurements by day than by night.
+
+    Its share of anomalies is mostly a few per cent, as in reality, and up to 25 %.
+    """
+    usual = float(np.clip(np.exp(random.normal(np.log(0.035), 0.8)), 0.01, 0.25))
     hours = np.arange(HOURS) + random.integers(24)
     return Series(
         rate=rate * (1 + 0.7 * np.sin(2 * np.pi * hours / 24)),
