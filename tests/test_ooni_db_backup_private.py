@@ -342,6 +342,19 @@ def test_a_damaged_backup_is_found_and_never_restored(
     assert "restor" not in tables
 
 
+def test_rows_of_another_backup_are_not_taken_for_those_of_this_one(saved: BackupTool) -> None:
+    add_rows(saved, 1)
+    assert saved.run("backup")[0] == 0
+    first, second = (BACKUPS.rows(backup.name, "joined") for backup in saved.backups())
+    bucket = saved.private_bucket_name
+    saved.client.put_object(Bucket=bucket, Key=second, Body=saved.get_private(first))
+    status, log = saved.run("verify", "joined")
+    assert (status, "joined: 1,000 rows instead of 2,000" in log) == (65, True), log
+    before = saved.checksum("joined")
+    assert saved.run("restore", "joined", "--replace")[0] == 65
+    assert saved.checksum("joined") == before
+
+
 @pytest.mark.long
 def test_a_backup_without_all_that_it_needs_is_broken(chain: BackupTool) -> None:
     second = chain.backups()[1]
