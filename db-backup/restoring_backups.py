@@ -188,7 +188,7 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
         saved = wanted.manifest.tables[name]
         there: str | None = None
         if _exists(means.database, place):
-            there = _rows_of(means, saved, place) if wanted.everything else ""
+            there = _rows_of(means, saved, place, wanted) if wanted.everything else ""
         if there is None:
             absent[name] = place
         elif there:
@@ -211,7 +211,7 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
     return absent
 
 
-def _rows_of(means: BackupMeans, saved: SavedTable, place: Place) -> str | None:
+def _rows_of(means: BackupMeans, saved: SavedTable, place: Place, wanted: Wanted) -> str | None:
     """Say which rows a table has that is there: those of the backup, or "" for other ones.
 
     None: it was made by a run that was interrupted before it had filled it.
@@ -224,7 +224,8 @@ def _rows_of(means: BackupMeans, saved: SavedTable, place: Place) -> str | None:
         return None
     if not saved.findings(content) and not saved.later:
         return "with the rows of the backup"
-    if saved.merges_rows and 0 < rows <= saved.rows:
+    # Nobody can tell these from other rows; whoever says --replace wants those of the backup.
+    if saved.merges_rows and 0 < rows <= saved.rows and not wanted.replace:
         return "with fewer rows than the backup: those with the same key may have become one"
     return ""
 

@@ -71,9 +71,10 @@ def content(tool: BackupTool, database: str = "") -> dict[str, object]:
     database = database or tool.database.name
     return {
         name: tool.database.execute(
-            f"SELECT count(), sum(cityHash64(formatRow('RowBinary', *))) FROM {database}.{name}"
+            "SELECT count(), sum(cityHash64(formatRow('RowBinary', *)))"
+            f" FROM {database}.{name}{' FINAL' if name in MERGING else ''}"
         )
-        for name in TABLES
+        for name in TABLES + MERGING
     }
 
 
@@ -304,6 +305,20 @@ def test_what_is_there_already_is_not_restored_again(saved: BackupTool) -> None:
     saved.database.execute("INSERT INTO joined SELECT 99999, ''")
     status, log = saved.run("restore", "--all")
     assert (status, "there already: " in log) == (78, True)
+
+
+def test_with_replace_no_table_with_other_rows_is_taken_for_the_one_of_the_backup(
+    saved: BackupTool,
+) -> None:
+    before = content(saved)["replacing"]
+    saved.database.execute("TRUNCATE TABLE replacing")
+    saved.database.execute("INSERT INTO replacing VALUES (1, 1)")
+    saved.database.execute("DROP VIEW counters SYNC")  # which can't be replaced
+    status, log = saved.run("restore", "--all", "--replace")
+    assert status == 0, log
+    assert content(saved)["replacing"] == before
+    ((kept,),) = saved.database.execute("SHOW TABLES LIKE 'replacing\\_replaced\\_%%'")
+    assert saved.checksum(kept)[0][0] == 1
 
 
 def test_a_view_that_an_interrupted_run_has_left_empty_is_filled(saved: BackupTool) -> None:
