@@ -64,7 +64,7 @@ class BackupMeans:
     @property
     def settings(self) -> str:
         """The settings of the queries that read whole tables, as SQL."""
-        return ", ".join(f"{key} = {value}" for key, value in self.config.query_settings.items())
+        return self.config.settings_clause
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         settings = {"priority": LOW_PRIORITY, "max_execution_time": self.max_execution_time}
         return settings | ({"max_threads": self.max_threads} if self.max_threads else {})
 
+    @property
+    def settings_clause(self) -> str:
+        """The same as SQL, for the end of a query."""
+        return ", ".join(f"{key} = {value}" for key, value in self.query_settings.items())
+
     def store(self, side: Side) -> Store:
         """Return the bucket of the exports or of the backups, and how objects are put there.
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import itertools
+import logging
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -18,6 +19,8 @@ from ooni_common.errors import ConfigError, DataRefused, Unavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger("ooni.db_backup")
 
 PART = 8 * 1024 * 1024  # bytes; of these, the first, the last and one between are in memory
 MOST_PARTS = 10_000
@@ -263,6 +266,17 @@ class Bucket:
             raise ConfigError(f"{where}: no credentials are configured") from None
         except (exceptions.BotoCoreError, exceptions.HTTPClientError, HTTPError) as error:
             raise Unavailable(f"{where}: {type(error).__name__}") from None
+
+
+def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
+    """End the uploads that nobody will finish, if it is allowed: the store charges for them."""
+    try:
+        ended = bucket.abort_leftovers(prefix)
+    except ConfigError as error:
+        log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
+        return
+    if ended:
+        log.warning("%d uploads of runs that were interrupted are aborted", ended)
 
 
 class Upload:

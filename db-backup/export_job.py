@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from backup_config import Config
-from bucket import Bucket
+from bucket import Bucket, end_interrupted_uploads
 from chunks import Reader
 from clickhouse_http import ClickHouseHTTP
 from exporting import Exporter, Means, Step, now, owner_of_its_names, plan
@@ -55,7 +55,7 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     started = now()
     with job.metrics.timer("run_export"):
         if not job.dry_run:
-            abort_leftovers(bucket, layout)
+            end_interrupted_uploads(bucket, layout.exports)
         manifests = read_table_manifests(bucket, layout)
         warn_of_stale_exports(config, manifests)
         ((server,),) = database.query("SELECT version()")
@@ -79,17 +79,6 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     return outcome.failures
 
 
-def abort_leftovers(bucket: Bucket, layout: Layout) -> None:
-    """End the uploads of runs that were interrupted: the store charges for them."""
-    try:
-        aborted = bucket.abort_leftovers(layout.exports)
-    except ConfigError as error:
-        log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
-        return
-    if aborted:
-        log.warning("%d uploads of runs that were interrupted are aborted", aborted)
-
-
 def export_table(
     job: Job[Config],
     means: Means,
@@ -103,8 +92,7 @@ def export_table(
     if policy is None:
         raise ConfigError(f"{name!r} is not listed")
     manifest = manifests.get(name) or TableManifest(table=name)
-    settings = ", ".join(f"{key} = {value}" for key, value in job.config.query_settings.items())
-    reader = Reader(database, read_table(database, name), policy, settings)
+    reader = Reader(database, read_table(database, name), policy, job.config.settings_clause)
     exporter = Exporter(means, reader, manifest)
     if not job.dry_run:
         exporter.recover()

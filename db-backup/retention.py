@@ -3,16 +3,12 @@
 A chain stays or goes as a whole: of two backups of which one needs the other, none is of use alone.
 """
 
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backups import Backup, BackupLayout
-from bucket import Bucket
-from ooni_common.errors import ConfigError
-
-log = logging.getLogger("ooni.db_backup")
+from bucket import Bucket, end_interrupted_uploads
 
 
 @dataclass(frozen=True)
@@ -97,10 +93,7 @@ def delete_backup(bucket: Bucket, layout: BackupLayout, name: str) -> None:
     store charges for them.
     """
     bucket.delete(layout.manifest(name))
-    try:
-        bucket.abort_leftovers(layout.data(name))
-    except ConfigError as error:
-        log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
+    end_interrupted_uploads(bucket, layout.data(name))
     bucket.delete_all(layout.data(name))
 
 

@@ -179,7 +179,7 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
     with sample_fastpath(folder, rows) as (db, s3):
         with EmbeddedClickHouse(folder / "engine") as other:
             fill_fastpath(other, rows)
-        command = backup_command(folder, db, s3)
+        command = backup_command(folder, db, s3, "public")
         whole, unchanged = "the tool, everything", "the tool, nothing new"
         plain = ["dev.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
         engine = [
@@ -208,7 +208,7 @@ def bench_backup_memory(folder: Path) -> None:
     for rows in (1_000_000, 5_000_000, 20_000_000):
         part = folder / str(rows)
         with sample_fastpath(part, rows) as (db, s3):
-            figures = run(Contender(backup_command(part, db, s3)), ENVIRONMENT)
+            figures = run(Contender(backup_command(part, db, s3, "public")), ENVIRONMENT)
         print(f"{rows:>12,} rows: {figures.peak:.0f} MiB, {figures.wall:.1f} s")
 
 
@@ -222,7 +222,7 @@ def bench_backup_private(folder: Path) -> None:
         measured: dict[str, list[Figures]] = {}
         with sample_fastpath(part, rows) as (db, s3):
             s3.create_bucket("ooni-private")
-            command = private_backup_command(part, db, s3)
+            command = backup_command(part, db, s3, "private")
             new_rows = partial(add_rows, db, rows // 100)
             for number in range(rounds):
                 full, incremental = f"{number}-full", f"{number}-incremental"
@@ -261,29 +261,16 @@ def fill_fastpath(db: EmbeddedClickHouse, rows: int) -> None:
         fill(client, "fastpath", rows)
 
 
-def backup_command(folder: Path, db: EmbeddedClickHouse, s3: S3Server) -> list[str]:
-    """Write a configuration for the backup tool; return its command."""
-    config = folder / "db-backup.conf"
+def backup_command(folder: Path, db: EmbeddedClickHouse, s3: S3Server, side: str) -> list[str]:
+    """Write a configuration for exports (public) or backups (private); return the command."""
+    action, bucket = ("export", "ooni-data") if side == "public" else ("backup", "ooni-private")
+    config = folder / f"{side}.conf"
     config.write_text(
-        f'db_uri = "{db.uri()}"\nhttp_url = "{db.http_url()}"\naction = "export"\n'
-        f'public_endpoint = "{s3.endpoint}"\npublic_bucket_name = "ooni-data"\n'
-        f'public_aws_access_key_id = "{KEY_ID}"\npublic_aws_secret_access_key = "{KEY}"\n'
+        f'db_uri = "{db.uri()}"\nhttp_url = "{db.http_url()}"\naction = "{action}"\n'
+        f'{side}_endpoint = "{s3.endpoint}"\n{side}_bucket_name = "{bucket}"\n'
+        f'{side}_aws_access_key_id = "{KEY_ID}"\n{side}_aws_secret_access_key = "{KEY}"\n'
         f'state_dir = "{folder}/state"\nstatsd = ""\nrest = 0\n'
-        '[tables]\nfastpath = { policy = "public", chunk_by = "table" }\n'
-    )
-    config.chmod(0o600)
-    return [PYTHON, str(ROOT / "db-backup" / "ooni_db_backup.py"), "--config", str(config)]
-
-
-def private_backup_command(folder: Path, db: EmbeddedClickHouse, s3: S3Server) -> list[str]:
-    """Write a configuration for private backups; return the tool's command."""
-    config = folder / "private.conf"
-    config.write_text(
-        f'db_uri = "{db.uri()}"\nhttp_url = "{db.http_url()}"\naction = "backup"\n'
-        f'private_endpoint = "{s3.endpoint}"\nprivate_bucket_name = "ooni-private"\n'
-        f'private_aws_access_key_id = "{KEY_ID}"\nprivate_aws_secret_access_key = "{KEY}"\n'
-        f'state_dir = "{folder}/state"\nstatsd = ""\nrest = 0\n'
-        '[tables]\nfastpath = "private"\n'
+        f'[tables]\nfastpath = {{ policy = "{side}", chunk_by = "table" }}\n'
     )
     config.chmod(0o600)
     return [PYTHON, str(ROOT / "db-backup" / "ooni_db_backup.py"), "--config", str(config)]
