@@ -24,7 +24,8 @@ log = logging.getLogger("ooni.db_backup")
 # Codes of a server that can do nothing for lack of something; with all others, the backup is at
 # fault: timeouts, network, too many queries, memory, disk, S3, Keeper.
 CODES_OF_FAILURES = {159, 202, 209, 210, 241, 243, 252, 394, 499, 999}
-GONE = "404|NOT_FOUND|NO_SUCH_KEY|NoSuchKey"  # in what the store says
+# In what the store says; "404" alone could be a part of the time that is a backup's name.
+GONE = r"HTTP response code: 404\b|\b(NOT_FOUND|NO_SUCH_KEY|NoSuchKey)\b"
 SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
 
 

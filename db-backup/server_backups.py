@@ -28,8 +28,10 @@ ENDING_TIME = 20  # seconds that a statement has to end when it is killed
 FORMAT = "Native"
 # How the AWS library of the server calls what boto3 calls by the names of the documentation.
 SERVER_CODES = "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET"
+# "403" alone could be a part of a time or of a bucket's name, so it is looked for where it is told.
 WRONG_CONFIG = re.compile(
-    "|".join((SERVER_CODES, "does not exist, bucket", *CODES_OF_WRONG_CONFIG))
+    rf"\b({SERVER_CODES}|{'|'.join(CODES_OF_WRONG_CONFIG - {'403'})})\b"
+    r"|HTTP response code: 403\b|does not exist, bucket"
 )
 
 

@@ -76,7 +76,8 @@ class BackupTool:
 
     def keep_private(self, **keys: object) -> None:
         """Configure another bucket for backups."""
-        self.private_bucket_name = f"{self.bucket_name}-private"
+        # What looks like an HTTP status in a name, as in some times, must not be taken for one.
+        self.private_bucket_name = f"{self.bucket_name}-403404-private"
         self.s3.create_bucket(self.private_bucket_name)
         private = {
             "action": "",
