@@ -1,0 +1,80 @@
+"""What the outputs are made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from incidents import Event, Incident, Series
+
+
+@dataclass(frozen=True)
+class SeriesStatus:
+    """The state of a series, and the counts behind it, in which older ones fade.
+
+    Attributes:
+        series: which.
+        service: what it is a part of.
+        status: OK, BLOCKED or UNKNOWN: too few measurements, or none for long.
+        old_status: the one before; UNKNOWN where there was none.
+        since: when it began, as far as the measurements tell.
+        last: the end of the last hour that has measurements.
+        cnt: measurements, without failures; a week old ones count half.
+        confirmed_perc: of them, with a known block page; 0 to 100.
+        pure_anomaly_perc: with anomalies, but not confirmed.
+        accessible_perc: without anomalies.
+        change: how much of the evidence for another status there is, 0 to 1.
+        stability: the share of the measurements that speak for the status, 0 to 1.
+    """
+
+    series: Series
+    service: str
+    status: str
+    old_status: str
+    since: datetime
+    last: datetime
+    cnt: float
+    confirmed_perc: float
+    pure_anomaly_perc: float
+    accessible_perc: float
+    change: float
+    stability: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Measurements around an incident, of its series together, step by step.
+
+    Attributes:
+        start: of the first step.
+        step: how long each one is.
+        measurements: of each step, without failures; 0 where there are none.
+        anomalies: of these.
+    """
+
+    start: datetime
+    step: timedelta
+    measurements: tuple[int, ...]
+    anomalies: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is known at a time.
+
+    Attributes:
+        until: the end of the last hour that was looked at, UTC.
+        statuses: of every series, sorted by it.
+        events: of every series, the newest last.
+        incidents: all that have been detected, the newest last.
+        charts: of the incidents that are recent or not over, by `Incident.key`. An incident
+            without one is too old for the page.
+        stale: an incident whose networks have all had no measurements for so long is neither
+            over nor ongoing.
+    """
+
+    until: datetime
+    statuses: Sequence[SeriesStatus]
+    events: Sequence[Event]
+    incidents: Sequence[Incident]
+    charts: Mapping[tuple[str, str, datetime], Chart]
+    stale: timedelta
