@@ -13,12 +13,14 @@ All of it is arithmetic on numpy arrays, for all series that have measurements i
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
 
 UNKNOWN, OK, BLOCKED = 0, 1, 2
 NAMES = ("UNKNOWN", "OK", "BLOCKED")
@@ -87,6 +89,10 @@ class Evidence:
         self.value[index] = value
         self.since[index] = np.where(value <= 0, -1, np.where(since < 0, hour, since))
 
+    def arrays(self) -> Arrays:
+        """Return what is known, by name."""
+        return {"value": self.value, "since": self.since}
+
     def forget(self, index: Indices) -> None:
         """Start anew."""
         self.value[index] = 0.0
@@ -106,6 +112,10 @@ class Shares:
         self.anomalies: Floats = np.full(series, prior[0])
         self.others: Floats = np.full(series, prior[1])
         self._memory = memory
+
+    def arrays(self) -> Arrays:
+        """Return what is known, by name."""
+        return {"anomalies": self.anomalies, "others": self.others}
 
     def of(self, index: Indices) -> Floats:
         """Return the shares, from 0 to 1."""
@@ -131,13 +141,16 @@ class Detector:
 
     Attributes:
         status: UNKNOWN, OK or BLOCKED, for each series.
+        since: the hour in which that began, as far as the measurements tell; -1 while UNKNOWN.
     """
 
     def __init__(self, series: int, parameters: Parameters | None = None) -> None:
         known = parameters or Parameters()
         self._parameters = known
         self.status: NDArray[np.int8] = np.zeros(series, dtype=np.int8)
+        self.since: Indices = np.full(series, -1)
         self._last: Indices = np.full(series, -1)
+        self._begin: Indices = np.full(series, -1)
         self._ok = Shares(series, known.prior, known.memory)
         highest, weight = known.blocked_shares[-1], known.blocked_weight
         prior = (highest * weight, (1 - highest) * weight)
@@ -147,6 +160,47 @@ class Detector:
         ]
         self._for_ok = Evidence(series, known.ok_threshold, known.hours)
         self._first: Floats = np.zeros(series)  # above zero: for BLOCKED
+
+    def arrays(self) -> Arrays:
+        """Return all that is known of the series, by name; `put` takes it back."""
+        parts: dict[str, Shares | Evidence] = {
+            "ok": self._ok,
+            "blocked": self._blocked,
+            "for_ok": self._for_ok,
+        }
+        parts |= {f"for_blocked_{n}": each for n, each in enumerate(self._for_blocked)}
+        nested = {
+            f"{part}_{name}": array
+            for part, held in parts.items()
+            for name, array in held.arrays().items()
+        }
+        own: Arrays = {"status": self.status, "since": self.since, "last": self._last}
+        return own | {"begin": self._begin, "first": self._first} | nested
+
+    def put(self, arrays: Arrays) -> None:
+        """Know of the first series what `arrays` of another detector says.
+
+        Raises:
+            KeyError: there is none of a name.
+            ValueError: it has another type, or more series than this detector.
+        """
+        for name, array in self.arrays().items():
+            known = arrays[name]
+            if known.dtype != array.dtype or len(known) > len(array):
+                raise ValueError(name)
+            array[: len(known)] = known
+
+    def progress(self) -> Floats:
+        """Return how much of the evidence for another state each series has, from 0 to 1."""
+        known = self._parameters
+        to_blocked = np.max([each.value for each in self._for_blocked], axis=0)
+        shares = (
+            np.abs(self._first) / known.first_threshold,
+            to_blocked / known.blocked_threshold,
+            self._for_ok.value / known.ok_threshold,
+        )
+        share: Floats = np.choose(self.status, shares)
+        return np.minimum(1.0, share)
 
     def advance(
         self, hour: int, index: Indices, measurements: Indices, anomalies: Indices
@@ -169,10 +223,12 @@ class Detector:
         last = self._last[index]
         silent = np.where(last < 0, 0, hour - last - 1)
         fading = 0.5 ** (silent / known.half_life)
+        self._begin[index] = np.where(last < 0, hour, self._begin[index])
         self._last[index] = hour
         self._gather(index, hour, seen, others, fading)
         changed = self._changes(index, hour)
         before = self.status[changed]
+        self.since[changed] = self._since(changed, before)
         self.status[changed] = np.where(
             before == UNKNOWN,
             np.where(self._first[changed] > 0, BLOCKED, OK),
@@ -220,6 +276,14 @@ class Detector:
         first = (status == UNKNOWN) & (np.abs(self._first[index]) > known.first_threshold)
         changed: Indices = index[to_blocked | to_ok | first]
         return changed
+
+    def _since(self, changed: Indices, before: NDArray[np.int8]) -> Indices:
+        """Return the hour of the first evidence for the state that series change to."""
+        _, blocked = self._strongest(changed)
+        since: Indices = np.choose(
+            before, (self._begin[changed], blocked, self._for_ok.since[changed])
+        )
+        return since
 
     def _start_anew(self, changed: Indices) -> None:
         """Forget the evidence that has led to a change, but for which share it spoke."""

@@ -72,6 +72,26 @@ def test_a_few_measurements_with_days_between_them_suffice() -> None:
     assert found[1][0] - 1000 <= 6 * 20
 
 
+def test_a_state_began_when_the_first_evidence_for_it_was_seen() -> None:
+    detector = Detector(1)
+    (changed,) = follow(hours(50, 60, 2, 0), detector)
+    assert (changed[1], detector.since[0]) == ("OK", 50)
+    follow(hours(60, 200, 2, 0), detector)
+    (changed,) = follow(hours(200, 300, 2, 2), detector)
+    assert (changed[1], detector.since[0]) == ("BLOCKED", 200)
+    (changed,) = follow(hours(300, 400, 2, 0), detector)
+    assert (changed[1], detector.since[0]) == ("OK", 300)
+
+
+def test_a_detector_goes_on_where_another_one_ended() -> None:
+    counts = [*QUIET, *hours(200, 240, 1, 1), *hours(240, 300, 3, 0)]
+    for end in range(190, 300, 3):
+        first, second = Detector(1), Detector(2)
+        before = follow(counts[:end], first)
+        second.put(first.arrays())
+        assert [*before, *follow(counts[end:], second)] == follow(counts)
+
+
 def test_evidence_fades_in_silence() -> None:
     some = [*QUIET, *hours(200, 203, 1, 1)]
     assert len(follow([*some, *hours(203, 206, 1, 1)])) == 2
