@@ -141,7 +141,8 @@ class Detector:
 
     Attributes:
         status: UNKNOWN, OK or BLOCKED, for each series.
-        since: the hour in which that began, as far as the measurements tell; -1 while UNKNOWN.
+        since: the hour in which that began, as far as the measurements tell; -1 before the first.
+        last: the last hour that has measurements; -1 before the first.
     """
 
     def __init__(self, series: int, parameters: Parameters | None = None) -> None:
@@ -149,8 +150,7 @@ class Detector:
         self._parameters = known
         self.status: NDArray[np.int8] = np.zeros(series, dtype=np.int8)
         self.since: Indices = np.full(series, -1)
-        self._last: Indices = np.full(series, -1)
-        self._begin: Indices = np.full(series, -1)
+        self.last: Indices = np.full(series, -1)
         self._ok = Shares(series, known.prior, known.memory)
         highest, weight = known.blocked_shares[-1], known.blocked_weight
         prior = (highest * weight, (1 - highest) * weight)
@@ -174,8 +174,8 @@ class Detector:
             for part, held in parts.items()
             for name, array in held.arrays().items()
         }
-        own: Arrays = {"status": self.status, "since": self.since, "last": self._last}
-        return own | {"begin": self._begin, "first": self._first} | nested
+        own: Arrays = {"status": self.status, "since": self.since, "last": self.last}
+        return own | {"first": self._first} | nested
 
     def put(self, arrays: Arrays) -> None:
         """Know of the first series what `arrays` of another detector says.
@@ -220,11 +220,11 @@ class Detector:
         weight: Floats = np.minimum(1.0, known.counted / measurements)
         seen: Floats = anomalies * weight
         others: Floats = (measurements - anomalies) * weight
-        last = self._last[index]
+        last = self.last[index]
         silent = np.where(last < 0, 0, hour - last - 1)
         fading = 0.5 ** (silent / known.half_life)
-        self._begin[index] = np.where(last < 0, hour, self._begin[index])
-        self._last[index] = hour
+        self.since[index] = np.where(last < 0, hour, self.since[index])
+        self.last[index] = hour
         self._gather(index, hour, seen, others, fading)
         changed = self._changes(index, hour)
         before = self.status[changed]
@@ -281,7 +281,7 @@ class Detector:
         """Return the hour of the first evidence for the state that series change to."""
         _, blocked = self._strongest(changed)
         since: Indices = np.choose(
-            before, (self._begin[changed], blocked, self._for_ok.since[changed])
+            before, (self.since[changed], blocked, self._for_ok.since[changed])
         )
         return since
 
