@@ -5,28 +5,26 @@ event of the series, at most 20 days later. Every other change is false. The fir
 series gets is no change. The time of a detection is the end of the hour whose data caused it.
 """
 
-import csv
-import gzip
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from observations import EPOCH, HOUR, Observations
 from ooni_common.errors import DataRefused
 from sequential import NAMES, UNKNOWN, Indices
 
-HOUR = timedelta(hours=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = 20 * 24  # hours after an event in which it can be found
-COLUMNS = ["series", "t", "cnt", "anomaly_cnt"]
 ENOUGH = 10  # measurements inside an event that anybody could find
-WEEK = 7 * 24  # hours
+
+Figures = dict[str, float | int | None]
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -42,33 +40,6 @@ class Truth(msgspec.Struct, frozen=True):
     scenario: str
     rate_per_h: float
     events: tuple[Label, ...]
-
-
-@dataclass(frozen=True)
-class Observations:
-    """Hourly counts of many series, sorted by hour.
-
-    Attributes:
-        series: their names.
-        hour: of each count, in hours since 1970.
-        index: its series.
-        measurements: how many.
-        anomalies: how many of them.
-    """
-
-    series: Sequence[str]
-    hour: Indices
-    index: Indices
-    measurements: Indices
-    anomalies: Indices
-
-    @property
-    def weeks(self) -> float:
-        """For how long all series together were observed, in weeks."""
-        if not len(self.hour):
-            return 0.0
-        hours = int(self.hour[-1] - self.hour[0]) + 1
-        return hours * len(self.series) / WEEK
 
 
 class Follower(Protocol):
@@ -93,6 +64,7 @@ class Score:
         delays: of those found, in hours.
         clear: events that anybody could find.
         clear_found: of these.
+        weeks: for how long the series were observed.
     """
 
     found: int = 0
@@ -101,6 +73,7 @@ class Score:
     delays: list[int] = field(default_factory=list)
     clear: int = 0
     clear_found: int = 0
+    weeks: float = 0.0
 
     def add(self, other: "Score") -> None:
         """Add what was found in another series."""
@@ -110,11 +83,12 @@ class Score:
         self.delays += other.delays
         self.clear += other.clear
         self.clear_found += other.clear_found
+        self.weeks += other.weeks
 
-    def figures(self, weeks: float) -> dict[str, float | int | None]:
+    def figures(self) -> Figures:
         """Return what is reported; None where there is nothing to tell from."""
 
-        def share(part: int, whole: int) -> float | None:
+        def share(part: int, whole: float) -> float | None:
             return part / whole if whole else None
 
         def percentile(percent: int) -> float | None:
@@ -129,50 +103,8 @@ class Score:
             "recall_of_clear_events": share(self.clear_found, self.clear),
             "median_delay_h": percentile(50),
             "p90_delay_h": percentile(90),
-            "false_per_1000_series_weeks": 1000 * self.false / weeks if weeks else None,
+            "false_per_1000_series_weeks": share(1000 * self.false, self.weeks),
         }
-
-
-def read_observations(path: Path) -> Observations:
-    """Read a CSV file, compressed or not: series, t, cnt, anomaly_cnt, and more if you like.
-
-    Raises:
-        DataRefused: it is no such file; file, line and reason.
-    """
-    names: dict[str, int] = {}
-    rows: list[tuple[int, int, int, int]] = []
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            if next(reader, [])[: len(COLUMNS)] != COLUMNS:
-                raise DataRefused(f"{path}:1: expected the columns {','.join(COLUMNS)}")
-            for row in reader:
-                try:
-                    rows.append(_counts(row, names))
-                except (ValueError, IndexError) as error:
-                    raise DataRefused(f"{path}:{reader.line_num}: {error}") from None
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise DataRefused(f"{path}: {error}") from None
-    table = np.array(sorted(rows), dtype=np.int64).reshape(-1, 4)
-    again = (table[1:, :2] == table[:-1, :2]).all(axis=1)
-    if again.any():
-        hour, index = table[1:][again][0][:2]
-        raise DataRefused(f"{path}: two rows of {list(names)[index]!r} for {EPOCH + hour * HOUR}")
-    return Observations(list(names), *table.T)
-
-
-def _counts(row: Sequence[str], names: dict[str, int]) -> tuple[int, int, int, int]:
-    """Return hour, series, measurements and anomalies of a row."""
-    time = datetime.fromisoformat(row[1])
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    hour, rest = divmod(time - EPOCH, HOUR)
-    measurements, anomalies = int(row[2]), int(row[3])
-    if rest:
-        raise ValueError(f"{row[1]} is no full hour")
-    if not 0 <= anomalies <= measurements or not measurements:
-        raise ValueError(f"{anomalies} anomalies of {measurements} measurements")
-    return hour, names.setdefault(row[0], len(names)), measurements, anomalies
 
 
 def read_labels(path: Path) -> dict[str, Truth]:
@@ -193,7 +125,7 @@ def changes_of(detector: Follower, observations: Observations) -> dict[int, list
     A change is the end of the hour that caused it, in hours since 1970, and the state since then.
     """
     found: dict[int, list[tuple[int, str]]] = {}
-    for hour, part in hours_of(observations):
+    for hour, part in observations.hours():
         changed, before = detector.advance(
             hour,
             observations.index[part],
@@ -207,19 +139,11 @@ def changes_of(detector: Follower, observations: Observations) -> dict[int, list
     return found
 
 
-def hours_of(observations: Observations) -> Iterator[tuple[int, slice]]:
-    """Yield each hour that has counts, and where they are."""
-    hours, starts = np.unique(observations.hour, return_index=True)
-    ends = [*starts[1:].tolist(), len(observations.hour)]
-    for hour, start, end in zip(hours.tolist(), starts.tolist(), ends, strict=True):
-        yield hour, slice(start, end)
-
-
 def score_of(changes: Sequence[tuple[int, str]], truth: Truth, counts: "Counts") -> Score:
     """Compare the changes of a series with what really happened."""
     score = Score()
     left = list(changes)
-    events = [(hour_of(label.t), label.to) for label in truth.events]
+    events = sorted((hour_of(label.t), label.to) for label in truth.events)
     inside_before = ENOUGH
     for (start, state), following in itertools.zip_longest(events, events[1:]):
         end = following[0] if following else None
@@ -227,7 +151,7 @@ def score_of(changes: Sequence[tuple[int, str]], truth: Truth, counts: "Counts")
         # Nobody can find the end of what nobody could find.
         clear = inside >= ENOUGH and (inside_before >= ENOUGH or state == "BLOCKED")
         inside_before = inside
-        latest = min(start + LATEST, end if end is not None else start + LATEST)
+        latest = start + LATEST if end is None else min(start + LATEST, end - 1)
         hit = next((each for each in left if each[1] == state and start <= each[0] <= latest), None)
         score.clear += clear
         if hit is None:
@@ -262,13 +186,16 @@ class Counts:
 
 
 def evaluate(
-    detectors: Mapping[str, Follower], observations: Observations, truths: Mapping[str, Truth]
-) -> dict[str, dict[str, object]]:
-    """Return the figures of each detector: of all series, and by scenario and rate.
+    detector: Follower, observations: Observations, truths: Mapping[str, Truth]
+) -> dict[str, Any]:
+    """Return the figures of a detector (see Score.figures) for all series, by_scenario and by_rate.
+
+    The events of a series that has no measurements are missed, as all others that nobody could
+    find; but it was not observed, so no week of it counts.
 
     Args:
-        detectors: by name; none has seen anything yet.
-        observations: what they follow.
+        detector: it has not seen anything yet.
+        observations: what it follows.
         truths: what is known of each series.
 
     Raises:
@@ -276,40 +203,40 @@ def evaluate(
     """
     unknown = [name for name in observations.series if name not in truths]
     if unknown:
-        raise DataRefused(f"no labels of the series {unknown[0]!r}, and {len(unknown) - 1} more")
+        more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
+        raise DataRefused(f"no labels of the series {unknown[0]!r}{more}: expected some of each")
+    changes = changes_of(detector, observations)
+    counts = counts_of(observations)
+    numbers = {name: number for number, name in enumerate(observations.series)}
+    total = Score()
+    by_scenario: dict[str, Score] = defaultdict(Score)
+    by_rate: dict[float, Score] = defaultdict(Score)
+    for name, truth in truths.items():
+        number = numbers.get(name)
+        if number is None:
+            score = score_of((), truth, NONE)
+        else:
+            score = score_of(changes.get(number, ()), truth, counts[number])
+            score.weeks = observations.weeks
+        for each in (total, by_scenario[truth.scenario], by_rate[truth.rate_per_h]):
+            each.add(score)
+    return {
+        **total.figures(),
+        "by_scenario": {name: score.figures() for name, score in sorted(by_scenario.items())},
+        "by_rate": {f"{rate:g}": score.figures() for rate, score in sorted(by_rate.items())},
+    }
+
+
+NOTHING = np.array([], dtype=np.int64)
+NONE = Counts(NOTHING, NOTHING)
+
+
+def counts_of(observations: Observations) -> list["Counts"]:
+    """Return the measurements of each series."""
     order = np.argsort(observations.index, kind="stable")
     bounds = np.searchsorted(observations.index[order], np.arange(len(observations.series) + 1))
-    counts = [
-        Counts(observations.hour[order[start:end]], observations.measurements[order[start:end]])
+    hour, measurements = observations.hour[order], observations.measurements[order]
+    return [
+        Counts(hour[start:end], measurements[start:end])
         for start, end in itertools.pairwise(bounds.tolist())
     ]
-    results: dict[str, dict[str, object]] = {}
-    for name, detector in detectors.items():
-        changes = changes_of(detector, observations)
-        scores = [
-            (truths[series], score_of(changes.get(number, ()), truths[series], counts[number]))
-            for number, series in enumerate(observations.series)
-        ]
-        weeks = observations.weeks / max(1, len(scores))
-        results[name] = {
-            **_sum([score for _, score in scores], weeks),
-            "by_scenario": _by([(truth.scenario, score) for truth, score in scores], weeks),
-            "by_rate": _by([(f"{truth.rate_per_h:g}", score) for truth, score in scores], weeks),
-        }
-    return results
-
-
-def _by(
-    scores: Iterable[tuple[str, Score]], weeks: float
-) -> dict[str, dict[str, float | int | None]]:
-    groups: dict[str, list[Score]] = {}
-    for name, score in scores:
-        groups.setdefault(name, []).append(score)
-    return {name: _sum(group, weeks) for name, group in sorted(groups.items())}
-
-
-def _sum(scores: Sequence[Score], weeks: float) -> dict[str, float | int | None]:
-    total = Score()
-    for score in scores:
-        total.add(score)
-    return total.figures(weeks * len(scores))
