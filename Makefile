@@ -60,7 +60,7 @@ wheelhouse: $(READY) ## download the wheels of the packages, to build these offl
 	for version in 3.11 3.13; do \
 	  $(BIN)/pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
 	    --only-binary=:all: --python-version $$version $(foreach tag,2014 _2_17 _2_28,--platform manylinux$(tag)_$$(uname -m)) \
-	    -r requirements/runtime.txt -d build/wheelhouse || exit; \
+	    -r requirements/runtime.txt -r requirements/detector.txt -d build/wheelhouse || exit; \
 	done
 
 deb: ## build the Debian packages into build/ (DIST=trixie: in a clean chroot of that release, as root)
