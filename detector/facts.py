@@ -1,0 +1,105 @@
+"""What the outputs tell of an incident, beside what it consists of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from incidents import Block, Incident, Series
+from report import Chart, Report
+
+ONGOING = "ongoing"
+ENDED = "ended"
+SILENT = "no recent measurements"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of an incident.
+
+    Attributes:
+        asn: its number.
+        blocks: its blocks, in the order in which they were detected; at least one.
+    """
+
+    asn: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def start(self) -> datetime:
+        """When its first block began."""
+        return min(block.start for block in self.blocks)
+
+    @property
+    def detected(self) -> datetime:
+        """When that was sure."""
+        return self.blocks[0].detected
+
+    @property
+    def end(self) -> datetime | None:
+        """When its last block ended; None while there is one that has not."""
+        ends = [block.end for block in self.blocks if block.end is not None]
+        return max(ends) if len(ends) == len(self.blocks) else None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Measurements of the series of an incident, and how many of them had anomalies."""
+
+    measurements: int
+    anomalies: int
+
+
+def networks_of(incident: Incident) -> list[Network]:
+    """Return the networks of an incident, from the lowest number to the highest."""
+    blocks: dict[int, list[Block]] = {}
+    for block in incident.blocks:
+        blocks.setdefault(block.series.probe_asn, []).append(block)
+    return [Network(asn, tuple(blocks[asn])) for asn in sorted(blocks)]
+
+
+def last_measurements(report: Report) -> dict[Series, datetime]:
+    """Return when each series was measured last."""
+    return {status.series: status.last for status in report.statuses}
+
+
+def state_of(incident: Incident, last: Mapping[Series, datetime], newest: datetime) -> str:
+    """Tell whether an incident is over, as far as the measurements tell.
+
+    Args:
+        incident: which.
+        last: when each series was measured last.
+        newest: before this time, a measurement tells nothing of today.
+    """
+    if incident.end is not None:
+        return ENDED
+    blocked = (block.series for block in incident.blocks if block.end is None)
+    measured = any(series in last and last[series] >= newest for series in blocked)
+    return ONGOING if measured else SILENT
+
+
+def counts_within(chart: Chart | None, start: datetime, end: datetime | None) -> Counts | None:
+    """Add up the steps of a chart that lie in a time, wholly or in part; None: there are none."""
+    if chart is None:
+        return None
+    first, stop = steps_within(chart, start, end)
+    measurements = sum(chart.measurements[first:stop])
+    return Counts(measurements, sum(chart.anomalies[first:stop])) if measurements else None
+
+
+def steps_within(chart: Chart, start: datetime, end: datetime | None) -> tuple[int, int]:
+    """Return the first step that lies in a time, wholly or in part, and the one after the last."""
+    number = len(chart.measurements)
+    first = (start - chart.start) // chart.step
+    stop = number if end is None else -((chart.start - end) // chart.step)
+    first = min(max(0, first), number)
+    return first, min(max(first, stop), number)
+
+
+def lasted(incident: Incident, until: datetime) -> timedelta:
+    """Return how long an incident has lasted, up to its end or to now."""
+    return (incident.end or until) - incident.start
+
+
+def sure_since(incident: Incident) -> datetime:
+    """Return when its last block was sure."""
+    return max(block.detected for block in incident.blocks)

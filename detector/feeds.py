@@ -1,0 +1,166 @@
+"""The feeds, as RSS 2.0 and as JSON: of everything, by country, and by series.
+
+They are the same bytes from run to run while nothing new has happened: nothing in them is a time of
+today.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import msgspec
+from feedgenerator import Rss201rev2Feed, rfc2822_date
+
+import explorer
+import filenames
+import items
+from facts import last_measurements, state_of
+from incidents import Event, Series
+from items import Item
+from places import country, within
+from report import Report
+from texts import clean, iso, network
+
+MOST = 100  # items of a feed
+FRESH = 60  # minutes for which a reader needs not ask again
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A feed.
+
+    Attributes:
+        path: below rss/ and json/, without a suffix.
+        title: plain text.
+        link: to what it is about.
+        description: HTML.
+        items: the newest first.
+        about: what it is about, for programs.
+    """
+
+    path: str
+    title: str
+    link: str
+    description: str
+    items: tuple[Item, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Rss(Rss201rev2Feed):  # type: ignore[misc]
+    """As usual, but for the date of an empty feed, which would be now."""
+
+    def add_root_elements(self, handler: Any) -> None:  # noqa: ANN401
+        """Write what the feed itself is."""
+        for name in ("title", "link", "description", "language", "ttl"):
+            handler.addQuickElement(name, self.feed[name])
+        if self.items:
+            handler.addQuickElement("lastBuildDate", rfc2822_date(self.latest_post_date()))
+
+
+def feeds_of(report: Report, services: Mapping[Series, str]) -> Iterator[Feed]:
+    """Yield all feeds.
+
+    Args:
+        report: what they tell.
+        services: what each series is a part of.
+    """
+    by_country: dict[str, list[Item]] = {}
+    for code, item in _incident_items(report):
+        by_country.setdefault(code, []).append(item)
+    everything = [item for each in by_country.values() for item in each]
+    yield Feed(
+        filenames.GLOBAL,
+        "Blocking of social media, worldwide",
+        explorer.SITE,
+        "Where OONI measurements show signs that social media are blocked.",
+        _newest(everything),
+    )
+    for code in sorted(by_country):
+        yield _of_country(code, by_country[code])
+    by_series: dict[Series, list[Event]] = {}
+    for event in report.events:
+        by_series.setdefault(event.series, []).append(event)
+    for series in sorted(by_series):
+        yield _of_series(series, by_series[series], services)
+
+
+def _incident_items(report: Report) -> Iterator[tuple[str, Item]]:
+    last = last_measurements(report)
+    newest = report.until - report.stale
+    for incident in report.incidents:
+        state = state_of(incident, last, newest)
+        chart = report.charts.get(incident.key)
+        for item in items.of_incident(incident, chart, state):
+            yield incident.probe_cc, item
+
+
+def _of_country(code: str, found: Iterable[Item]) -> Feed:
+    place = within(code)
+    return Feed(
+        filenames.of_country(code),
+        f"Blocking of social media in {place}",
+        explorer.of_country(code),
+        f"When OONI measurements show signs that social media are blocked in {escape(place)}.",
+        _newest(found),
+        {"probe_cc": clean(code), "country": country(code)},
+    )
+
+
+def _of_series(series: Series, events: Sequence[Event], services: Mapping[Series, str]) -> Feed:
+    service = clean(services.get(series, series.test_name))
+    found = _newest(items.of_event(event, service) for event in events)
+    where = f"on {network(series.probe_asn)} in {within(series.probe_cc)}"
+    measured = clean(f"{series.test_name} {series.input}".rstrip())
+    return Feed(
+        filenames.of_series(series),
+        f"{service} {where}",
+        found[0].link,
+        escape(f"When OONI measurements show signs that {service} is blocked {where}: {measured}"),
+        found,
+        items.data_of_series(series, service),
+    )
+
+
+def _newest(found: Iterable[Item]) -> tuple[Item, ...]:
+    ordered = sorted(found, key=lambda item: (item.time, item.guid), reverse=True)
+    return tuple(ordered[:MOST])
+
+
+def as_rss(feed: Feed) -> bytes:
+    """Return a feed as RSS 2.0."""
+    rss = _Rss(feed.title, feed.link, feed.description, language="en", ttl=FRESH)
+    for item in feed.items:
+        rss.add_item(
+            item.title,
+            item.link,
+            item.description,
+            pubdate=item.time,
+            unique_id=item.guid,
+            unique_id_is_permalink=False,
+            categories=item.categories,
+        )
+    file = io.StringIO()
+    rss.write(file, "utf-8")
+    return file.getvalue().encode()
+
+
+def as_json(feed: Feed) -> bytes:
+    """Return a feed as JSON."""
+    content = {
+        "title": feed.title,
+        "link": feed.link,
+        **feed.about,
+        "items": [
+            {
+                "guid": item.guid,
+                "title": item.title,
+                "link": item.link,
+                "time": iso(item.time),
+                **item.data,
+            }
+            for item in feed.items
+        ],
+    }
+    return msgspec.json.encode(content)

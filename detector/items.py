@@ -1,0 +1,227 @@
+"""What the feeds tell: that something is blocked, and that it no longer is.
+
+Titles and descriptions say what the measurements show, and no more. Titles are plain text and never
+hold an input; descriptions are HTML, as readers of feeds take them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import explorer
+from facts import Counts, Network, counts_within, networks_of, sure_since
+from filenames import digest
+from incidents import Event, Incident, Series
+from places import country, within
+from report import Chart
+from sequential import BLOCKED, NAMES
+from texts import clean, counted, iso, network, spoken, spoken_duration
+
+AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name
+LISTED = 50  # networks, at most, that a description names; the JSON names all
+CAUTION = (
+    "Found automatically, in measurements by volunteers. Anomalies are a sign of blocking, not "
+    "proof of it: please look at the measurements."
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One entry of a feed.
+
+    Attributes:
+        guid: never changes, and no other one has it.
+        title: plain text.
+        link: to the measurements.
+        time: when it was sure.
+        description: HTML.
+        categories: what a reader can filter by.
+        data: the same for programs.
+    """
+
+    guid: str
+    title: str
+    link: str
+    time: datetime
+    description: str
+    categories: tuple[str, ...]
+    data: dict[str, Any]
+
+
+def of_incident(incident: Incident, chart: Chart | None, state: str) -> Iterator[Item]:
+    """Yield the item that tells of an incident, and the one that tells of its end.
+
+    Args:
+        incident: which.
+        chart: its measurements, as far as they are known.
+        state: of facts.py.
+    """
+    yield _begun(incident, chart, state)
+    if incident.end is not None and incident.end_detected is not None:
+        yield _ended(incident, chart, state, incident.end, incident.end_detected)
+
+
+def guid_of(incident: Incident) -> str:
+    """Return what tells an incident from all others, and never changes."""
+    place = f"{quote(clean(incident.probe_cc))}/{quote(clean(incident.service), safe='')}"
+    return f"{AUTHORITY}/{place}/{iso(incident.detected)}"
+
+
+def _begun(incident: Incident, chart: Chart | None, state: str) -> Item:
+    # Up to when all was sure: what comes later must not change the item from run to run.
+    sure = sure_since(incident)
+    counts = counts_within(chart, incident.start, sure)
+    networks = networks_of(incident)
+    service, place = clean(incident.service), within(incident.probe_cc)
+    link = explorer.of_incident(incident, sure)
+    number = counted(len(networks), "network")
+    times = f"began about {spoken(incident.start)}, detected {spoken(incident.detected)}"
+    paragraphs = [
+        f"OONI measurements show signs that {service} is blocked in {place}, on {number}: {times}.",
+        *_counts_said(counts),
+    ]
+    return Item(
+        guid_of(incident),
+        f"{service} appears to be blocked in {place}: {_networks_said(networks)}",
+        link,
+        incident.detected,
+        _html(paragraphs, incident, networks),
+        (service, country(incident.probe_cc)),
+        _data(incident, networks, state, counts) | {"status": "BLOCKED"},
+    )
+
+
+def _ended(
+    incident: Incident, chart: Chart | None, state: str, end: datetime, detected: datetime
+) -> Item:
+    counts = counts_within(chart, incident.start, end)
+    networks = networks_of(incident)
+    service, place = clean(incident.service), within(incident.probe_cc)
+    link = explorer.of_incident(incident, end)
+    number = counted(len(networks), "network")
+    lasted = spoken_duration(end - incident.start)
+    times = f"blocked since about {spoken(incident.start)}, for {lasted}; ended about {spoken(end)}"
+    paragraphs = [
+        f"OONI measurements show that {service} can be reached again in {place}, on {number}.",
+        f"It appeared to be {times}, detected {spoken(detected)}.",
+        *_counts_said(counts),
+    ]
+    return Item(
+        f"{guid_of(incident)}/ended/{iso(end)}",
+        f"{service} appears to be reachable again in {place}: {_networks_said(networks)}",
+        link,
+        detected,
+        _html(paragraphs, incident, networks),
+        (service, country(incident.probe_cc)),
+        _data(incident, networks, state, counts) | {"status": "OK"},
+    )
+
+
+def _networks_said(networks: Sequence[Network]) -> str:
+    return network(networks[0].asn) if len(networks) == 1 else counted(len(networks), "network")
+
+
+def _counts_said(counts: Counts | None) -> list[str]:
+    if counts is None:
+        return []
+    whole = counted(counts.measurements, "measurement")
+    return [f"In that time, {counts.anomalies:,} of {whole} showed anomalies."]
+
+
+def _html(paragraphs: Sequence[str], incident: Incident, networks: Sequence[Network]) -> str:
+    targets = "; ".join(
+        f"{clean(input_)} ({clean(test_name)})" if input_ else clean(test_name)
+        for test_name, input_ in incident.targets
+    )
+    listed = networks[:LISTED]
+    named = ", ".join(f"{network(each.asn)} since {spoken(each.start)}" for each in listed)
+    more = f", and {len(networks) - LISTED:,} more" if len(networks) > LISTED else ""
+    texts = [*paragraphs, f"Networks: {named}{more}.", f"Measured: {targets}.", CAUTION]
+    return "".join(f"<p>{escape(text)}</p>" for text in texts)
+
+
+def _data(
+    incident: Incident,
+    networks: Sequence[Network],
+    state: str,
+    counts: Counts | None,
+) -> dict[str, Any]:
+    return {
+        "incident": {
+            "id": guid_of(incident),
+            "service": clean(incident.service),
+            "probe_cc": clean(incident.probe_cc),
+            "country": country(incident.probe_cc),
+            "state": state,
+            "start": iso(incident.start),
+            "detected": iso(incident.detected),
+            "end": _iso(incident.end),
+            "end_detected": _iso(incident.end_detected),
+            "targets": [
+                {"test_name": clean(test_name), "input": clean(input_)}
+                for test_name, input_ in incident.targets
+            ],
+            "networks": [
+                {
+                    "probe_asn": each.asn,
+                    "start": iso(each.start),
+                    "detected": iso(each.detected),
+                    "end": _iso(each.end),
+                }
+                for each in networks
+            ],
+        },
+        "counts": counts,
+    }
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else iso(time)
+
+
+def of_event(event: Event, service: str) -> Item:
+    """Return the item that tells of a change of a series.
+
+    Args:
+        event: which.
+        service: what the series is a part of.
+    """
+    series = event.series
+    blocked = event.status == NAMES[BLOCKED]
+    said = "blocked" if blocked else "reachable again"
+    where = f"on {network(series.probe_asn)} in {within(series.probe_cc)}"
+    link = explorer.search(series, series.probe_asn, event.time, event.detection_time)
+    shown = (
+        f"signs that {service} is blocked" if blocked else f"that {service} can be reached again"
+    )
+    measured = f"{series.input} ({series.test_name})" if series.input else series.test_name
+    paragraphs = [
+        f"Since about {spoken(event.time)}, OONI measurements show {shown} {where}.",
+        f"It was detected {spoken(event.detection_time)}.",
+        f"Measured: {clean(measured)}.",
+        CAUTION,
+    ]
+    return Item(
+        f"{AUTHORITY}/series/{digest(series)}/{iso(event.detection_time)}/{event.status}",
+        f"{service} appears to be {said} {where}",
+        link,
+        event.detection_time,
+        "".join(f"<p>{escape(text)}</p>" for text in paragraphs),
+        (service, country(series.probe_cc)),
+        {"status": event.status, "since": iso(event.time)},
+    )
+
+
+def data_of_series(series: Series, service: str) -> dict[str, Any]:
+    """Return what a series is, for programs."""
+    return {
+        "test_name": clean(series.test_name),
+        "input": clean(series.input),
+        "probe_cc": clean(series.probe_cc),
+        "country": country(series.probe_cc),
+        "probe_asn": series.probe_asn,
+        "service": service,
+    }

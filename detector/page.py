@@ -1,0 +1,165 @@
+"""The page for people: what is blocked now, and what has happened lately; without JavaScript."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import explorer
+import facts
+import filenames
+import items
+from charts import Drawing, drawing_of
+from facts import Counts, counts_within
+from incidents import Incident
+from places import country, within
+from report import Chart, Report
+from statuses import Service
+from texts import clean, counted, iso, network, spoken, spoken_date, spoken_duration
+
+TEMPLATE = "page.html.jinja"
+SHOWN = 8  # networks, and inputs, that are not folded
+LONGEST = 90  # characters of an input; its link has all of them
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a link says, and where it leads."""
+
+    text: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """An incident as the page shows it.
+
+    Attributes:
+        id: of its element, the same in each run.
+        incident: what it is about.
+        state: ongoing, ended, or no recent measurements.
+        lasted: how long, in words; "" where nobody can know.
+        networks: with their measurements.
+        targets: what was measured, with the measurements.
+        inside: counts of the interval; None: the chart has none.
+        before: counts of the time before, to compare with.
+        link: to the measurements.
+        feed: of the country, without a suffix.
+        drawing: the chart.
+    """
+
+    id: str
+    incident: Incident
+    state: str
+    lasted: str
+    networks: Sequence[Link]
+    targets: Sequence[Link]
+    inside: Counts | None
+    before: Counts | None
+    link: str
+    feed: str
+    drawing: Drawing
+
+
+def page(report: Report, services: Sequence[Service]) -> bytes:
+    """Return the page.
+
+    Args:
+        report: what there is to tell.
+        services: how each service is now.
+    """
+    import jinja2  # noqa: PLC0415 (most commands need none)
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "clean": clean,
+        "country": country,
+        "counted": counted,
+        "date": spoken_date,
+        "duration": spoken_duration,
+        "explorer": explorer.of_country,
+        "iso": iso,
+        "spoken": spoken,
+        "within": within,
+    }
+    text = environment.get_template(TEMPLATE).render(
+        report=report,
+        services=services,
+        cards=cards_of(report),
+        feeds=_country_feeds(report),
+        shown=SHOWN,
+    )
+    return text.encode()
+
+
+def _country_feeds(report: Report) -> list[Link]:
+    """Return the countries that have a feed, and the path of it, without a suffix."""
+    codes = {incident.probe_cc for incident in report.incidents}
+    ordered = sorted(codes, key=lambda code: (country(code), code))
+    return [Link(country(code), filenames.of_country(code)) for code in ordered]
+
+
+def cards_of(report: Report) -> list[Card]:
+    """Return the incidents that have a chart, those detected last first."""
+    last = facts.last_measurements(report)
+    return [
+        _card(
+            incident,
+            report.charts[incident.key],
+            facts.state_of(incident, last, report.until - report.stale),
+            report.until,
+        )
+        for incident in sorted(report.incidents, key=lambda each: each.detected, reverse=True)
+        if incident.key in report.charts
+    ]
+
+
+def _card(incident: Incident, chart: Chart, state: str, until: datetime) -> Card:
+    end = incident.end or until
+    inside = counts_within(chart, incident.start, incident.end)
+    before = counts_within(chart, chart.start, incident.start)
+    return Card(
+        id=f"incident-{filenames.digest((items.guid_of(incident),))}",
+        incident=incident,
+        state=state,
+        lasted="" if state == facts.SILENT else spoken_duration(end - incident.start),
+        networks=[
+            Link(network(each.asn), explorer.of_network(each.blocks, end))
+            for each in facts.networks_of(incident)
+        ],
+        targets=[
+            Link(_shortened(*target), explorer.of_target(incident, *target, end))
+            for target in incident.targets
+        ],
+        inside=inside,
+        before=before,
+        link=explorer.of_incident(incident, end),
+        feed=filenames.of_country(incident.probe_cc),
+        drawing=drawing_of(chart, incident.start, incident.end, _label(incident, inside, before)),
+    )
+
+
+def _shortened(test_name: str, input_: str) -> str:
+    text = clean(input_ or test_name)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _label(incident: Incident, inside: Counts | None, before: Counts | None) -> str:
+    """Return what the chart shows, for those who can't see it."""
+
+    def share(counts: Counts | None) -> str:
+        if counts is None:
+            return "no measurements"
+        percent = round(100 * counts.anomalies / counts.measurements)
+        return f"{percent} % of {counted(counts.measurements, 'measurement')}"
+
+    return (
+        f"Chart for {clean(incident.service)} in {within(incident.probe_cc)}: anomalies in "
+        f"{share(inside)} of the detected interval, and in {share(before)} before it"
+    )

@@ -1,0 +1,171 @@
+"""What is blocked now: by service and country, and of every series."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from places import country
+from report import Report, SeriesStatus
+from sequential import BLOCKED, NAMES, UNKNOWN
+from texts import clean, iso
+
+COLUMNS = (
+    "target",
+    "probe_cc",
+    "probe_asn",
+    "status",
+    "old_status",
+    "since",
+    "last",
+    "cnt",
+    "confirmed_perc",
+    "pure_anomaly_perc",
+    "accessible_perc",
+    "change",
+    "stability",
+)
+
+
+@dataclass
+class Country:
+    """How a service is in a country.
+
+    Attributes:
+        probe_cc: its code.
+        blocked: the networks in which at least one series is blocked.
+        known: the networks of which a status is known, these included.
+        since: when the first of the blocks that have not ended began; None: nothing is blocked.
+        seen_begin: whether it is known how it was before; otherwise it can be older.
+    """
+
+    probe_cc: str
+    blocked: set[int] = field(default_factory=set)
+    known: set[int] = field(default_factory=set)
+    since: datetime | None = None
+    seen_begin: bool = True
+
+    def add(self, status: SeriesStatus) -> None:
+        """Take the status of a series into account."""
+        if status.status == NAMES[UNKNOWN]:
+            return
+        asn = status.series.probe_asn
+        self.known.add(asn)
+        if status.status != NAMES[BLOCKED]:
+            return
+        self.blocked.add(asn)
+        if self.since is None or status.since < self.since:
+            self.since = status.since
+            self.seen_begin = status.old_status != NAMES[UNKNOWN]
+
+
+@dataclass(frozen=True)
+class Service:
+    """How a service is in all countries, sorted by their names.
+
+    Attributes:
+        name: as configured.
+        blocked: where some network blocks it.
+        others: where none does.
+        unknown: where too little is measured to tell.
+    """
+
+    name: str
+    blocked: Sequence[Country]
+    others: Sequence[Country]
+    unknown: Sequence[Country]
+
+
+def services_of(statuses: Iterable[SeriesStatus]) -> list[Service]:
+    """Return how each service is, sorted by name."""
+    found: dict[str, dict[str, Country]] = {}
+    for status in statuses:
+        countries = found.setdefault(status.service, {})
+        code = status.series.probe_cc
+        if code not in countries:
+            countries[code] = Country(code)
+        countries[code].add(status)
+    return [
+        _service(name, found[name].values()) for name in sorted(found, key=lambda n: n.casefold())
+    ]
+
+
+def _service(name: str, countries: Iterable[Country]) -> Service:
+    ordered = sorted(countries, key=lambda each: (country(each.probe_cc), each.probe_cc))
+    return Service(
+        name,
+        [each for each in ordered if each.blocked],
+        [each for each in ordered if each.known and not each.blocked],
+        [each for each in ordered if not each.known],
+    )
+
+
+def as_json(report: Report, services: Sequence[Service]) -> bytes:
+    """Return all statuses: the summary, and one row of each series.
+
+    A row has the values of `columns`, in which `target` is a place in `targets`.
+    """
+    targets: dict[tuple[str, str, str], int] = {}
+    times = _Times()
+    rows = [_row(status, targets, times) for status in report.statuses]
+    content = {
+        "until": iso(report.until),
+        "summary": [_summary(service) for service in services],
+        "targets": [
+            {"test_name": clean(test_name), "input": clean(input_), "service": clean(service)}
+            for test_name, input_, service in targets
+        ],
+        "columns": COLUMNS,
+        "series": rows,
+    }
+    return msgspec.json.encode(content)
+
+
+class _Times(dict[datetime, str]):
+    """Times as text; most are the same ones."""
+
+    def __missing__(self, time: datetime) -> str:
+        text = self[time] = iso(time)
+        return text
+
+
+def _row(
+    status: SeriesStatus, targets: dict[tuple[str, str, str], int], times: _Times
+) -> tuple[object, ...]:
+    series = status.series
+    target = (series.test_name, series.input, status.service)
+    return (
+        targets.setdefault(target, len(targets)),
+        clean(series.probe_cc),
+        series.probe_asn,
+        status.status,
+        status.old_status,
+        times[status.since],
+        times[status.last],
+        round(status.cnt, 1),
+        round(status.confirmed_perc, 1),
+        round(status.pure_anomaly_perc, 1),
+        round(status.accessible_perc, 1),
+        round(status.change, 2),
+        round(status.stability, 2),
+    )
+
+
+def _summary(service: Service) -> dict[str, object]:
+    return {
+        "service": clean(service.name),
+        "blocked": [
+            {
+                "probe_cc": clean(each.probe_cc),
+                "country": country(each.probe_cc),
+                "networks_blocked": sorted(each.blocked),
+                "networks_known": len(each.known),
+                "since": None if each.since is None else iso(each.since),
+                "seen_begin": each.seen_begin,
+            }
+            for each in service.blocked
+        ],
+        "not_blocked": [clean(each.probe_cc) for each in service.others],
+        "unknown": [clean(each.probe_cc) for each in service.unknown],
+    }

@@ -1,0 +1,48 @@
+"""How the outputs write texts, times, durations and numbers: plain English, UTC."""
+
+import re
+from datetime import datetime, timedelta
+
+# What XML 1.0 can't hold, whatever the escape; lone surrogates are in it, which UTF-8 can't.
+_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def clean(text: str) -> str:
+    """Return a text that every output can hold; what none can is a replacement character."""
+    return _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def iso(time: datetime) -> str:
+    """Return a time, UTC, for programs."""
+    return f"{time.isoformat()[:19]}Z"
+
+
+def spoken(time: datetime) -> str:
+    """Return a time, UTC, for people."""
+    return f"{time.day} {time:%b %Y, %H:%M} UTC"
+
+
+def spoken_date(time: datetime) -> str:
+    """Return a day for people."""
+    return f"{time.day} {time:%b %Y}"
+
+
+def spoken_duration(duration: timedelta) -> str:
+    """Return a duration for people, as they would round it."""
+    hours = max(0, round(duration.total_seconds() / 3600))
+    days, hours = divmod(hours, 24)
+    if days >= 14:
+        return counted(days, "day")
+    if days:
+        return f"{counted(days, 'day')} {counted(hours, 'hour')}" if hours else counted(days, "day")
+    return counted(hours, "hour") if hours else "less than an hour"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and what is counted: "1 network", "1,234 networks"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def network(asn: int) -> str:
+    """Return the name of a network."""
+    return f"AS{asn}"
