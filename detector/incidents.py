@@ -141,7 +141,8 @@ def incidents_of(
         blocks: in the order in which they were detected.
         services: test and input → the name of the service; other blocks are left out.
         window: a block belongs to the latest incident of its service and country if it began no
-            later than this after the latest beginning of one in there.
+            later than this after the latest beginning of one in there, or was detected when the
+            first one in there was: else two incidents would have the same key.
 
     Returns:
         The incidents, in the order in which they were detected.
@@ -155,7 +156,8 @@ def incidents_of(
             continue
         place = (service, series.probe_cc)
         members, newest = latest.get(place, ([], block.start))
-        if not members or block.start > newest + window:
+        apart = block.start > newest + window
+        if not members or (apart and block.detected > members[0].detected):
             members = []
             newest = block.start
             found.append(members)
