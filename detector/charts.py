@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 
-from facts import steps_within
+from facts import end_of
 from report import Chart
 
 MOST = 120  # steps; more of them are put together
@@ -33,11 +33,6 @@ class Drawing:
     chart: Chart
     most: int
 
-    @property
-    def end(self) -> datetime:
-        """When the last step ends."""
-        return self.chart.start + self.chart.step * len(self.chart.measurements)
-
 
 def drawing_of(chart: Chart, start: datetime, end: datetime | None, label: str) -> Drawing:
     """Draw a chart.
@@ -50,12 +45,13 @@ def drawing_of(chart: Chart, start: datetime, end: datetime | None, label: str) 
     """
     chart = shortened(chart)
     most = max(chart.measurements, default=0)
-    first, stop = steps_within(chart, start, end)
     width = WIDTH * len(chart.measurements)
+    left = _place(chart, max(start, chart.start))
+    right = _place(chart, min(end or end_of(chart), end_of(chart)))
     svg = (
         f'<svg class="chart" viewBox="0 0 {width} {HEIGHT}" preserveAspectRatio="none" '
         f'role="img" aria-label="{escape(label)}">'
-        f'<path class="marked" d="M{WIDTH * first} 0V{HEIGHT}H{WIDTH * stop}V0z"/>'
+        f'<path class="marked" d="M{left} 0V{HEIGHT}H{right}V0z"/>'
         f'<path class="grid" d="M0 0H{width}M0 {SHARE // 2}H{width}M0 {SHARE}H{width}'
         f'M0 {HEIGHT}H{width}"/>'
         f'<path class="bars" d="{_bars(chart, most)}"/>'
@@ -63,6 +59,11 @@ def drawing_of(chart: Chart, start: datetime, end: datetime | None, label: str) 
         "</svg>"
     )
     return Drawing(svg, chart, most)
+
+
+def _place(chart: Chart, time: datetime) -> str:
+    """Return where a time is, from left to right."""
+    return f"{WIDTH * ((time - chart.start) / chart.step):.1f}".removesuffix(".0")
 
 
 def shortened(chart: Chart) -> Chart:

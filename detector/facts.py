@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from incidents import Block, Incident, Series
 from report import Chart, Report
@@ -78,26 +78,24 @@ def state_of(incident: Incident, last: Mapping[Series, datetime], newest: dateti
 
 
 def counts_within(chart: Chart | None, start: datetime, end: datetime | None) -> Counts | None:
-    """Add up the steps of a chart that lie in a time, wholly or in part; None: there are none."""
+    """Add up the steps of a chart that lie wholly in a time; None: there are no measurements.
+
+    Args:
+        chart: of an incident; None: nothing is known.
+        start: of the time.
+        end: of the time; None: that of the chart.
+    """
     if chart is None:
         return None
-    first, stop = steps_within(chart, start, end)
+    first = max(0, -((chart.start - start) // chart.step))
+    stop = None if end is None else max(0, (end - chart.start) // chart.step)
     measurements = sum(chart.measurements[first:stop])
     return Counts(measurements, sum(chart.anomalies[first:stop])) if measurements else None
 
 
-def steps_within(chart: Chart, start: datetime, end: datetime | None) -> tuple[int, int]:
-    """Return the first step that lies in a time, wholly or in part, and the one after the last."""
-    number = len(chart.measurements)
-    first = (start - chart.start) // chart.step
-    stop = number if end is None else -((chart.start - end) // chart.step)
-    first = min(max(0, first), number)
-    return first, min(max(first, stop), number)
-
-
-def lasted(incident: Incident, until: datetime) -> timedelta:
-    """Return how long an incident has lasted, up to its end or to now."""
-    return (incident.end or until) - incident.start
+def end_of(chart: Chart) -> datetime:
+    """Return when the last step of a chart ends."""
+    return chart.start + chart.step * len(chart.measurements)
 
 
 def sure_since(incident: Incident) -> datetime:

@@ -41,7 +41,8 @@ class Card:
         lasted: how long, in words; "" where nobody can know.
         networks: with their measurements.
         targets: what was measured, with the measurements.
-        inside: counts of the interval; None: the chart has none.
+        inside: counts of the interval, as far as the chart shows it; None: it has none.
+        charted: up to when that is; None: it is all of the interval.
         before: counts of the time before, to compare with.
         link: to the measurements.
         feed: of the country, without a suffix.
@@ -55,6 +56,7 @@ class Card:
     networks: Sequence[Link]
     targets: Sequence[Link]
     inside: Counts | None
+    charted: datetime | None
     before: Counts | None
     link: str
     feed: str
@@ -78,6 +80,7 @@ def page(report: Report, services: Sequence[Service]) -> bytes:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
+        "chart_end": facts.end_of,
         "clean": clean,
         "country": country,
         "counted": counted,
@@ -122,6 +125,7 @@ def cards_of(report: Report) -> list[Card]:
 
 def _card(incident: Incident, chart: Chart, state: str, until: datetime) -> Card:
     end = incident.end or until
+    charted = facts.end_of(chart)
     inside = counts_within(chart, incident.start, incident.end)
     before = counts_within(chart, chart.start, incident.start)
     return Card(
@@ -138,6 +142,7 @@ def _card(incident: Incident, chart: Chart, state: str, until: datetime) -> Card
             for target in incident.targets
         ],
         inside=inside,
+        charted=charted if charted < end else None,
         before=before,
         link=explorer.of_incident(incident, end),
         feed=filenames.of_country(incident.probe_cc),
