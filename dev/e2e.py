@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,17 +29,18 @@ from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.sample_asn_map import write_asn_map
 from dev.sample_fingerprints import SampleFingerprints
 from dev.sample_geoip import write_month
+from dev.sample_measurements import create
 from dev.sample_test_lists import SampleTestLists
 
-PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip", "ooni-db-backup")
+PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip", "ooni-db-backup", "detector")
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y"
 OLD_UNIT = """\
 [Unit]
-Description=as in analysis 1.13
+Description=as it was
 [Service]
 Type=oneshot
-EnvironmentFile=/etc/ooni/analysis.env
-ExecStart=/usr/bin/analysis --update-{0} --db-uri ${{DB_URI}}
+EnvironmentFile=-/etc/ooni/analysis.env
+ExecStart=/usr/bin/{}
 [Install]
 WantedBy=multi-user.target
 """
@@ -53,6 +54,13 @@ done
 deb-systemd-helper enable ooni-db-backup.timer
 systemctl daemon-reload
 systemctl start ooni-update-asn-metadata.timer
+"""
+OLD_DETECTOR_POSTINST = """\
+#!/bin/sh
+set -e
+mkdir -p /var/lib/detector/output
+chown -R games /var/lib/detector
+deb-systemd-helper enable detector.service detector.timer
 """
 PROBE = """\
 #!/bin/sh
@@ -69,6 +77,19 @@ try unshare -U true
 try cat /proc/1/environ
 try touch /var/lib/analysis/probe
 touch /tmp/left-in-private-tmp
+"""
+# Measurements of Facebook in two countries, three networks each, until two hours ago. In the last
+# three days of these, one of the countries blocks it.
+MEASUREMENTS = """\
+INSERT INTO fastpath (measurement_uid, report_id, input, probe_cc, probe_asn, test_name,
+    test_start_time, measurement_start_time, anomaly, confirmed, msm_failure)
+WITH
+    toStartOfHour(now('UTC')) - toIntervalHour(2) AS end,
+    end - toIntervalMinute(number * 10) AS time
+SELECT toString(number), toString(number), 'https://www.facebook.com/',
+    ['DE', 'IR'][number % 2 + 1], 65001 + intDiv(number, 2) % 3, 'web_connectivity', time, time,
+    if(number % 2 = 1 AND time > end - toIntervalDay(3), 't', 'f'), 'f', 'f'
+FROM numbers(6 * 24 * 20)
 """
 # What bash does when somebody presses the tabulator.
 COMPLETION = """bash -c '
@@ -91,6 +112,7 @@ class Tool:
         identifier: what the journal calls it.
         keys: the configuration that leads to the servers of the test; its file can be JSON.
         effect: checks what a run has done.
+        again: what it says when it has nothing new.
     """
 
     command: str
@@ -98,6 +120,7 @@ class Tool:
     identifier: str
     keys: dict[str, Any]
     effect: Callable[[Container], None]
+    again: str = "nothing to do"
 
     @property
     def uses_database(self) -> bool:
@@ -122,8 +145,9 @@ def main() -> None:
             tools = [
                 *tools_for(scratch, clickhouse, https, git),
                 backup_tool(clickhouse, s3),
+                detector(clickhouse),
             ]
-            upgrade_from_old_package(container, packages, scratch)
+            upgrade_from_old_packages(container, packages, scratch)
             look_at_installation(container)
             configure(container, tools)
             give_as_credential(container, tools)
@@ -264,6 +288,50 @@ def backup_tool(clickhouse: EmbeddedClickHouse, s3: S3Server) -> Tool:
     )
 
 
+def detector(clickhouse: EmbeddedClickHouse) -> Tool:
+    """Return the detector; the database has measurements of a block that it is to find."""
+    with Client.from_url(clickhouse.uri()) as client:
+        create(client, "fastpath")
+        client.execute(MEASUREMENTS)
+
+    def found_and_published(container: Container) -> None:
+        with Client.from_url(clickhouse.uri()) as client:
+            series = client.execute("SELECT count() FROM blocking_status FINAL")[0][0]
+            events = client.execute(
+                "SELECT probe_cc, probe_asn, status FROM blocking_events FINAL ORDER BY ALL"
+            )
+        expect(series == 6, f"all series have a status: {series}")
+        expected = [("IR", asn, "BLOCKED") for asn in (65001, 65002, 65003)]
+        expect(events == expected, f"each network that blocks is an event: {events}")
+        output = "/var/lib/detector/output"
+        as_others = "runuser -u www-data --"
+        page = container.output(f"{as_others} cat {output}/index.html")
+        expect("Facebook" in page and "Iran" in page, "the page says who blocks what")
+        feed = container.output(f"{as_others} cat {output}/rss/global.xml")
+        expect("Iran" in feed and "<item>" in feed, "the feed, too")
+        container.run(f"{as_others} find {output} -type f -exec cat {{}} + > /dev/null")
+        folders = container.output(
+            f"find {output} -type d -not -perm 0755 -o -type f -not -perm 0644"
+        )
+        expect(folders == "", f"a web server can read everything: {folders}")
+        state = container.output("stat -c '%U %a' /var/lib/detector").strip()
+        expect(state == "ooni 755", f"the state directory of old is the user's: {state}")
+        files = f"find {output} -type f -printf '%P %i %C@\\n' | sort"
+        before = container.output(files)
+        print(container.output(f"find {output} -type f -printf '%s %P\\n'"))
+        container.run("systemctl start detector")
+        expect(container.output(files) == before, "a second run writes none of these again")
+
+    return Tool(
+        "detector",
+        "detector.conf",
+        "detector",
+        {"db_uri": clickhouse.uri(user="detector", password="detector")},  # noqa: S106 (the default)
+        found_and_published,
+        again="unchanged",
+    )
+
+
 def databases_are_installed(container: Container) -> None:
     """Check the files of the GeoIP downloader, and that everybody can read them."""
     listed = container.output("cd /var/lib/ooniapi; stat -c '%n %U %a' asn.mmdb cc.mmdb geoipdbts")
@@ -273,18 +341,19 @@ def databases_are_installed(container: Container) -> None:
     expect("cc.mmdb: DBIP-Country-Lite" in checked, "--check reads the databases")
 
 
-def upgrade_from_old_package(container: Container, folder: Path, scratch: Path) -> None:
-    """Install a package like analysis 1.13, settings and all, and upgrade it to the new ones."""
-    title("an installed analysis 1.13 is upgraded")
-    old = build_old_package(scratch)
-    shutil.copy(old, container.root / "srv")
+def upgrade_from_old_packages(container: Container, folder: Path, scratch: Path) -> None:
+    """Install packages like those of old, settings and all, and upgrade them to the new ones."""
+    title("an installed analysis 1.13 and an installed detector 0.3 are upgraded")
+    for old in (old_analysis(scratch), old_detector(scratch)):
+        shutil.copy(old, container.root / "srv")
     (container.root / "etc/ooni").mkdir()
     (container.root / "etc/ooni/analysis.env").write_text("DB_URI=clickhouse://old@db/default")
     (container.root / "etc/ooni/db-backup.conf").write_text('{"ver": 0}\n')
-    container.run(f"dpkg -i /srv/{old.name}")
+    container.run("dpkg -i /srv/analysis_1.13_all.deb /srv/detector_0.3_all.deb")
     container.run("systemctl disable ooni-update-fingerprints.timer")  # the administrator's will
     before = container.output("ls /etc/systemd/system/multi-user.target.wants")
-    expect("ooni-update-citizenlab.service" in before, "the old one runs its services at boot")
+    for service in ("ooni-update-citizenlab", "detector"):
+        expect(f"{service}.service" in before, f"the old one runs {service} at boot")
     for package in PACKAGES:
         (found,) = folder.glob(f"{package}_*.deb")
         shutil.copy(found, container.root / "srv")
@@ -298,39 +367,60 @@ def upgrade_from_old_package(container: Container, folder: Path, scratch: Path) 
     backup = (container.root / "etc/ooni/db-backup.conf").read_text()
     expect(backup == '{"ver": 0}\n', "/etc/ooni/db-backup.conf is as it was")
     wants = container.output("ls /etc/systemd/system/multi-user.target.wants")
-    expect("ooni-" not in wants, "nothing runs at boot any more")
+    expect("ooni-" not in wants and "detector" not in wants, "nothing runs at boot any more")
     enabled = container.run("systemctl is-enabled ooni-update-fingerprints.timer", check=False)
     expect(enabled.stdout.strip() == "disabled", "a disabled timer stays disabled")
     container.run("systemctl enable --now ooni-update-fingerprints.timer")
     (container.root / "etc/ooni/analysis.env").unlink()
 
 
-def build_old_package(scratch: Path) -> Path:
-    """Build a package with the files of the old one that matter in an upgrade."""
-    tree = scratch / "old"
-    units = tree / "lib/systemd/system"
-    units.mkdir(parents=True)
-    for tool in ("citizenlab", "fingerprints", "asn-metadata"):
-        (units / f"ooni-update-{tool}.service").write_text(OLD_UNIT.format(tool))
-        (units / f"ooni-update-{tool}.timer").write_text(OLD_TIMER)
-    (units / "ooni-db-backup.service").write_text(OLD_UNIT.format("x"))
-    (units / "ooni-db-backup.timer").write_text(OLD_TIMER)
+def old_analysis(scratch: Path) -> Path:
+    """Build a package with the files of the old `analysis` that matter in an upgrade."""
+    units = {
+        f"ooni-update-{tool}": f"analysis --update-{tool} --db-uri ${{DB_URI}}"
+        for tool in ("citizenlab", "fingerprints", "asn-metadata")
+    }
+    units["ooni-db-backup"] = "analysis --backup-db --db-uri ${DB_URI}"
+    return build_old_package(scratch, "analysis", "1.13", units, OLD_POSTINST)
+
+
+def old_detector(scratch: Path) -> Path:
+    """Build a package with the files of the old `detector` that matter in an upgrade."""
+    units = {"detector": "detector"}
+    return build_old_package(scratch, "detector", "0.3", units, OLD_DETECTOR_POSTINST)
+
+
+def build_old_package(
+    scratch: Path, name: str, version: str, units: Mapping[str, str], postinst: str
+) -> Path:
+    """Build a package with a command and units (name, command line)."""
+    tree = scratch / f"old-{name}"
+    folder = tree / "lib/systemd/system"
+    folder.mkdir(parents=True)
+    for unit, command in units.items():
+        (folder / f"{unit}.service").write_text(OLD_UNIT.format(command))
+        (folder / f"{unit}.timer").write_text(OLD_TIMER)
     (tree / "usr/bin").mkdir(parents=True)
-    (tree / "usr/bin/analysis").write_text("#!/bin/sh\n")
+    (tree / "usr/bin" / name).write_text("#!/bin/sh\n")
     (tree / "DEBIAN").mkdir()
     (tree / "DEBIAN/control").write_text(
-        "Package: analysis\nVersion: 1.13\nArchitecture: all\n"
+        f"Package: {name}\nVersion: {version}\nArchitecture: all\n"
         "Maintainer: OONI <contact@openobservatory.org>\nDescription: as it was\n"
     )
-    (tree / "DEBIAN/postinst").write_text(OLD_POSTINST)
+    (tree / "DEBIAN/postinst").write_text(postinst)
     (tree / "DEBIAN/postinst").chmod(0o755)
-    package = scratch / "analysis_1.13_all.deb"
+    package = scratch / f"{name}_{version}_all.deb"
+    build_package(tree, package)
+    return package
+
+
+def build_package(tree: Path, package: Path) -> None:
+    """Make a package of a folder; quickly, so not compressed."""
     subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(package)],
+        ["dpkg-deb", "-Znone", "--root-owner-group", "--build", str(tree), str(package)],
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    return package
 
 
 def look_at_installation(container: Container) -> None:
@@ -339,17 +429,19 @@ def look_at_installation(container: Container) -> None:
     timers = container.output("systemctl list-timers 'ooni-*' 'detector*'")
     print(timers)
     for tool in (
-        "db-backup",
-        "update-citizenlab",
-        "update-fingerprints",
-        "update-asn-metadata",
-        "download-geoip",
+        "ooni-db-backup",
+        "ooni-update-citizenlab",
+        "ooni-update-fingerprints",
+        "ooni-update-asn-metadata",
+        "ooni-download-geoip",
+        "detector",
     ):
-        expect(timers.count(f"ooni-{tool}.timer") == 1, f"the timer of ooni-{tool} is there, once")
+        expect(timers.count(f" {tool}.timer") == 1, f"the timer of {tool} is there, once")
     modes = container.output("stat -c '%n %U:%G %a' /etc/ooni/*.conf")
-    expect(modes.count("root:ooni 640") == 5, f"configuration is protected: {modes}")
+    expect(modes.count("root:ooni 640") == 6, f"configuration is protected: {modes}")
     verified = container.run(
-        "systemd-analyze verify --man=no /lib/systemd/system/ooni-*[a-z].service"
+        "cd /lib/systemd/system;"
+        " systemd-analyze verify --man=no ooni-*[a-z].service detector.service"
     )
     expect(verified.stdout + verified.stderr == "", f"units: {verified.stderr}")
     for page in (
@@ -357,6 +449,8 @@ def look_at_installation(container: Container) -> None:
         "5 update-citizenlab.conf",
         "8 analysis",
         "8 ooni-db-backup",
+        "8 detector",
+        "5 detector.conf",
     ):
         expect("NAME" in container.output(f"man {page}"), f"man {page}")
     for command, words, expected in (
@@ -366,6 +460,10 @@ def look_at_installation(container: Container) -> None:
         ("ooni-db-backup", "--ver", "--verbose --version"),
         ("ooni-db-backup", "backup --fu", "--full"),
         ("ooni-db-backup", "restore accounts --to", "--to-database"),
+        ("detector", "ev", "evaluate"),
+        ("detector", "--rep", "--reprocess"),
+        ("detector", "run --start", "--start-date"),
+        ("detector", "evaluate --obs", "--observations"),
     ):
         *_, before, last = [command, *words.split()]
         completed = container.output(
@@ -374,7 +472,13 @@ def look_at_installation(container: Container) -> None:
             )
         )
         expect(expected in completed.replace("\n", " "), f"{command} {words} is completed")
-    for command in ("ooni-update-citizenlab", "ooni-download-geoip", "ooni-db-backup", "analysis"):
+    for command in (
+        "ooni-update-citizenlab",
+        "ooni-download-geoip",
+        "ooni-db-backup",
+        "analysis",
+        "detector",
+    ):
         expect(
             container.output(f"{command} --version") == f"{command} 2.0.0\n", f"{command} starts"
         )
@@ -429,7 +533,7 @@ def run_services(container: Container, tools: list[Tool]) -> None:
         print(container.journal(tool.identifier, "-o short-iso --no-hostname"))
         container.run(f"systemctl start {tool.command}")
         log = container.journal(tool.identifier, "-p info -o cat")
-        expect("nothing to do" in log, "a second run has nothing to do")
+        expect(tool.again in log, f"a second run says: {tool.again}")
         errors = container.journal(tool.identifier, "-p err -o cat")
         expect(errors == "", f"no errors are logged: {errors}")
 
@@ -514,11 +618,7 @@ def upgrade_with_edited_conffiles(container: Container, folder: Path, scratch: P
         for config in tree.glob("etc/ooni/*.conf"):
             config.write_text(config.read_text() + "\n# new in 2.0.1\n")
         newer = container.root / "srv" / f"{package}_newer.deb"
-        subprocess.run(
-            ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(newer)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        build_package(tree, newer)
     before = container.output("sha256sum /etc/ooni/*.conf; stat -c '%n %U:%G %a' /etc/ooni/*.conf")
     files = " ".join(f"/srv/{package}_newer.deb" for package in PACKAGES)
     options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
@@ -538,13 +638,15 @@ def remove_and_purge(container: Container) -> None:
     container.run("rm -r /etc/systemd/system/ooni-*.service.d /etc/ooni/credentials")
     container.run(f"{APT} remove {packages}")
     expect(
-        container.output("systemctl list-timers --no-legend 'ooni-*'") == "",
+        container.output("systemctl list-timers --no-legend 'ooni-*' 'detector*'") == "",
         "no timer is left",
     )
     container.run("test -e /etc/ooni/update-citizenlab.conf && test -d /var/lib/analysis")
+    container.run("test -e /var/lib/detector/output/index.html")
     container.run(f"{APT} purge {packages}")
     left = container.output(
-        "find /etc /usr /var /lib/systemd /run \\( -name '*ooni*' -o -path '*/analysis*' \\)"
+        "find /etc /usr /var /lib/systemd /run"
+        " \\( -name '*ooni*' -o -path '*/analysis*' -o -path '*/detector*' \\)"
         " -not -path '/var/log/*' -not -path '/run/log/*' -not -path '/usr/lib/python3*'"
         " -not -path '/usr/share/bash-completion/*' -not -path '/run/credentials/*' | sort -u"
     )

@@ -13,7 +13,7 @@ from ooni_common import __version__
 
 ROOT = Path(__file__).parents[1]
 TOOLS = tomllib.loads((ROOT / "debian/tools.toml").read_text())
-FOLDERS = ("analysis", "db-backup", "geoip")
+FOLDERS = ("analysis", "db-backup", "detector", "geoip")
 
 
 @pytest.mark.parametrize("command", TOOLS)
