@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+States = NDArray[np.int8]
 Arrays = dict[str, NDArray[Any]]
 
 UNKNOWN, OK, BLOCKED = 0, 1, 2
@@ -148,7 +149,7 @@ class Detector:
     def __init__(self, series: int, parameters: Parameters | None = None) -> None:
         known = parameters or Parameters()
         self._parameters = known
-        self.status: NDArray[np.int8] = np.zeros(series, dtype=np.int8)
+        self.status: States = np.zeros(series, dtype=np.int8)
         self.since: Indices = np.full(series, -1)
         self.last: Indices = np.full(series, -1)
         self._ok = Shares(series, known.prior, known.memory)
@@ -204,7 +205,7 @@ class Detector:
 
     def advance(
         self, hour: int, index: Indices, measurements: Indices, anomalies: Indices
-    ) -> tuple[Indices, NDArray[np.int8]]:
+    ) -> tuple[Indices, States]:
         """Take the counts of one hour; return the series whose state has changed, and from which.
 
         Args:
@@ -277,7 +278,7 @@ class Detector:
         changed: Indices = index[to_blocked | to_ok | first]
         return changed
 
-    def _since(self, changed: Indices, before: NDArray[np.int8]) -> Indices:
+    def _since(self, changed: Indices, before: States) -> Indices:
         """Return the hour of the first evidence for the state that series change to."""
         _, blocked = self._strongest(changed)
         since: Indices = np.choose(

@@ -54,11 +54,24 @@ class Database:
         self.cluster = cluster
         self.on_cluster = f" ON CLUSTER {quoted(cluster)}" if cluster else ""
 
-    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        """Run one statement; return its rows."""
+    def query(
+        self,
+        sql: str,
+        params: Mapping[str, Any] | None = None,
+        tables: Sequence[Mapping[str, Any]] = (),
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement; return its rows.
+
+        Args:
+            sql: the statement, in which `%(name)s` stands for a value of `params`.
+            params: the values.
+            tables: tables that exist for this statement alone: name, structure, data, as the
+                driver's `external_tables` are.
+        """
         log.debug("%s", sql)
+        options = {"external_tables": list(tables)} if tables else {}
         with _database_errors():
-            rows: list[tuple[Any, ...]] = self._client.execute(sql, params)
+            rows: list[tuple[Any, ...]] = self._client.execute(sql, params, **options)
         return rows
 
     def insert(

@@ -34,6 +34,12 @@ class ConfigError(ScriptError):
     status = 78
 
 
+class UsageError(ScriptError):
+    """The command line asks for what does not go together."""
+
+    status = 2
+
+
 class Stopped(KeyboardInterrupt):
     """SIGTERM or SIGINT arrived.
 

@@ -80,8 +80,9 @@ class Script(Generic[C]):
     """What `execute` has to know of a script.
 
     `name` is the prefix of its metrics and the stem of its files in the state directory. `flags`
-    are those that only it has, with their help; with one of `looking` it changes nothing. Of the
-    `commands`, where it has any, the first one is done when none is named.
+    are those that only it has, with their help; with one of `looking` it changes nothing; `options`
+    are flags with a value, with what argparse has to know of them. Of the `commands`, where it has
+    any, the first one is done when none is named; `flags` and `options` are this one's.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Script(Generic[C]):
     config_type: type[C]
     config_file: Path
     flags: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     looking: Collection[str] = ()
     commands: Sequence[Command] = ()
 
@@ -99,7 +101,7 @@ class Job(Generic[C_co]):
     """One run of a script: what its work is given.
 
     `flags` are those of its own that were set, `command` is one of its commands and `arguments` are
-    that command's.
+    that command's, and the script's `options`.
     """
 
     config: C_co
@@ -262,6 +264,7 @@ def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_flags(parser, script, default=False)
+    _add_own_flags(parser, script, default=None)
     parser.add_argument("--version", action="version", version=f"{script.command} {__version__}")
     if script.commands:
         default = script.commands[0].name
@@ -274,6 +277,8 @@ def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
             command.arguments(subparser)
             # A flag may stand before the command, and must not be undone by its absence after it.
             _add_flags(subparser, script, default=argparse.SUPPRESS)
+            if command.name == default:
+                _add_own_flags(subparser, script, default=argparse.SUPPRESS)
         parser.set_defaults(command=default)
     return parser
 
@@ -292,10 +297,18 @@ def _add_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: o
         add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
     add("--dry-run", help="change nothing; print what would change")
     add("--force", help="go on if nothing is new, or if much is lost")
-    for flag, meaning in script.flags.items():
-        add(f"--{flag}", help=meaning)
     add("--stdout", help="log plainly to standard output")
     add("-v", "--verbose", help="log each step")
+
+
+def _add_own_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: object) -> None:
+    """Add what only this script has."""
+    for flag, meaning in script.flags.items():
+        parser.add_argument(
+            f"--{flag}", help=meaning, action="store_true", default=default or False
+        )
+    for option, details in script.options.items():
+        parser.add_argument(f"--{option}", default=default, **details)
 
 
 def _set_up_logging(*, to_stdout: bool, verbose: bool) -> LogFormatter:

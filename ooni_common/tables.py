@@ -8,10 +8,11 @@ import contextlib
 import functools
 import itertools
 import logging
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
@@ -517,18 +518,32 @@ def _swap_back(database: Database, change: Change) -> None:
 
 def _texts(column: Sequence[Any]) -> Iterable[str]:
     """Return the values as `_hashed_text` has the database write them."""
-    if isinstance(column[0], str):
+    first = column[0]
+    if isinstance(first, str):
         return column
-    return map(_text_of_date if isinstance(column[0], date) else str, column)
+    if isinstance(first, float):
+        rows = len(column)
+        return map(str, struct.unpack(f"<{rows}I", struct.pack(f"<{rows}f", *column)))
+    if isinstance(first, datetime):
+        return map(_text_of_time, column)
+    return map(_text_of_date if isinstance(first, date) else str, column)
 
 
 def _text_of_date(value: date) -> str:
     return f"{value:%Y%m%d}"
 
 
+def _text_of_time(value: datetime) -> str:
+    return str(int(value.timestamp()))
+
+
 def _hashed_text(column: str, kind: str) -> str:
     if kind == "Date":  # as it stands in the upstream's file, so that a block has the text at hand
         return f"formatDateTime({quoted(column)}, '%Y%m%d')"
+    if kind.startswith("DateTime"):  # whatever the time zone
+        return f"toString(toUnixTimestamp({quoted(column)}))"
+    if kind == "Float32":  # by its bits, because there are many ways to write a number
+        return f"toString(reinterpretAsUInt32({quoted(column)}))"
     return _as_text(column, kind)
 
 

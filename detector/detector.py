@@ -1,0 +1,345 @@
+#!/usr/bin/env python3
+"""Detect when social media and messengers are blocked, and when no longer.
+
+    fastpath → hourly counts of each series (a test, an input, a country, a network)
+        → a sequential test → blocking_status, blocking_events
+        → incidents → RSS, JSON and a page in output_dir
+
+Each run looks at the last days once more, from what was known before them (the checkpoint): so
+measurements that came late count, hours that were missed are caught up with, and running it twice
+changes nothing.
+
+By hand: detector.py --dry-run --stdout
+         detector.py --reprocess --start-date 2025-01-01
+         detector.py evaluate --observations observations.csv.gz --labels labels.json
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from blocking_tables import check_tables, read_events, updates_of
+from charting import charted
+from checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from counts import CHUNK, counts_of, hour_of, newest_hour, time_of
+from detector_config import Config
+from evaluation_command import evaluate_files, shown
+from facts import ENDED, ONGOING, last_measurements, state_of
+from following import Follower
+from incidents import Event, Incident, blocks_of, incidents_of
+from ooni_common.database import Database, connected
+from ooni_common.errors import DataRefused, TryAgainLater, UsageError
+from ooni_common.run import Command, Job, Script, execute, make_writable
+from ooni_common.tables import Update, preview_tables, replace_tables
+from publishing import outputs_of, publish
+from report import Report, SeriesStatus
+from texts import spoken
+
+log = logging.getLogger("ooni.detector")
+
+CHECKPOINT = "checkpoint.npz"
+CHARTS = "charts.json"
+CHUNKS_PER_NOTE = 10  # a line in the log after so many
+MOST_INCIDENTS = 500  # on the page
+
+
+def date_argument(text: str) -> datetime:
+    """Read a day or an hour of the command line, UTC.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no date; expected 2025-01-31 or 2025-01-31T12:00"
+        ) from None
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    if time != time.replace(minute=0, second=0, microsecond=0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no full hour")
+    return time
+
+
+def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `evaluate` is told."""
+    parser.add_argument(
+        "--observations",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="CSV: series,t,cnt,anomaly_cnt; may be compressed with gzip",
+    )
+    parser.add_argument(
+        "--labels", type=Path, required=True, metavar="FILE", help="JSON: what really happened"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+SCRIPT = Script(
+    name="detector",
+    command="detector",
+    description="Detect blocking of social media and messengers in the measurements of OONI.",
+    config_type=Config,
+    config_file=Path("/etc/ooni/detector.conf"),
+    flags={"reprocess": "follow everything anew from --start-date on, and replace the tables"},
+    options={
+        "start-date": {
+            "type": date_argument,
+            "metavar": "DATE",
+            "help": "with --reprocess: from this day or hour on, UTC (2025-01-31T12:00)",
+        },
+        "end-date": {
+            "type": date_argument,
+            "metavar": "DATE",
+            "help": "with --reprocess: up to this one, without it (default: now)",
+        },
+    },
+    commands=(
+        Command("run", "look at the new measurements"),
+        Command(
+            "evaluate",
+            "tell how good the detector is on labelled observations",
+            evaluate_arguments,
+            looks_only=True,
+        ),
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None, *, now: datetime | None = None) -> int:
+    """Run once as the command line says; return the exit status.
+
+    Args:
+        argv: the arguments after the program's name; None: those of the process.
+        now: what counts as now; None: the clock's time.
+    """
+    return execute(SCRIPT, functools.partial(run, now=now or datetime.now(UTC)), argv)
+
+
+def run(job: Job[Config], now: datetime) -> None:
+    """Do what the command line says."""
+    if job.command == "evaluate":
+        evaluate(job.arguments)
+        return
+    reprocess, start = "reprocess" in job.flags, job.arguments.start_date
+    if reprocess != (start is not None) or (job.arguments.end_date and not reprocess):
+        raise UsageError("--reprocess needs --start-date; --end-date is for --reprocess alone")
+    if reprocess and start >= (job.arguments.end_date or now):
+        raise UsageError(f"--start-date {start:%Y-%m-%dT%H:%M} does not lie before the end")
+    detect(job, now)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print how good the detector is, beside two others."""
+    results = evaluate_files(arguments.observations, arguments.labels)
+    print(json.dumps(results, indent=2) if arguments.json else shown(results))  # noqa: T201
+
+
+def detect(job: Job[Config], now: datetime) -> None:
+    """Follow the series up to the last hour with measurements, and tell what has been found."""
+    config = job.config
+    with connected(config) as database:
+        prepare(job, database)
+        beginning = beginning_of(job, now)
+        until = last_hour(job, database, beginning, now)
+        found = follow(job, database, beginning, until)
+        events = read_events(database, config.service_of, beginning.hour) + found.events
+        statuses = found.follower.statuses(
+            config.service_of, until, timedelta(days=config.stale_days)
+        )
+        replace(job, database, updates_of(statuses, events, until, config.max_shrink))
+        if job.dry_run:
+            return
+        write_checkpoint(config.state_dir / CHECKPOINT, found.checkpoint)
+        report = report_of(job, database, statuses, events, found.checkpoint)
+    with job.metrics.timer("write_feed"):
+        publish(outputs_of(report), config.output_dir)
+    tell(job, report, now)
+
+
+def prepare(job: Job[Config], database: Database) -> None:
+    """Notice what would end the run before it has begun."""
+    check_tables(database)
+    if not job.dry_run:
+        make_writable("output_dir", job.config.output_dir)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """From where the series are followed.
+
+    Attributes:
+        hour: the first one, in hours since 1970.
+        follower: knows the series before it.
+        looked_at: up to here (without it) the last run has looked; it must not be less now.
+    """
+
+    hour: int
+    follower: Follower
+    looked_at: int
+
+
+def beginning_of(job: Job[Config], now: datetime) -> Beginning:
+    """Return the last checkpoint; without one, some weeks ago, knowing nothing.
+
+    Raises:
+        TryAgainLater: it lies in the future.
+    """
+    if "reprocess" in job.flags:
+        return Beginning(hour_of(job.arguments.start_date), Follower(), 0)
+    checkpoint = read_checkpoint(job.config.state_dir / CHECKPOINT)
+    if checkpoint is None:
+        hour = hour_of(now - timedelta(days=job.config.history_days))
+        log.info("there is no checkpoint: following the series from %s on", spoken(time_of(hour)))
+        return Beginning(hour, Follower(), 0)
+    if checkpoint.hour > hour_of(now):
+        raise TryAgainLater(
+            f"measurements up to {spoken(time_of(checkpoint.hour))} were looked at before, but the"
+            f" clock says {spoken(now)}: set it right, or use --reprocess"
+        )
+    follower = Follower()
+    follower.put(checkpoint.series, checkpoint.arrays)
+    return Beginning(checkpoint.hour, follower, 0 if job.force else checkpoint.until)
+
+
+def last_hour(job: Job[Config], database: Database, beginning: Beginning, now: datetime) -> int:
+    """Return the end of the last finished hour that has measurements of anything.
+
+    While `fastpath` gets nothing new, time stands still: what it gets later counts as new.
+
+    Raises:
+        DataRefused: it lies before what a run has seen.
+    """
+    end = hour_of(job.arguments.end_date or now)
+    until = newest_hour(database, beginning.hour, end)
+    if until is None:
+        log.warning("fastpath has no measurements since %s", spoken(time_of(beginning.hour)))
+        until = beginning.hour
+    if until < beginning.looked_at:
+        raise DataRefused(
+            f"fastpath has no measurements since {spoken(time_of(until))}, but it had some up to"
+            f" {spoken(time_of(beginning.looked_at))}; look at the table, or accept it with --force"
+        )
+    return until
+
+
+@dataclass(frozen=True)
+class Found:
+    """What following the series has led to.
+
+    Attributes:
+        follower: knows them at the end.
+        checkpoint: from where the next run follows them.
+        events: since the beginning.
+    """
+
+    follower: Follower
+    checkpoint: Checkpoint
+    events: list[Event]
+
+
+def follow(job: Job[Config], database: Database, beginning: Beginning, until: int) -> Found:
+    """Follow the series; some days before the end, note what is known of them."""
+    follower = beginning.follower
+    kept = max(beginning.hour, until - job.config.late_days * 24)
+    events = events_between(job, database, follower, (beginning.hour, kept))
+    checkpoint = Checkpoint(kept, until, list(follower.series), follower.arrays())
+    events += events_between(job, database, follower, (kept, until))
+    return Found(follower, checkpoint, events)
+
+
+def events_between(
+    job: Job[Config], database: Database, follower: Follower, hours: tuple[int, int]
+) -> list[Event]:
+    """Follow the series from an hour up to another one, without it; return what has changed."""
+    events: list[Event] = []
+    for number, start in enumerate(range(*hours, CHUNK), start=1):
+        end = min(start + CHUNK, hours[1])
+        with job.metrics.timer("query"):
+            counts = counts_of(database, job.config.service_of, start, end)
+        events += follower.follow(counts)
+        if number % CHUNKS_PER_NOTE == 0:
+            log.info("followed up to %s: %d events", spoken(time_of(end)), len(events))
+    return events
+
+
+def replace(job: Job[Config], database: Database, updates: Sequence[Update]) -> None:
+    """Replace both tables, or print what that would change.
+
+    Raises:
+        DataRefused, Unavailable, ConfigError: neither was replaced.
+    """
+    force = job.force or "reprocess" in job.flags
+    if job.dry_run:
+        for line in preview_tables(database, updates, force=force):
+            print(line)  # noqa: T201 (a dry run's output is for people)
+        return
+    for change in replace_tables(database, updates, force=force, critical=job.signals.deferred):
+        log.info("%s", change)
+        job.metrics.gauge(f"{change.table.name}_tblsize", change.live.rows)
+
+
+def report_of(
+    job: Job[Config],
+    database: Database,
+    statuses: Sequence[SeriesStatus],
+    events: Sequence[Event],
+    checkpoint: Checkpoint,
+) -> Report:
+    """Put together what people are told."""
+    config = job.config
+    services = config.service_of
+    known = [event for event in events if event.series[:2] in services]
+    window = timedelta(hours=config.incident_hours)
+    report = Report(
+        until=time_of(checkpoint.until),
+        statuses=statuses,
+        events=sorted(known, key=lambda event: (event.detection_time, event.series)),
+        incidents=incidents_of(blocks_of(known), services, window),
+        charts={},
+        stale=timedelta(days=config.stale_days),
+    )
+    recent = recent_incidents(report, timedelta(days=config.page_days))
+    charts = charted(database, recent, checkpoint, config.state_dir / CHARTS)
+    return dataclasses.replace(report, charts=charts)
+
+
+def recent_incidents(report: Report, age: timedelta) -> list[Incident]:
+    """Return the incidents that the page shows: the ongoing ones, and those of the last time."""
+    last, newest = last_measurements(report), report.until - report.stale
+    limit = report.until - age
+    recent = [
+        incident
+        for incident in report.incidents
+        if (incident.end_detected or incident.detected) >= limit
+        or state_of(incident, last, newest) == ONGOING
+    ]
+    return recent[-MOST_INCIDENTS:]
+
+
+def tell(job: Job[Config], report: Report, now: datetime) -> None:
+    """Say what there is to see, and send it."""
+    last, newest = last_measurements(report), report.until - report.stale
+    states = [state_of(incident, last, newest) for incident in report.incidents]
+    lag = int((now - report.until) / timedelta(hours=1))
+    job.metrics.gauge("open_incidents", states.count(ONGOING))
+    job.metrics.gauge("lag_hours", lag)
+    log.info(
+        "up to %s: %d incidents are ongoing, %d have ended; see %s",
+        spoken(report.until),
+        states.count(ONGOING),
+        states.count(ENDED),
+        job.config.output_dir,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

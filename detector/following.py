@@ -1,0 +1,178 @@
+"""Following series: their states, their events and the counts behind them, hour by hour."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from counts import Counts, time_of
+from detector_config import Target
+from incidents import Event, Series
+from report import SeriesStatus
+from sequential import (
+    BLOCKED,
+    NAMES,
+    UNKNOWN,
+    Arrays,
+    Detector,
+    Floats,
+    Indices,
+    Parameters,
+    States,
+)
+
+HALF_LIFE = 168  # hours after which a measurement counts half in the counts behind a state
+MOST_ROOM = 1024  # series that room is made for, at least
+
+
+class Follower:
+    """Follows series that turn up as it goes.
+
+    Attributes:
+        series: those that it knows, in the order in which they turned up.
+    """
+
+    def __init__(self, parameters: Parameters | None = None) -> None:
+        self.series: list[Series] = []
+        self._parameters = parameters
+        self._numbers: dict[Series, int] = {}
+        self._make_room(MOST_ROOM)
+
+    def follow(self, counts: Counts) -> list[Event]:
+        """Take counts of hours after all that were taken; return what has changed."""
+        numbers = self._numbers_of(counts.series)
+        events: list[Event] = []
+        for hour, part in counts.hours():
+            events += self._follow_hour(hour, numbers[counts.index[part]], counts, part)
+        return events
+
+    def arrays(self) -> Arrays:
+        """Return all that is known of the series, by name; copies."""
+        return {name: array[: len(self.series)].copy() for name, array in self._arrays().items()}
+
+    def put(self, series: Sequence[Series], arrays: Arrays) -> None:
+        """Know what another follower's `arrays` say of its series, instead of nothing.
+
+        Raises:
+            KeyError, ValueError: they are of another kind.
+        """
+        numbers = self._numbers_of(series)
+        if len(numbers) != len(set(numbers.tolist())):
+            raise ValueError("a series twice")
+        self._put(arrays)
+
+    def statuses(
+        self, services: Mapping[Target, str], until: int, stale: timedelta
+    ) -> list[SeriesStatus]:
+        """Return the state of each series of a service, sorted.
+
+        Args:
+            services: test and input → the name of the service.
+            until: the end of the last hour that was looked at.
+            stale: a series without measurements for so long is UNKNOWN.
+        """
+        figures = self._figures(until, stale)
+        found = []
+        for series, figure in zip(self.series, figures, strict=True):
+            service = services.get((series.test_name, series.input))
+            if service is not None:
+                found.append(SeriesStatus(series, service, *figure))
+        return sorted(found, key=lambda status: status.series)
+
+    def _follow_hour(self, hour: int, index: Indices, counts: Counts, part: slice) -> list[Event]:
+        measurements, anomalies = counts.measurements[part], counts.anomalies[part]
+        self._fade(index, hour)
+        self._measurements[index] += measurements
+        self._anomalies[index] += anomalies
+        self._confirmed[index] += counts.confirmed[part]
+        changed, before = self._detector.advance(hour, index, measurements, anomalies)
+        self._old[changed] = before
+        begun = self._detector.since[changed].tolist()
+        return [
+            Event(
+                self.series[number],
+                NAMES[self._detector.status[number]],
+                time_of(since),
+                time_of(hour + 1),
+            )
+            for number, old, since in zip(changed.tolist(), before.tolist(), begun, strict=True)
+            if old != UNKNOWN
+        ]
+
+    def _fade(self, index: Indices, hour: int) -> None:
+        last = self._detector.last[index]
+        kept = 0.5 ** (np.where(last < 0, 0, hour - last) / HALF_LIFE)
+        for array in (self._measurements, self._anomalies, self._confirmed):
+            array[index] *= kept
+
+    def _figures(self, until: int, stale: timedelta) -> list[tuple[Any, ...]]:
+        """Return what a SeriesStatus has after series and service, for each series."""
+        known = slice(len(self.series))
+        detector = self._detector
+        last, since, old = detector.last[known], detector.since[known], self._old[known]
+        status = detector.status[known]
+        silent = until - last - 1 > stale / timedelta(hours=1)
+        total = self._measurements[known]
+        anomalies = self._anomalies[known] / total
+        confirmed = np.minimum(self._confirmed[known] / total, anomalies)
+        faded = total * 0.5 ** ((until - 1 - last) / HALF_LIFE)
+        stability = np.where(
+            status == UNKNOWN, 0.0, np.where(status == BLOCKED, anomalies, 1 - anomalies)
+        )
+        columns: list[Sequence[Any]] = [
+            [NAMES[each] for each in np.where(silent, UNKNOWN, status)],
+            [NAMES[each] for each in np.where(silent, status, old)],
+            [time_of(hour) for hour in since.tolist()],
+            [time_of(hour + 1) for hour in last.tolist()],
+            _rounded(faded),
+            _rounded(100 * confirmed),
+            _rounded(100 * (anomalies - confirmed)),
+            _rounded(100 * (1 - anomalies)),
+            _rounded(detector.progress()[known]),
+            _rounded(stability),
+        ]
+        return list(zip(*columns, strict=True))
+
+    def _numbers_of(self, series: Sequence[Series]) -> Indices:
+        """Return the numbers of series, which get one where they have none."""
+        numbers = self._numbers
+        for each in series:
+            if each not in numbers:
+                numbers[each] = len(self.series)
+                self.series.append(each)
+        if len(self.series) > len(self._old):
+            known = self._arrays()
+            self._make_room(2 * len(self.series))
+            self._put(known)
+        return np.array([numbers[each] for each in series], dtype=np.int64)
+
+    def _make_room(self, series: int) -> None:
+        """Know nothing of so many series."""
+        self._detector = Detector(series, self._parameters)
+        self._old: States = np.zeros(series, dtype=np.int8)
+        self._measurements: Floats = np.zeros(series)
+        self._anomalies: Floats = np.zeros(series)
+        self._confirmed: Floats = np.zeros(series)
+
+    def _own_arrays(self) -> Arrays:
+        return {
+            "old": self._old,
+            "measurements": self._measurements,
+            "anomalies": self._anomalies,
+            "confirmed": self._confirmed,
+        }
+
+    def _arrays(self) -> Arrays:
+        detector = {f"test_{name}": array for name, array in self._detector.arrays().items()}
+        return self._own_arrays() | detector
+
+    def _put(self, arrays: Arrays) -> None:
+        for name, array in self._own_arrays().items():
+            array[: len(arrays[name])] = arrays[name]
+        self._detector.put({name.removeprefix("test_"): array for name, array in arrays.items()})
+
+
+def _rounded(values: Floats) -> list[float]:
+    rounded: list[float] = np.round(values, 2).tolist()
+    return rounded
