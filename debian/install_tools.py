@@ -125,7 +125,7 @@ read as JSON.
 
 def config_block(block: str) -> str:
     """Return the keys of a block, with their defaults, and what its comment says of them."""
-    pattern = r"#?[a-z_]+ = |\[[a-z]+\]$"
+    pattern = r"#?([a-z_]+ = |\[[a-z]+\]$)"
     keys = [line.lstrip("#") for line in block.splitlines() if re.match(pattern, line)]
     heads = "\n.TQ\n".join(f".B {roff(key)}" for key in keys)
     return f".TP\n{heads}\n{roff(comment(block))}"
