@@ -1,9 +1,10 @@
 """Links to OONI Explorer, where the measurements themselves are."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from incidents import Block, Incident, Series
 from places import is_code
@@ -54,16 +55,24 @@ def search(series: Series, asn: int | None, start: datetime, end: datetime) -> s
         start: the search begins some days before.
         end: and it ends some days after.
     """
-    wanted = {"test_name": clean(series.test_name), "probe_cc": clean(series.probe_cc)}
-    if asn is not None:
-        wanted["probe_asn"] = network(asn)
-    input_ = clean(series.input)
-    if input_ and len(quote(input_)) <= LONGEST:
-        wanted["input"] = input_
     # A day means its first second, so that the last one wanted needs the next one.
-    until = end + AFTER + timedelta(days=1)
-    wanted |= {"since": f"{start - BEFORE:%Y-%m-%d}", "until": f"{until:%Y-%m-%d}"}
-    return f"{SITE}/search?{urlencode(wanted)}&failure=false"
+    until = (end + AFTER + timedelta(days=1)).date()
+    network_ = "" if asn is None else f"&probe_asn={network(asn)}"
+    return (
+        f"{SITE}/search?test_name={_quoted(series.test_name)}{_input(series.input)}"
+        f"&probe_cc={_quoted(series.probe_cc)}{network_}"
+        f"&since={(start - BEFORE).date()}&until={until}&failure=false"
+    )
+
+
+def _input(input_: str) -> str:
+    quoted = _quoted(input_)
+    return f"&input={quoted}" if 0 < len(quoted) <= LONGEST else ""
+
+
+@functools.cache  # a few texts, in many links
+def _quoted(text: str) -> str:
+    return quote(clean(text), safe="")
 
 
 def _main(blocks: Sequence[Block]) -> Series:

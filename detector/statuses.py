@@ -107,7 +107,7 @@ def as_json(report: Report, services: Sequence[Service]) -> bytes:
     A row has the values of `columns`, in which `target` is a place in `targets`.
     """
     targets: dict[tuple[str, str, str], int] = {}
-    times = _Times()
+    times: dict[datetime, str] = {}  # most are the same ones
     rows = [_row(status, targets, times) for status in report.statuses]
     content = {
         "until": iso(report.until),
@@ -122,27 +122,21 @@ def as_json(report: Report, services: Sequence[Service]) -> bytes:
     return msgspec.json.encode(content)
 
 
-class _Times(dict[datetime, str]):
-    """Times as text; most are the same ones."""
-
-    def __missing__(self, time: datetime) -> str:
-        text = self[time] = iso(time)
-        return text
-
-
 def _row(
-    status: SeriesStatus, targets: dict[tuple[str, str, str], int], times: _Times
+    status: SeriesStatus, targets: dict[tuple[str, str, str], int], times: dict[datetime, str]
 ) -> tuple[object, ...]:
     series = status.series
     target = (series.test_name, series.input, status.service)
+    since = times.get(status.since) or times.setdefault(status.since, iso(status.since))
+    last = times.get(status.last) or times.setdefault(status.last, iso(status.last))
     return (
         targets.setdefault(target, len(targets)),
-        clean(series.probe_cc),
+        series.probe_cc if series.probe_cc.isascii() else clean(series.probe_cc),
         series.probe_asn,
         status.status,
         status.old_status,
-        times[status.since],
-        times[status.last],
+        since,
+        last,
         round(status.cnt, 1),
         round(status.confirmed_perc, 1),
         round(status.pure_anomaly_perc, 1),

@@ -3,6 +3,9 @@
 import re
 from datetime import datetime, timedelta
 
+# Not of strftime(), which asks the locale.
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
 # What XML 1.0 can't hold, whatever the escape; lone surrogates are in it, which UTF-8 can't.
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -19,12 +22,12 @@ def iso(time: datetime) -> str:
 
 def spoken(time: datetime) -> str:
     """Return a time, UTC, for people."""
-    return f"{time.day} {time:%b %Y, %H:%M} UTC"
+    return f"{spoken_date(time)}, {time.hour:02}:{time.minute:02} UTC"
 
 
 def spoken_date(time: datetime) -> str:
     """Return a day for people."""
-    return f"{time.day} {time:%b %Y}"
+    return f"{time.day} {MONTHS[time.month - 1]} {time.year}"
 
 
 def spoken_duration(duration: timedelta) -> str:
