@@ -53,7 +53,7 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint | None:
     """Read the file; None where there is none, or one that is damaged or of another version."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = msgspec.json.decode(arrays.pop(HEADER).tobytes(), type=Header)
     except FileNotFoundError:

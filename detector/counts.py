@@ -45,8 +45,8 @@ FROM (
 GROUP BY test_name, input, probe_cc, probe_asn
 ORDER BY test_name, input, probe_cc, probe_asn
 """
-NEWEST = """\
-SELECT count(), max(measurement_start_time) FROM fastpath
+MEASURED_HOURS = """\
+SELECT count(), min(measurement_start_time), max(measurement_start_time) FROM fastpath
 WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
 """
 
@@ -79,16 +79,20 @@ class Counts:
             yield hour, slice(start, end)
 
 
-def newest_hour(database: Database, start: int, end: int) -> int | None:
-    """Return the end of the last hour that has a measurement of anything; None: there is none.
+def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] | None:
+    """Return the first hour with a measurement of anything, and the end of the last one.
 
     Args:
         database: has `fastpath`.
         start: looked at from this hour on (in hours since 1970, as all).
         end: up to this one, without it.
+
+    Returns:
+        None where there is no measurement.
     """
-    ((count, newest),) = database.query(NEWEST.format(start=start * HOUR, end=end * HOUR))
-    return hour_of(newest) + 1 if count else None
+    sql = MEASURED_HOURS.format(start=start * HOUR, end=end * HOUR)
+    ((count, oldest, newest),) = database.query(sql)
+    return (hour_of(oldest), hour_of(newest) + 1) if count else None
 
 
 def counts_of(database: Database, targets: Collection[Target], start: int, end: int) -> Counts:

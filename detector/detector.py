@@ -28,7 +28,7 @@ from pathlib import Path
 from blocking_tables import check_tables, read_events, updates_of
 from charting import charted
 from checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from counts import CHUNK, counts_of, hour_of, newest_hour, time_of
+from counts import CHUNK, counts_of, hour_of, measured_hours, time_of
 from detector_config import Config
 from evaluation_command import evaluate_files, shown
 from facts import ENDED, ONGOING, last_measurements, state_of
@@ -149,8 +149,9 @@ def detect(job: Job[Config], now: datetime) -> None:
     with connected(config) as database:
         prepare(job, database)
         beginning = beginning_of(job, now)
-        until = last_hour(job, database, beginning, now)
-        found = follow(job, database, beginning, until)
+        hours = hours_to_follow(job, database, beginning, now)
+        found = follow(job, database, beginning.follower, hours)
+        until = found.checkpoint.until
         events = read_events(database, config.service_of, beginning.hour) + found.events
         statuses = found.follower.statuses(
             config.service_of, until, timedelta(days=config.stale_days)
@@ -210,25 +211,27 @@ def beginning_of(job: Job[Config], now: datetime) -> Beginning:
     return Beginning(checkpoint.hour, follower, 0 if job.force else checkpoint.until)
 
 
-def last_hour(job: Job[Config], database: Database, beginning: Beginning, now: datetime) -> int:
-    """Return the end of the last finished hour that has measurements of anything.
+def hours_to_follow(
+    job: Job[Config], database: Database, beginning: Beginning, now: datetime
+) -> tuple[int, int]:
+    """Return the first hour that has measurements of anything, and the end of the last one.
 
     While `fastpath` gets nothing new, time stands still: what it gets later counts as new.
 
     Raises:
-        DataRefused: it lies before what a run has seen.
+        DataRefused: the last one lies before what a run has seen.
     """
     end = hour_of(job.arguments.end_date or now)
-    until = newest_hour(database, beginning.hour, end)
-    if until is None:
+    hours = measured_hours(database, beginning.hour, end)
+    if hours is None:
         log.warning("fastpath has no measurements since %s", spoken(time_of(beginning.hour)))
-        until = beginning.hour
-    if until < beginning.looked_at:
+        hours = (beginning.hour, beginning.hour)
+    if hours[1] < beginning.looked_at:
         raise DataRefused(
-            f"fastpath has no measurements since {spoken(time_of(until))}, but it had some up to"
+            f"fastpath has no measurements since {spoken(time_of(hours[1]))}, but it had some up to"
             f" {spoken(time_of(beginning.looked_at))}; look at the table, or accept it with --force"
         )
-    return until
+    return hours
 
 
 @dataclass(frozen=True)
@@ -246,11 +249,13 @@ class Found:
     events: list[Event]
 
 
-def follow(job: Job[Config], database: Database, beginning: Beginning, until: int) -> Found:
+def follow(
+    job: Job[Config], database: Database, follower: Follower, hours: tuple[int, int]
+) -> Found:
     """Follow the series; some days before the end, note what is known of them."""
-    follower = beginning.follower
-    kept = max(beginning.hour, until - job.config.late_days * 24)
-    events = events_between(job, database, follower, (beginning.hour, kept))
+    start, until = hours
+    kept = max(start, until - job.config.late_days * 24)
+    events = events_between(job, database, follower, (start, kept))
     checkpoint = Checkpoint(kept, until, list(follower.series), follower.arrays())
     events += events_between(job, database, follower, (kept, until))
     return Found(follower, checkpoint, events)

@@ -1,0 +1,94 @@
+"""From events to incidents."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from incidents import Event, Incident, Series, blocks_of, incidents_of
+
+START = datetime(2025, 3, 1, tzinfo=UTC)
+WINDOW = timedelta(hours=48)
+WEB = "web_connectivity"
+SERVICES = {(WEB, "https://a/"): "A", (WEB, "https://b/"): "A", ("whatsapp", ""): "W"}
+
+
+def event(
+    asn: int, status: str, begun: int, detected: int, *, cc: str = "IT", target: str = "https://a/"
+) -> Event:
+    series = Series(WEB if target else "whatsapp", target, cc, asn)
+    return Event(series, status, START + timedelta(hours=begun), START + timedelta(hours=detected))
+
+
+def incidents(events: Sequence[Event]) -> list[Incident]:
+    return incidents_of(blocks_of(events), SERVICES, WINDOW)
+
+
+def test_a_block_lasts_from_its_event_to_the_next_one() -> None:
+    (incident,) = incidents([event(1, "BLOCKED", 0, 5), event(1, "OK", 30, 36)])
+    assert incident.start == START
+    assert incident.detected == START + timedelta(hours=5)
+    assert incident.end == START + timedelta(hours=30)
+    assert incident.end_detected == START + timedelta(hours=36)
+    assert incident.blocked_networks == []
+
+
+def test_an_end_without_a_beginning_is_no_incident() -> None:
+    assert incidents([event(1, "OK", 30, 36)]) == []
+
+
+def test_blocks_that_begin_within_the_window_are_one_incident() -> None:
+    (incident,) = incidents(
+        [event(asn, "BLOCKED", asn, asn + 5) for asn in range(30)]
+        + [event(3, "OK", 40, 50)]
+        + [event(7, "BLOCKED", 10, 12, target="https://b/")]
+    )
+    assert incident.networks == list(range(30))
+    assert incident.end is None
+    assert len(incident.blocked_networks) == 29
+    assert incident.targets == [(WEB, "https://a/"), (WEB, "https://b/")]
+
+
+def test_later_blocks_other_countries_and_other_services_are_other_incidents() -> None:
+    found = incidents(
+        [
+            event(1, "BLOCKED", 0, 5),
+            event(2, "BLOCKED", 49, 60),
+            event(3, "BLOCKED", 0, 5, cc="FR"),
+            event(4, "BLOCKED", 0, 5, target=""),
+            event(5, "BLOCKED", 0, 5, target="https://unknown/"),
+        ]
+    )
+    assert sorted((each.service, each.probe_cc, *each.networks) for each in found) == [
+        ("A", "FR", 3),
+        ("A", "IT", 1),
+        ("A", "IT", 2),
+        ("W", "IT", 4),
+    ]
+
+
+def test_a_network_that_is_found_late_belongs_to_what_it_began_with() -> None:
+    (incident,) = incidents([event(1, "BLOCKED", 10, 15), event(2, "BLOCKED", 5, 200)])
+    assert incident.start == START + timedelta(hours=5)
+    assert incident.detected == START + timedelta(hours=15)
+
+
+BEGINNINGS = st.lists(
+    st.tuples(st.integers(1, 9), st.integers(0, 300), st.integers(1, 100)), max_size=30
+)
+
+
+@given(BEGINNINGS, st.integers(0, 400))
+def test_what_was_published_keeps_its_name(
+    beginnings: list[tuple[int, int, int]], hour: int
+) -> None:
+    events = [
+        event(asn, "BLOCKED", begun, begun + delay)
+        for asn, (_, begun, delay) in enumerate(beginnings, start=1)
+    ]
+    until = START + timedelta(hours=hour)
+    before = incidents([each for each in events if each.detection_time <= until])
+    after = {incident.key: incident for incident in incidents(events)}
+    for incident in before:
+        assert set(incident.networks) <= set(after[incident.key].networks)
