@@ -4,9 +4,11 @@ It is stretched to the width of the page, so that it holds no text; its colours 
 page's style sheet. Few bytes matter: there can be hundreds on a page.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from itertools import pairwise
 
 from facts import end_of
 from report import Chart
@@ -97,32 +99,22 @@ def _bars(chart: Chart, most: int) -> str:
 
 
 def _line(chart: Chart) -> str:
-    """Return the line of the share of anomalies, with gaps where nothing was measured.
-
-    A step alone between gaps is a line of no length, which is drawn as a dot.
-    """
-    commands: list[str] = []
-    before: tuple[int, int] | None = None
-    alone = False
-    for number, (measurements, anomalies) in enumerate(
-        zip(chart.measurements, chart.anomalies, strict=True)
-    ):
-        if not measurements:
-            before, alone = None, _close(commands, alone=alone)
-            continue
-        x = WIDTH * number + WIDTH // 2
-        y = SHARE - round(SHARE * anomalies / measurements)
-        if before is None:
-            commands.append(f"M{x} {y}")
-        else:
-            commands.append(f"l{x - before[0]} {y - before[1]}".replace(" -", "-"))
-        alone = before is None
-        before = x, y
-    _close(commands, alone=alone)
-    return "".join(commands)
+    """Return the line of the share of anomalies, with gaps where nothing was measured."""
+    runs: list[list[tuple[int, int]]] = [[]]
+    counts = zip(chart.measurements, chart.anomalies, strict=True)
+    for number, (measurements, anomalies) in enumerate(counts):
+        if measurements:
+            share = round(SHARE * anomalies / measurements)
+            runs[-1].append((WIDTH * number + WIDTH // 2, SHARE - share))
+        elif runs[-1]:
+            runs.append([])
+    return "".join(_run(points) for points in runs if points)
 
 
-def _close(commands: list[str], *, alone: bool) -> bool:
-    if alone:
-        commands.append("h0")
-    return False
+def _run(points: Sequence[tuple[int, int]]) -> str:
+    """Return a line without gaps; a point alone is as long as a step, so that it can be seen."""
+    x, y = points[0]
+    if len(points) == 1:
+        return f"M{x - WIDTH // 2} {y}h{WIDTH}"
+    steps = (f"l{WIDTH} {after - before}" for (_, before), (_, after) in pairwise(points))
+    return f"M{x} {y}" + "".join(steps).replace(" -", "-")

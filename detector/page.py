@@ -88,17 +88,48 @@ def page(report: Report, services: Sequence[Service]) -> bytes:
         "duration": spoken_duration,
         "explorer": explorer.of_country,
         "iso": iso,
+        "of_countries": _of_countries,
+        "said": _said,
         "spoken": spoken,
         "within": within,
     }
     text = environment.get_template(TEMPLATE).render(
         report=report,
+        summary=_summary(services),
         services=services,
         cards=cards_of(report),
         feeds=_country_feeds(report),
         shown=SHOWN,
     )
     return text.encode()
+
+
+def _summary(services: Sequence[Service]) -> str:
+    """Return what matters most."""
+    countries = {each.probe_cc for service in services for each in service.blocked}
+    if not countries:
+        return "No signs of blocking now."
+    names = sum(1 for service in services if service.blocked)
+    what = f"{counted(names, 'service')} in {_of_countries(len(countries))}"
+    return f"Now, there are signs of blocking of {what}."
+
+
+def _of_countries(number: int, which: str = "") -> str:
+    return f"{number} {which}{'country' if number == 1 else 'countries'}"
+
+
+def _said(counts: Counts, noun: str = "measurement") -> str:
+    """Return counts for people: "80 of 88 measurements (91%)"."""
+    whole = counted(counts.measurements, noun) if noun else f"{counts.measurements:,}"
+    return f"{counts.anomalies:,} of {whole} ({_percent(counts)}%)"
+
+
+def _percent(counts: Counts) -> int:
+    """Return the share of anomalies; only none is 0%, and only all are 100%."""
+    rounded = round(100 * counts.anomalies / counts.measurements)
+    if 0 < counts.anomalies < counts.measurements:
+        return min(max(1, rounded), 99)
+    return rounded
 
 
 def _country_feeds(report: Report) -> list[Link]:
@@ -151,7 +182,7 @@ def _card(incident: Incident, chart: Chart, state: str, until: datetime) -> Card
 
 
 def _shortened(test_name: str, input_: str) -> str:
-    text = clean(input_ or test_name)
+    text = clean(input_ or f"{test_name} test")
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
@@ -161,8 +192,7 @@ def _label(incident: Incident, inside: Counts | None, before: Counts | None) -> 
     def share(counts: Counts | None) -> str:
         if counts is None:
             return "no measurements"
-        percent = round(100 * counts.anomalies / counts.measurements)
-        return f"{percent} % of {counted(counts.measurements, 'measurement')}"
+        return f"{_percent(counts)}% of {counted(counts.measurements, 'measurement')}"
 
     return (
         f"Chart for {clean(incident.service)} in {within(incident.probe_cc)}: anomalies in "

@@ -73,13 +73,14 @@ def sample_report(
     events = [
         event
         for number, (service, code) in enumerate(_places(incidents, services, chosen))
-        for event in _events(services[service], code, number / incidents, chosen)
+        for event in _events(services[service], code, number, incidents, chosen)
     ]
     events.sort(key=lambda event: (event.detection_time, event.series))
     names = {target: service for service, targets in services.items() for target in targets}
     found = incidents_of(blocks_of(events), names, WINDOW)
     statuses = _statuses(events, names, series, chosen)
-    charts = {incident.key: _chart(incident, chosen) for incident in found}
+    last = {status.series: status.last for status in statuses}
+    charts = {incident.key: _chart(incident, last, chosen) for incident in found}
     return Report(UNTIL, statuses, events, found, charts, STALE)
 
 
@@ -92,12 +93,17 @@ def _places(
 
 
 def _events(
-    targets: Sequence[tuple[str, str]], code: str, age: float, chosen: random.Random
+    targets: Sequence[tuple[str, str]],
+    code: str,
+    number: int,
+    incidents: int,
+    chosen: random.Random,
 ) -> list[Event]:
-    """Return the changes of one incident; the higher `age`, the newer it is."""
-    networks = chosen.choice((1, 1, 1, 2, 3, 5, 12, 30))
-    start = UNTIL - HOUR * (5 + int(2000 * (1 - age) ** 2) + chosen.randrange(10))
-    length = HOUR * chosen.choice((9, 14, 50, 120, 300, 5000))
+    """Return the changes of an incident; those with high numbers are the newest."""
+    networks = (1, 3, 30, 2, 1, 12, 5, 1)[number % 8]
+    age = (incidents - number - 1) / incidents
+    start = UNTIL - HOUR * (20 + int(2000 * age**2) + chosen.randrange(10))
+    length = HOUR * (5000, 9, 5000, 120, 50, 300, 14)[number % 7]
     events = []
     for asn in chosen.sample(range(1000, 400_000), networks):
         series = Series(*chosen.choice(targets), code, asn)
@@ -140,15 +146,16 @@ def _status(
     chosen: random.Random,
 ) -> SeriesStatus:
     anomalies = {"OK": 3.0, "BLOCKED": 94.0, "UNKNOWN": 10.0}[status] + chosen.random()
-    silent = 40 * 24 if chosen.random() < 0.1 else 0
-    recent = UNTIL - HOUR * chosen.randrange(10)
+    # What is blocked for long is often measured no more.
+    silent = status == "BLOCKED" and UNTIL - since > STALE and chosen.random() < 0.9
+    last = UNTIL - HOUR * chosen.randrange(10) - (STALE if silent else 0 * HOUR)
     return SeriesStatus(
         series=series,
         service=names[series.test_name, series.input],
         status=status,
         old_status={"OK": "BLOCKED", "BLOCKED": chosen.choice(("OK", "UNKNOWN"))}.get(status, "OK"),
         since=since,
-        last=max(since, recent - HOUR * silent),
+        last=max(since, last),
         cnt=chosen.uniform(1, 300),
         confirmed_perc=0.0,
         pure_anomaly_perc=anomalies,
@@ -158,7 +165,7 @@ def _status(
     )
 
 
-def _chart(incident: Incident, chosen: random.Random) -> Chart:
+def _chart(incident: Incident, last: dict[Series, datetime], chosen: random.Random) -> Chart:
     """Return the counts around an incident, with more measurements by day than by night."""
     start = incident.start - 72 * HOUR
     over = UNTIL if incident.end_detected is None else incident.end_detected + 72 * HOUR
@@ -170,7 +177,8 @@ def _chart(incident: Incident, chosen: random.Random) -> Chart:
     for number in range(steps):
         at = start + number * step * HOUR
         daily = 1.5 if 6 <= at.hour < 22 else 0.4
-        count = round(rate * daily * chosen.uniform(0.4, 1.6))
+        measured = any(at < last[block.series] for block in incident.blocks)
+        count = round(rate * daily * chosen.uniform(0.4, 1.6)) if measured else 0
         blocked = incident.start <= at < (incident.end or UNTIL)
         measurements.append(count)
         anomalies.append(sum(chosen.random() < (0.93 if blocked else 0.04) for _ in range(count)))
