@@ -132,15 +132,22 @@ def _counts_said(counts: Counts | None) -> list[str]:
 
 
 def _html(paragraphs: Sequence[str], incident: Incident, networks: Sequence[Network]) -> str:
-    targets = "; ".join(
-        f"{clean(input_)} ({clean(test_name)})" if input_ else clean(test_name)
-        for test_name, input_ in incident.targets
-    )
     listed = networks[:LISTED]
     named = ", ".join(f"{network(each.asn)} since {spoken(each.start)}" for each in listed)
     more = f", and {len(networks) - LISTED:,} more" if len(networks) > LISTED else ""
-    texts = [*paragraphs, f"Networks: {named}{more}.", f"Measured: {targets}.", CAUTION]
-    return "".join(f"<p>{escape(text)}</p>" for text in texts)
+    return _paragraphs([*paragraphs, f"Networks: {named}{more}."], incident.targets)
+
+
+def _paragraphs(texts: Sequence[str], targets: Sequence[tuple[str, str]]) -> str:
+    """Return a description. An input must not turn the text around it from right to left."""
+    tested = "; ".join(
+        f"<bdi>{escape(clean(input_))}</bdi> ({escape(clean(test_name))})"
+        if input_
+        else escape(clean(test_name))
+        for test_name, input_ in targets
+    )
+    before = "".join(f"<p>{escape(text)}</p>" for text in texts)
+    return f"{before}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
 
 
 def _data(
@@ -197,19 +204,16 @@ def of_event(event: Event, service: str) -> Item:
     shown = (
         f"signs that {service} is blocked" if blocked else f"that {service} can be reached again"
     )
-    measured = f"{series.input} ({series.test_name})" if series.input else series.test_name
     paragraphs = [
         f"Since about {spoken(event.time)}, OONI measurements show {shown} {where}.",
         f"It was detected {spoken(event.detection_time)}.",
-        f"Measured: {clean(measured)}.",
-        CAUTION,
     ]
     return Item(
         f"{AUTHORITY}/series/{digest(series)}/{iso(event.detection_time)}/{event.status}",
         f"{service} appears to be {said} {where}",
         link,
         event.detection_time,
-        "".join(f"<p>{escape(text)}</p>" for text in paragraphs),
+        _paragraphs(paragraphs, [series[:2]]),
         (service, country(series.probe_cc)),
         {"status": event.status, "since": iso(event.time)},
     )

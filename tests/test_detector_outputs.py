@@ -1,0 +1,425 @@
+"""What a report becomes: feeds, JSON, the page."""
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from xml.etree import ElementTree as ET
+
+import feedparser
+import msgspec
+import pytest
+
+from dev.sample_report import HOUR, STALE, UNTIL, sample_report
+from explorer import LONGEST, search
+from facts import ENDED, ONGOING, SILENT, counts_within, state_of
+from filenames import of_country, of_series
+from incidents import Event, Incident, Series, blocks_of, incidents_of
+from places import country, within
+from publishing import outputs_of
+from report import Chart, Report, SeriesStatus
+from texts import clean, spoken, spoken_duration
+
+FACEBOOK = ("web_connectivity", "https://www.facebook.com/")
+SERVICES = {FACEBOOK: "Facebook", ("telegram", ""): "Telegram"}
+START = UNTIL - 100 * HOUR
+
+
+def block(
+    asn: int,
+    *,
+    start: int = 0,
+    end: int | None = None,
+    code: str = "IR",
+    target: tuple[str, str] = FACEBOOK,
+) -> list[Event]:
+    """Return the changes of a series; hours after START."""
+    series = Series(*target, code, asn)
+    times = [("BLOCKED", start)] + ([("OK", end)] if end is not None else [])
+    return [
+        Event(series, status, START + hour * HOUR, START + (hour + 4) * HOUR)
+        for status, hour in times
+    ]
+
+
+def status(series: Series, name: str = "OK", *, last: int = 0) -> SeriesStatus:
+    """Return a status; `last` hours ago there was a measurement."""
+    service = SERVICES.get(series[:2], "Other")
+    time = UNTIL - last * HOUR
+    return SeriesStatus(series, service, name, "OK", START, time, 9.0, 0.0, 90.0, 10.0, 0.0, 1.0)
+
+
+def report_of(events: list[Event], *, last: int = 0) -> Report:
+    """Return a report of these changes, with 2 measurements an hour."""
+    events = sorted(events, key=lambda event: (event.detection_time, event.series))
+    found = incidents_of(blocks_of(events), SERVICES, timedelta(days=1))
+    latest = {event.series: event.status for event in events}
+    statuses = [status(series, name, last=last) for series, name in sorted(latest.items())]
+    charts = {incident.key: chart_of(incident) for incident in found}
+    return Report(UNTIL, statuses, events, found, charts, STALE)
+
+
+def chart_of(incident: Incident) -> Chart:
+    """Return 2 measurements of each hour; both have anomalies while something is blocked."""
+    hours = [START + number * HOUR for number in range(-50, 100)]
+    blocked = [incident.start <= hour < (incident.end or UNTIL) for hour in hours]
+    return Chart(hours[0], HOUR, (2,) * len(hours), tuple(2 * each for each in blocked))
+
+
+def files_of(report: Report) -> dict[str, bytes]:
+    """Return all outputs."""
+    return dict(outputs_of(report))
+
+
+def rss(content: bytes) -> Any:
+    """Read a feed as its readers do."""
+    feed = feedparser.parse(content)
+    assert not feed.bozo, feed.bozo_exception
+    return feed
+
+
+def titles(content: bytes) -> list[str]:
+    """Return the titles of a feed."""
+    return [entry.title for entry in rss(content).entries]
+
+
+class Page(HTMLParser):
+    """The elements and texts of a page, which must be nested well."""
+
+    VOID = ("meta", "link", "path")
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(content.decode())
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        assert len(attrs) == len(dict(attrs))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag == "path"
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.texts))
+
+
+def test_a_block_over_thirty_networks_is_one_item_and_thirty_series_have_a_feed_each() -> None:
+    events = [event for asn in range(1, 31) for event in block(asn)]
+    files = files_of(report_of(events))
+    assert titles(files["rss/global.xml"]) == [
+        "Facebook appears to be blocked in Iran: 30 networks"
+    ]
+    assert files["rss/by-country/IR.xml"].count(b"<item>") == 1
+    feeds = [name for name in files if name.startswith("rss/by-series/")]
+    assert len(feeds) == 30
+    assert titles(files[of_path(events[6].series)]) == [
+        "Facebook appears to be blocked on AS7 in Iran"
+    ]
+
+
+def of_path(series: Series) -> str:
+    return f"rss/{of_series(series)}.xml"
+
+
+def test_the_end_of_an_incident_is_an_item_of_its_own_and_the_newest_stands_first() -> None:
+    files = files_of(report_of([*block(7, end=40), *block(8, end=50, code="NL")]))
+    assert titles(files["rss/global.xml"]) == [
+        "Facebook appears to be reachable again in the Netherlands: AS8",
+        "Facebook appears to be reachable again in Iran: AS7",
+        "Facebook appears to be blocked in the Netherlands: AS8",
+        "Facebook appears to be blocked in Iran: AS7",
+    ]
+    end, begin = rss(files["rss/by-country/IR.xml"]).entries
+    assert begin.published == "Wed, 28 Jan 2026 15:00:00 +0000"
+    assert begin.id == "tag:ooni.org,2025:detector/IR/Facebook/2026-01-28T15:00:00Z"
+    assert end.id == f"{begin.id}/ended/2026-01-30T03:00:00Z"
+    assert not begin.guidislink
+    assert "8 of 8 measurements showed anomalies" in begin.description
+    assert "80 of 80 measurements showed anomalies" in end.description
+    assert "blocked since about 28 Jan 2026, 11:00 UTC, for 1 day 16 hours" in end.description
+
+
+def test_what_has_been_published_is_the_same_until_something_happens() -> None:
+    events = block(7)
+    before = files_of(report_of(events))
+    later = files_of(replace(report_of(events), until=UNTIL + HOUR))
+    changed = {name for name in before if before[name] != later[name]}
+    assert changed == {"index.html", "index.json", "json/status.json"}
+    after = files_of(report_of([*events, *block(8, start=2), *block(7, end=80)[1:]]))
+    guids = [entry.id for entry in rss(before["rss/global.xml"]).entries]
+    new = [entry.id for entry in rss(after["rss/global.xml"]).entries]
+    assert new == guids, "it has not ended everywhere"
+
+
+def test_all_guids_differ_even_of_incidents_that_were_detected_at_once() -> None:
+    series = Series(*FACEBOOK, "IR", 9)
+    late = Event(series, "BLOCKED", START - 80 * HOUR, START + 4 * HOUR)
+    report = report_of([late, *block(7), *block(8, target=("telegram", "")), *block(7, code="RU")])
+    report = replace(report, incidents=[*report.incidents, *sample_report(90).incidents])
+    guids = [entry.id for entry in rss(files_of(report)["rss/global.xml"]).entries]
+    assert len(guids) == 100
+    assert len(set(guids)) == 100
+
+
+def test_a_feed_has_the_newest_hundred_items() -> None:
+    events = [
+        Event(Series(*FACEBOOK, "IR", 7), name, START + hour * HOUR, START + hour * HOUR)
+        for hour, name in enumerate(["BLOCKED", "OK"] * 60)
+    ]
+    files = files_of(report_of(events))
+    entries = rss(files[of_path(events[0].series)]).entries
+    assert len(entries) == 100
+    assert entries[0].published_parsed[:4] == (2026, 2, 2, 10)
+
+
+def test_the_same_report_gives_the_same_files_in_the_same_order() -> None:
+    assert list(outputs_of(sample_report(30))) == list(outputs_of(sample_report(30)))
+
+
+def test_nothing_has_happened_yet() -> None:
+    empty = Report(UNTIL, [], [], [], {}, STALE)
+    files = files_of(empty)
+    assert list(files) == [
+        "rss/global.xml",
+        "json/global.json",
+        "json/status.json",
+        "index.json",
+        "index.html",
+    ]
+    assert rss(files["rss/global.xml"]).entries == []
+    assert files["rss/global.xml"] == files_of(replace(empty, until=UNTIL + HOUR))["rss/global.xml"]
+    assert "No incident has been detected lately." in Page(files["index.html"]).text
+
+
+def test_programs_get_the_same_as_people() -> None:
+    files = files_of(report_of([*block(7, end=40), *block(8, start=1, end=41)]))
+    feed = msgspec.json.decode(files["json/by-country/IR.json"])
+    entries = rss(files["rss/by-country/IR.xml"]).entries
+    assert [item["guid"] for item in feed["items"]] == [entry.id for entry in entries]
+    assert [item["title"] for item in feed["items"]] == [entry.title for entry in entries]
+    assert [item["link"] for item in feed["items"]] == [entry.link for entry in entries]
+    incident = feed["items"][0]["incident"]
+    assert incident["state"] == ENDED
+    assert incident["start"] == "2026-01-28T11:00:00Z"
+    assert incident["targets"] == [{"test_name": FACEBOOK[0], "input": FACEBOOK[1]}]
+    assert incident["networks"][1] == {
+        "probe_asn": 8,
+        "start": "2026-01-28T12:00:00Z",
+        "detected": "2026-01-28T16:00:00Z",
+        "end": "2026-01-30T04:00:00Z",
+    }
+    assert feed["items"][0]["counts"] == {"measurements": 82, "anomalies": 82}
+
+
+def test_the_index_names_all_other_files() -> None:
+    files = files_of(sample_report(10))
+    index = msgspec.json.decode(files["index.json"])
+    listed = [index["global"], *index["by_country"], *index["by_series"]]
+    names = {each[kind] for each in listed for kind in ("rss", "json")}
+    assert names | {index["page"], index["status"], "index.json"} == set(files)
+    assert index["until"] == "2026-02-01T15:00:00Z"
+
+
+def test_the_statuses_say_which_networks_block_what() -> None:
+    events = [*block(7), *block(8), *block(9, end=20)]
+    report = report_of(events)
+    others = [
+        status(Series("telegram", "", "NL", 1)),
+        status(Series("telegram", "", "RU", 1), "UNKNOWN"),
+    ]
+    statuses = msgspec.json.decode(
+        files_of(replace(report, statuses=[*report.statuses, *others]))["json/status.json"]
+    )
+    facebook, telegram = statuses["summary"]
+    assert facebook["blocked"] == [
+        {
+            "probe_cc": "IR",
+            "country": "Iran",
+            "networks_blocked": [7, 8],
+            "networks_known": 3,
+            "since": "2026-01-28T11:00:00Z",
+            "seen_begin": True,
+        }
+    ]
+    assert (telegram["not_blocked"], telegram["unknown"]) == (["NL"], ["RU"])
+    rows = [dict(zip(statuses["columns"], row, strict=True)) for row in statuses["series"]]
+    assert len(rows) == 5
+    assert statuses["targets"][rows[0]["target"]]["input"] == FACEBOOK[1]
+    assert (rows[0]["probe_asn"], rows[0]["status"]) == (7, "BLOCKED")
+
+
+@pytest.mark.parametrize(
+    ("end", "last", "state"),
+    [(None, 0, ONGOING), (40, 9999, ENDED), (None, 24 * 30 + 1, SILENT)],
+)
+def test_an_incident_without_recent_measurements_is_neither_over_nor_ongoing(
+    end: int | None, last: int, state: str
+) -> None:
+    report = report_of(block(7, end=end), last=last)
+    times = {each.series: each.last for each in report.statuses}
+    assert state_of(report.incidents[0], times, report.until - report.stale) == state
+    text = Page(files_of(report)["index.html"]).text
+    assert f"Facebook in Iran {state.capitalize()}" in text
+    assert ("so far" in text) == (state == ONGOING)
+
+
+def test_the_page_shows_incidents_with_what_stands_behind_them() -> None:
+    events = [event for asn in range(1, 31) for event in block(asn, end=40)]
+    page = Page(files_of(report_of(events))["index.html"])
+    assert "Facebook in Iran Ended" in page.text
+    assert "80 of 80 measurements (100%)" in page.text
+    assert "before: 0 of 100 (0%)" in page.text
+    assert "Duration1 day 16 hours" in page.text
+    assert "and 22 more networks" in page.text
+    links = [attrs.get("href") or "" for tag, attrs in page.elements if tag == "a"]
+    assert sum("probe_asn=AS" in link for link in links) == 30
+    assert "rss/by-country/IR.xml" in links
+    (svg,) = [attrs for tag, attrs in page.elements if tag == "svg"]
+    assert svg["role"] == "img"
+    assert "anomalies in 100% of 80 measurements" in (svg["aria-label"] or "")
+
+
+def test_old_incidents_are_in_the_feed_but_not_on_the_page() -> None:
+    report = replace(report_of(block(7, end=40)), charts={})
+    files = files_of(report)
+    assert b"<article" not in files["index.html"]
+    assert len(titles(files["rss/global.xml"])) == 2
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_its_headings_are_in_order() -> None:
+    page = Page(files_of(sample_report(20))["index.html"])
+    tags = [tag for tag, _ in page.elements]
+    assert not {"script", "img", "iframe", "object", "base", "form"}.intersection(tags)
+    assert all("style" not in attrs for _, attrs in page.elements)
+    levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids)) > 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hostile_inputs_break_nothing(seed: int) -> None:
+    files = files_of(sample_report(12, series=400, hostile=True, seed=seed))
+    for name, content in files.items():
+        assert re.fullmatch("(?:[a-z-]+/)*[A-Za-z0-9.-]+", name), name
+        assert ".." not in name
+        assert len(name) < 150
+        assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe]", content.decode())
+        if name.endswith(".xml"):
+            for entry in rss(content).entries:
+                assert not re.search(r"<(?!/?(?:p|bdi)>)", raw_description(content, entry.id))
+        elif name.endswith(".json"):
+            msgspec.json.decode(content)
+    page = Page(files["index.html"])
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert all(not key.startswith("on") for _, attrs in page.elements for key in attrs)
+    assert "<script>alert(1)</script> in" in page.text
+
+
+def raw_description(content: bytes, guid: str) -> str:
+    """Return the HTML of an item, before the reader of feeds makes it harmless."""
+    items = ET.fromstring(content).iter("item")
+    return next(
+        item.findtext("description") or "" for item in items if item.findtext("guid") == guid
+    )
+
+
+def test_a_text_that_no_output_can_hold_is_replaced() -> None:
+    assert clean("a\x00\x1f\ud800\ufffeb\t\u05d0🔒") == "a\ufffd\ufffd\ufffd\ufffdb\t\u05d0🔒"
+    target = ("web_connectivity", "https://a.example/\ud800\x0b")
+    files = files_of(report_of(block(7, code="\ud800/", target=target)))
+    assert len(files) == 7
+    Page(files["index.html"])
+
+
+@pytest.mark.parametrize(
+    "input_", ["", ".", "../..", "/", "a" * 2000, "\ud800", "é🔒\u202e", "a\nb"]
+)
+def test_names_of_files_are_safe_and_tell_series_apart(input_: str) -> None:
+    name = of_series(Series("web_connectivity", input_, "IR", 7))
+    assert re.fullmatch(r"by-series/IR\.AS7\.web-connectivity[A-Za-z0-9.-]*-[0-9a-f]{16}", name)
+    assert len(name) < 120
+    others = [("web_connectivity", input_ + "/"), ("web-connectivity", input_)]
+    assert name not in [of_series(Series(*target, "IR", 7)) for target in others]
+
+
+@pytest.mark.parametrize("code", ["../x", "", "ir", "I", "IRN", "I\n", "ÄÖ", "."])
+def test_only_two_capitals_are_a_country(code: str) -> None:
+    assert of_country("IR") == "by-country/IR"
+    assert re.fullmatch("by-country/[A-Za-z0-9.-]*[0-9a-f]{16}", of_country(code))
+    assert country(code) == code
+
+
+def test_countries_have_english_names() -> None:
+    assert [country(code) for code in ("IR", "TR", "MM", "XX")] == [
+        "Iran",
+        "Türkiye",
+        "Myanmar (Burma)",
+        "XX",
+    ]
+    assert [within(code) for code in ("IR", "GB", "SB")] == [
+        "Iran",
+        "the United Kingdom",
+        "the Solomon Islands",
+    ]
+
+
+def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
+    series = Series("web_connectivity", "https://a.example/?b=c&d=é", "IR", 7)
+    link = urlsplit(search(series, 7, START, UNTIL))
+    assert (link.scheme, link.netloc, link.path) == ("https", "explorer.ooni.org", "/search")
+    assert parse_qs(link.query) == {
+        "test_name": ["web_connectivity"],
+        "input": ["https://a.example/?b=c&d=é"],
+        "probe_cc": ["IR"],
+        "probe_asn": ["AS7"],
+        "since": ["2026-01-21"],
+        "until": ["2026-02-09"],
+        "failure": ["false"],
+    }
+    assert "probe_asn" not in search(series, None, START, UNTIL)
+    assert "input" not in search(Series("signal", "", "IR", 7), 7, START, UNTIL)
+    long = Series("web_connectivity", "https://a.example/" + "é" * LONGEST, "IR", 7)
+    assert "input" not in search(long, 7, START, UNTIL), "servers refuse such a link"
+
+
+def test_counts_are_those_of_the_steps_that_lie_wholly_in_a_time() -> None:
+    chart = Chart(START, 3 * HOUR, (1, 2, 4, 8), (0, 2, 3, 8))
+    inside = counts_within(chart, START + 2 * HOUR, START + 10 * HOUR)
+    assert inside is not None
+    assert (inside.measurements, inside.anomalies) == (6, 5)
+    assert counts_within(chart, START + 4 * HOUR, START + 6 * HOUR) is None
+    assert counts_within(chart, START - 9 * HOUR, START) is None
+    assert counts_within(None, START, None) is None
+
+
+def test_times_and_durations_read_well() -> None:
+    assert spoken(UNTIL) == "1 Feb 2026, 15:00 UTC"
+    hours = [0, 1, 25, 48, 24 * 20 + 3]
+    assert [spoken_duration(timedelta(hours=each)) for each in hours] == [
+        "less than an hour",
+        "1 hour",
+        "1 day 1 hour",
+        "2 days",
+        "20 days",
+    ]
