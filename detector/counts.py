@@ -7,10 +7,9 @@ a measurement that was processed again once, whether the server has merged its r
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
@@ -30,18 +29,14 @@ WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time <
   AND msm_failure != 't'
 """
 ANOMALY = "(anomaly = 't' OR confirmed = 't')"
+# The combinator Resample counts for each hour: an array of as many numbers as there are hours.
 COUNTS = f"""\
-SELECT test_name, input, probe_cc, probe_asn,
-  groupArray(hour), groupArray(measurements), groupArray(anomalies), groupArray(confirmed_ones)
-FROM (
-  SELECT toString(test_name) AS test_name, input, toString(probe_cc) AS probe_cc, probe_asn,
-    intDiv(toUnixTimestamp(measurement_start_time) - {{start}}, {HOUR}) AS hour,
-    count() AS measurements,
-    countIf({ANOMALY}) AS anomalies,
-    countIf(confirmed = 't') AS confirmed_ones
-  {MEASURED}
-  GROUP BY test_name, input, probe_cc, probe_asn, hour
-)
+WITH toUInt32(intDiv(toUnixTimestamp(measurement_start_time) - {{start}}, {HOUR})) AS hour
+SELECT toString(test_name), input, toString(probe_cc), probe_asn,
+  countResample(0, {{hours}}, 1)(hour),
+  countIfResample(0, {{hours}}, 1)({ANOMALY}, hour),
+  countIfResample(0, {{hours}}, 1)(confirmed = 't', hour)
+{MEASURED}
 GROUP BY test_name, input, probe_cc, probe_asn
 ORDER BY test_name, input, probe_cc, probe_asn
 """
@@ -100,22 +95,28 @@ def counts_of(database: Database, targets: Collection[Target], start: int, end: 
 
     What is in memory grows with the hours: ask for `CHUNK` at once.
     """
-    sql = COUNTS.format(start=start * HOUR, end=end * HOUR)
-    return _sorted_by_hour(database.query(sql, {"targets": tuple(targets)}), start)
+    hours = end - start
+    sql = COUNTS.format(start=start * HOUR, end=end * HOUR, hours=hours)
+    rows = database.query(sql, {"targets": tuple(targets)})
+    measurements, anomalies, confirmed = (
+        _by_hour([row[column] for row in rows], hours) for column in (4, 5, 6)
+    )
+    hour, index = np.nonzero(measurements)
+    return Counts(
+        series=[Series(*row[:4]) for row in rows],
+        hour=hour + start,
+        index=index,
+        measurements=measurements[hour, index],
+        anomalies=anomalies[hour, index],
+        confirmed=confirmed[hour, index],
+    )
 
 
-def _sorted_by_hour(rows: Sequence[tuple[Any, ...]], first: int) -> Counts:
-    lengths = [len(row[4]) for row in rows]
-    index = np.repeat(np.arange(len(rows)), lengths)
-    columns = [_flat((row[column] for row in rows), sum(lengths)) for column in range(4, 8)]
-    order = np.argsort(columns[0], kind="stable")
-    hour, measurements, anomalies, confirmed = (column[order] for column in columns)
-    series = [Series(*row[:4]) for row in rows]
-    return Counts(series, hour + first, index[order], measurements, anomalies, confirmed)
-
-
-def _flat(lists: Iterable[Sequence[int]], total: int) -> Indices:
-    return np.fromiter(itertools.chain.from_iterable(lists), dtype=np.int64, count=total)
+def _by_hour(rows: Sequence[Sequence[int]], hours: int) -> Indices:
+    """Return a row for each hour, with a number for each series, of the opposite."""
+    numbers = itertools.chain.from_iterable(rows)
+    flat = np.fromiter(numbers, dtype=np.int64, count=len(rows) * hours)
+    return flat.reshape(len(rows), hours).T
 
 
 def hour_of(time: datetime) -> int:

@@ -102,7 +102,7 @@ class Follower:
 
     def _fade(self, index: Indices, hour: int) -> None:
         last = self._detector.last[index]
-        kept = 0.5 ** (np.where(last < 0, 0, hour - last) / HALF_LIFE)
+        kept = np.exp2(np.where(last < 0, 0, last - hour) / HALF_LIFE)
         for array in (self._measurements, self._anomalies, self._confirmed):
             array[index] *= kept
 
