@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,9 +19,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import feedparser
 import geoip2.database
 from clickhouse_driver import Client
 
+from dev import sample_blocking, sample_observations
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
 from dev.s3_server import KEY, KEY_ID, S3Server, contents
@@ -47,6 +50,7 @@ CITIZENLAB = Script("analysis/citizenlab_test_lists_updater.py", "update-citizen
 FINGERPRINTS = Script("analysis/fingerprints_updater.py", "update-fingerprints.conf")
 ASNMETA = Script("analysis/asnmeta_updater.py", "update-asn-metadata.conf")
 BACKUP = Script("db-backup/ooni_db_backup.py", "db-backup.conf")
+DETECTOR = Script("detector/detector.py", "detector.conf")
 GEOIP = Script("geoip/ooni_download_geoip.py", "download-geoip.conf")
 
 
@@ -116,6 +120,8 @@ def main() -> None:
             show_asnmeta(servers)
             show_geoip(servers)
             show_backup(servers)
+            show_detector(servers)
+            show_evaluation(servers)
     print("\nThe demo is done; everything that it started has ended.")
 
 
@@ -339,6 +345,74 @@ def show_bucket(s3: S3Server, name: str) -> None:
     print(f"\nobjects in the bucket {name}:")
     for key, size in contents(s3.client(), name).items():
         print(f"    {size:>11,}  {key}")
+
+
+def show_detector(servers: Servers) -> None:
+    """Detect blocks in two countries; again, with nothing new; and from the beginning."""
+    title("Detector: 30 days of measurements; social media are blocked in two countries")
+    with Client.from_url(servers.clickhouse.uri()) as client:
+        client.execute("CREATE DATABASE measurements ENGINE = Atomic")
+    user = {"user": "detector", "password": "detector"}
+    uri = servers.clickhouse.uri(**user, database="measurements")
+    now = datetime.now(UTC)
+    with Client.from_url(uri) as client:
+        create(client, "fastpath")
+        sample_blocking.fill(client, sample_blocking.sample(now))
+    output = servers.folder / "output"
+    keys = {
+        "db_uri": uri,
+        "state_dir": str(servers.folder / "state"),
+        "statsd": servers.statsd.address,
+        "output_dir": str(output),
+    }
+    servers.statsd.clear()
+    log = servers.run(DETECTOR, keys)
+    servers.show_table(
+        "measurements.blocking_events",
+        ["time", "status", "probe_cc", "probe_asn", "test_name", "input"],
+        "cityHash64(probe_asn, input)",
+    )
+    servers.show_metrics()
+    show_output(output)
+    expect("2 incidents are ongoing, 1 have ended" in log, "both countries' blocks are found")
+    title("the second run: nothing is new, and no file is written")
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    log = servers.run(DETECTOR, keys)
+    expect(log.count("unchanged") == 2, "both tables are as they were")
+    after = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    expect(after == before, "no file was written")
+    title("reprocessing all of it gives the same")
+    start = f"{now - timedelta(days=40):%Y-%m-%d}"
+    log = servers.run(DETECTOR, keys, "--reprocess", "--start-date", start)
+    expect(log.count("unchanged") == 2, "both tables are as they were")
+    kept = ROOT / "build" / "demo" / "detector"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(output, kept)
+    print(f"\nto look at the page, open {kept.relative_to(ROOT)}/index.html")
+
+
+def show_output(output: Path) -> None:
+    """Print what the global feed says, and which files there are."""
+    feed = feedparser.parse((output / "rss" / "global.xml").read_bytes())
+    print(f"\nrss/global.xml: {feed.feed.title}")
+    for entry in feed.entries:
+        print(f"    {entry.published}  {entry.title}")
+    files = [path for path in output.rglob("*") if path.is_file()]
+    print(f"\n{len(files)} files in {output.name}, among them:")
+    for path in [each for each in sorted(files) if "by-series" not in str(each)]:
+        print(f"    {path.stat().st_size:>9,}  {path.relative_to(output)}")
+
+
+def show_evaluation(servers: Servers) -> None:
+    """Tell how good the detector is on a small labelled sample."""
+    title("How good is it? On labelled series, beside two other detectors")
+    folder = servers.folder / "labelled"
+    sample_observations.write(folder, seed=1, series=10)
+    files = [folder / "observations.csv.gz", folder / "labels.json"]
+    keys = {"state_dir": str(servers.folder / "state"), "statsd": servers.statsd.address}
+    servers.run(
+        DETECTOR, keys, "evaluate", "--observations", str(files[0]), "--labels", str(files[1])
+    )
 
 
 def show_live_sources(servers: Servers) -> None:

@@ -1,4 +1,4 @@
-"""tables.sql, the updaters and the database agree on every table."""
+"""The files tables.sql, the scripts and the database agree on every table."""
 
 import re
 from pathlib import Path
@@ -6,22 +6,26 @@ from pathlib import Path
 import pytest
 
 import asnmeta_updater
+import blocking_tables
 import citizenlab_test_lists_updater
 import fingerprints_updater
 from conftest import Database as FreshDatabase
 from ooni_common.database import Database
 from ooni_common.tables import Table
 
-SQL = Path(__file__).parents[1] / "analysis" / "tables.sql"
+ROOT = Path(__file__).parents[1]
+FILES = [ROOT / folder / "tables.sql" for folder in ("analysis", "detector")]
 TABLES = [
     citizenlab_test_lists_updater.TABLE,
     *fingerprints_updater.TABLES.values(),
     asnmeta_updater.TABLE,
+    *blocking_tables.TABLES,
 ]
+USERS = {"citizenlab": "citizenlab", "blocking_status": "detector", "blocking_events": "detector"}
 
 
 def statements(kind: str) -> list[str]:
-    without_comments = re.sub("--.*", "", SQL.read_text())
+    without_comments = re.sub("--.*", "", "".join(file.read_text() for file in FILES))
     parts = [part.strip() for part in without_comments.split(";")]
     return [part for part in parts if part.startswith(kind)]
 
@@ -39,7 +43,7 @@ def test_a_first_run_creates_the_table_as_the_file_does(
     assert db.structure(table.name) == expected
 
 
-def test_the_file_has_no_other_tables() -> None:
+def test_the_files_have_no_other_tables() -> None:
     assert len(statements("CREATE TABLE")) == len(TABLES)
 
 
@@ -53,6 +57,6 @@ def test_the_real_parser_accepts_every_statement(database: FreshDatabase) -> Non
 def test_the_users_may_do_what_an_update_needs_on_both_tables(table: Table) -> None:
     needed = "SELECT, INSERT, CREATE TABLE, DROP TABLE"
     grants = [" ".join(grant.split()) for grant in statements("GRANT")]
-    user = "citizenlab" if table.name == "citizenlab" else "api"
+    user = USERS.get(table.name, "api")
     assert f"GRANT {needed} ON default.{table.name} TO {user}" in grants
     assert f"GRANT {needed}, TRUNCATE ON default.{table.shadow} TO {user}" in grants
