@@ -50,7 +50,7 @@ HOSTILE = {
         ("web_connectivity", "https://b.example/" + "../" * 20 + "etc/passwd"),
         ("web_connectivity", "https://c.example/" + "W" * 2000),
     ),
-    "\u202eBidi 🦄 & {{ 7*7 }}": (
+    '\u202eBidi 🦄 & {{ 7*7 }}" onclick="alert(1)': (
         ("web_connectivity", "https://d.example/\u202e\u05d0\u05d1\u0627\u0644/🔒/" + "é" * 1000),
         ("web_connectivity", "https://e.example/\x01\x08\x0b\x1f\x7f\x85\ufffe]]>\r\n\t"),
     ),
