@@ -32,39 +32,49 @@ class Parameters:
     """What the test goes by; chosen on simulated series, see README.md.
 
     Attributes:
-        blocked_threshold: evidence for a change to BLOCKED, in nats (natural logarithms of odds).
+        blocked_shares: of anomalies, where some or nearly all of the measurements are blocked.
+        blocked_thresholds: evidence for each of them that suffices for a change to BLOCKED, in nats
+            (natural logarithms of odds).
         ok_threshold: evidence for a change to OK, in nats.
         first_threshold: evidence for the first state that a series gets, in nats.
-        hours: the least number of hours that can give as much as the threshold.
-        span: the least number of hours from the first evidence to the change.
+        blocked_hours: the least number of hours that can give as much as that threshold. More than
+            three, so that an outage of three hours is no block.
+        blocked_span: the least number of hours from the first evidence to the change.
+        ok_hours: likewise, for a change to OK.
+        ok_span: likewise.
         counted: measurements of one hour that count, at most; more of them have less weight each.
         half_life: hours of silence after which half of the evidence is left.
-        blocked_shares: of anomalies, where some or nearly all of the measurements are blocked.
-            A partial block is told from its end by the share that it began with.
         prior: anomalies and other measurements, as if seen before the first one, while OK.
-        blocked_weight: measurements, as if seen with the share whose evidence led to BLOCKED.
+        start_shares: of anomalies in a block that has just been found by each of blocked_shares.
+            The higher one is lower than that: a partial block may have begun with anomalies only.
+        start_weight: measurements, as if seen with that share.
         memory: measurements from which the share while OK is known; older ones fade.
         blocked_memory: likewise, while BLOCKED.
         learning: the part of the threshold up to which a series is believed to be as it was, so
-            that its share is learned.
+            that its share is learned, while OK.
+        blocked_learning: likewise, while BLOCKED; a partial block has to become known soon.
         least_share: no series is believed to have fewer anomalies, while OK.
         most_share: nor more.
     """
 
-    blocked_threshold: float = 10.0
-    ok_threshold: float = 9.0
-    first_threshold: float = 5.0
-    hours: float = 3.2
-    span: int = 4
-    counted: float = 3.0
-    half_life: float = 168.0
     blocked_shares: tuple[float, ...] = (0.55, 0.9)
+    blocked_thresholds: tuple[float, ...] = (11.5, 10.0)
+    ok_threshold: float = 9.2
+    first_threshold: float = 6.0
+    blocked_hours: float = 3.7
+    blocked_span: int = 4
+    ok_hours: float = 2.5
+    ok_span: int = 3
+    counted: float = 3.0
+    half_life: float = 720.0
     prior: tuple[float, float] = (1.0, 9.0)
-    blocked_weight: float = 5.0
+    start_shares: tuple[float, ...] = (0.55, 0.82)
+    start_weight: float = 5.0
     memory: float = 100.0
     blocked_memory: float = 60.0
     learning: float = 0.4
-    least_share: float = 0.06
+    blocked_learning: float = 0.6
+    least_share: float = 0.055
     most_share: float = 0.3
 
 
@@ -79,6 +89,7 @@ class Evidence:
     def __init__(self, series: int, threshold: float, hours: float) -> None:
         self.value: Floats = np.zeros(series)
         self.since: Indices = np.full(series, -1)
+        self._threshold = threshold
         self._most = threshold / hours
         self._least = -threshold / 1.5
 
@@ -93,6 +104,21 @@ class Evidence:
     def arrays(self) -> Arrays:
         """Return what is known, by name."""
         return {"value": self.value, "since": self.since}
+
+    def part(self) -> Floats:
+        """Return how much of the threshold there is: 1 suffices."""
+        return self.value / self._threshold
+
+    def part_of(self, index: Indices) -> Floats:
+        """Likewise, of some series."""
+        part: Floats = self.value[index] / self._threshold
+        return part
+
+    def suffices(self, index: Indices, hour: int, span: int) -> NDArray[np.bool_]:
+        """Return whether there is enough, gathered over so many hours."""
+        lasting = hour - self.since[index] + 1 >= span
+        enough: NDArray[np.bool_] = (self.value[index] >= self._threshold) & lasting
+        return enough
 
     def forget(self, index: Indices) -> None:
         """Start anew."""
@@ -153,13 +179,14 @@ class Detector:
         self.since: Indices = np.full(series, -1)
         self.last: Indices = np.full(series, -1)
         self._ok = Shares(series, known.prior, known.memory)
-        highest, weight = known.blocked_shares[-1], known.blocked_weight
+        highest, weight = known.start_shares[-1], known.start_weight
         prior = (highest * weight, (1 - highest) * weight)
         self._blocked = Shares(series, prior, known.blocked_memory)
         self._for_blocked = [
-            Evidence(series, known.blocked_threshold, known.hours) for _ in known.blocked_shares
+            Evidence(series, threshold, known.blocked_hours)
+            for threshold in known.blocked_thresholds
         ]
-        self._for_ok = Evidence(series, known.ok_threshold, known.hours)
+        self._for_ok = Evidence(series, known.ok_threshold, known.ok_hours)
         self._first: Floats = np.zeros(series)  # above zero: for BLOCKED
 
     def arrays(self) -> Arrays:
@@ -194,11 +221,10 @@ class Detector:
     def progress(self) -> Floats:
         """Return how much of the evidence for another state each series has, from 0 to 1."""
         known = self._parameters
-        to_blocked = np.max([each.value for each in self._for_blocked], axis=0)
         shares = (
             np.abs(self._first) / known.first_threshold,
-            to_blocked / known.blocked_threshold,
-            self._for_ok.value / known.ok_threshold,
+            np.max([each.part() for each in self._for_blocked], axis=0),
+            self._for_ok.part(),
         )
         share: Floats = np.choose(self.status, shares)
         return np.minimum(1.0, share)
@@ -256,31 +282,28 @@ class Detector:
         self._first[index] = self._first[index] * fading + ratio
 
     def _strongest(self, index: Indices) -> tuple[Floats, Indices]:
-        """Return the evidence for BLOCKED that is the strongest, and since when there is any."""
-        values = np.stack([evidence.value[index] for evidence in self._for_blocked])
-        since = np.stack([evidence.since[index] for evidence in self._for_blocked])
-        oldest = np.where(since < 0, np.iinfo(np.int64).max, since).min(axis=0)
-        return values.max(axis=0), oldest
+        """Return how much of its threshold the strongest evidence for BLOCKED has, and which it is.
+
+        The latter is a place in `_for_blocked`.
+        """
+        parts = np.stack([evidence.part_of(index) for evidence in self._for_blocked])
+        return parts.max(axis=0), parts.argmax(axis=0)
 
     def _changes(self, index: Indices, hour: int) -> Indices:
         """Return the series whose evidence suffices for another state."""
         known, status = self._parameters, self.status[index]
-        value, since = self._strongest(index)
-        to_blocked = (
-            (status == OK) & (value >= known.blocked_threshold) & (hour - since + 1 >= known.span)
-        )
-        to_ok = (
-            (status == BLOCKED)
-            & (self._for_ok.value[index] >= known.ok_threshold)
-            & (hour - self._for_ok.since[index] + 1 >= known.span)
-        )
+        span = known.blocked_span
+        blocked = [evidence.suffices(index, hour, span) for evidence in self._for_blocked]
+        to_blocked = (status == OK) & np.any(blocked, axis=0)
+        to_ok = (status == BLOCKED) & self._for_ok.suffices(index, hour, known.ok_span)
         first = (status == UNKNOWN) & (np.abs(self._first[index]) > known.first_threshold)
         changed: Indices = index[to_blocked | to_ok | first]
         return changed
 
     def _since(self, changed: Indices, before: States) -> Indices:
         """Return the hour of the first evidence for the state that series change to."""
-        _, blocked = self._strongest(changed)
+        _, which = self._strongest(changed)
+        blocked = np.choose(which, [evidence.since[changed] for evidence in self._for_blocked])
         since: Indices = np.choose(
             before, (self.since[changed], blocked, self._for_ok.since[changed])
         )
@@ -289,24 +312,20 @@ class Detector:
     def _start_anew(self, changed: Indices) -> None:
         """Forget the evidence that has led to a change, but for which share it spoke."""
         known = self._parameters
-        values = np.stack([evidence.value[changed] for evidence in self._for_blocked])
-        share = np.array(known.blocked_shares)[values.argmax(axis=0)]
-        first = values.max(axis=0) <= 0
-        share = np.where(first, known.blocked_shares[-1], share)
+        part, which = self._strongest(changed)
+        share = np.array(known.start_shares)[np.where(part > 0, which, -1)]
         blocked = self.status[changed] == BLOCKED
-        self._blocked.start(changed[blocked], share[blocked], known.blocked_weight)
+        self._blocked.start(changed[blocked], share[blocked], known.start_weight)
         for evidence in (*self._for_blocked, self._for_ok):
             evidence.forget(changed)
 
     def _learn(self, index: Indices, seen: Floats, others: Floats) -> None:
         """Learn the share of anomalies of the state in which a series is believed to be."""
         known, status = self._parameters, self.status[index]
-        value, _ = self._strongest(index)
-        calm = (status == OK) & (value < known.blocked_threshold * known.learning)
+        part, _ = self._strongest(index)
+        calm = (status == OK) & (part < known.learning)
         self._ok.learn(index[calm], seen[calm], others[calm])
-        calm = (status == BLOCKED) & (
-            self._for_ok.value[index] < known.ok_threshold * known.learning
-        )
+        calm = (status == BLOCKED) & (self._for_ok.part_of(index) < known.blocked_learning)
         self._blocked.learn(index[calm], seen[calm], others[calm])
 
 

@@ -128,5 +128,5 @@ def test_an_hour_without_measurements_changes_nothing(status: int) -> None:
 
 def test_the_thresholds_are_parameters() -> None:
     blocked = [*QUIET, *hours(200, 230, 2, 2)]
-    patient = Detector(1, Parameters(blocked_threshold=50.0))
+    patient = Detector(1, Parameters(blocked_thresholds=(50.0, 50.0)))
     assert follow(blocked, patient)[1][0] > follow(blocked)[1][0]
