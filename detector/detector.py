@@ -338,7 +338,7 @@ def tell(job: Job[Config], report: Report, now: datetime) -> None:
     job.metrics.gauge("open_incidents", states.count(ONGOING))
     job.metrics.gauge("lag_hours", lag)
     log.info(
-        "up to %s: %d incidents are ongoing, %d have ended; see %s",
+        "up to %s; incidents: %d ongoing, %d ended; see %s",
         spoken(report.until),
         states.count(ONGOING),
         states.count(ENDED),

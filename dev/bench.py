@@ -27,6 +27,7 @@ from dev.measure import (
 )
 from dev.s3_server import KEY, KEY_ID, S3Server
 from dev.sample_asn_map import write_asn_map
+from dev.sample_blocking import fill_evenly
 from dev.sample_geoip import write_month
 from dev.sample_measurements import create, fill
 from dev.sample_test_lists import SampleTestLists
@@ -47,6 +48,7 @@ def main() -> None:
         "backup": bench_backup,
         "backup-memory": bench_backup_memory,
         "backup-private": bench_backup_private,
+        "detector": bench_detector,
     }
     for name in sys.argv[1:] or benches:
         bench = benches[name]
@@ -242,6 +244,46 @@ def bench_backup_private(folder: Path) -> None:
         peak = max(each.peak for name, each in medians.items() if name.startswith("the tool"))
         print(f"peak memory of the tool: {peak:.0f} MiB (goal: at most 150)")
     ratio(medians, "the tool, full", "the plain BACKUP, full", "at most 2.00")
+
+
+def bench_detector(folder: Path) -> None:
+    """Measure the detector beside a plain one on few series, and alone on many."""
+    few, many = folder / "few", folder / "many"
+    medians = measure_detector(few, 2_000, plain=True)
+    ratio(medians, "the detector, all of it", "a plain detector, all of it", "at most 0.50")
+    # As many would take the plain one an hour, and more memory than there is.
+    measure_detector(many, 100_000, plain=False)
+    print("goals: all of it in 180 s and 2,048 MiB, the hourly run in 10 s")
+
+
+def measure_detector(folder: Path, series: int, *, plain: bool) -> dict[str, Figures]:
+    """Let the detector reprocess 60 days but for the last hour, and then look at this one."""
+    print(f"\nDetector: {series:,} series, with a measurement of each in each hour of 60 days")
+    folder.mkdir()
+    end = int(datetime.now(UTC).timestamp()) // 3600
+    start = end - 60 * 24
+    with EmbeddedClickHouse(folder / "db") as db:
+        with Client.from_url(db.uri(send_receive_timeout=3600)) as client:
+            create(client, "fastpath")
+            fill_evenly(client, series, start, end)
+        config = folder / "detector.conf"
+        config.write_text(
+            f'db_uri = "{db.uri()}"\nstate_dir = "{folder}/state"\n'
+            f'output_dir = "{folder}/output"\nstatsd = ""\n'
+        )
+        command = [PYTHON, str(ROOT / "detector" / "detector.py"), "--config", str(config)]
+        first, last = (datetime.fromtimestamp(hour * 3600, UTC) for hour in (start, end - 1))
+        dates = ("--start-date", f"{first:%FT%H:00}", "--end-date", f"{last:%FT%H:00}")
+        steps = {
+            "the detector, all of it": Contender([*command, "--reprocess", *dates]),
+            "the detector, the hourly run": Contender(command),
+        }
+        if plain:
+            arguments = [db.uri(), str(start), str(end)]
+            steps["a plain detector, all of it"] = Contender(
+                [PYTHON, "-m", "dev.plain_detector", *arguments]
+            )
+        return show_medians({name: [run(step, ENVIRONMENT)] for name, step in steps.items()}, 1)
 
 
 @contextlib.contextmanager

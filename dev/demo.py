@@ -374,7 +374,7 @@ def show_detector(servers: Servers) -> None:
     )
     servers.show_metrics()
     show_output(output)
-    expect("2 incidents are ongoing, 1 have ended" in log, "both countries' blocks are found")
+    expect("incidents: 2 ongoing, 1 ended" in log, "both countries' blocks are found")
     title("the second run: nothing is new, and no file is written")
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     log = servers.run(DETECTOR, keys)

@@ -50,6 +50,21 @@ FROM (
     FROM hourly
 )
 """
+# One measurement of each series in each hour; one series of a hundred is blocked from an hour on.
+FILL_EVENLY = """\
+INSERT INTO fastpath (measurement_uid, report_id, input, probe_cc, probe_asn, test_name,
+    measurement_start_time, anomaly, confirmed, msm_failure)
+SELECT
+    hex(n) AS uid, uid, {urls}[1 + series % 8],
+    ['IT','IR','RU','BR','US','DE','IN','MM'][1 + intDiv(series, 8) % 8],
+    64500 + intDiv(series, 64), 'web_connectivity', toDateTime(hour * 3600 + series % 3600),
+    if((series % 100 = 0 AND hour >= {block}) OR intHash64(n) % 100 < 4, 't', 'f'), 'f', 'f'
+FROM (
+    SELECT number % {series} AS series, {start} + intDiv(number, {series}) AS hour,
+        hour * {series} + series AS n
+    FROM numbers({series} * {hours})
+)
+"""
 HOURLY = [
     ("test", "String"),
     ("url", "String"),
@@ -96,6 +111,29 @@ def fill(client: Client, hours: Iterable[Hour], table: str = "fastpath") -> None
     hourly = {"name": "hourly", "structure": HOURLY, "data": data}
     if data:
         client.execute(FILL.format(table=table), external_tables=[hourly])
+
+
+def fill_evenly(client: Client, series: int, start: int, end: int) -> None:
+    """Add a measurement of each of many series in each hour, to see how long following them takes.
+
+    Args:
+        client: runs the statements.
+        series: how many.
+        start: the first hour, in hours since 1970.
+        end: the hour after the last one.
+    """
+    urls = [url for _, url in TARGETS[:5]] + ["https://x.com/", "https://signal.org/"]
+    urls.append("https://www.tiktok.com/")
+    for hour in range(start, end, 24):
+        client.execute(
+            FILL_EVENLY.format(
+                urls=urls,
+                block=(start + end) // 2,
+                series=series,
+                start=hour,
+                hours=min(24, end - hour),
+            )
+        )
 
 
 def sample(until: datetime, seed: int = 1) -> Iterator[Hour]:

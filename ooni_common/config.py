@@ -63,9 +63,14 @@ class SecretUrl(Secret):
             raise ValueError("expected a URL") from None
 
     def secret_parts(self) -> list[str]:
-        """Return the password or token, as written and decoded, and the values of the query."""
-        values = [value for _, value in self._query()] if self._is_web_address() else []
-        written = [text for text in (self._password(), *values) if text]
+        """Return the password or token, as written and decoded, and the values of the query.
+
+        A database's password that is only its user's name is none: masking it garbles the log.
+        """
+        web = self._is_web_address()
+        values = [value for _, value in self._query()] if web else []
+        password = self._password() if web or self._password() != self._parts.username else ""
+        written = [text for text in (password, *values) if text]
         return list(dict.fromkeys([*written, *map(unquote, written)]))
 
     def __str__(self) -> str:

@@ -479,6 +479,16 @@ def test_a_file_with_a_mistake_is_refused_without_showing_the_secret_beside_it(
         load(file, text)
 
 
+def test_a_password_that_is_the_name_of_the_user_is_no_secret() -> None:
+    config = Config(
+        db_uri=SecretUrl("clickhouse://detector:detector@localhost/default"),
+        url=SecretUrl("https://detector:detector@h/"),
+        token=Secret(""),
+    )
+    assert secrets_of(config) == ["detector"]  # but of a web address, it can be one
+    assert "***" in str(config.db_uri)
+
+
 def test_the_secrets_to_mask_are_those_that_are_long_enough_with_the_longest_first() -> None:
     config = Config(
         db_uri=SecretUrl("clickhouse://api:p%C3%A4ssword@localhost/default?x=visible"),

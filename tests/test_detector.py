@@ -54,7 +54,7 @@ def test_a_block_and_its_end_are_events(detecting: Detecting) -> None:
     ]
     assert all(0 < detected - begun < 8 for _, _, begun, detected in changes)
     assert detecting.statuses() == {series(): "OK"}
-    assert "0 incidents are ongoing, 1 have ended" in log
+    assert "incidents: 0 ongoing, 1 ended" in log
 
 
 def test_the_status_has_the_counts_behind_it(detecting: Detecting) -> None:
