@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -611,3 +611,43 @@ def test_a_database_uri_with_a_wrong_setting_is_an_error_of_configuration(settin
         connected(config_for(f"clickhouse://localhost/default?{setting}")),
     ):
         pass
+
+
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(width=32, allow_nan=False),
+            st.floats(0, 1e6).map(lambda value: round(value, 2)),
+            st.integers(86_400, 4_000_000_000).map(lambda time: datetime.fromtimestamp(time, UTC)),
+        ),
+        min_size=1,
+        max_size=50,
+    )
+)
+def test_numbers_and_times_are_verified_too(
+    db: Database, rows: list[tuple[float, float, datetime]]
+) -> None:
+    columns = {
+        "number": "Int32",
+        "one": "Float32",
+        "other": "Float32",
+        "time": "DateTime64(3)",
+        "same": "DateTime('UTC')",
+    }
+    table = Table(
+        "measured", "measured_tmp", columns, "ENGINE = MergeTree ORDER BY number", ("number",)
+    )
+    numbered = [(number, *row, row[2]) for number, row in enumerate(rows)]
+    db.query("DROP TABLE IF EXISTS measured")
+    (change,) = replace_tables(db, [Update.of_rows(table, numbered, ANY_NUMBER)])
+    assert held(db, table) == change.live
+    stored = db.query(
+        "SELECT toUnixTimestamp(time), toUnixTimestamp(same) FROM measured ORDER BY number"
+    )
+    assert stored == [(int(time.timestamp()), int(time.timestamp())) for _, _, time in rows]
+    other = [(*row[:2], row[2] + 1, *row[3:]) for row in numbered]
+    (change,) = replace_tables(db, [Update.of_rows(table, other, ANY_NUMBER)], force=True)
+    assert change.swapped
