@@ -12,8 +12,9 @@ from several hours, and it fades while there is silence.
 All of it is arithmetic on numpy arrays, for all series that have measurements in an hour at once.
 """
 
+import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ Arrays = dict[str, NDArray[Any]]
 
 UNKNOWN, OK, BLOCKED = 0, 1, 2
 NAMES = ("UNKNOWN", "OK", "BLOCKED")
+
+FIRST_SHARES = 0.8, 0.15  # of anomalies, in a series that begins blocked or not
+BLOCKED_SHARES = 0.4, 0.97  # no series is believed to have fewer or more while BLOCKED
+LEAST_STEP = 0.2  # by which the share of anomalies falls when a block ends
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,46 @@ class Parameters:
     most_share: float = 0.3
 
 
+class Hour(NamedTuple):
+    """What is counted in an hour, of some series.
+
+    Attributes:
+        number: of the hour.
+        series: which.
+        anomalies: how many, with their weight.
+        others: measurements, likewise.
+        fading: the part of earlier evidence that is left.
+    """
+
+    number: int
+    series: Indices
+    anomalies: Floats
+    others: Floats
+    fading: Floats
+
+    def where(self, mask: NDArray[np.bool_]) -> "Hour":
+        """Return only some of the series."""
+        if mask.all():  # the usual case, and worth it
+            return self
+        rest = (self.series[mask], self.anomalies[mask], self.others[mask], self.fading[mask])
+        return Hour(self.number, *rest)
+
+    def ratio(self, share: Floats | float, instead_of: Floats | float) -> Floats:
+        """Return how much better one share of anomalies explains the counts than another one.
+
+        Args:
+            share: above 0, below 1.
+            instead_of: likewise.
+
+        Returns:
+            The logarithm of the likelihood ratio, in nats.
+        """
+        by_anomaly = np.log(share / instead_of)
+        by_other = np.log((1 - share) / (1 - instead_of))
+        ratio: Floats = self.anomalies * by_anomaly + self.others * by_other
+        return ratio
+
+
 class Evidence:
     """Sums of log-likelihood ratios, one for each series, that never fall below zero.
 
@@ -93,13 +138,20 @@ class Evidence:
         self._most = threshold / hours
         self._least = -threshold / 1.5
 
-    def add(self, index: Indices, hour: int, ratio: Floats, fading: Floats) -> None:
-        """Add what an hour gives, after what came before has faded."""
-        limited = np.clip(ratio, self._least, self._most)
-        value = np.maximum(0.0, self.value[index] * fading + limited)
+    def add(self, hour: Hour, ratio: Floats) -> Floats:
+        """Add what an hour gives, after what came before has faded.
+
+        Returns:
+            How much of the threshold there is, for each series of the hour; 1 suffices.
+        """
+        index = hour.series
+        limited = np.minimum(np.maximum(ratio, self._least), self._most)
+        value = np.maximum(0.0, self.value[index] * hour.fading + limited)
         since = self.since[index]
         self.value[index] = value
-        self.since[index] = np.where(value <= 0, -1, np.where(since < 0, hour, since))
+        self.since[index] = np.where(value <= 0, -1, np.where(since < 0, hour.number, since))
+        part: Floats = value / self._threshold
+        return part
 
     def arrays(self) -> Arrays:
         """Return what is known, by name."""
@@ -109,16 +161,10 @@ class Evidence:
         """Return how much of the threshold there is: 1 suffices."""
         return self.value / self._threshold
 
-    def part_of(self, index: Indices) -> Floats:
-        """Likewise, of some series."""
-        part: Floats = self.value[index] / self._threshold
-        return part
-
-    def suffices(self, index: Indices, hour: int, span: int) -> NDArray[np.bool_]:
-        """Return whether there is enough, gathered over so many hours."""
-        lasting = hour - self.since[index] + 1 >= span
-        enough: NDArray[np.bool_] = (self.value[index] >= self._threshold) & lasting
-        return enough
+    def lasting(self, hour: Hour, span: int) -> NDArray[np.bool_]:
+        """Return for which series of an hour there has been some for so many hours."""
+        lasting: NDArray[np.bool_] = self.since[hour.series] <= hour.number - span + 1
+        return lasting
 
     def forget(self, index: Indices) -> None:
         """Start anew."""
@@ -150,12 +196,13 @@ class Shares:
         share: Floats = anomalies / (anomalies + self.others[index])
         return share
 
-    def learn(self, index: Indices, anomalies: Floats, others: Floats) -> None:
-        """Add measurements."""
+    def learn(self, hour: Hour) -> None:
+        """Add the measurements of an hour."""
+        index = hour.series
         total = self.anomalies[index] + self.others[index]
         kept = np.minimum(1.0, self._memory / total)
-        self.anomalies[index] = self.anomalies[index] * kept + anomalies
-        self.others[index] = self.others[index] * kept + others
+        self.anomalies[index] = self.anomalies[index] * kept + hour.anomalies
+        self.others[index] = self.others[index] * kept + hour.others
 
     def start(self, index: Indices, share: Floats, weight: float) -> None:
         """Know nothing but a share, as if from so many measurements."""
@@ -243,97 +290,77 @@ class Detector:
         Returns:
             The series, and their state before: UNKNOWN where it is their first one.
         """
+        counted = self._counted(hour, index, measurements, anomalies)
+        status = self.status[index]
+        unknown, ok, blocked = (counted.where(status == state) for state in (UNKNOWN, OK, BLOCKED))
+        groups = [self._follow_unknown(unknown), self._follow_ok(ok), self._follow_blocked(blocked)]
+        changed = np.concatenate(groups)
+        before = np.repeat(
+            np.array([UNKNOWN, OK, BLOCKED], np.int8), [len(each) for each in groups]
+        )
+        order = np.argsort(changed)
+        return changed[order], before[order]
+
+    def _counted(
+        self, hour: int, index: Indices, measurements: Indices, anomalies: Indices
+    ) -> Hour:
+        """Give measurements their weight, and note the hour."""
         known = self._parameters
         weight: Floats = np.minimum(1.0, known.counted / measurements)
-        seen: Floats = anomalies * weight
-        others: Floats = (measurements - anomalies) * weight
         last = self.last[index]
-        silent = np.where(last < 0, 0, hour - last - 1)
-        fading = 0.5 ** (silent / known.half_life)
-        self.since[index] = np.where(last < 0, hour, self.since[index])
+        self.since[index[last < 0]] = hour
         self.last[index] = hour
-        self._gather(index, hour, seen, others, fading)
-        changed = self._changes(index, hour)
-        before = self.status[changed]
-        self.since[changed] = self._since(changed, before)
-        self.status[changed] = np.where(
-            before == UNKNOWN,
-            np.where(self._first[changed] > 0, BLOCKED, OK),
-            np.where(before == OK, BLOCKED, OK),
-        )
-        self._start_anew(changed)
-        self._learn(index, seen, others)
-        return changed, before
+        # Where there were no measurements before, there is no evidence that could fade.
+        fading: Floats = np.exp2((hour - last - 1) / -known.half_life)
+        seen, others = anomalies * weight, (measurements - anomalies) * weight
+        return Hour(hour, index, seen, others, fading)
 
-    def _gather(
-        self, index: Indices, hour: int, seen: Floats, others: Floats, fading: Floats
-    ) -> None:
-        """Add up the evidence for the other state."""
-        known = self._parameters
-        usual = np.clip(self._ok.of(index), known.least_share, known.most_share)
-        for share, evidence in zip(known.blocked_shares, self._for_blocked, strict=True):
-            blocked = np.maximum(share, np.minimum(usual + 0.25, 0.9))
-            evidence.add(index, hour, log_ratio(seen, others, blocked, usual), fading)
-        blocked = np.clip(self._blocked.of(index), 0.4, 0.97)
-        back = np.maximum(np.minimum(usual, blocked - 0.2), known.least_share)
-        self._for_ok.add(index, hour, log_ratio(seen, others, back, blocked), fading)
+    def _follow_unknown(self, hour: Hour) -> Indices:
+        """Add up the evidence for the first state; return the series that have one now."""
+        known, index = self._parameters, hour.series
         most = known.first_threshold / 2
-        ratio = np.clip(log_ratio(seen, others, 0.8, 0.15), -most, most)
-        self._first[index] = self._first[index] * fading + ratio
+        ratio = np.clip(hour.ratio(*FIRST_SHARES), -most, most)
+        value = self._first[index] * hour.fading + ratio
+        self._first[index] = value
+        blocked, ok = index[value > known.first_threshold], index[value < -known.first_threshold]
+        self.status[blocked], self.status[ok] = BLOCKED, OK
+        return np.concatenate([blocked, ok])
 
-    def _strongest(self, index: Indices) -> tuple[Floats, Indices]:
-        """Return how much of its threshold the strongest evidence for BLOCKED has, and which it is.
-
-        The latter is a place in `_for_blocked`.
-        """
-        parts = np.stack([evidence.part_of(index) for evidence in self._for_blocked])
-        return parts.max(axis=0), parts.argmax(axis=0)
-
-    def _changes(self, index: Indices, hour: int) -> Indices:
-        """Return the series whose evidence suffices for another state."""
-        known, status = self._parameters, self.status[index]
-        span = known.blocked_span
-        blocked = [evidence.suffices(index, hour, span) for evidence in self._for_blocked]
-        to_blocked = (status == OK) & np.any(blocked, axis=0)
-        to_ok = (status == BLOCKED) & self._for_ok.suffices(index, hour, known.ok_span)
-        first = (status == UNKNOWN) & (np.abs(self._first[index]) > known.first_threshold)
-        changed: Indices = index[to_blocked | to_ok | first]
+    def _follow_ok(self, hour: Hour) -> Indices:
+        """Add up the evidence for a block; return the series that are blocked now."""
+        known = self._parameters
+        usual = np.clip(self._ok.of(hour.series), known.least_share, known.most_share)
+        parts = [
+            evidence.add(hour, hour.ratio(share, usual))
+            for share, evidence in zip(known.blocked_shares, self._for_blocked, strict=True)
+        ]
+        enough = np.zeros(len(usual), dtype=np.bool_)
+        for part, evidence in zip(parts, self._for_blocked, strict=True):
+            enough |= (part >= 1) & evidence.lasting(hour, known.blocked_span)
+        self._ok.learn(hour.where(functools.reduce(np.maximum, parts) < known.learning))
+        changed = hour.series[enough]
+        which = np.stack(parts)[:, enough].argmax(axis=0)
+        since = [evidence.since[changed] for evidence in self._for_blocked]
+        self.since[changed] = np.choose(which, since)
+        self.status[changed] = BLOCKED
+        self._blocked.start(changed, np.array(known.start_shares)[which], known.start_weight)
+        self._blocked.learn(hour.where(enough))
+        for evidence in self._for_blocked:
+            evidence.forget(changed)
         return changed
 
-    def _since(self, changed: Indices, before: States) -> Indices:
-        """Return the hour of the first evidence for the state that series change to."""
-        _, which = self._strongest(changed)
-        blocked = np.choose(which, [evidence.since[changed] for evidence in self._for_blocked])
-        since: Indices = np.choose(
-            before, (self.since[changed], blocked, self._for_ok.since[changed])
-        )
-        return since
-
-    def _start_anew(self, changed: Indices) -> None:
-        """Forget the evidence that has led to a change, but for which share it spoke."""
+    def _follow_blocked(self, hour: Hour) -> Indices:
+        """Add up the evidence for the end of a block; return the series that are OK now."""
         known = self._parameters
-        part, which = self._strongest(changed)
-        share = np.array(known.start_shares)[np.where(part > 0, which, -1)]
-        blocked = self.status[changed] == BLOCKED
-        self._blocked.start(changed[blocked], share[blocked], known.start_weight)
-        for evidence in (*self._for_blocked, self._for_ok):
-            evidence.forget(changed)
-
-    def _learn(self, index: Indices, seen: Floats, others: Floats) -> None:
-        """Learn the share of anomalies of the state in which a series is believed to be."""
-        known, status = self._parameters, self.status[index]
-        part, _ = self._strongest(index)
-        calm = (status == OK) & (part < known.learning)
-        self._ok.learn(index[calm], seen[calm], others[calm])
-        calm = (status == BLOCKED) & (self._for_ok.part_of(index) < known.blocked_learning)
-        self._blocked.learn(index[calm], seen[calm], others[calm])
-
-
-def log_ratio(
-    anomalies: Floats, others: Floats, share: Floats | float, instead_of: Floats | float
-) -> Floats:
-    """Return how much better one share of anomalies explains counts than another, in nats."""
-    ratio: Floats = anomalies * np.log(share / instead_of) + others * np.log(
-        (1 - share) / (1 - instead_of)
-    )
-    return ratio
+        usual = np.clip(self._ok.of(hour.series), known.least_share, known.most_share)
+        blocked = np.clip(self._blocked.of(hour.series), *BLOCKED_SHARES)
+        back = np.maximum(np.minimum(usual, blocked - LEAST_STEP), known.least_share)
+        part = self._for_ok.add(hour, hour.ratio(back, blocked))
+        enough = (part >= 1) & self._for_ok.lasting(hour, known.ok_span)
+        self._blocked.learn(hour.where(part < known.blocked_learning))
+        self._ok.learn(hour.where(enough))
+        changed = hour.series[enough]
+        self.since[changed] = self._for_ok.since[changed]
+        self.status[changed] = OK
+        self._for_ok.forget(changed)
+        return changed
