@@ -74,6 +74,13 @@ def test_a_network_that_is_found_late_belongs_to_what_it_began_with() -> None:
     assert incident.detected == START + timedelta(hours=15)
 
 
+def test_what_seems_to_have_begun_earlier_by_chance_does_not_count_among_many() -> None:
+    blocks = [event(asn, "BLOCKED", 20, 30) for asn in range(28)]
+    early = [event(asn, "BLOCKED", asn - 28, 30) for asn in (28, 29)]
+    (incident,) = incidents([*early, *blocks])
+    assert incident.start == START + timedelta(hours=20)
+
+
 BEGINNINGS = st.lists(
     st.tuples(st.integers(1, 9), st.integers(0, 300), st.integers(1, 100)), max_size=30
 )
