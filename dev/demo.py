@@ -407,7 +407,7 @@ def show_evaluation(servers: Servers) -> None:
     """Tell how good the detector is on a small labelled sample."""
     title("How good is it? On labelled series, beside two other detectors")
     folder = servers.folder / "labelled"
-    sample_observations.write(folder, seed=1, series=10)
+    sample_observations.write(folder, seeds=[1], series=10)
     files = [folder / "observations.csv.gz", folder / "labels.json"]
     keys = {"state_dir": str(servers.folder / "state"), "statsd": servers.statsd.address}
     servers.run(

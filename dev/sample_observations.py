@@ -1,18 +1,19 @@
 """Labelled observations for detector/evaluation.py: hourly counts, and what really happened.
 
-    python -m dev.sample_observations FOLDER --seed 1 --series 60
+    python -m dev.sample_observations FOLDER --seeds 1 2 --series 60
 
-writes FOLDER/observations.csv.gz and FOLDER/labels.json. What is in them is known by construction:
-each series follows one scenario for 60 days, at one of several rates, with a share of anomalies of
-its own while nothing is blocked.
+writes FOLDER/observations.csv.gz and FOLDER/labels.json, with so many series of each scenario for
+each seed. What is in them is known by construction: each series follows one scenario for 60 days,
+at one of several rates, with a share of anomalies of its own while nothing is blocked.
 """
 
 import argparse
 import csv
 import gzip
+import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -171,7 +172,7 @@ def samples(seed: int, series: int) -> Iterator[Sample]:
             follow(made, hour, random)
             measurements = random.poisson(made.rate) + made.more
             anomalies = random.binomial(measurements - made.more, made.share) + made.more
-            name = f"{scenario} {number}"
+            name = f"{scenario} {seed}-{number}"
             yield Sample(name, scenario, rate, measurements, anomalies, made.events)
 
 
@@ -190,8 +191,8 @@ def _usual(rate: float, random: np.random.Generator) -> Series:
     )
 
 
-def write(folder: Path, seed: int, series: int) -> None:
-    """Write observations and labels."""
+def write(folder: Path, seeds: Iterable[int], series: int) -> None:
+    """Write observations and labels of so many series of each scenario, for each seed."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = {}
     with (
@@ -199,7 +200,7 @@ def write(folder: Path, seed: int, series: int) -> None:
     ):
         writer = csv.writer(file)
         writer.writerow(["series", "t", "cnt", "anomaly_cnt"])
-        for sample in samples(seed, series):
+        for sample in itertools.chain.from_iterable(samples(seed, series) for seed in seeds):
             labels[sample.name] = {
                 "scenario": sample.scenario,
                 "rate_per_h": sample.rate,
@@ -219,10 +220,10 @@ def main() -> int:
     """Write the files that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--series", type=int, default=60, help="of each scenario")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N")
+    parser.add_argument("--series", type=int, default=60, metavar="N", help="of each scenario")
     arguments = parser.parse_args()
-    write(arguments.folder, arguments.seed, arguments.series)
+    write(arguments.folder, arguments.seeds, arguments.series)
     return 0
 
 

@@ -214,11 +214,11 @@ def test_the_sample_is_what_its_labels_say() -> None:
 
 
 def test_it_is_better_than_the_detectors_that_it_is_compared_with(tmp_path: Path) -> None:
-    write(tmp_path, seed=5, series=12)
+    write(tmp_path, seeds=[1, 2], series=8)
     results = evaluate_files(tmp_path / "observations.csv.gz", tmp_path / "labels.json")
     assert list(results) == ["sequential", "cusum", "weighted_mean"]
     ours, cusum, mean = results.values()
-    assert ours["precision"] >= 0.97
+    assert ours["precision"] >= 0.98
     assert ours["recall_of_clear_events"] >= 0.97
     assert ours["false_per_1000_series_weeks"] <= 2
     assert ours["median_delay_h"] <= 0.6 * cusum["median_delay_h"]
