@@ -75,12 +75,12 @@ class Parameters:
     prior: tuple[float, float] = (1.0, 9.0)
     start_shares: tuple[float, ...] = (0.55, 0.82)
     start_weight: float = 5.0
-    memory: float = 100.0
+    memory: float = 140.0
     blocked_memory: float = 60.0
     learning: float = 0.4
     blocked_learning: float = 0.6
     least_share: float = 0.055
-    most_share: float = 0.3
+    most_share: float = 0.25
 
 
 class Hour(NamedTuple):
