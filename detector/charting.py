@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from checkpoints import Checkpoint
-from counts import ANOMALY, HOUR, MEASURED, hour_of, time_of
+from counts import ANOMALY, HOUR, MEASURED, hour_of, tests_and_inputs, time_of
 from incidents import Incident, Series
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
@@ -142,7 +142,7 @@ def counts_of_windows(database: Database, windows: Sequence[Window]) -> list[Cou
     end = max(window.end for window in windows) * HOUR
     targets = {series[:2] for window in windows for series in window.series}
     found = database.query(
-        CHARTED.format(start=start, end=end), {"targets": tuple(targets)}, [charted_series]
+        CHARTED.format(start=start, end=end), tests_and_inputs(targets), [charted_series]
     )
     counts: list[Counts] = [([0] * each.steps, [0] * each.steps) for each in windows]
     for number, position, measurements, anomalies in found:

@@ -24,21 +24,22 @@ CHUNK = 24  # hours that one question is about: what is in memory at once
 MEASURED = """\
 FROM fastpath FINAL
 WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
-  AND (test_name, input) IN %(targets)s
-  AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ' AND probe_asn > 0
-  AND msm_failure != 't'
+  AND test_name IN %(tests)s AND input IN %(inputs)s AND msm_failure != 't'
 """
 ANOMALY = "(anomaly = 't' OR confirmed = 't')"
-# The combinator Resample counts for each hour: an array of as many numbers as there are hours.
+# The combinator Resample counts for each hour: an array of as many numbers as there are hours. As
+# text, it reaches numpy in a tenth of the time that the driver needs for arrays. What a series must
+# be is looked at once for each, not for each measurement.
 COUNTS = f"""\
 WITH toUInt32(intDiv(toUnixTimestamp(measurement_start_time) - {{start}}, {HOUR})) AS hour
 SELECT toString(test_name), input, toString(probe_cc), probe_asn,
-  countResample(0, {{hours}}, 1)(hour),
-  countIfResample(0, {{hours}}, 1)({ANOMALY}, hour),
-  countIfResample(0, {{hours}}, 1)(confirmed = 't', hour)
+  arrayStringConcat(countResample(0, {{hours}}, 1)(hour), ','),
+  arrayStringConcat(countIfResample(0, {{hours}}, 1)({ANOMALY}, hour), ','),
+  arrayStringConcat(countIfResample(0, {{hours}}, 1)(confirmed = 't', hour), ',')
 {MEASURED}
 GROUP BY test_name, input, probe_cc, probe_asn
-ORDER BY test_name, input, probe_cc, probe_asn
+HAVING (test_name, input) IN %(targets)s
+  AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ' AND probe_asn > 0
 """
 MEASURED_HOURS = """\
 SELECT count(), min(measurement_start_time), max(measurement_start_time) FROM fastpath
@@ -97,7 +98,7 @@ def counts_of(database: Database, targets: Collection[Target], start: int, end: 
     """
     hours = end - start
     sql = COUNTS.format(start=start * HOUR, end=end * HOUR, hours=hours)
-    rows = database.query(sql, {"targets": tuple(targets)})
+    rows = database.query(sql, {**tests_and_inputs(targets), "targets": tuple(targets)})
     measurements, anomalies, confirmed = (
         _by_hour([row[column] for row in rows], hours) for column in (4, 5, 6)
     )
@@ -112,11 +113,16 @@ def counts_of(database: Database, targets: Collection[Target], start: int, end: 
     )
 
 
-def _by_hour(rows: Sequence[Sequence[int]], hours: int) -> Indices:
-    """Return a row for each hour, with a number for each series, of the opposite."""
-    numbers = itertools.chain.from_iterable(rows)
-    flat = np.fromiter(numbers, dtype=np.int64, count=len(rows) * hours)
-    return flat.reshape(len(rows), hours).T
+def tests_and_inputs(targets: Collection[Target]) -> dict[str, tuple[str, ...]]:
+    """Return the parameters of MEASURED, whose rows may be of other pairs of these, too."""
+    tests, inputs = zip(*targets, strict=True)
+    return {"tests": tuple(set(tests)), "inputs": tuple(set(inputs))}
+
+
+def _by_hour(texts: Sequence[str], hours: int) -> Indices:
+    """Return a row for each hour, with the number of each series, of "1,0,…" for each series."""
+    flat = np.fromstring(",".join(texts), dtype=np.int64, sep=",")
+    return flat.reshape(len(texts), hours).T
 
 
 def hour_of(time: datetime) -> int:
