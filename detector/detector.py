@@ -169,8 +169,13 @@ def detect(job: Job[Config], now: datetime) -> None:
 def prepare(job: Job[Config], database: Database) -> None:
     """Notice what would end the run before it has begun."""
     check_tables(database)
-    if not job.dry_run:
-        make_writable("output_dir", job.config.output_dir)
+    if job.dry_run:
+        return
+    folder = job.config.output_dir
+    missing = not folder.exists()
+    make_writable("output_dir", folder)
+    if missing:
+        folder.chmod(0o755)  # whatever the umask: a web server reads it
 
 
 @dataclass(frozen=True)

@@ -424,6 +424,17 @@ def test_services_that_cannot_be_told_apart_are_refused(
     assert reason in log
 
 
+def test_a_web_server_can_read_the_outputs_whatever_the_umask(detecting: Detecting) -> None:
+    detecting.measure(some_history())
+    before = os.umask(0o077)
+    try:
+        detecting.detect(8 * DAY)
+    finally:
+        os.umask(before)
+    for path in (detecting.output_dir, *detecting.output_dir.rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
 HOSTILE = [
     "https://example.org/?q=\"quotes\"&'single'",
     "https://example.org/<script>alert(1)</script>",
