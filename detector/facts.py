@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from incidents import Block, Incident, Series
+from incidents import Block, Incident, Series, last_of
 from report import Chart, Report
 
 ONGOING = "ongoing"
@@ -37,8 +37,7 @@ class Network:
     @property
     def end(self) -> datetime | None:
         """When its last block ended; None while there is one that has not."""
-        ends = [block.end for block in self.blocks if block.end is not None]
-        return max(ends) if len(ends) == len(self.blocks) else None
+        return last_of([block.end for block in self.blocks])
 
 
 @dataclass(frozen=True)

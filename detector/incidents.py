@@ -95,14 +95,12 @@ class Incident:
     @property
     def end(self) -> datetime | None:
         """When the last block ended; None while there is one that has not."""
-        ends = [block.end for block in self.blocks if block.end is not None]
-        return max(ends) if len(ends) == len(self.blocks) else None
+        return last_of([block.end for block in self.blocks])
 
     @property
     def end_detected(self) -> datetime | None:
         """When it was sure that the last block had ended."""
-        ends = [block.end_detected for block in self.blocks if block.end_detected is not None]
-        return max(ends) if len(ends) == len(self.blocks) else None
+        return last_of([block.end_detected for block in self.blocks])
 
     @property
     def networks(self) -> list[int]:
@@ -118,6 +116,12 @@ class Incident:
     def targets(self) -> list[tuple[str, str]]:
         """What is blocked: tests and inputs."""
         return sorted({(block.series.test_name, block.series.input) for block in self.blocks})
+
+
+def last_of(ends: Sequence[datetime | None]) -> datetime | None:
+    """Return the last one, if all have come."""
+    known = [end for end in ends if end is not None]
+    return max(known) if len(known) == len(ends) else None
 
 
 def blocks_of(events: Iterable[Event]) -> list[Block]:
