@@ -12,13 +12,15 @@ from pathlib import Path
 import feedparser
 import pytest
 
+import detector
 from conftest import Database as FreshDatabase
 from detector_config import Config
 from detector_harness import FACEBOOK, WHATSAPP, Detecting, at, blocked, measured, series
 from dev.sample_blocking import Hour
 from dev.statsd_listener import StatsdListener
+from ooni_common.errors import Stopped
 
-KILLS = int(os.environ.get("OONI_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("OONI_TEST_KILLS", "3"))
 USAGE, DATA_REFUSED, UNAVAILABLE, TRY_AGAIN_LATER, CONFIG = 2, 65, 69, 75, 78
 DAY = 24
 
@@ -279,6 +281,27 @@ def test_killed_at_any_moment_it_leaves_nothing_half_done(detecting: Detecting) 
                 assert content == expected[2][name]  # type: ignore[index]
         detecting.reprocess(0, 8 * DAY)
         assert detecting.everything() == expected
+
+
+@pytest.mark.parametrize("step", ["replace", "write_checkpoint", "report_of", "publish", "tell"])
+def test_an_hourly_run_that_ends_before_any_step_is_made_good_by_the_next_one(
+    detecting: Detecting, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    detecting.measure(some_history())
+    detecting.detect(8 * DAY)
+    expected = detecting.everything()
+    detecting.begin_anew("interrupted")
+    detecting.detect(5 * DAY)
+
+    def interrupted(*_: object) -> None:
+        raise Stopped("SIGTERM")
+
+    monkeypatch.setattr(detector, step, interrupted)
+    status, _ = detecting.run(hour=8 * DAY)
+    assert status == TRY_AGAIN_LATER
+    monkeypatch.undo()
+    detecting.detect(8 * DAY)
+    assert detecting.everything() == expected
 
 
 def test_readers_see_the_old_tables_or_the_new_ones(detecting: Detecting) -> None:
