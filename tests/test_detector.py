@@ -335,13 +335,13 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(detecting: Detecti
 
 
 def test_an_empty_fastpath_is_no_reason_to_forget(detecting: Detecting) -> None:
-    detecting.measure(some_history())
+    detecting.measure(blocked(series(), 8 * DAY, block=7 * DAY))
     detecting.detect(8 * DAY)
     before = detecting.everything()
     detecting.database.execute("TRUNCATE TABLE fastpath")
     status, log = detecting.run(hour=8 * DAY + 1)
     assert status == DATA_REFUSED
-    assert "fastpath has no measurements since 6 Mar 2025" in log
+    assert "since 6 Mar 2025, 00:00 UTC, but it had some up to 9 Mar 2025, 00:00 UTC" in log
     assert detecting.everything() == before
 
 
