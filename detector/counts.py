@@ -7,7 +7,9 @@ a measurement that was processed again once, whether the server has merged its r
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -89,6 +91,41 @@ def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] 
     sql = MEASURED_HOURS.format(start=start * HOUR, end=end * HOUR)
     ((count, oldest, newest),) = database.query(sql)
     return (hour_of(oldest), hour_of(newest) + 1) if count else None
+
+
+def counts_ahead(
+    database: Database,
+    targets: Collection[Target],
+    hours: tuple[int, int],
+    timed: Callable[[], AbstractContextManager[None]],
+) -> Iterator[Counts]:
+    """Yield the counts from an hour up to another one, without it, a part at a time.
+
+    While one is looked at, the database counts the next: nobody else may use it meanwhile.
+
+    Args:
+        database: has `fastpath`.
+        targets: tests and inputs that are counted.
+        hours: the first one, and the one after the last.
+        timed: wraps each question.
+    """
+
+    def answers() -> Iterator[Counts]:
+        for start in range(*hours, CHUNK):
+            with timed():
+                counts = counts_of(database, targets, start, min(start + CHUNK, hours[1]))
+            yield counts
+
+    remaining = answers()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            answer = thread.submit(next, remaining, None)
+            while (counts := answer.result()) is not None:
+                answer = thread.submit(next, remaining, None)
+                yield counts
+        except BaseException:
+            database.close()  # or else an answer that nobody needs would be waited for
+            raise
 
 
 def counts_of(database: Database, targets: Collection[Target], start: int, end: int) -> Counts:

@@ -28,7 +28,7 @@ from pathlib import Path
 from blocking_tables import check_tables, read_events, updates_of
 from charting import charted
 from checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from counts import CHUNK, counts_of, hour_of, measured_hours, time_of
+from counts import CHUNK, counts_ahead, hour_of, measured_hours, time_of
 from detector_config import Config
 from evaluation_command import evaluate_files, shown
 from facts import ENDED, ONGOING, last_measurements, state_of
@@ -271,12 +271,12 @@ def events_between(
 ) -> list[Event]:
     """Follow the series from an hour up to another one, without it; return what has changed."""
     events: list[Event] = []
-    for number, start in enumerate(range(*hours, CHUNK), start=1):
-        end = min(start + CHUNK, hours[1])
-        with job.metrics.timer("query"):
-            counts = counts_of(database, job.config.service_of, start, end)
+    timed = functools.partial(job.metrics.timer, "query")
+    counted = counts_ahead(database, job.config.service_of, hours, timed)
+    for number, counts in enumerate(counted, start=1):
         events += follower.follow(counts)
         if number % CHUNKS_PER_NOTE == 0:
+            end = min(hours[0] + number * CHUNK, hours[1])
             log.info("followed up to %s: %d events", spoken(time_of(end)), len(events))
     return events
 
