@@ -100,6 +100,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     state_dir: Path
     statsd: str = "localhost:8125"
+    textfile_dir: str = ""
 
     aliases: ClassVar[Mapping[str, str]] = {}  # names that keys have in files of old
 

@@ -1,4 +1,4 @@
-"""Metrics over statsd (UDP) that can neither fail nor slow down a job."""
+"""Metrics, over statsd (UDP) and in a file, that can neither fail nor slow down a job."""
 
 import contextlib
 import queue
@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from statsd import StatsClient
+
+from ooni_common.catalogue import Kind, Sent
 
 CLOSING_TIME = 0.5  # seconds that a job waits at its end for a name server that does not answer
 
@@ -18,10 +20,14 @@ class Metrics:
 
     A thread of its own resolves the host name and sends, because a name server that does not answer
     would stop the job otherwise. What it could not send in time is dropped.
+
+    Attributes:
+        sent: every call, whether it has reached anybody or not.
     """
 
     def __init__(self, prefix: str, address: str) -> None:
         """Send to `address` (`host:port`; empty: to nobody)."""
+        self.sent: list[Sent] = []
         self._prefix = prefix
         self._address = address
         self._queue: queue.SimpleQueue[Send | None] = queue.SimpleQueue()
@@ -31,10 +37,12 @@ class Metrics:
 
     def gauge(self, name: str, value: float) -> None:
         """Set a gauge."""
+        self.sent.append((Kind.GAUGE, name, value))
         self._queue.put(lambda client: client.gauge(name, value))
 
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter."""
+        self.sent.append((Kind.COUNTER, name, value))
         self._queue.put(lambda client: client.incr(name, value))
 
     @contextlib.contextmanager
@@ -45,6 +53,7 @@ class Metrics:
             yield
         finally:
             elapsed = (time.monotonic() - start) * 1000
+            self.sent.append((Kind.TIMER, name, elapsed))
             self._queue.put(lambda client: client.timing(name, elapsed))
 
     def close(self) -> None:

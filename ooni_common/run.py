@@ -23,9 +23,11 @@ from types import FrameType
 from typing import Any, Generic, TextIO, TypeVar
 
 from ooni_common import __version__
+from ooni_common.catalogue import Metric, of_script
 from ooni_common.config import Config, load_config, secrets_of
 from ooni_common.errors import ConfigError, ScriptError, Stopped, TryAgainLater
 from ooni_common.metrics import Metrics
+from ooni_common.textfile import textfile
 
 C = TypeVar("C", bound=Config)
 C_co = TypeVar("C_co", bound=Config, covariant=True)
@@ -82,7 +84,8 @@ class Script(Generic[C]):
     `name` is the prefix of its metrics and the stem of its files in the state directory. `flags`
     are those that only it has, with their help; with one of `looking` it changes nothing; `options`
     are flags with a value, with what argparse has to know of them. Of the `commands`, where it has
-    any, the first one is done when none is named; `flags` and `options` are this one's.
+    any, the first one is done when none is named; `flags` and `options` are this one's. `metrics`
+    are those that only it sends.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Script(Generic[C]):
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     looking: Collection[str] = ()
     commands: Sequence[Command] = ()
+    metrics: Sequence[Metric] = ()
 
 
 @dataclass(frozen=True)
@@ -298,6 +302,7 @@ def _add_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: o
     add("--dry-run", help="change nothing; print what would change")
     add("--force", help="go on if nothing is new, or if much is lost")
     add("--stdout", help="log plainly to standard output")
+    add("--textfile", metavar="DIR", help="write metrics for node_exporter's textfile collector")
     add("-v", "--verbose", help="log each step")
 
 
@@ -339,12 +344,12 @@ def _syslog_priority(level: int) -> int:
 
 
 def _load(script: Script[C], arguments: argparse.Namespace) -> C:
-    db_uri = getattr(arguments, "db_uri", None)
+    flags = {"db_uri": getattr(arguments, "db_uri", None), "textfile_dir": arguments.textfile}
     return load_config(
         script.config_type,
         script.config_file,
         chosen_file=arguments.config,
-        flags={} if db_uri is None else {"db_uri": db_uri},
+        flags={key: value for key, value in flags.items() if value is not None},
     )
 
 
@@ -381,21 +386,62 @@ def _run(
             return
         make_writable("state_dir", config.state_dir)
         lock = f"{script.name}.{command.name}.lock" if command.aside else f"{script.name}.lock"
-        with locked(config.state_dir / lock), _measured(job.metrics):
-            work(job)
+        with locked(config.state_dir / lock):
+            report = _nothing if command.aside else _textfile_writer(script, config, job.metrics)
+            with _measured(job.metrics, report), _errors_of_this_machine():
+                work(job)
 
 
 @contextlib.contextmanager
-def _measured(metrics: Metrics) -> Iterator[None]:
+def _measured(metrics: Metrics, report: Callable[[int], None]) -> Iterator[None]:
+    """Send how the block goes; report at its beginning and at its end."""
     metrics.gauge("status", RUNNING)
+    report(logging.DEBUG)
     try:
         with metrics.timer("run"):
             yield
-    except BaseException:
+    except BaseException as error:
         metrics.gauge("status", FAILED)
+        metrics.gauge("exit_status", getattr(error, "status", ScriptError.status))
+        report(logging.WARNING)
         raise
     metrics.gauge("status", DONE)
+    metrics.gauge("exit_status", 0)
     metrics.gauge("last_success", int(time.time()))
+    report(logging.WARNING)
+
+
+def _nothing(_level: int) -> None:
+    pass
+
+
+def _textfile_writer(script: Script[C], config: Config, metrics: Metrics) -> Callable[[int], None]:
+    """Return what writes the metrics into a file, if the configuration names a folder for it.
+
+    A file that can't be written fails no run: that is only logged, with the level that it is given.
+    """
+    if not config.textfile_dir:
+        return _nothing
+    path = Path(config.textfile_dir) / f"ooni_{script.name}.prom"
+    known = of_script(script.metrics)
+    before = _text_of_before(path)
+
+    def write(level: int) -> None:
+        try:
+            content = textfile(script.name, known, metrics.sent, before)
+            write_atomically(path, content.encode())
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            log.log(level, "metrics are not written to %s: %s", path, reason)
+
+    return write
+
+
+def _text_of_before(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):  # there is none yet, or whoever writes says why it can't be read
+        return ""
 
 
 @contextlib.contextmanager

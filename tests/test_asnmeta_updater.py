@@ -414,6 +414,7 @@ def test_metrics_tell_what_was_done(updater: Updater) -> None:
         "last_success",
         "rejected_rows",
         "run",
+        "exit_status",
         "status",
     }
     assert received["asnmeta_tmp_len"] == [(1000, "g")]

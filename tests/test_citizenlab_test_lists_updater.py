@@ -656,6 +656,7 @@ def test_metrics_tell_what_was_done(updater: Updater, lists: SampleTestLists) ->
         "last_success",
         "rejected_rows",
         "run",
+        "exit_status",
         "status",
         "update_citizenlab_table",
     }

@@ -419,6 +419,7 @@ def test_metrics_tell_what_was_done(updater: Updater, upstream: Upstream) -> Non
         "last_success",
         "rejected_rows",
         "run",
+        "exit_status",
         "status",
     }
     assert received["status"] == [(1, "g"), (0, "g")]

@@ -1,6 +1,7 @@
 """Running a script: its flags, exit statuses, log lines, lock, signals and metrics."""
 
 import codecs
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ import pytest
 
 from dev.statsd_listener import StatsdListener
 from ooni_common import __version__
+from ooni_common.catalogue import Kind, Metric, timer
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import DatabaseConfig, Secret, SecretUrl
 from ooni_common.errors import (
@@ -32,7 +35,16 @@ from ooni_common.errors import (
     TryAgainLater,
     Unavailable,
 )
-from ooni_common.run import ROLLBACK, Command, Job, Script, execute, locked, write_atomically
+from ooni_common.run import (
+    ROLLBACK,
+    RUNNING,
+    Command,
+    Job,
+    Script,
+    execute,
+    locked,
+    write_atomically,
+)
 
 ROOT = Path(__file__).parent.parent
 NOBODY = 65534
@@ -47,6 +59,12 @@ class Config(CommonConfig, frozen=True, kw_only=True):
 
 
 C = TypeVar("C", bound=CommonConfig)
+
+METRICS = (
+    Metric("rows", Kind.GAUGE, "", "Rows.", "", "tool_rows"),
+    Metric("refused", Kind.COUNTER, "", "Refused.", "", "tool_refused_total"),
+    timer("fetch", "Fetching.", "", "tool_fetch_seconds"),
+)
 
 
 class ConfigWithDatabase(DatabaseConfig, frozen=True, kw_only=True):
@@ -76,7 +94,7 @@ class Tool:
 
     def run(self, work: Callable[[Job[Config]], None], *flags: str) -> int:
         """Run `work` in this process."""
-        script = Script("tool", "ooni-tool", "Do something.", Config, self.file)
+        script = Script("tool", "ooni-tool", "Do something.", Config, self.file, metrics=METRICS)
         return execute(script, work, flags)
 
 
@@ -390,8 +408,8 @@ def test_a_wrong_configuration_ends_with_78_before_any_work(
     tool.configure(nonsense="1")
     assert tool.run(raising(AssertionError())) == 78
     assert capsys.readouterr().err == (
-        f"error: {tool.file}:1: unknown key 'nonsense'; allowed: state_dir, statsd, token,"
-        " token_file\n"
+        f"error: {tool.file}:1: unknown key 'nonsense'; allowed: state_dir, statsd,"
+        " textfile_dir, token, token_file\n"
     )
     assert tool.run(nothing, "--config", "/nonexistent/x.conf") == 78
     assert capsys.readouterr().err == "error: /nonexistent/x.conf: no such file\n"
@@ -405,6 +423,7 @@ def test_check_config_shows_the_configuration_without_its_secrets_and_does_no_wo
     assert capsys.readouterr().err.splitlines() == [
         f"state_dir = {tool.state_dir}",
         "statsd = [::1]:8125",
+        "textfile_dir = ",
         "token = ***",
         "the configuration is valid",
     ]
@@ -817,18 +836,28 @@ def test_a_run_reports_its_status_its_duration_and_its_success(
     assert lock.stat().st_mtime - 1 <= last_success <= lock.stat().st_mtime + AMPLE
     assert status_gauges(statsd) == [1, 0]
     metrics = statsd.metrics()
+    assert metrics["tool.exit_status"] == [(0, "g")]
     assert metrics["tool.rows"] == [(5, "g")]
     assert [kind for _, kind in metrics["tool.run"]] == ["ms"]
 
 
-@pytest.mark.parametrize(
-    "error", [Unavailable("away"), ZeroDivisionError(), Stopped("SIGTERM"), MemoryError()]
-)
-def test_a_run_that_fails_reports_so(
-    tool: Tool, statsd: StatsdListener, error: BaseException
+FAILURES = [
+    (DataRefused("a list is broken"), 65),
+    (Unavailable("away"), 69),
+    (ZeroDivisionError(), 70),
+    (Stopped("SIGTERM"), 75),
+    (MemoryError(), 75),
+    (OSError(errno.ENOSPC, "No space left on device"), 75),
+    (ConfigError("no such table"), 78),
+]
+
+
+@pytest.mark.parametrize(("error", "status"), FAILURES)
+def test_a_run_that_fails_reports_so_with_its_exit_status(
+    tool: Tool, statsd: StatsdListener, error: BaseException, status: int
 ) -> None:
-    assert tool.run(raising(error)) != 0
-    statsd.wait_for("tool.run", AMPLE)
+    assert tool.run(raising(error)) == status
+    assert statsd.wait_for("tool.exit_status", AMPLE) == [(status, "g")]
     assert status_gauges(statsd) == [1, 2]
     assert "tool.last_success" not in statsd.metrics()
 
@@ -872,3 +901,125 @@ def test_no_run_leaves_its_sender_of_metrics_behind(tool: Tool, statsd: StatsdLi
 def test_a_statsd_host_that_does_not_exist_fails_no_run(tool: Tool) -> None:
     tool.configure(statsd="no-such-host.invalid:8125")
     assert tool.run(nothing) == 0
+
+
+# --- metrics in a file ---
+
+
+def sending(job: Job[Config]) -> None:
+    """Work that sends metrics of each kind."""
+    job.metrics.gauge("rows", 5)
+    job.metrics.count("refused")
+    with job.metrics.timer("fetch"):
+        pass
+
+
+@pytest.fixture
+def textfile(tool: Tool) -> Path:
+    """Return the file of the tool, in a folder that its configuration names."""
+    folder = tool.folder / "textfiles"
+    folder.mkdir()
+    tool.configure(textfile_dir=str(folder))
+    return folder / "ooni_tool.prom"
+
+
+def samples(path: Path) -> dict[str, float]:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_without_statsd_the_metrics_of_a_run_can_go_into_a_file(tool: Tool, textfile: Path) -> None:
+    assert tool.run(sending) == 0
+    found = samples(textfile)
+    assert textfile.stat().st_mode & 0o777 == 0o644
+    assert time.time() - AMPLE < found.pop('ooni_last_success_timestamp_seconds{script="tool"}')
+    assert 0 < found.pop('ooni_run_seconds_sum{script="tool"}') < AMPLE
+    assert 0 <= found.pop("tool_fetch_seconds_sum") < AMPLE
+    assert found == {
+        'ooni_status{script="tool"}': 0,
+        'ooni_exit_status{script="tool"}': 0,
+        'ooni_run_seconds_count{script="tool"}': 1,
+        "tool_rows": 5,
+        "tool_refused_total": 1,
+        "tool_fetch_seconds_count": 1,
+    }
+
+
+def test_the_metrics_can_go_into_a_file_and_to_statsd(tool: Tool, statsd: StatsdListener) -> None:
+    assert tool.run(sending, "--textfile", str(tool.folder)) == 0
+    assert samples(tool.folder / "ooni_tool.prom")["tool_rows"] == 5
+    assert statsd.wait_for("tool.rows", AMPLE) == [(5, "g")]
+
+
+def test_the_flag_for_the_file_overrides_the_configuration(tool: Tool, textfile: Path) -> None:
+    assert tool.run(sending, "--textfile", "") == 0
+    assert not textfile.exists()
+
+
+@pytest.mark.parametrize(("error", "status"), FAILURES)
+def test_a_run_that_fails_writes_so_and_leaves_what_it_has_not_sent(
+    tool: Tool, textfile: Path, error: BaseException, status: int
+) -> None:
+    assert tool.run(sending) == 0
+    before = samples(textfile)
+    assert tool.run(raising(error)) == status
+    after = samples(textfile)
+    changed = {name for name in after if after[name] != before.pop(name)}
+    assert before == {}
+    assert after['ooni_status{script="tool"}'] == 2
+    assert after['ooni_exit_status{script="tool"}'] == status
+    assert changed - {'ooni_run_seconds_sum{script="tool"}'} == {
+        'ooni_status{script="tool"}',
+        'ooni_exit_status{script="tool"}',
+    }
+
+
+def test_while_a_run_is_at_work_its_file_says_so(tool: Tool, textfile: Path) -> None:
+    seen: list[float] = []
+    work = lambda _job: seen.append(samples(textfile)['ooni_status{script="tool"}'])  # noqa: E731
+    assert tool.run(work) == 0
+    assert seen == [RUNNING]
+
+
+def test_counters_in_the_file_add_up_from_run_to_run(tool: Tool, textfile: Path) -> None:
+    for _ in range(3):
+        assert tool.run(sending) == 0
+    assert samples(textfile)["tool_refused_total"] == 3
+    assert samples(textfile)["tool_fetch_seconds_count"] == 1
+
+
+def test_only_the_job_writes_its_metrics_into_the_file(tool: Tool, textfile: Path) -> None:
+    tool.state_dir.mkdir()
+    assert tool.run(nothing, "--dry-run") == 0
+    assert tool.run(nothing, "--check-config") == 0
+    for arguments in (("look",), ("help-out", "x")):
+        commanded(tool, *arguments)
+    with locked(tool.state_dir / "tool.lock"):
+        assert tool.run(nothing) == 75
+    assert not textfile.exists()
+    commanded(tool, "work")
+    assert textfile.exists()
+
+
+@pytest.mark.parametrize("folder", ["no-such-folder", "tool.conf", "\0", "not-mine"])
+def test_a_file_that_cannot_be_written_is_a_warning_and_fails_no_run(
+    tool: Tool, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    path = tool.folder / folder
+    if folder == "not-mine":
+        path.mkdir(mode=0o555)
+    tool.configure(textfile_dir=str(path))
+    tool.file.chmod(0o644)
+    with without_privileges(tool.folder):
+        assert tool.run(sending) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"warning: metrics are not written to {path}/ooni_tool.prom: ")
+
+
+def test_a_file_that_was_damaged_is_written_anew(tool: Tool, textfile: Path) -> None:
+    textfile.write_bytes(b'tool_rows 7\n\xff\0}{" x\ntool_refused_total 1e999\nother 3\n')
+    assert tool.run(nothing) == 0
+    assert samples(textfile)["tool_rows"] == 7
+    assert samples(textfile)["tool_refused_total"] == 0
+    assert "other" not in samples(textfile)

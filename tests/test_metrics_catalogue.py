@@ -1,0 +1,270 @@
+"""The catalogue of metrics is what the scripts send, and what the files in monitoring/ say."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.metrics_catalogue import (
+    IN_EXPORTER,
+    MAPPING,
+    MODULES,
+    README,
+    mapping_of,
+    read_scripts,
+    readme_of,
+    undocumented,
+)
+from ooni_common.catalogue import ANY, EVERY_SCRIPT, Kind, Metric
+from ooni_common.textfile import textfile
+
+yaml: Any = importlib.import_module("yaml")
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = read_scripts()
+CALLS = {"gauge": Kind.GAUGE, "count": Kind.COUNTER, "timer": Kind.TIMER}
+EXPORTED = {  # what alerts and dashboards rely on
+    "ooni_status",
+    "ooni_exit_status",
+    "ooni_last_success_timestamp_seconds",
+    "ooni_run_seconds",
+    "ooni_rejected_rows",
+    "ooni_table_rows",
+    "ooni_update_progress_percent",
+    "ooni_citizenlab_broken_files",
+    "ooni_citizenlab_fetch_seconds",
+    "ooni_citizenlab_update_table_seconds",
+    "ooni_fingerprints_fetch_seconds",
+    "ooni_asnmeta_fetch_seconds",
+    "ooni_geoip_build_timestamp_seconds",
+    "ooni_geoip_nodes",
+    "ooni_geoip_checkfail_total",
+    "ooni_geoip_updated_total",
+    "ooni_geoip_download_seconds",
+    "ooni_db_backup_table_seconds",
+    "ooni_db_backup_uploaded_bytes",
+    "ooni_db_backup_skipped_chunks",
+    "ooni_db_backup_backup_bytes",
+    "ooni_db_backup_unlisted_tables",
+    "ooni_db_backup_upload_to_s3_seconds",
+    "ooni_db_backup_run_export_seconds",
+    "ooni_db_backup_run_backup_seconds",
+    "ooni_detector_open_incidents",
+    "ooni_detector_lag_hours",
+    "ooni_detector_query_seconds",
+    "ooni_detector_write_feed_seconds",
+}
+
+
+# --- what the code sends ---
+
+
+def parts_of(path: Path, seen: set[Path]) -> set[Path]:
+    """Add to `seen` a script and what it imports of its folder and of ooni_common."""
+    seen.add(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            for folder in (path.parent, ROOT):
+                imported = folder / f"{name.replace('.', '/')}.py"
+                if imported.exists() and imported not in seen:
+                    parts_of(imported, seen)
+    return seen
+
+
+def sent_by(path: Path) -> Iterator[tuple[Kind, str]]:
+    """Give the kind of each metric that a module sends, and a regular expression for its name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            partial = ast.unparse(node.func).endswith("partial")
+            function, *arguments = node.args if partial else [node.func, *node.args]
+            if (
+                isinstance(function, ast.Attribute)
+                and function.attr in CALLS
+                and ast.unparse(function.value).endswith("metrics")
+            ):
+                yield CALLS[function.attr], pattern_of(arguments[0])
+
+
+def pattern_of(name: ast.expr) -> str:
+    parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+    return "".join(
+        re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+" for part in parts
+    )
+
+
+def calls_of(module: str) -> set[tuple[Kind, str]]:
+    parts = parts_of(ROOT / MODULES[module] / f"{module}.py", set())
+    return {call for part in parts for call in sent_by(part)}
+
+
+def fits(metric: Metric, call: tuple[Kind, str]) -> bool:
+    return metric.kind is call[0] and bool(re.fullmatch(call[1], metric.name))
+
+
+def test_the_calls_are_found() -> None:
+    assert (Kind.GAUGE, "rejected_rows") in calls_of("fingerprints_updater")
+    assert (Kind.TIMER, "table_.+_backup_time_ms") in calls_of("ooni_db_backup")
+    assert (Kind.COUNTER, "ooni_geoip_updated") in calls_of("ooni_download_geoip")
+    assert (Kind.TIMER, "query") in calls_of("detector")  # functools.partial(….timer, "query")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_script_describes_every_metric_that_it_sends(module: str) -> None:
+    metrics = SCRIPTS[importlib.import_module(module).SCRIPT.name]
+    calls = calls_of(module)
+    assert [call for call in calls if not any(fits(metric, call) for metric in metrics)] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_script_sends_every_metric_that_it_describes(module: str) -> None:
+    metrics = SCRIPTS[importlib.import_module(module).SCRIPT.name]
+    calls = calls_of(module)
+    assert [metric for metric in metrics if not any(fits(metric, call) for call in calls)] == []
+
+
+def test_no_module_sends_metrics_that_no_script_has() -> None:
+    sending = {path for folder in {*MODULES.values()} for path in (ROOT / folder).glob("*.py")}
+    reached = {
+        part
+        for module, folder in MODULES.items()
+        for part in parts_of(ROOT / folder / f"{module}.py", set())
+    }
+    assert [path for path in sending - reached if list(sent_by(path))] == []
+
+
+# --- the catalogue itself ---
+
+
+def test_the_names_in_prometheus_are_those_that_alerts_and_dashboards_rely_on() -> None:
+    assert {metric.exported for metrics in SCRIPTS.values() for metric in metrics} == EXPORTED
+
+
+def test_what_has_one_name_in_prometheus_has_one_kind_meaning_and_set_of_labels() -> None:
+    described: dict[str, set[tuple[Any, ...]]] = {}
+    for metrics in SCRIPTS.values():
+        for metric in metrics:
+            facts = (metric.kind, metric.meaning, metric.by_script, tuple(metric.labels))
+            described.setdefault(metric.exported, set()).add(facts)
+    assert {name: facts for name, facts in described.items() if len(facts) > 1} == {}
+
+
+def test_what_is_not_in_the_catalogue_is_told() -> None:
+    received = {
+        "detector.status": [(1.0, "g"), (1.0, "c")],
+        "db-backup.table_fast-path_1_backup_time_ms": [(1.0, "ms")],
+        "detector.nonsense": [(1.0, "g")],
+        "other.status": [(1.0, "g")],
+        "detector": [(1.0, "g")],
+        "detector.lag_hours": [(1.0, "s")],
+    }
+    assert undocumented(received) == [
+        "detector.status|c",
+        "detector.nonsense|g",
+        "other.status|g",
+        "detector|g",
+        "detector.lag_hours|s",
+    ]
+
+
+# --- what is made of it ---
+
+
+def test_the_files_in_monitoring_are_made_of_the_catalogue() -> None:
+    hint = "run: python -m dev.metrics_catalogue"
+    assert MAPPING.read_text() == mapping_of(SCRIPTS), hint
+    assert README.read_text() == readme_of(README.read_text(), SCRIPTS), hint
+    assert "| `PREFIX.exit_status` |" in README.read_text()
+
+
+def mapped(name: str, kind: str) -> tuple[str, dict[str, str]] | None:
+    """Return name and labels that statsd_exporter's rules (its README) give; None: it is dropped.
+
+    Rules with `match_type: regex` come after all globs; one of another type of metric is no match.
+    """
+    rules = yaml.safe_load(MAPPING.read_text())["mappings"]
+    for rule in sorted(rules, key=lambda each: each.get("match_type", "glob")):
+        regex = rule["match"]
+        if rule.get("match_type") != "regex":
+            regex = "^" + re.escape(regex).replace(r"\*", "([^.]*)") + "$"
+        found = re.search(regex, name)
+        if found and rule.get("match_metric_type", kind) == kind:
+            if rule.get("action") == "drop":
+                return None
+            parts = {f"${number}": part for number, part in enumerate(found.groups(), start=1)}
+            labels = rule.get("labels", {})
+            return rule["name"], {key: parts.get(value, value) for key, value in labels.items()}
+    return name, {}
+
+
+def test_the_mapping_gives_each_metric_the_name_and_labels_of_the_catalogue() -> None:
+    for script, metrics in SCRIPTS.items():
+        for metric in metrics:
+            name = metric.name.replace(ANY, "fast-path_1")
+            expected = (metric.exported, metric.labels_of(script, name))
+            assert mapped(f"{script}.{name}", IN_EXPORTER[metric.kind]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("detector.nonsense", "gauge"),
+        ("detector.status", "counter"),
+        ("db-backup.table_x_backup_time_ms.y", "observer"),
+        ("asnmeta_updater.a.b", "gauge"),
+    ],
+)
+def test_the_mapping_drops_what_is_not_in_the_catalogue(name: str, kind: str) -> None:
+    assert mapped(name, kind) is None
+
+
+def test_the_mapping_leaves_the_metrics_of_others_alone() -> None:
+    assert mapped("fastpath.detector.status", "gauge") == ("fastpath.detector.status", {})
+    assert mapped("detectors.status", "gauge") == ("detectors.status", {})
+
+
+# --- the file for node_exporter ---
+
+
+def test_a_textfile_has_help_and_type_of_each_name_once() -> None:
+    built = "When the installed database was built (Unix time)."
+    sent = [(Kind.GAUGE, "geoip_asn_epoch", 1.5e9), (Kind.GAUGE, "geoip_cc_epoch", 1.6e9)]
+    assert textfile("t", SCRIPTS["ooni_download_geoip"], sent, "").splitlines() == [
+        f"# HELP ooni_geoip_build_timestamp_seconds {built}",
+        "# TYPE ooni_geoip_build_timestamp_seconds gauge",
+        'ooni_geoip_build_timestamp_seconds{database="asn"} 1500000000',
+        'ooni_geoip_build_timestamp_seconds{database="cc"} 1600000000',
+        "# HELP ooni_geoip_checkfail_total How often new databases were refused.",
+        "# TYPE ooni_geoip_checkfail_total counter",
+        "ooni_geoip_checkfail_total 0",
+        "# HELP ooni_geoip_updated_total How often new databases were installed.",
+        "# TYPE ooni_geoip_updated_total counter",
+        "ooni_geoip_updated_total 0",
+    ]
+
+
+def test_a_textfile_has_the_timers_of_the_tables_in_seconds() -> None:
+    sent = [
+        (Kind.TIMER, "table_fastpath_backup_time_ms", 1500.0),
+        (Kind.TIMER, "table_jsonl_backup_time_ms", 250.0),
+        (Kind.TIMER, "table_jsonl_backup_time_ms", 500.0),
+    ]
+    before = 'ooni_db_backup_table_seconds_sum{table="old"} 3e-05\n'
+    text = textfile("db-backup", SCRIPTS["db-backup"], sent, before)
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [
+        'ooni_db_backup_table_seconds_count{table="fastpath"} 1',
+        'ooni_db_backup_table_seconds_count{table="jsonl"} 2',
+        'ooni_db_backup_table_seconds_sum{table="fastpath"} 1.5',
+        'ooni_db_backup_table_seconds_sum{table="jsonl"} 0.75',
+        'ooni_db_backup_table_seconds_sum{table="old"} 3e-05',
+    ]
+
+
+def test_a_textfile_leaves_out_what_is_not_in_the_catalogue() -> None:
+    sent = [(Kind.GAUGE, "nonsense", 1.0), (Kind.COUNTER, "status", 1.0)]
+    assert textfile("tool", EVERY_SCRIPT, sent, "nonsense 5\n") == ""
