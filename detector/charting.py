@@ -1,15 +1,16 @@
-"""Charts of incidents, which the database is asked for as long as they can change."""
+"""Charts of incidents: for what can't change any more, the database is asked once."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from checkpoints import Checkpoint
-from counts import ANOMALY, HOUR, MEASURED, hour_of, tests_and_inputs, time_of
+from counts import ANOMALY, HOUR, MEASURED, hour_of, time_of
 from incidents import Incident, Series
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
@@ -20,12 +21,13 @@ STEPS = {1: 80, 3: 240, 6: 480}  # hours of a step → the longest window that h
 LONG_STEP = 12
 
 CHARTED = f"""\
-SELECT number, intDiv(toUnixTimestamp(measurement_start_time) - begin, step) AS position,
+SELECT number, intDiv(toUnixTimestamp(measurement_start_time) - origin, step) AS position,
   count(), countIf({ANOMALY})
 FROM (
   SELECT toString(test_name) AS test_name, input, toString(probe_cc) AS probe_cc, probe_asn,
     measurement_start_time, anomaly, confirmed
   {MEASURED}
+    AND probe_cc IN %(countries)s AND probe_asn IN %(networks)s
 ) AS measured
 INNER JOIN charted USING (test_name, input, probe_cc, probe_asn)
 WHERE toUnixTimestamp(measurement_start_time) >= begin
@@ -38,6 +40,7 @@ STRUCTURE = {
     "probe_cc": "String",
     "probe_asn": "Int32",
     "number": "UInt32",
+    "origin": "Int64",
     "begin": "Int64",
     "finish": "Int64",
     "step": "Int64",
@@ -45,10 +48,11 @@ STRUCTURE = {
 
 Key = tuple[str, str, datetime]  # Incident.key
 Counts = tuple[list[int], list[int]]  # measurements and anomalies of each step
+NOTHING: Counts = ([], [])
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What is kept for the next runs: fingerprint of a window → its counts."""
+    """What is kept for the next runs: fingerprint of a window → counts of its first steps."""
 
     charts: dict[str, Counts] = {}
 
@@ -76,13 +80,18 @@ class Window:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this window from all others."""
-        text = repr((self.series, self.start, self.step, self.steps))
+        """What tells this window from all others, but for how far it goes."""
+        text = repr((self.series, self.start, self.step))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def charted(
-    database: Database, incidents: Sequence[Incident], checkpoint: Checkpoint, path: Path
+    database: Database,
+    incidents: Sequence[Incident],
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    anew: bool,
 ) -> dict[Key, Chart]:
     """Return a chart of each incident, by its key.
 
@@ -90,24 +99,24 @@ def charted(
         database: has the measurements.
         incidents: which.
         checkpoint: of this run; measurements of before it are not looked at again.
-        path: keeps the charts that change no more.
+        path: keeps what changes no more.
+        anew: ask for all of it nevertheless.
     """
-    known = read_state(path, Known)
-    windows = {incident.key: window_of(incident, checkpoint.until) for incident in incidents}
-    prints = {key: window.fingerprint for key, window in windows.items()}
-    asked = [key for key in windows if prints[key] not in known.charts]
-    found = counts_of_windows(database, [windows[key] for key in asked])
-    counts = known.charts | {prints[key]: each for key, each in zip(asked, found, strict=True)}
-    settled = Known(
-        {
-            prints[key]: counts[prints[key]]
-            for key, window in windows.items()
-            if window.end <= checkpoint.hour
-        }
-    )
+    known = {} if anew else read_state(path, Known).charts
+    windows = [window_of(incident, checkpoint.until) for incident in incidents]
+    prints = [window.fingerprint for window in windows]
+    firsts = [known.get(fingerprint, NOTHING) for fingerprint in prints]
+    counts = complete(database, windows, firsts)
+    settled: dict[str, Counts] = {}
+    for window, fingerprint, (measurements, anomalies) in zip(windows, prints, counts, strict=True):
+        steps = max(0, (checkpoint.hour - window.start) // window.step)
+        settled[fingerprint] = (measurements[:steps], anomalies[:steps])
     if settled != known:
-        write_state(path, settled)
-    return {key: chart_of(window, counts[prints[key]]) for key, window in windows.items()}
+        write_state(path, Known(settled))
+    return {
+        incident.key: chart_of(window, each)
+        for incident, window, each in zip(incidents, windows, counts, strict=True)
+    }
 
 
 def window_of(incident: Incident, until: int) -> Window:
@@ -124,31 +133,44 @@ def window_of(incident: Incident, until: int) -> Window:
     return Window(series, start, step, max(1, -((start - end) // step)))
 
 
-def counts_of_windows(database: Database, windows: Sequence[Window]) -> list[Counts]:
-    """Ask the database for the counts of each window, all at once."""
-    if not windows:
+def complete(
+    database: Database, windows: Sequence[Window], firsts: Sequence[Counts]
+) -> list[Counts]:
+    """Return the counts of each window, of which those of the first steps are known."""
+    counts: list[Counts] = []
+    rows = []
+    for number, (window, first) in enumerate(zip(windows, firsts, strict=True)):
+        known = min(len(first[0]), window.steps)
+        zeros = [0] * (window.steps - known)
+        counts.append((first[0][:known] + zeros, first[1][:known] + zeros))
+        begin = window.start + known * window.step
+        if begin < window.end:
+            times = (window.start * HOUR, begin * HOUR, window.end * HOUR, window.step * HOUR)
+            rows += [(*series, number, *times) for series in window.series]
+    for number, step, measurements, anomalies in _asked(database, rows):
+        counts[number][0][step] = measurements
+        counts[number][1][step] = anomalies
+    return counts
+
+
+def _asked(database: Database, rows: Sequence[tuple[Any, ...]]) -> list[tuple[int, ...]]:
+    """Ask the database for window, step, measurements and anomalies; rows are of STRUCTURE."""
+    if not rows:
         return []
-    rows = [
-        (*series, number, window.start * HOUR, window.end * HOUR, window.step * HOUR)
-        for number, window in enumerate(windows)
-        for series in window.series
-    ]
-    charted_series = {
+    tests, inputs, countries, networks, _, _, begins, ends, _ = zip(*rows, strict=True)
+    parameters = {
+        "tests": tuple(set(tests)),
+        "inputs": tuple(set(inputs)),
+        "countries": tuple(set(countries)),
+        "networks": tuple(set(networks)),
+    }
+    table = {
         "name": "charted",
         "structure": list(STRUCTURE.items()),
         "data": [dict(zip(STRUCTURE, row, strict=True)) for row in rows],
     }
-    start = min(window.start for window in windows) * HOUR
-    end = max(window.end for window in windows) * HOUR
-    targets = {series[:2] for window in windows for series in window.series}
-    found = database.query(
-        CHARTED.format(start=start, end=end), tests_and_inputs(targets), [charted_series]
-    )
-    counts: list[Counts] = [([0] * each.steps, [0] * each.steps) for each in windows]
-    for number, position, measurements, anomalies in found:
-        counts[number][0][position] = measurements
-        counts[number][1][position] = anomalies
-    return counts
+    sql = CHARTED.format(start=min(begins), end=max(ends))
+    return database.query(sql, parameters, [table])
 
 
 def chart_of(window: Window, counts: Counts) -> Chart:

@@ -503,14 +503,17 @@ def test_metrics_are_sent(detecting: Detecting) -> None:
 
 def test_fastpath_is_read_for_charts_only_while_they_change(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 20 * DAY, block=100, unblock=150))
+    detecting.measure(blocked(series("FR", 2), 20 * DAY, block=15 * DAY))
     detecting.detect(20 * DAY)
     page = detecting.page()
     detecting.database.execute(
-        "ALTER TABLE fastpath DELETE WHERE measurement_start_time < toDateTime('2025-03-10')"
+        "ALTER TABLE fastpath DELETE WHERE measurement_start_time < toDateTime('2025-03-17')"
         " SETTINGS mutations_sync = 1"
     )
     detecting.detect(20 * DAY)
     assert detecting.page() == page
+    detecting.reprocess(0, 20 * DAY)
+    assert detecting.page() != page
 
 
 def test_facebook_is_followed_by_default() -> None:
