@@ -6,10 +6,10 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long db lint format bench requirements wheelhouse deb deb-check e2e clean
+.PHONY: help venv demo test test-long db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 venv: $(READY) ## build the virtual environment in .venv
 
@@ -54,6 +54,9 @@ requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	    --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host -o $$name.txt $$name.in; \
 	done
+
+monitoring-check: $(READY) ## let a real statsd daemon and node_exporter receive the demo's metrics
+	$(BIN)/python -m dev.monitoring_check
 
 wheelhouse: $(READY) ## download the wheels of the packages, to build these offline (Debian 12 and 13)
 	rm -rf build/wheelhouse

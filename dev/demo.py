@@ -26,6 +26,7 @@ from clickhouse_driver import Client
 from dev import sample_blocking, sample_observations
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
+from dev.metrics_catalogue import read_scripts, undocumented, undocumented_samples
 from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.sample_asn_map import write_asn_map
 from dev.sample_fingerprints import SampleFingerprints
@@ -62,6 +63,11 @@ class Servers:
     clickhouse: EmbeddedClickHouse
     statsd: StatsdListener
 
+    @property
+    def textfiles(self) -> Path:
+        """The folder into which the scripts write their metrics, too."""
+        return self.folder / "textfiles"
+
     def run(self, script: Script, keys: Mapping[str, object], *flags: str) -> str:
         """Run a script as its timer would, or another command of it; return what it printed.
 
@@ -69,7 +75,7 @@ class Servers:
             SystemExit: the script failed.
         """
         config = self.folder / script.config
-        config.write_text(json.dumps(keys))
+        config.write_text(json.dumps({"textfile_dir": str(self.textfiles), **keys}))
         config.chmod(0o640)  # it can hold a password
         print(f"\n$ {script.path} --config {script.config} {' '.join(flags)}".rstrip())
         process = subprocess.run(
@@ -83,6 +89,8 @@ class Servers:
         print(indented(process.stdout))
         if process.returncode != 0:
             sys.exit(f"{script.path} ended with exit status {process.returncode}")
+        unknown = undocumented(self.statsd.metrics())
+        expect(not unknown, f"metrics are in monitoring/README.md: {', '.join(unknown)}")
         return process.stdout
 
     def show_table(self, table: str, columns: Sequence[str], order: str) -> None:
@@ -122,6 +130,7 @@ def main() -> None:
             show_backup(servers)
             show_detector(servers)
             show_evaluation(servers)
+        show_textfiles(servers.textfiles)
     print("\nThe demo is done; everything that it started has ended.")
 
 
@@ -135,7 +144,9 @@ def running_servers() -> Iterator[Servers]:
     ):
         print(f"embedded ClickHouse: {clickhouse.uri()}, {clickhouse.http_url()}")
         print(f"statsd listener: {statsd.address}")
-        yield Servers(Path(name), clickhouse, statsd)
+        servers = Servers(Path(name), clickhouse, statsd)
+        servers.textfiles.mkdir()
+        yield servers
 
 
 def show_citizenlab(servers: Servers) -> None:
@@ -254,6 +265,7 @@ def show_backup(servers: Servers) -> None:
             }
             show_exports(servers, s3, measurements, keys)
             show_private_backups(servers, s3, measurements, keys)
+        client.execute("DROP DATABASE measurements SYNC")  # the detector's has the same name
 
 
 def bucket_keys(s3: S3Server, side: str, name: str) -> dict[str, object]:
@@ -484,6 +496,21 @@ def run_geoip(servers: Servers, keys: dict[str, str]) -> None:
             code = country.country(address).country.iso_code
             print(f"    {address}: AS{number} {name}, {code}")
     servers.show_metrics()
+
+
+def show_textfiles(folder: Path) -> None:
+    """Show the metrics of the last run of each script as node_exporter reads them."""
+    title("All metrics once more, in files for sites without statsd")
+    scripts = [script for script in read_scripts() if (folder / f"ooni_{script}.prom").exists()]
+    kept = ROOT / "build" / "demo" / "textfiles"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder, kept)
+    for script in scripts:
+        text = (folder / f"ooni_{script}.prom").read_text()
+        print(f"\nooni_{script}.prom:")
+        print(indented("\n".join(line for line in text.splitlines() if line[0] != "#")))
+        unknown = undocumented_samples(script, text)
+        expect(not unknown, f"metrics are in monitoring/README.md: {', '.join(unknown)}")
 
 
 def title(text: str) -> None:

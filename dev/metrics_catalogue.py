@@ -5,6 +5,7 @@
 It writes monitoring/statsd-mapping.yml and the table in monitoring/README.md.
 """
 
+import functools
 import importlib
 import json
 import re
@@ -48,6 +49,7 @@ def main() -> None:
     README.write_text(readme_of(README.read_text(), scripts))
 
 
+@functools.cache
 def read_scripts() -> dict[str, tuple[Metric, ...]]:
     """Return the metrics of each script, by its name, which is their prefix in statsd."""
     sys.path += [str(ROOT / folder) for folder in dict.fromkeys(MODULES.values())]
@@ -65,6 +67,22 @@ def undocumented(received: dict[str, list[tuple[float, str]]]) -> list[str]:
         for letter in dict.fromkeys(letter for _, letter in calls)
         for script, _, rest in [name.partition(".")]
         if letter not in kinds or not find(scripts.get(script, ()), kinds[letter], rest)
+    ]
+
+
+def undocumented_samples(script: str, text: str) -> list[str]:
+    """Return the samples of a file for node_exporter that the script's catalogue does not have."""
+    known = {
+        metric.exported + end: {*metric.labels_of(script, metric.name)}
+        for metric in read_scripts()[script]
+        for end in (("_sum", "_count") if metric.kind is Kind.TIMER else ("",))
+    }
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return [
+        line
+        for line in lines
+        for name, labels in [(re.split("[{ ]", line)[0], {*re.findall('([a-z]+)="', line)})]
+        if known.get(name) != labels
     ]
 
 

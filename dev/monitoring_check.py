@@ -1,0 +1,212 @@
+"""Receive the metrics of the demo with real programs, and compare them with the catalogue.
+
+    make monitoring-check
+
+A statsd daemon (the npm package `statsd`, installed below build/) receives what all scripts of the
+demo send; node_exporter, where it is installed, reads the files that they write. It ends with an
+error if a metric is missing, is in no catalogue, or has another type. What can't be done on this
+machine is named: NOT RUN.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from dev.metrics_catalogue import read_scripts
+from ooni_common.catalogue import Kind, find
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build/monitoring"
+TEXTFILES = ROOT / "build/demo/textfiles"
+NODE_EXPORTER = "prometheus-node-exporter"
+START_SECONDS = 30
+HOURS = 3_600_000  # ms; the daemon keeps everything until it is asked
+WITHOUT_FAULTS = {"ooni_download_geoip.ooni_geoip_checkfail"}  # what the demo has no reason to send
+
+
+def main() -> None:
+    """Run the demo and look what has arrived."""
+    if daemon := installed_statsd():
+        with running_statsd(daemon) as (port, management):
+            run_demo(f"127.0.0.1:{port}")
+            check_statsd(received(management))
+    else:
+        print("NOT RUN: a real statsd daemon (npm or its package `statsd` can't be had here)")
+        run_demo("")
+    if shutil.which(NODE_EXPORTER):
+        with running_node_exporter() as port:
+            check_node_exporter(scraped(port))
+    else:
+        print(f"NOT RUN: the files read by node_exporter ({NODE_EXPORTER} is not installed)")
+
+
+def installed_statsd() -> Path | None:
+    """Install the daemon below build/; return its folder, or None where that can't be done."""
+    folder = BUILD / "node_modules/statsd"
+    if not (folder / "stats.js").exists() and shutil.which("npm"):
+        BUILD.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--omit=optional"]
+        subprocess.run([*command, "--prefix", str(BUILD), "statsd@0.9.0"], check=False)
+    return folder if (folder / "stats.js").exists() and shutil.which("node") else None
+
+
+@contextlib.contextmanager
+def running_statsd(folder: Path) -> Iterator[tuple[int, int]]:
+    """Run the daemon; give its UDP port, and the TCP port of its management interface."""
+    port, management = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
+    config = BUILD / "statsd.json"
+    keys = {
+        "address": "127.0.0.1",
+        "port": port,
+        "mgmt_address": "127.0.0.1",
+        "mgmt_port": management,
+        "flushInterval": 10 * HOURS,
+        "backends": [],
+    }
+    config.write_text(json.dumps(keys))
+    with running(["node", str(folder / "stats.js"), str(config)], management):
+        yield port, management
+
+
+@contextlib.contextmanager
+def running_node_exporter() -> Iterator[int]:
+    """Run node_exporter with nothing but its textfile collector; give its port."""
+    port = free_port(socket.SOCK_STREAM)
+    options = ["--collector.disable-defaults", "--collector.textfile"]
+    options += [f"--collector.textfile.directory={TEXTFILES}"]
+    options += [f"--web.listen-address=127.0.0.1:{port}"]
+    with running([NODE_EXPORTER, *options], port):
+        yield port
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    """Run a program that listens on a TCP port of this machine."""
+    with (
+        (BUILD / f"{Path(command[0]).name}.log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process,
+    ):
+        try:
+            wait_for(port)
+            yield
+        finally:
+            process.terminate()
+
+
+def free_port(kind: int) -> int:
+    """Return a port of 127.0.0.1 that nobody has."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens.
+
+    Raises:
+        SystemExit: nobody does.
+    """
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    sys.exit(f"nobody listens on port {port} after {START_SECONDS} s")
+
+
+def run_demo(statsd: str) -> None:
+    """Run the whole demo; its scripts send to this address."""
+    with (BUILD / "demo.log").open("w") as log:
+        subprocess.run(
+            [sys.executable, "-m", "dev.demo"],
+            cwd=ROOT,
+            env=os.environ | {"OONI_STATSD": statsd},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=True,
+        )
+
+
+def received(management: int) -> dict[Kind, dict[str, list[float]]]:
+    """Ask the daemon for all that it has; its own metrics are left out."""
+    commands = {Kind.COUNTER: "counters", Kind.GAUGE: "gauges", Kind.TIMER: "timers"}
+    return {kind: asked(management, command) for kind, command in commands.items()}
+
+
+def asked(management: int, command: str) -> dict[str, list[float]]:
+    """Return the values of one type; it prints them as JavaScript, not all of a long list."""
+    with socket.create_connection(("127.0.0.1", management), START_SECONDS) as connection:
+        connection.sendall(f"{command}\n".encode())
+        text = ""
+        while "END\n\n" not in text:
+            text += connection.recv(65_536).decode()
+    found = re.findall(r"""^\s*'?([\w.-]+)'?: (\[[^]]*\]|[-+.e\d]+)""", text, re.MULTILINE)
+    values = {
+        name: [float(each) for each in re.findall(r"[-+.e\d]*\d", value)] for name, value in found
+    }
+    return {name: value for name, value in values.items() if not name.startswith("statsd.")}
+
+
+def check_statsd(by_kind: dict[Kind, dict[str, list[float]]]) -> None:
+    """Compare what the daemon has received with the catalogue, both ways."""
+    scripts = read_scripts()
+    wrong, seen = [], set[str]()
+    for kind, metrics in by_kind.items():
+        for name, values in sorted(metrics.items()):
+            script, _, rest = name.partition(".")
+            metric = find(scripts.get(script, ()), kind, rest)
+            print(
+                f"    {kind.name.lower():8} {name} = {', '.join(f'{v:.15g}' for v in values[:5])}"
+            )
+            if metric:
+                seen.add(f"{script}.{metric.name}")
+            else:
+                wrong.append(f"{name} ({kind.name.lower()}) is in no catalogue")
+    for script, metrics_of_script in scripts.items():
+        for metric in metrics_of_script:
+            name = f"{script}.{metric.name}"
+            if name not in seen and name not in WITHOUT_FAULTS:
+                wrong.append(f"{name} has not arrived as a {metric.kind.name.lower()}")
+    conclude("statsd", len(seen), wrong)
+
+
+def scraped(port: int) -> str:
+    """Return what Prometheus would get."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=START_SECONDS) as page:
+        return str(page.read().decode())
+
+
+def check_node_exporter(text: str) -> None:
+    """Compare what node_exporter has read with the catalogue, both ways."""
+    types = dict(re.findall(r"^# TYPE (ooni_\w+) (\w+)$", text, re.MULTILINE))
+    metrics = {metric.exported: metric for each in read_scripts().values() for metric in each}
+    expected = {name: metric.kind.value for name, metric in metrics.items()}
+    wrong = [f"{name}: {kind}" for name, kind in types.items() if expected.get(name) != kind]
+    wrong += [f"{name} is missing" for name in expected if name not in types]
+    if "node_textfile_scrape_error 0" not in text:
+        wrong.append("node_exporter can't read a file; see build/monitoring")
+    conclude(NODE_EXPORTER, len(types), wrong)
+
+
+def conclude(program: str, number: int, wrong: list[str]) -> None:
+    """Print the outcome.
+
+    Raises:
+        SystemExit: something is wrong.
+    """
+    if wrong:
+        sys.exit(f"{program}: " + "; ".join(wrong))
+    print(f"{program}: {number} metrics are as documented, names and types")
+
+
+if __name__ == "__main__":
+    main()
