@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e clean
+.PHONY: help venv demo test test-long db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -45,6 +45,9 @@ format: $(READY) ## let ruff rewrite what it can
 
 bench: $(READY) ## measure speed and memory, beside a plain implementation (BENCH=backup: only that)
 	$(BIN)/python -m dev.bench $(BENCH)
+
+alerts-check: $(READY) ## test the alert rules with promtool, and in a real Prometheus
+	$(BIN)/python -m dev.alerts_check
 
 requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	$(BIN)/python -m venv build/pip-tools

@@ -1,0 +1,234 @@
+"""Check monitoring/alerts.yml with promtool, and in a real Prometheus.
+
+    python -m dev.alerts_check
+
+Both are taken from PATH, else from Debian's package `prometheus`, which is unpacked in build/ and
+not installed, so that no service is started. The real one scrapes a site where everything is wrong,
+whose past is given to it: each alert has to be pending or firing there, with readable annotations.
+"""
+
+import functools
+import http.server
+import importlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+yaml: Any = importlib.import_module("yaml")  # it has no types
+
+ROOT = Path(__file__).parents[1]
+MONITORING = ROOT / "monitoring"
+UNPACKED = ROOT / "build/prometheus"
+HOUR, DAY = 3600, 86400
+PATIENCE = 60  # seconds until Prometheus has scraped and evaluated everything
+CONFIG = """\
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [RULES]
+scrape_configs:
+  - job_name: ooni
+    static_configs: [{targets: ["TARGET"], labels: {instance: host}}]
+"""
+
+
+def main() -> int:
+    """Run all checks; return the exit status."""
+    programs = find_programs()
+    if not programs:
+        print("NOT RUN: the alert rules: there is no promtool here (Debian: package prometheus)")
+        return 0
+    promtool = programs / "promtool"
+    subprocess.run([promtool, "check", "rules", "alerts.yml"], cwd=MONITORING, check=True)
+    tests = sorted(path.name for path in MONITORING.glob("alerts*_test.yml"))
+    subprocess.run([promtool, "test", "rules", *tests], cwd=MONITORING, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        return examine_in_prometheus(programs, Path(folder))
+
+
+def find_programs() -> Path | None:
+    """Return the folder with promtool and prometheus; None: they can't be had."""
+    installed = shutil.which("promtool")
+    if installed and shutil.which("prometheus"):
+        return Path(installed).parent
+    programs = UNPACKED / "usr/bin"
+    if not (programs / "promtool").exists() and shutil.which("apt-get"):
+        UNPACKED.mkdir(parents=True, exist_ok=True)
+        command = "apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && rm *.deb"
+        subprocess.run(["sh", "-c", command], cwd=UNPACKED, check=False)
+    return programs if (programs / "promtool").exists() else None
+
+
+def examine_in_prometheus(programs: Path, folder: Path) -> int:
+    """Load the rules into a real Prometheus at a site where everything is wrong."""
+    now = int(time.time())
+    past = folder / "past.om"
+    past.write_text(openmetrics(past_of(now), now - 8 * DAY) + "# EOF\n")
+    data = folder / "data"
+    create: list[str | Path] = [
+        programs / "promtool",
+        "tsdb",
+        "create-blocks-from",
+        "openmetrics",
+        past,
+        data,
+    ]
+    subprocess.run(create, check=True, stdout=subprocess.DEVNULL)
+    with served(openmetrics(present_of(now))) as target, running(programs, folder, target) as api:
+        deadline = time.monotonic() + PATIENCE
+        while (missing := alerts_without_query_answered(api)) and time.monotonic() < deadline:
+            time.sleep(1)
+        problems = [f"{name}: neither pending nor firing" for name in sorted(missing)]
+        problems += problems_of(api)
+    for problem in problems:
+        print(problem)
+    print(f"alerts in a real Prometheus: {'wrong' if problems else 'all as they should be'}")
+    return 1 if problems else 0
+
+
+def past_of(now: int) -> dict[str, float]:
+    """Return what was there eight days ago; OoniScriptStale finds the updater of then."""
+    return {
+        'ooni_table_rows{script="fingerprints_updater",table="fingerprints_dns"}': 1000,
+        'ooni_table_rows{script="detector",table="blocking_status"}': 1000,
+        'ooni_last_success_timestamp_seconds{script="fingerprints_updater"}': now - 9 * DAY,
+    }
+
+
+def present_of(now: int) -> dict[str, float]:
+    """Return what is scraped now. Of two scripts there is no success at all."""
+    return {
+        'ooni_last_success_timestamp_seconds{script="citizenlab_test_lists_updater"}': now - DAY,
+        'ooni_last_success_timestamp_seconds{script="db-backup"}': now - 11 * DAY,
+        'ooni_status{script="detector"}': 2,
+        'ooni_exit_status{script="detector"}': 69,
+        'ooni_exit_status{script="fingerprints_updater"}': 65,
+        'ooni_exit_status{script="db-backup"}': 78,
+        'ooni_rejected_rows{script="fingerprints_updater"}': 9,
+        'ooni_table_rows{script="fingerprints_updater",table="fingerprints_dns"}': 700,
+        'ooni_table_rows{script="detector",table="blocking_status"}': 300,
+        "ooni_citizenlab_broken_files": 2,
+        "ooni_db_backup_unlisted_tables": 1,
+        'ooni_geoip_build_timestamp_seconds{database="asn"}': now - 50 * DAY,
+        "ooni_geoip_checkfail_total": 1,
+        "ooni_detector_lag_hours": 30,
+    }
+
+
+def openmetrics(samples: Mapping[str, float], until: int | None = None) -> str:
+    """Return the samples as text; with `until`, as those of the hour before it, of one host."""
+    if until is None:
+        return "".join(f"{series} {value}\n" for series, value in samples.items())
+    labels = 'instance="host",job="ooni"'
+    names = [
+        f"{name}{{{given.rstrip('}')}{',' if given else ''}{labels}}}"
+        for name, _, given in (series.partition("{") for series in samples)
+    ]
+    return "".join(
+        f"{name} {value} {at}\n"
+        for name, value in zip(names, samples.values(), strict=True)
+        for at in range(until - HOUR, until, 60)
+    )
+
+
+@contextmanager
+def served(text: str) -> Iterator[str]:
+    """Serve `text` as an exporter does; give its host and port."""
+
+    class Exporter(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Exporter) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def running(programs: Path, folder: Path, target: str) -> Iterator[str]:
+    """Run Prometheus with the rules; give the URL of its API."""
+    config = folder / "prometheus.yml"
+    rules = str(MONITORING / "alerts.yml")
+    config.write_text(CONFIG.replace("RULES", rules).replace("TARGET", target))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    command: list[str | Path] = [
+        programs / "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        "--storage.tsdb.retention.time=35d",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    ]
+    with subprocess.Popen(command) as process:
+        try:
+            yield f"http://127.0.0.1:{port}/api/v1"
+        finally:
+            process.terminate()
+
+
+def ask(url: str) -> Any:  # noqa: ANN401 (JSON)
+    """Return the data of an answer; None: nobody answers yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 (a loopback address)
+            return json.load(answer)["data"]
+    except OSError:
+        return None
+
+
+def rules_of(api: str) -> list[dict[str, Any]]:
+    """Return all rules with their state."""
+    groups = (ask(f"{api}/rules") or {"groups": []})["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@functools.cache
+def alert_names() -> frozenset[str]:
+    """Return the names of all alerts."""
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    return frozenset(
+        rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule
+    )
+
+
+def alerts_without_query_answered(api: str) -> set[str]:
+    """Return the alerts that are neither pending nor firing."""
+    return {*alert_names()} - {rule["name"] for rule in rules_of(api) if rule.get("alerts")}
+
+
+def problems_of(api: str) -> list[str]:
+    """Return rules with an error, and annotations that were not filled in; show the summaries."""
+    problems = []
+    for rule in rules_of(api):
+        if rule["health"] != "ok":
+            problems.append(f"{rule['name']}: {rule['health']} {rule.get('lastError', '')}")
+        for alert in rule.get("alerts", []):
+            texts = alert["annotations"]
+            print(f"{rule['name']} ({alert['state']}): {texts['summary']}")
+            problems += [
+                f"{rule['name']}: {text}"
+                for text in texts.values()
+                if re.search(r"{{|<no value>|<error|journalctl -t +-", text)
+            ]
+    return problems
+
+
+if __name__ == "__main__":
+    sys.exit(main())
