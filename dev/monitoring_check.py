@@ -3,9 +3,9 @@
     make monitoring-check
 
 A statsd daemon (the npm package `statsd`, installed below build/) receives what all scripts of the
-demo send; node_exporter, where it is installed, reads the files that they write. It ends with an
-error if a metric is missing, is in no catalogue, or has another type. What can't be done on this
-machine is named: NOT RUN.
+demo send; node_exporter (unpacked below build/, unless it is installed) reads the files that they
+write. It ends with an error if a metric is missing, is in no catalogue, or has another type. What
+can't be done on this machine is named: NOT RUN.
 """
 
 import contextlib
@@ -35,6 +35,7 @@ WITHOUT_FAULTS = {"ooni_download_geoip.ooni_geoip_checkfail"}  # what the demo h
 
 def main() -> None:
     """Run the demo and look what has arrived."""
+    BUILD.mkdir(parents=True, exist_ok=True)
     if daemon := installed_statsd():
         with running_statsd(daemon) as (port, management):
             run_demo(f"127.0.0.1:{port}")
@@ -42,18 +43,17 @@ def main() -> None:
     else:
         print("NOT RUN: a real statsd daemon (npm or its package `statsd` can't be had here)")
         run_demo("")
-    if shutil.which(NODE_EXPORTER):
-        with running_node_exporter() as port:
+    if program := node_exporter():
+        with running_node_exporter(program) as port:
             check_node_exporter(scraped(port))
     else:
-        print(f"NOT RUN: the files read by node_exporter ({NODE_EXPORTER} is not installed)")
+        print(f"NOT RUN: the files read by node_exporter ({NODE_EXPORTER} can't be had here)")
 
 
 def installed_statsd() -> Path | None:
     """Install the daemon below build/; return its folder, or None where that can't be done."""
     folder = BUILD / "node_modules/statsd"
     if not (folder / "stats.js").exists() and shutil.which("npm"):
-        BUILD.mkdir(parents=True, exist_ok=True)
         command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--omit=optional"]
         subprocess.run([*command, "--prefix", str(BUILD), "statsd@0.9.0"], check=False)
     return folder if (folder / "stats.js").exists() and shutil.which("node") else None
@@ -77,14 +77,24 @@ def running_statsd(folder: Path) -> Iterator[tuple[int, int]]:
         yield port, management
 
 
+def node_exporter() -> str | None:
+    """Return the program, from Debian's package; to install that would start a service."""
+    unpacked = BUILD / "usr/bin" / NODE_EXPORTER
+    if not shutil.which(NODE_EXPORTER) and not unpacked.exists() and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "-qq", "download", NODE_EXPORTER], cwd=BUILD, check=False)
+        for package in BUILD.glob(f"{NODE_EXPORTER}_*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", str(package), str(BUILD)], check=False)
+    return shutil.which(NODE_EXPORTER) or shutil.which(unpacked)
+
+
 @contextlib.contextmanager
-def running_node_exporter() -> Iterator[int]:
+def running_node_exporter(program: str) -> Iterator[int]:
     """Run node_exporter with nothing but its textfile collector; give its port."""
     port = free_port(socket.SOCK_STREAM)
     options = ["--collector.disable-defaults", "--collector.textfile"]
     options += [f"--collector.textfile.directory={TEXTFILES}"]
     options += [f"--web.listen-address=127.0.0.1:{port}"]
-    with running([NODE_EXPORTER, *options], port):
+    with running([program, *options], port):
         yield port
 
 

@@ -136,6 +136,20 @@ def test_an_address_that_nobody_has_or_serves_does_not_fail_the_job(address: str
     send_some(metrics)
 
 
+def test_a_daemon_that_reads_nothing_costs_no_time() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # soon full
+        daemon.bind(("127.0.0.1", 0))
+        metrics = Metrics("tool", f"127.0.0.1:{daemon.getsockname()[1]}")
+
+        def send_many() -> None:
+            for number in range(1000):
+                metrics.gauge("rows", number)
+            flush(metrics)
+
+        assert seconds(send_many) < AMPLE
+
+
 def test_a_name_server_that_does_not_answer_costs_no_more_than_the_closing_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
