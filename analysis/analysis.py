@@ -53,6 +53,7 @@ def _argument_parser() -> argparse.ArgumentParser:
             help=f"run {module}.py",
         )
     add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
+    add("--textfile", metavar="DIR", help="write metrics for node_exporter's textfile collector")
     add("--dry-run", action="store_true", help="change nothing; print what would change")
     add("--stdout", action="store_true", help="log plainly to standard output")
     add("--devel", action="store_true", help="log each step, to standard output")
@@ -63,6 +64,8 @@ def _argument_parser() -> argparse.ArgumentParser:
 def _flags(arguments: argparse.Namespace) -> list[str]:
     """Return the arguments of an updater."""
     flags = ["--db-uri", arguments.db_uri] if arguments.db_uri is not None else []
+    if arguments.textfile is not None:
+        flags += ["--textfile", arguments.textfile]
     if arguments.dry_run:
         flags.append("--dry-run")
     if arguments.stdout or arguments.devel:

@@ -56,6 +56,25 @@ def test_several_options_run_one_after_the_other(database: FreshDatabase) -> Non
     assert count(database, "asnmeta") == 1000
 
 
+def test_each_updater_writes_its_metrics_into_the_folder_that_is_named(
+    database: FreshDatabase, environment: Path
+) -> None:
+    folder = environment.parent
+    options = ["--update-fingerprints", "--update-asnmeta", "--textfile", str(folder)]
+    assert analysis.main([*options, "--db-uri", database.uri]) == 0
+    rows = [
+        line
+        for script in ("fingerprints_updater", "asnmeta_updater")
+        for line in (folder / f"ooni_{script}.prom").read_text().splitlines()
+        if line.startswith("ooni_table_rows")
+    ]
+    assert rows == [
+        'ooni_table_rows{script="fingerprints_updater",table="fingerprints_dns"} 110',
+        'ooni_table_rows{script="fingerprints_updater",table="fingerprints_http"} 150',
+        'ooni_table_rows{script="asnmeta_updater",table="asnmeta"} 1000',
+    ]
+
+
 def test_a_dry_run_writes_nothing(database: FreshDatabase, environment: Path) -> None:
     assert analysis.main(["--update-asnmeta", "--dry-run", "--db-uri", database.uri]) == 0
     assert database.execute("EXISTS TABLE asnmeta") == [(0,)]
