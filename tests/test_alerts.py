@@ -57,8 +57,10 @@ def test_a_rule_uses_metrics_that_exist(rule: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_says_what_it_means_and_where_to_look(name: str) -> None:
     rule = ALERTS[name]
-    assert rule["labels"].keys() == {"severity"}
-    assert rule["labels"]["severity"] in {"critical", "warning"}
+    labels = rule["labels"]
+    assert labels.keys() <= {"severity", "script"}
+    assert "script" in rule["expr"] or labels.get("script", "detector") in read_scripts()
+    assert labels["severity"] in {"critical", "warning"}
     assert rule["annotations"].keys() == {"summary", "description"}
     assert "$value" in rule["annotations"]["summary"]
     assert "\n" not in rule["annotations"]["summary"]
