@@ -1,5 +1,6 @@
 """The tables `blocking_status` and `blocking_events`."""
 
+import functools
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
@@ -104,6 +105,7 @@ def updates_of(
     """
     limits = (LossLimit(max_shrink, rows=FEW),)
     now = time_of(until)
+    seconds = functools.cache(lambda time: int(time.timestamp()))  # the driver is slow with times
     status_rows = [
         (
             *status.series,
@@ -117,8 +119,8 @@ def updates_of(
             status.stability,
             now,
             status.service,
-            status.since,
-            status.last,
+            seconds(status.since),
+            seconds(status.last),
         )
         for status in statuses
     ]

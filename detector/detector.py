@@ -31,7 +31,7 @@ from checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from counts import CHUNK, counts_ahead, hour_of, measured_hours, time_of
 from detector_config import Config
 from evaluation_command import evaluate_files, shown
-from facts import ENDED, ONGOING, last_measurements, state_of
+from facts import ENDED, ONGOING, state_of
 from following import Follower
 from incidents import Event, Incident, blocks_of, incidents_of
 from ooni_common.catalogue import Kind, Metric, table_rows, timer
@@ -296,7 +296,7 @@ def follow(
     start, until = hours
     kept = max(start, until - job.config.late_days * 24)
     events = events_between(job, database, follower, (start, kept))
-    checkpoint = Checkpoint(kept, until, list(follower.series), follower.arrays())
+    checkpoint = Checkpoint(kept, until, *follower.known())
     events += events_between(job, database, follower, (kept, until))
     return Found(follower, checkpoint, events)
 
@@ -360,7 +360,7 @@ def report_of(
 
 def recent_incidents(report: Report, age: timedelta) -> list[Incident]:
     """Return the incidents that the page shows: the ongoing ones, and those of the last time."""
-    last, newest = last_measurements(report), report.until - report.stale
+    last, newest = report.last_measurements, report.until - report.stale
     limit = report.until - age
     recent = [
         incident
@@ -373,7 +373,7 @@ def recent_incidents(report: Report, age: timedelta) -> list[Incident]:
 
 def tell(job: Job[Config], report: Report, now: datetime) -> None:
     """Say what there is to see, and send it."""
-    last, newest = last_measurements(report), report.until - report.stale
+    last, newest = report.last_measurements, report.until - report.stale
     states = [state_of(incident, last, newest) for incident in report.incidents]
     lag = int((now - report.until) / timedelta(hours=1))
     job.metrics.gauge("open_incidents", states.count(ONGOING))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from incidents import Block, Incident, Series, last_of
-from report import Chart, Report
+from report import Chart
 
 ONGOING = "ongoing"
 ENDED = "ended"
@@ -54,11 +54,6 @@ def networks_of(incident: Incident) -> list[Network]:
     for block in incident.blocks:
         blocks.setdefault(block.series.probe_asn, []).append(block)
     return [Network(asn, tuple(blocks[asn])) for asn in sorted(blocks)]
-
-
-def last_measurements(report: Report) -> dict[Series, datetime]:
-    """Return when each series was measured last."""
-    return {status.series: status.last for status in report.statuses}
 
 
 def state_of(incident: Incident, last: Mapping[Series, datetime], newest: datetime) -> str:

@@ -16,7 +16,7 @@ from feedgenerator import Rss201rev2Feed, rfc2822_date
 import explorer
 import filenames
 import items
-from facts import last_measurements, state_of
+from facts import state_of
 from incidents import Event, Series
 from items import Item
 from places import country, within
@@ -87,7 +87,7 @@ def feeds_of(report: Report, services: Mapping[Series, str]) -> Iterator[Feed]:
 
 
 def _incident_items(report: Report) -> Iterator[tuple[str, Item]]:
-    last = last_measurements(report)
+    last = report.last_measurements
     newest = report.until - report.stale
     for incident in report.incidents:
         state = state_of(incident, last, newest)

@@ -47,12 +47,14 @@ class Follower:
             events += self._follow_hour(hour, numbers[counts.index[part]], counts, part)
         return events
 
-    def arrays(self) -> Arrays:
-        """Return all that is known of the series, by name; copies."""
-        return {name: array[: len(self.series)].copy() for name, array in self._arrays().items()}
+    def known(self) -> tuple[list[Series], Arrays]:
+        """Return the series, sorted, and all that is known of them, by name; copies."""
+        order = sorted(range(len(self.series)), key=self.series.__getitem__)
+        arrays = {name: array[order] for name, array in self._arrays().items()}
+        return [self.series[number] for number in order], arrays
 
     def put(self, series: Sequence[Series], arrays: Arrays) -> None:
-        """Know what another follower's `arrays` say of its series, instead of nothing.
+        """Know what another follower's `known` says of its series, instead of nothing.
 
         Raises:
             KeyError, ValueError: they are of another kind.
@@ -72,13 +74,14 @@ class Follower:
             until: the end of the last hour that was looked at.
             stale: a series without measurements for so long is UNKNOWN.
         """
-        figures = self._figures(until, stale)
-        found = []
-        for series, figure in zip(self.series, figures, strict=True):
-            service = services.get((series.test_name, series.input))
-            if service is not None:
-                found.append(SeriesStatus(series, service, *figure))
-        return sorted(found, key=lambda status: status.series)
+        rows = zip(
+            self.series,
+            [services.get(series[:2]) for series in self.series],
+            *self._figures(until, stale),
+            strict=True,
+        )
+        # The first value of a status is its series, and no other one has it.
+        return sorted(SeriesStatus._make(row) for row in rows if row[1] is not None)
 
     def _follow_hour(self, hour: int, index: Indices, counts: Counts, part: slice) -> list[Event]:
         measurements, anomalies = counts.measurements[part], counts.anomalies[part]
@@ -106,8 +109,8 @@ class Follower:
         for array in (self._measurements, self._anomalies, self._confirmed):
             array[index] *= kept
 
-    def _figures(self, until: int, stale: timedelta) -> list[tuple[Any, ...]]:
-        """Return what a SeriesStatus has after series and service, for each series."""
+    def _figures(self, until: int, stale: timedelta) -> list[Sequence[Any]]:
+        """Return what statuses have after series and service, column by column."""
         known = slice(len(self.series))
         detector = self._detector
         last, since, old = detector.last[known], detector.since[known], self._old[known]
@@ -120,11 +123,12 @@ class Follower:
         stability = np.where(
             status == UNKNOWN, 0.0, np.where(status == BLOCKED, anomalies, 1 - anomalies)
         )
-        columns: list[Sequence[Any]] = [
+        times = {hour: time_of(hour) for hour in {*since.tolist(), *(last + 1).tolist()}}
+        return [
             [NAMES[each] for each in np.where(silent, UNKNOWN, status)],
             [NAMES[each] for each in np.where(silent, status, old)],
-            [time_of(hour) for hour in since.tolist()],
-            [time_of(hour + 1) for hour in last.tolist()],
+            [times[hour] for hour in since.tolist()],
+            [times[hour] for hour in (last + 1).tolist()],
             _rounded(faded),
             _rounded(100 * confirmed),
             _rounded(100 * (anomalies - confirmed)),
@@ -132,7 +136,6 @@ class Follower:
             _rounded(detector.progress()[known]),
             _rounded(stability),
         ]
-        return list(zip(*columns, strict=True))
 
     def _numbers_of(self, series: Sequence[Series]) -> Indices:
         """Return the numbers of series, which get one where they have none."""

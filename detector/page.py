@@ -141,7 +141,7 @@ def _country_feeds(report: Report) -> list[Link]:
 
 def cards_of(report: Report) -> list[Card]:
     """Return the incidents that have a chart, those detected last first."""
-    last = facts.last_measurements(report)
+    last = report.last_measurements
     return [
         _card(
             incident,

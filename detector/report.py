@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple
 
 from incidents import Event, Incident, Series
 
 
-@dataclass(frozen=True)
-class SeriesStatus:
+class SeriesStatus(NamedTuple):
     """The state of a series, and the counts behind it, in which older ones fade.
 
     Attributes:
@@ -78,3 +79,8 @@ class Report:
     incidents: Sequence[Incident]
     charts: Mapping[tuple[str, str, datetime], Chart]
     stale: timedelta
+
+    @cached_property
+    def last_measurements(self) -> dict[Series, datetime]:
+        """When each series was measured last."""
+        return {status.series: status.last for status in self.statuses}
