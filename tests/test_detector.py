@@ -87,7 +87,8 @@ def test_what_failed_or_is_of_no_known_network_does_not_count(detecting: Detecti
     detecting.measure(measured(series("ZZ", 1), 0, 50))
     detecting.measure(measured(series("IT", 0), 0, 50))
     detecting.measure(measured(series("it", 1), 0, 50))
-    detecting.measure(measured(series("IT", 1, ("web_connectivity", "https://else/")), 0, 50))
+    for other in (("web_connectivity", "https://else/"), ("whatsapp", FACEBOOK[1])):
+        detecting.measure(measured(series("IT", 1, other), 0, 50))
     detecting.detect(50)
     assert detecting.statuses() == {}
 
