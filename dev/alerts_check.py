@@ -5,6 +5,8 @@
 Both are taken from PATH, else from Debian's package `prometheus`, which is unpacked in build/ and
 not installed, so that no service is started. The real one scrapes a site where everything is wrong,
 whose past is given to it: each alert has to be pending or firing there, with readable annotations.
+Then it scrapes what the demo has written for node_exporter: there the alerts have to be silent, and
+each query of a dashboard has an answer.
 """
 
 import functools
@@ -19,8 +21,9 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,8 @@ yaml: Any = importlib.import_module("yaml")  # it has no types
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"
 UNPACKED = ROOT / "build/prometheus"
+TEXTFILES = ROOT / "build/demo/textfiles"
+ALERTS_OF_DEMO = {"OoniBrokenTestLists"}  # one of its sample lists is broken
 HOUR, DAY = 3600, 86400
 PATIENCE = 60  # seconds until Prometheus has scraped and evaluated everything
 CONFIG = """\
@@ -51,8 +56,14 @@ def main() -> int:
     subprocess.run([promtool, "check", "rules", "alerts.yml"], cwd=MONITORING, check=True)
     tests = sorted(path.name for path in MONITORING.glob("alerts*_test.yml"))
     subprocess.run([promtool, "test", "rules", *tests], cwd=MONITORING, check=True)
-    with tempfile.TemporaryDirectory() as folder:
-        return examine_in_prometheus(programs, Path(folder))
+    problems: list[str] = []
+    for examine in (examine_wrong_site, examine_demo):
+        with tempfile.TemporaryDirectory() as folder:
+            problems += examine(programs, Path(folder))
+    for problem in problems:
+        print(problem)
+    print(f"alerts in a real Prometheus: {'wrong' if problems else 'all as they should be'}")
+    return 1 if problems else 0
 
 
 def find_programs() -> Path | None:
@@ -68,31 +79,73 @@ def find_programs() -> Path | None:
     return programs if (programs / "promtool").exists() else None
 
 
-def examine_in_prometheus(programs: Path, folder: Path) -> int:
-    """Load the rules into a real Prometheus at a site where everything is wrong."""
+def examine_wrong_site(programs: Path, folder: Path) -> list[str]:
+    """Return the alerts that are silent in a Prometheus at a site where everything is wrong."""
     now = int(time.time())
     past = folder / "past.om"
     past.write_text(openmetrics(past_of(now), now - 8 * DAY) + "# EOF\n")
-    data = folder / "data"
-    create: list[str | Path] = [
-        programs / "promtool",
-        "tsdb",
-        "create-blocks-from",
-        "openmetrics",
-        past,
-        data,
-    ]
-    subprocess.run(create, check=True, stdout=subprocess.DEVNULL)
+    create = ["tsdb", "create-blocks-from", "openmetrics", str(past), str(folder / "data")]
+    subprocess.run([programs / "promtool", *create], check=True, stdout=subprocess.DEVNULL)
     with served(openmetrics(present_of(now))) as target, running(programs, folder, target) as api:
-        deadline = time.monotonic() + PATIENCE
-        while (missing := alerts_without_query_answered(api)) and time.monotonic() < deadline:
-            time.sleep(1)
-        problems = [f"{name}: neither pending nor firing" for name in sorted(missing)]
-        problems += problems_of(api)
-    for problem in problems:
-        print(problem)
-    print(f"alerts in a real Prometheus: {'wrong' if problems else 'all as they should be'}")
-    return 1 if problems else 0
+        wait_until(lambda: active_alerts(api) == alert_names())
+        silent = sorted(alert_names() - active_alerts(api))
+        return [f"{name}: neither pending nor firing" for name in silent] + problems_of(api)
+
+
+def examine_demo(programs: Path, folder: Path) -> list[str]:
+    """Return what a Prometheus says wrongly of the demo, and the panels that are empty there."""
+    files = sorted(TEXTFILES.glob("*.prom"))
+    if not files or time.time() - files[0].stat().st_mtime > HOUR:
+        print("NOT RUN: alerts and dashboards of the demo: there was none in the last hour")
+        return []
+    text = "".join(path.read_text() for path in files)
+    with served(without_comments(text)) as target, running(programs, folder, target) as api:
+        expressions = panel_queries()
+        wait_until(lambda: bool(active_alerts(api)) and not empty_queries(api, expressions))
+        active = active_alerts(api)
+        empty = empty_queries(api, expressions)
+        print(f"the demo: {', '.join(active)}; {len(expressions)} queries of dashboards")
+        unexpected = sorted(active ^ ALERTS_OF_DEMO)
+        return [
+            *(f"{name}: wrong about the demo" for name in unexpected),
+            *(f"nothing is answered to {expression}" for expression in empty),
+            *problems_of(api),
+        ]
+
+
+def without_comments(text: str) -> str:
+    """Return the samples of several files, as each of these has the same types and help texts."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+
+
+def panel_queries() -> list[str]:
+    """Return the queries of all dashboards that the demo has data for."""
+    parsed = [json.loads(path.read_text()) for path in (MONITORING / "dashboards").glob("*.json")]
+    targets = [
+        target["expr"]
+        for dashboard in parsed
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+    ]
+    without_data = ("offset 1w", "ALERTS{alertname")  # a past, and alerts that fire
+    return [query for query in targets if not any(part in query for part in without_data)]
+
+
+def empty_queries(api: str, expressions: list[str]) -> list[str]:
+    """Return the queries that Prometheus has no answer to."""
+    return [
+        expression
+        for expression in expressions
+        for data in [ask(f"{api}/query?{urllib.parse.urlencode({'query': expression})}")]
+        if not data or not data["result"]
+    ]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds, but not forever: what does not hold then is found afterwards."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 def past_of(now: int) -> dict[str, float]:
@@ -208,9 +261,9 @@ def alert_names() -> frozenset[str]:
     )
 
 
-def alerts_without_query_answered(api: str) -> set[str]:
-    """Return the alerts that are neither pending nor firing."""
-    return {*alert_names()} - {rule["name"] for rule in rules_of(api) if rule.get("alerts")}
+def active_alerts(api: str) -> set[str]:
+    """Return the alerts that are pending or firing."""
+    return {rule["name"] for rule in rules_of(api) if rule.get("alerts")}
 
 
 def problems_of(api: str) -> list[str]:
