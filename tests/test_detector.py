@@ -88,9 +88,9 @@ def test_what_failed_or_is_of_no_known_network_does_not_count(detecting: Detecti
     detecting.measure(measured(series("IT", 0), 0, 50))
     detecting.measure(measured(series("it", 1), 0, 50))
     for other in (("web_connectivity", "https://else/"), ("whatsapp", FACEBOOK[1])):
-        detecting.measure(measured(series("IT", 1, other), 0, 50))
+        detecting.measure(blocked(series("IT", 1, other), 50, block=30))
     detecting.detect(50)
-    assert detecting.statuses() == {}
+    assert (detecting.statuses(), detecting.changes()) == ({}, [])
 
 
 def test_a_measurement_that_was_processed_twice_counts_once(detecting: Detecting) -> None:
