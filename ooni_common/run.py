@@ -402,13 +402,18 @@ def _measured(metrics: Metrics, report: Callable[[int], None]) -> Iterator[None]
             yield
     except BaseException as error:
         metrics.gauge("status", FAILED)
-        metrics.gauge("exit_status", getattr(error, "status", ScriptError.status))
+        metrics.gauge("exit_status", _exit_status(error))
         report(logging.WARNING)
         raise
     metrics.gauge("status", DONE)
     metrics.gauge("exit_status", 0)
     metrics.gauge("last_success", int(time.time()))
     report(logging.WARNING)
+
+
+def _exit_status(error: BaseException) -> int:
+    """Return the exit status that `execute` will make of it."""
+    return error.status if isinstance(error, ScriptError | Stopped) else ScriptError.status
 
 
 def _nothing(_level: int) -> None:

@@ -841,7 +841,12 @@ def test_a_run_reports_its_status_its_duration_and_its_success(
     assert [kind for _, kind in metrics["tool.run"]] == ["ms"]
 
 
+class ErrorOfALibrary(Exception):
+    status = 503
+
+
 FAILURES = [
+    (ErrorOfALibrary(), 70),
     (DataRefused("a list is broken"), 65),
     (Unavailable("away"), 69),
     (ZeroDivisionError(), 70),
