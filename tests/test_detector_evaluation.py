@@ -132,6 +132,7 @@ def test_the_first_wrong_row_of_a_large_file_is_reported(tmp_path: Path) -> None
         (HEADER.encode() + b"\xff,2025-01-01T00:00:00,1,0\n", "o.csv:2: '\\udcff': expected UTF-8"),
         (None, "No such file"),
     ],
+    ids=["empty", "cut-off", "not-utf-8", "missing"],
 )
 def test_files_that_cannot_be_read_are_refused(
     tmp_path: Path, data: bytes | None, reason: str
