@@ -5,9 +5,9 @@ the logarithm of the likelihood ratio is added up: how much better does the othe
 them? The sum starts anew at zero, as in Page's CUSUM; where it reaches the threshold, the state
 changes. What a series looks like while nothing is blocked is learned from itself.
 
-Four things keep a single probe, or a short outage, from deciding: of an hour only a few
-measurements count, one hour can't give more than a part of the threshold, the evidence must come
-from several hours, and it fades while there is silence.
+Three things keep a single probe, or a short outage, from deciding: of an hour only a few
+measurements count; one hour can't give more than a part of the threshold, so that it takes several;
+and evidence fades while there is silence.
 
 All of it is arithmetic on numpy arrays, for all series that have measurements in an hour at once.
 """
@@ -44,9 +44,7 @@ class Parameters:
         first_threshold: evidence for the first state that a series gets, in nats.
         blocked_hours: the least number of hours that can give as much as that threshold. More than
             three, so that an outage of three hours is no block.
-        blocked_span: the least number of hours from the first evidence to the change.
         ok_hours: likewise, for a change to OK.
-        ok_span: likewise.
         counted: measurements of one hour that count, at most; more of them have less weight each.
         half_life: hours of silence after which half of the evidence is left.
         prior: anomalies and other measurements, as if seen before the first one, while OK.
@@ -67,9 +65,7 @@ class Parameters:
     ok_threshold: float = 9.2
     first_threshold: float = 6.0
     blocked_hours: float = 3.7
-    blocked_span: int = 4
     ok_hours: float = 2.5
-    ok_span: int = 3
     counted: float = 3.0
     half_life: float = 720.0
     prior: tuple[float, float] = (1.0, 9.0)
@@ -160,11 +156,6 @@ class Evidence:
     def part(self) -> Floats:
         """Return how much of the threshold there is: 1 suffices."""
         return self.value / self._threshold
-
-    def lasting(self, hour: Hour, span: int) -> NDArray[np.bool_]:
-        """Return for which series of an hour there has been some for so many hours."""
-        lasting: NDArray[np.bool_] = self.since[hour.series] <= hour.number - span + 1
-        return lasting
 
     def forget(self, index: Indices) -> None:
         """Start anew."""
@@ -334,10 +325,9 @@ class Detector:
             evidence.add(hour, hour.ratio(share, usual))
             for share, evidence in zip(known.blocked_shares, self._for_blocked, strict=True)
         ]
-        enough = np.zeros(len(usual), dtype=np.bool_)
-        for part, evidence in zip(parts, self._for_blocked, strict=True):
-            enough |= (part >= 1) & evidence.lasting(hour, known.blocked_span)
-        self._ok.learn(hour.where(functools.reduce(np.maximum, parts) < known.learning))
+        most = functools.reduce(np.maximum, parts)
+        enough = most >= 1
+        self._ok.learn(hour.where(most < known.learning))
         changed = hour.series[enough]
         which = np.stack(parts)[:, enough].argmax(axis=0)
         since = [evidence.since[changed] for evidence in self._for_blocked]
@@ -356,7 +346,7 @@ class Detector:
         blocked = np.clip(self._blocked.of(hour.series), *BLOCKED_SHARES)
         back = np.maximum(np.minimum(usual, blocked - LEAST_STEP), known.least_share)
         part = self._for_ok.add(hour, hour.ratio(back, blocked))
-        enough = (part >= 1) & self._for_ok.lasting(hour, known.ok_span)
+        enough = part >= 1
         self._blocked.learn(hour.where(part < known.blocked_learning))
         self._ok.learn(hour.where(enough))
         changed = hour.series[enough]

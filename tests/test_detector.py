@@ -12,6 +12,7 @@ from pathlib import Path
 import feedparser
 import pytest
 
+import checkpoints
 import detector
 from conftest import Database as FreshDatabase
 from detector_config import Config
@@ -372,6 +373,19 @@ def test_a_damaged_checkpoint_costs_a_longer_run(detecting: Detecting) -> None:
     assert detecting.everything() == before
 
 
+def test_a_checkpoint_of_another_version_of_the_test_is_not_gone_on_from(
+    detecting: Detecting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detecting.measure(some_history())
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "FORMAT", 0)
+        detecting.detect(8 * DAY)
+    before = detecting.everything()
+    log = detecting.detect(8 * DAY)
+    assert "checkpoint.npz: ignored: of another version of the test" in log
+    assert detecting.everything() == before
+
+
 def test_a_clock_that_is_wrong_is_noticed(detecting: Detecting) -> None:
     detecting.measure(some_history())
     detecting.detect(8 * DAY)
@@ -508,13 +522,27 @@ def test_fastpath_is_read_for_charts_only_while_they_change(detecting: Detecting
     detecting.detect(20 * DAY)
     page = detecting.page()
     detecting.database.execute(
-        "ALTER TABLE fastpath DELETE WHERE measurement_start_time < toDateTime('2025-03-17')"
+        "ALTER TABLE fastpath DELETE WHERE measurement_start_time < toDateTime('2025-03-14')"
         " SETTINGS mutations_sync = 1"
     )
     detecting.detect(20 * DAY)
     assert detecting.page() == page
     detecting.reprocess(0, 20 * DAY)
-    assert detecting.page() != page
+    without_charts_of_before = detecting.page()
+    detecting.begin_anew("anew")
+    detecting.reprocess(0, 20 * DAY)
+    assert detecting.page() == without_charts_of_before != page
+
+
+def test_charts_go_on_and_have_what_came_late(detecting: Detecting) -> None:
+    detecting.measure(blocked(series(), 205, block=100))
+    detecting.detect(200)
+    detecting.measure(measured(series(), 190, 195, count=7, anomalies=7))
+    detecting.detect(205)
+    page = detecting.page()
+    detecting.begin_anew("anew")
+    detecting.detect(205)
+    assert detecting.page() == page
 
 
 def test_facebook_is_followed_by_default() -> None:

@@ -50,6 +50,12 @@ def test_blocks_that_begin_within_the_window_are_one_incident() -> None:
     assert incident.targets == [(WEB, "https://a/"), (WEB, "https://b/")]
 
 
+def test_the_window_begins_anew_with_each_block() -> None:
+    blocks = [event(asn, "BLOCKED", 40 * asn, 40 * asn + 5) for asn in range(5)]
+    (incident,) = incidents(blocks)
+    assert incident.networks == [0, 1, 2, 3, 4]
+
+
 def test_later_blocks_other_countries_and_other_services_are_other_incidents() -> None:
     found = incidents(
         [
