@@ -50,7 +50,7 @@ FROM (
     FROM hourly
 )
 """
-# One measurement of each series in each hour; one series of a hundred is blocked from an hour on.
+# Measurements of each series every so many hours; one of a hundred is blocked from an hour on.
 FILL_EVENLY = """\
 INSERT INTO fastpath (measurement_uid, report_id, input, probe_cc, probe_asn, test_name,
     measurement_start_time, anomaly, confirmed, msm_failure)
@@ -63,6 +63,7 @@ FROM (
     SELECT number % {series} AS series, {start} + intDiv(number, {series}) AS hour,
         hour * {series} + series AS n
     FROM numbers({series} * {hours})
+    WHERE (series + hour) % {every} = 0
 )
 """
 HOURLY = [
@@ -113,14 +114,15 @@ def fill(client: Client, hours: Iterable[Hour], table: str = "fastpath") -> None
         client.execute(FILL.format(table=table), external_tables=[hourly])
 
 
-def fill_evenly(client: Client, series: int, start: int, end: int) -> None:
-    """Add a measurement of each of many series in each hour, to see how long following them takes.
+def fill_evenly(client: Client, series: int, start: int, end: int, every: int = 1) -> None:
+    """Add measurements of many series, to see how long following them takes.
 
     Args:
         client: runs the statements.
         series: how many.
         start: the first hour, in hours since 1970.
         end: the hour after the last one.
+        every: hours from one measurement of a series to the next.
     """
     urls = [url for _, url in TARGETS[:5]] + ["https://x.com/", "https://signal.org/"]
     urls.append("https://www.tiktok.com/")
@@ -130,6 +132,7 @@ def fill_evenly(client: Client, series: int, start: int, end: int) -> None:
                 urls=urls,
                 block=(start + end) // 2,
                 series=series,
+                every=every,
                 start=hour,
                 hours=min(24, end - hour),
             )
