@@ -6,7 +6,6 @@ A measurement that failed tells nothing and is not counted. `fastpath` replaces 
 a measurement that was processed again once, whether the server has merged its rows or not.
 """
 
-import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -51,30 +50,21 @@ WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time <
 
 @dataclass(frozen=True)
 class Counts:
-    """Hourly counts, sorted by hour.
+    """Hourly counts: a row for each hour, with a number for each series.
 
     Attributes:
         series: those that have any.
-        hour: of each count, in hours since 1970.
-        index: its series.
-        measurements: how many, from 1.
+        start: the first hour, in hours since 1970.
+        measurements: how many.
         anomalies: how many of them.
         confirmed: how many of them show a known block page.
     """
 
     series: Sequence[Series]
-    hour: Indices
-    index: Indices
+    start: int
     measurements: Indices
     anomalies: Indices
     confirmed: Indices
-
-    def hours(self) -> Iterator[tuple[int, slice]]:
-        """Yield each hour that has counts, and where they are."""
-        hours, starts = np.unique(self.hour, return_index=True)
-        bounds = [*starts.tolist(), len(self.hour)]
-        for hour, (start, end) in zip(hours.tolist(), itertools.pairwise(bounds), strict=True):
-            yield hour, slice(start, end)
 
 
 def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] | None:
@@ -136,19 +126,11 @@ def counts_of(database: Database, targets: Collection[Target], start: int, end: 
     hours = end - start
     sql = COUNTS.format(start=start * HOUR, end=end * HOUR, hours=hours)
     rows = database.query(sql, {**tests_and_inputs(targets), "targets": tuple(targets)})
-    rows.sort()  # as a checkpoint is, so that what is known of series is read in its order: quick
     measurements, anomalies, confirmed = (
         _by_hour([row[column] for row in rows], hours) for column in (4, 5, 6)
     )
-    hour, index = np.nonzero(measurements)
-    return Counts(
-        series=[Series(*row[:4]) for row in rows],
-        hour=hour + start,
-        index=index,
-        measurements=measurements[hour, index],
-        anomalies=anomalies[hour, index],
-        confirmed=confirmed[hour, index],
-    )
+    series = [Series._make(row[:4]) for row in rows]
+    return Counts(series, start, measurements, anomalies, confirmed)
 
 
 def tests_and_inputs(targets: Collection[Target]) -> dict[str, tuple[str, ...]]:
@@ -160,7 +142,7 @@ def tests_and_inputs(targets: Collection[Target]) -> dict[str, tuple[str, ...]]:
 def _by_hour(texts: Sequence[str], hours: int) -> Indices:
     """Return a row for each hour, with the number of each series, of "1,0,…" for each series."""
     flat = np.fromstring(",".join(texts), dtype=np.int64, sep=",")
-    return flat.reshape(len(texts), hours).T
+    return np.ascontiguousarray(flat.reshape(len(texts), hours).T)
 
 
 def hour_of(time: datetime) -> int:

@@ -42,9 +42,20 @@ class Follower:
     def follow(self, counts: Counts) -> list[Event]:
         """Take counts of hours after all that were taken; return what has changed."""
         numbers = self._numbers_of(counts.series)
+        # What is known of the series is read in its order, which is much quicker.
+        order = np.argsort(numbers)
+        numbers = numbers[order]
         events: list[Event] = []
-        for hour, part in counts.hours():
-            events += self._follow_hour(hour, numbers[counts.index[part]], counts, part)
+        for row in range(len(counts.measurements)):
+            measurements = counts.measurements[row][order]
+            some = np.flatnonzero(measurements)
+            anomalies, confirmed = (
+                each[row][order][some] for each in (counts.anomalies, counts.confirmed)
+            )
+            hour = counts.start + row
+            events += self._follow_hour(
+                hour, numbers[some], measurements[some], anomalies, confirmed
+            )
         return events
 
     def known(self) -> tuple[list[Series], Arrays]:
@@ -83,12 +94,18 @@ class Follower:
         # The first value of a status is its series, and no other one has it.
         return sorted(SeriesStatus._make(row) for row in rows if row[1] is not None)
 
-    def _follow_hour(self, hour: int, index: Indices, counts: Counts, part: slice) -> list[Event]:
-        measurements, anomalies = counts.measurements[part], counts.anomalies[part]
+    def _follow_hour(
+        self,
+        hour: int,
+        index: Indices,
+        measurements: Indices,
+        anomalies: Indices,
+        confirmed: Indices,
+    ) -> list[Event]:
         self._fade(index, hour)
         self._measurements[index] += measurements
         self._anomalies[index] += anomalies
-        self._confirmed[index] += counts.confirmed[part]
+        self._confirmed[index] += confirmed
         changed, before = self._detector.advance(hour, index, measurements, anomalies)
         self._old[changed] = before
         begun = self._detector.since[changed].tolist()
