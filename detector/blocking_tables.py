@@ -4,8 +4,8 @@ import functools
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from counts import time_of
 from detector_config import Target
+from hours import time_of
 from incidents import Event, Series
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError

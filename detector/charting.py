@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from checkpoints import Checkpoint
-from counts import ANOMALY, HOUR, MEASURED, hour_of, time_of
+from counts import ANOMALY, MEASURED
+from hours import HOUR, hour_of, time_of
 from incidents import Incident, Series
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state

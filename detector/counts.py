@@ -10,16 +10,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 
 from detector_config import Target
+from hours import HOUR, hour_of
 from incidents import Series
 from ooni_common.database import Database
 from sequential import Indices
 
-HOUR = 3600  # seconds
 CHUNK = 24  # hours that one question is about: what is in memory at once
 
 MEASURED = """\
@@ -143,13 +142,3 @@ def _by_hour(texts: Sequence[str], hours: int) -> Indices:
     """Return a row for each hour, with the number of each series, of "1,0,…" for each series."""
     flat = np.fromstring(",".join(texts), dtype=np.int64, sep=",")
     return np.ascontiguousarray(flat.reshape(len(texts), hours).T)
-
-
-def hour_of(time: datetime) -> int:
-    """Return the hour of a time, in hours since 1970; a time without zone is UTC."""
-    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()) // HOUR
-
-
-def time_of(hour: int) -> datetime:
-    """Return when an hour begins."""
-    return datetime.fromtimestamp(hour * HOUR, tz=UTC)

@@ -28,11 +28,12 @@ from pathlib import Path
 from blocking_tables import check_tables, read_events, updates_of
 from charting import charted
 from checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from counts import CHUNK, counts_ahead, hour_of, measured_hours, time_of
+from counts import CHUNK, counts_ahead, measured_hours
 from detector_config import Config
 from evaluation_command import evaluate_files, shown
 from facts import ENDED, ONGOING, state_of
 from following import Follower
+from hours import hour_of, time_of
 from incidents import Event, Incident, blocks_of, incidents_of
 from ooni_common.catalogue import Kind, Metric, table_rows, timer
 from ooni_common.database import Database, connected

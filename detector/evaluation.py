@@ -9,7 +9,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from observations import EPOCH, HOUR, Observations
+from hours import hour_of
+from observations import Observations
 from ooni_common.errors import DataRefused
 from sequential import NAMES, UNKNOWN, Indices
 
@@ -163,11 +164,6 @@ def score_of(changes: Sequence[tuple[int, str]], truth: Truth, counts: "Counts")
         score.delays.append(hit[0] - start)
     score.false = len(left)
     return score
-
-
-def hour_of(time: datetime) -> int:
-    """Return a time, UTC unless it says otherwise, in hours since 1970."""
-    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // HOUR
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from counts import Counts, time_of
+from counts import Counts
 from detector_config import Target
+from hours import time_of
 from incidents import Event, Series
 from report import SeriesStatus
 from sequential import (
@@ -23,7 +24,7 @@ from sequential import (
 )
 
 HALF_LIFE = 168  # hours after which a measurement counts half in the counts behind a state
-MOST_ROOM = 1024  # series that room is made for, at least
+LEAST_ROOM = 1024  # series that room is made for, at least
 
 
 class Follower:
@@ -37,7 +38,7 @@ class Follower:
         self.series: list[Series] = []
         self._parameters = parameters
         self._numbers: dict[Series, int] = {}
-        self._make_room(MOST_ROOM)
+        self._make_room(LEAST_ROOM)
 
     def follow(self, counts: Counts) -> list[Event]:
         """Take counts of hours after all that were taken; return what has changed."""
@@ -142,8 +143,8 @@ class Follower:
         )
         times = {hour: time_of(hour) for hour in {*since.tolist(), *(last + 1).tolist()}}
         return [
-            [NAMES[each] for each in np.where(silent, UNKNOWN, status)],
-            [NAMES[each] for each in np.where(silent, status, old)],
+            [NAMES[each] for each in np.where(silent, UNKNOWN, status).tolist()],
+            [NAMES[each] for each in np.where(silent, status, old).tolist()],
             [times[hour] for hour in since.tolist()],
             [times[hour] for hour in (last + 1).tolist()],
             _rounded(faded),

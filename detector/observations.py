@@ -8,18 +8,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hours import hour_of, time_of
 from ooni_common.errors import DataRefused
 from sequential import Indices
 
-HOUR = timedelta(hours=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COLUMNS = ("series", "t", "cnt", "anomaly_cnt")
 FAILURES = "failure_cnt"  # may be missing
 ROWS = 10_000  # that are parsed at once
@@ -81,7 +80,7 @@ def read_observations(path: Path) -> Observations:
     again = np.flatnonzero((hour[1:] == hour[:-1]) & (index[1:] == index[:-1])) + 1
     if len(again):
         place = again[0]
-        name, time = list(texts.names)[index[place]], EPOCH + int(hour[place]) * HOUR
+        name, time = list(texts.names)[index[place]], time_of(int(hour[place]))
         reason = f"a second row of {name!r} for {time:%Y-%m-%dT%H:%M:%S}: expected one for an hour"
         raise DataRefused(f"{path}:{line[order[place]]}: {reason}")
     some = measurements[order] > 0
@@ -176,10 +175,10 @@ class _Hours(dict[str, int]):
         try:
             time = datetime.fromisoformat(text)
         except ValueError:
-            time = EPOCH - HOUR
+            time = time_of(-1)
         time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        hour, rest = divmod(time - EPOCH, HOUR)
-        if rest or hour < 0:
+        hour = hour_of(time)
+        if time != time_of(hour) or hour < 0:
             raise ValueError(f"t is {text!r}: expected a full hour, as 2025-01-31T23:00:00")
         return self.setdefault(text, hour)
 

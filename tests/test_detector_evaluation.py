@@ -15,11 +15,11 @@ from evaluation import (
     Counts,
     Label,
     Truth,
-    hour_of,
     read_labels,
     score_of,
 )
 from evaluation_command import evaluate_files, shown
+from hours import hour_of
 from observations import read_observations
 from ooni_common.errors import DataRefused
 
