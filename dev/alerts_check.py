@@ -11,11 +11,8 @@ each query of a dashboard has an answer.
 
 import functools
 import http.server
-import importlib
 import json
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,11 +25,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-yaml: Any = importlib.import_module("yaml")  # it has no types
+import yaml
+
+from dev.debian_programs import find_programs, free_port
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"
-UNPACKED = ROOT / "build/prometheus"
 TEXTFILES = ROOT / "build/demo/textfiles"
 ALERTS_OF_DEMO = {"OoniBrokenTestLists"}  # one of its sample lists is broken
 HOUR, DAY = 3600, 86400
@@ -48,58 +46,46 @@ scrape_configs:
 
 def main() -> int:
     """Run all checks; return the exit status."""
-    programs = find_programs()
+    programs = find_programs("prometheus", "promtool", "prometheus")
     if not programs:
         print("NOT RUN: the alert rules: there is no promtool here (Debian: package prometheus)")
         return 0
-    promtool = programs / "promtool"
+    promtool, prometheus = programs
     subprocess.run([promtool, "check", "rules", "alerts.yml"], cwd=MONITORING, check=True)
     tests = sorted(path.name for path in MONITORING.glob("alerts*_test.yml"))
     subprocess.run([promtool, "test", "rules", *tests], cwd=MONITORING, check=True)
     problems: list[str] = []
-    for examine in (examine_wrong_site, examine_demo):
-        with tempfile.TemporaryDirectory() as folder:
-            problems += examine(programs, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        problems += examine_wrong_site(promtool, prometheus, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        problems += examine_demo(prometheus, Path(folder))
     for problem in problems:
         print(problem)
     print(f"alerts in a real Prometheus: {'wrong' if problems else 'all as they should be'}")
     return 1 if problems else 0
 
 
-def find_programs() -> Path | None:
-    """Return the folder with promtool and prometheus; None: they can't be had."""
-    installed = shutil.which("promtool")
-    if installed and shutil.which("prometheus"):
-        return Path(installed).parent
-    programs = UNPACKED / "usr/bin"
-    if not (programs / "promtool").exists() and shutil.which("apt-get"):
-        UNPACKED.mkdir(parents=True, exist_ok=True)
-        command = "apt-get -qq download prometheus && dpkg -x prometheus_*.deb . && rm *.deb"
-        subprocess.run(["sh", "-c", command], cwd=UNPACKED, check=False)
-    return programs if (programs / "promtool").exists() else None
-
-
-def examine_wrong_site(programs: Path, folder: Path) -> list[str]:
+def examine_wrong_site(promtool: str, prometheus: str, folder: Path) -> list[str]:
     """Return the alerts that are silent in a Prometheus at a site where everything is wrong."""
     now = int(time.time())
     past = folder / "past.om"
     past.write_text(openmetrics(past_of(now), now - 8 * DAY) + "# EOF\n")
     create = ["tsdb", "create-blocks-from", "openmetrics", str(past), str(folder / "data")]
-    subprocess.run([programs / "promtool", *create], check=True, stdout=subprocess.DEVNULL)
-    with served(openmetrics(present_of(now))) as target, running(programs, folder, target) as api:
+    subprocess.run([promtool, *create], check=True, stdout=subprocess.DEVNULL)
+    with served(openmetrics(present_of(now))) as target, running(prometheus, folder, target) as api:
         wait_until(lambda: active_alerts(api) == alert_names())
         silent = sorted(alert_names() - active_alerts(api))
         return [f"{name}: neither pending nor firing" for name in silent] + problems_of(api)
 
 
-def examine_demo(programs: Path, folder: Path) -> list[str]:
+def examine_demo(prometheus: str, folder: Path) -> list[str]:
     """Return what a Prometheus says wrongly of the demo, and the panels that are empty there."""
     files = sorted(TEXTFILES.glob("*.prom"))
     if not files or time.time() - files[0].stat().st_mtime > HOUR:
         print("NOT RUN: alerts and dashboards of the demo: there was none in the last hour")
         return []
     text = "".join(path.read_text() for path in files)
-    with served(without_comments(text)) as target, running(programs, folder, target) as api:
+    with served(without_comments(text)) as target, running(prometheus, folder, target) as api:
         expressions = panel_queries()
         wait_until(lambda: bool(active_alerts(api)) and not empty_queries(api, expressions))
         active = active_alerts(api)
@@ -214,16 +200,14 @@ def served(text: str) -> Iterator[str]:
 
 
 @contextmanager
-def running(programs: Path, folder: Path, target: str) -> Iterator[str]:
+def running(prometheus: str, folder: Path, target: str) -> Iterator[str]:
     """Run Prometheus with the rules; give the URL of its API."""
     config = folder / "prometheus.yml"
     rules = str(MONITORING / "alerts.yml")
     config.write_text(CONFIG.replace("RULES", rules).replace("TARGET", target))
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    command: list[str | Path] = [
-        programs / "prometheus",
+    port = free_port()
+    command = [
+        prometheus,
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
         "--storage.tsdb.retention.time=35d",

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from dev.debian_programs import find_programs, free_port
 from dev.metrics_catalogue import read_scripts
 from ooni_common.catalogue import Kind, find
 
@@ -43,8 +44,8 @@ def main() -> None:
     else:
         print("NOT RUN: a real statsd daemon (npm or its package `statsd` can't be had here)")
         run_demo("")
-    if program := node_exporter():
-        with running_node_exporter(program) as port:
+    if programs := find_programs(NODE_EXPORTER, NODE_EXPORTER):
+        with running_node_exporter(programs[0]) as port:
             check_node_exporter(scraped(port))
     else:
         print(f"NOT RUN: the files read by node_exporter ({NODE_EXPORTER} can't be had here)")
@@ -62,7 +63,7 @@ def installed_statsd() -> Path | None:
 @contextlib.contextmanager
 def running_statsd(folder: Path) -> Iterator[tuple[int, int]]:
     """Run the daemon; give its UDP port, and the TCP port of its management interface."""
-    port, management = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
+    port, management = free_port(socket.SOCK_DGRAM), free_port()
     config = BUILD / "statsd.json"
     keys = {
         "address": "127.0.0.1",
@@ -77,20 +78,10 @@ def running_statsd(folder: Path) -> Iterator[tuple[int, int]]:
         yield port, management
 
 
-def node_exporter() -> str | None:
-    """Return the program, from Debian's package; to install that would start a service."""
-    unpacked = BUILD / "usr/bin" / NODE_EXPORTER
-    if not shutil.which(NODE_EXPORTER) and not unpacked.exists() and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "-qq", "download", NODE_EXPORTER], cwd=BUILD, check=False)
-        for package in BUILD.glob(f"{NODE_EXPORTER}_*.deb"):
-            subprocess.run(["dpkg-deb", "--extract", str(package), str(BUILD)], check=False)
-    return shutil.which(NODE_EXPORTER) or shutil.which(unpacked)
-
-
 @contextlib.contextmanager
 def running_node_exporter(program: str) -> Iterator[int]:
     """Run node_exporter with nothing but its textfile collector; give its port."""
-    port = free_port(socket.SOCK_STREAM)
+    port = free_port()
     options = ["--collector.disable-defaults", "--collector.textfile"]
     options += [f"--collector.textfile.directory={TEXTFILES}"]
     options += [f"--web.listen-address=127.0.0.1:{port}"]
@@ -110,13 +101,6 @@ def running(command: list[str], port: int) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-
-
-def free_port(kind: int) -> int:
-    """Return a port of 127.0.0.1 that nobody has."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int) -> None:

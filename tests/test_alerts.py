@@ -3,18 +3,16 @@
 The rules themselves are tested by `make alerts-check`, with promtool.
 """
 
-import importlib
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dev.metrics_catalogue import read_scripts
 from ooni_common.catalogue import Kind
-
-yaml: Any = importlib.import_module("yaml")
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"

@@ -4,7 +4,6 @@ Grafana's schema is in no package that is light enough for these tests: what the
 makes Grafana refuse a dashboard, or show it empty.
 """
 
-import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dev.metrics_catalogue import read_scripts
 from monitoring.generate_dashboards import DASHBOARDS, DATASOURCE, WIDTH, dashboards
 from test_alerts import EXPORTED, RECORDED, SCRIPTS
-
-yaml: Any = importlib.import_module("yaml")
 
 FILES = {path.name: path.read_text() for path in DASHBOARDS.glob("*.json")}
 PARSED = {name: json.loads(text) for name, text in FILES.items()}

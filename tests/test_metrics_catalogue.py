@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dev.metrics_catalogue import (
     IN_EXPORTER,
@@ -21,8 +22,6 @@ from dev.metrics_catalogue import (
 )
 from ooni_common.catalogue import ANY, EVERY_SCRIPT, Kind, Metric
 from ooni_common.textfile import textfile
-
-yaml: Any = importlib.import_module("yaml")
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = read_scripts()
