@@ -15,12 +15,14 @@ By hand: detector.py --dry-run --stdout
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
+import gc
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -170,7 +172,23 @@ def run(job: Job[Config], now: datetime) -> None:
         raise UsageError("--reprocess needs --start-date; --end-date is for --reprocess alone")
     if reprocess and start >= (job.arguments.end_date or now):
         raise UsageError(f"--start-date {start:%Y-%m-%dT%H:%M} does not lie before the end")
-    detect(job, now)
+    with without_garbage_collection():
+        detect(job, now)
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Let Python look for no reference cycles: among so many objects that takes half of the time.
+
+    There are next to none, and all others are freed as soon as they are of no use.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

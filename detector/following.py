@@ -157,16 +157,16 @@ class Follower:
 
     def _numbers_of(self, series: Sequence[Series]) -> Indices:
         """Return the numbers of series, which get one where they have none."""
-        numbers = self._numbers
-        for each in series:
-            if each not in numbers:
-                numbers[each] = len(self.series)
-                self.series.append(each)
+        numbers = np.array([self._numbers.get(each, -1) for each in series], dtype=np.int64)
+        for place in np.flatnonzero(numbers < 0).tolist():
+            numbers[place] = self._numbers.setdefault(series[place], len(self.series))
+            if numbers[place] == len(self.series):
+                self.series.append(series[place])
         if len(self.series) > len(self._old):
             known = self._arrays()
             self._make_room(2 * len(self.series))
             self._put(known)
-        return np.array([numbers[each] for each in series], dtype=np.int64)
+        return numbers
 
     def _make_room(self, series: int) -> None:
         """Know nothing of so many series."""
