@@ -7,7 +7,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -34,7 +34,7 @@ CODES_OF_WRONG_CONFIG = {
     "InvalidToken", "NoSuchBucket", "PermanentRedirect",
     "SignatureDoesNotMatch",
 }  # fmt: skip
-CLOSING_TIME = 5  # seconds that an abort waits for the part that is on its way
+CLOSING_TIME = 5  # seconds that an abort waits for what is on its way, and a stop for its end
 
 
 @dataclass(frozen=True)
@@ -222,9 +222,12 @@ class Bucket:
             uploads = [upload for page in pages for upload in page.get("Uploads", [])]
             return [(upload["Key"], upload["UploadId"]) for upload in uploads]
 
-    def abort_leftovers(self, prefix: str) -> int:
-        """End the uploads that nobody will finish; return how many there were."""
-        leftovers = self.leftovers(prefix)
+    def abort_leftovers(self, prefix: str, *, exactly: bool = False) -> int:
+        """End the uploads that nobody will finish; return how many there were.
+
+        `exactly`: only those of the object whose key is the prefix.
+        """
+        leftovers = [each for each in self.leftovers(prefix) if not exactly or each[0] == prefix]
         with self._errors("ending uploads that were interrupted"):
             for key, upload_id in leftovers:
                 self._client.abort_multipart_upload(**self._target(key), UploadId=upload_id)
@@ -235,9 +238,13 @@ class Bucket:
         """Give an upload; unless it is published within the block, nothing is left of it."""
         upload = Upload(self, key, content_type, token)
         try:
-            yield upload
-        except BaseException:
-            upload.abort()
+            try:
+                yield upload
+            except Exception:
+                upload.abort()
+                raise
+        except BaseException:  # a stop, at any instruction: it may have interrupted that abort
+            upload.abort(CLOSING_TIME)
             raise
 
     def _target(self, key: str) -> Any:  # noqa: ANN401 (keyword arguments for boto3's typed methods)
@@ -284,9 +291,7 @@ class Upload:
 
     def __init__(self, bucket: Bucket, key: str, content_type: str, token: str) -> None:
         self._bucket = bucket
-        self._client = bucket._client  # noqa: SLF001 (its other half)
-        self._target = bucket._target(key)  # noqa: SLF001
-        self._creation = bucket._creation(content_type, token)  # noqa: SLF001
+        self._creation = bucket._creation(content_type, token)  # noqa: SLF001 (its other half)
         self._action = f"uploading {key}"
         self._content_type = content_type
         self._token = token
@@ -294,8 +299,8 @@ class Upload:
         self._buffer = bytearray()
         self._hash = hashlib.sha256()
         self._size = 0
-        self._id = ""
-        self._sender: _Sender | None = None
+        self._parts: _Parts | None = None
+        self._aborted = False
 
     def write(self, data: bytes) -> None:
         """Add bytes at the end.
@@ -312,113 +317,218 @@ class Upload:
 
     def finish(self) -> Written:
         """Wait until all parts are there. Nobody sees an object yet."""
-        if self._sender:
+        if self._parts:
             if self._buffer:
                 self._send(bytes(self._buffer))
                 self._buffer.clear()
             with self._bucket._errors(self._action):  # noqa: SLF001
-                self._sender.finish()
+                self._parts.finish()
         return Written(self._size, self._hash.hexdigest())
 
     def publish(self) -> None:
         """Make the object visible, in the place of the one that was there."""
-        if not self._sender:
+        if not self._parts:
             self._bucket.put(self.key, bytes(self._buffer), self._content_type, self._token)
             return
         with self._bucket._errors(self._action):  # noqa: SLF001
             try:
-                self._client.complete_multipart_upload(
-                    **self._target,
-                    UploadId=self._id,
-                    MultipartUpload={"Parts": cast("Any", self._sender.parts)},
-                )
-            except self._client.exceptions.NoSuchUpload:
+                self._parts.complete()
+            except self._bucket._client.exceptions.NoSuchUpload:  # noqa: SLF001
                 # An answer was lost, and boto3 has asked once more.
                 if self._bucket.token(self.key) != self._token:
                     raise
 
-    def abort(self) -> None:
-        """Forget what was sent."""
-        if not self._sender:
-            return
-        self._sender.stop()
-        # What can't be ended now is ended by the next run; the failure that led here counts.
-        with (
-            contextlib.suppress(Unavailable, ConfigError),
-            self._bucket._errors(self._action),  # noqa: SLF001
-        ):
-            self._client.abort_multipart_upload(**self._target, UploadId=self._id)
+    def abort(self, seconds: float | None = None) -> None:
+        """Forget what was sent, within so many seconds if they are given."""
+        if self._parts and not self._aborted:
+            self._parts.end(seconds)
+        self._aborted = True
 
-    def begin(self) -> "_Sender":
+    def begin(self) -> "_Parts":
         """Tell the store that parts will come; return what sends them."""
+        self._parts = _Parts(self._bucket, self.key, self._creation)
         with self._bucket._errors(self._action):  # noqa: SLF001
-            created = self._client.create_multipart_upload(**self._target, **self._creation)
-            self._id = created["UploadId"]
-        self._sender = _Sender(self._client, self._target, self._id)
-        return self._sender
+            self._parts.begin()
+        return self._parts
 
     def _send(self, part: bytes) -> None:
-        sender = self._sender or self.begin()
-        if len(sender.parts) >= MOST_PARTS - 2:
+        parts = self._parts or self.begin()
+        if parts.count >= MOST_PARTS - 2:
             limit = PART * MOST_PARTS // 10**9
             raise DataRefused(f"{self.key}: more than {limit} GB; use smaller chunks")
         with self._bucket._errors(self._action):  # noqa: SLF001
-            sender.send(part)
+            parts.send(part)
 
 
-class _Sender:
-    """Sends the parts in a thread, one after the other, while the next one is made."""
+class _Parts:
+    """Begins an upload in parts and sends them, one after the other, while the next one is made.
 
-    def __init__(self, client: "S3Client", target: Any, upload_id: str) -> None:  # noqa: ANN401
-        self.parts: list[dict[str, Any]] = []
-        self._client = client
-        self._target = target
-        self._id = upload_id
-        self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=1)
+    The store is asked in threads, because a signal interrupts the main thread, at any instruction:
+    there, the ID of an upload could come and be lost before it is kept. The main thread waits for
+    queues of the C implementation alone, as a signal leaves these and their locks in order.
+    """
+
+    def __init__(self, bucket: Bucket, key: str, creation: Any) -> None:  # noqa: ANN401 (for boto3)
+        self._bucket = bucket
+        self._client = bucket._client  # noqa: SLF001 (its other half)
+        self._key = key
+        self._target = bucket._target(key)  # noqa: SLF001
+        self._creation = creation
+        self._id = ""
+        self._sent: list[dict[str, Any]] = []
+        self._answered: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()  # has one if no part waits
+        self._asked = self._stopped = False
+        self._unknown = False  # whether the store may have an upload whose ID never came
         self._error: BaseException | None = None
-        # A daemon: a stop must not wait for a store that does not answer.
-        self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
-        self._thread.start()
+        self._sending = _Background(self._run)
+
+    @property
+    def count(self) -> int:
+        """How many parts have arrived."""
+        return len(self._sent)
+
+    def begin(self) -> None:
+        """Wait until the store has given the upload an ID."""
+        self._sending.start()
+        self._answered.get()
+        if self._error:
+            raise self._error
 
     def send(self, part: bytes | None) -> None:
         """Hand over a part; wait while another one waits."""
-        self._queue.put(part)
+        self._room.get()
         if self._error:
             raise self._error
+        self._waiting.put(part)
 
     def finish(self) -> None:
         """Wait until all parts have arrived."""
         self.send(None)
-        self._thread.join()
+        self._sending.wait()
         if self._error:
             raise self._error
 
-    def stop(self) -> None:
-        """Send nothing more."""
-        self._error = self._error or InterruptedError()
-        with contextlib.suppress(queue.Empty):
-            self._queue.get_nowait()
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(None)
-        self._thread.join(CLOSING_TIME)
+    def complete(self) -> None:
+        """Make an object of the parts."""
+        self._client.complete_multipart_upload(
+            **self._target,
+            UploadId=self._id,
+            MultipartUpload={"Parts": cast("Any", self._sent)},
+        )
+        if self._unknown:
+            self._end_unknown()
+
+    def end(self, seconds: float | None) -> None:
+        """Send nothing more, and end the upload, also while it is being begun.
+
+        What can't be ended now is ended by the next run; the failure that led here counts.
+
+        Args:
+            seconds: that the store has to end it; None: as long as it takes.
+        """
+        # Either this thread sees that the store was asked, or the other one that it must not be.
+        self._stopped = True
+        if not self._asked:
+            return
+        self._waiting.put(None)
+        self._sending.wait(CLOSING_TIME)
+        ending = _Background(self._end)
+        ending.start()
+        ending.wait(seconds)
 
     def _run(self) -> None:
-        while (part := self._queue.get()) is not None:
-            if self._error:
-                continue
-            number = len(self.parts) + 1
-            try:
-                sent = self._client.upload_part(
-                    **self._target,
-                    UploadId=self._id,
-                    PartNumber=number,
-                    Body=part,
-                    ContentMD5=_md5(part),
-                )
-            except Exception as error:  # noqa: BLE001 (raised in the thread that waits for it)
-                self._error = error
-            else:
-                self.parts.append({"ETag": sent["ETag"], "PartNumber": number})
+        self._asked = True
+        if self._stopped:
+            return
+        try:
+            self._begin()
+            self._answered.put(None)
+            self._room.put(None)
+            while (part := self._waiting.get()) is not None and not self._stopped:
+                self._room.put(None)
+                self._send(part)
+        except Exception as error:  # noqa: BLE001 (raised in the thread that waits for it)
+            self._error = error
+        finally:
+            self._answered.put(None)
+            self._room.put(None)
+
+    def _begin(self) -> None:
+        self._unknown = True
+        created = self._client.create_multipart_upload(**self._target, **self._creation)
+        self._id = created["UploadId"]
+        # The store may have done what an earlier attempt asked, and the answer was lost.
+        self._unknown = created["ResponseMetadata"]["RetryAttempts"] > 0
+        if self._stopped:  # perhaps so long ago that nobody waits for this ID any more
+            self._end()
+
+    def _send(self, part: bytes) -> None:
+        number = len(self._sent) + 1
+        sent = self._client.upload_part(
+            **self._target,
+            UploadId=self._id,
+            PartNumber=number,
+            Body=part,
+            ContentMD5=_md5(part),
+        )
+        self._sent.append({"ETag": sent["ETag"], "PartNumber": number})
+
+    def _end(self) -> None:
+        if self._id:
+            with (
+                contextlib.suppress(Unavailable, ConfigError),
+                self._bucket._errors(f"ending the upload of {self._key}"),  # noqa: SLF001
+            ):
+                self._client.abort_multipart_upload(**self._target, UploadId=self._id)
+                self._id = ""
+        if self._unknown:
+            self._end_unknown()
+
+    def _end_unknown(self) -> None:
+        """End all uploads of this object: under the lock, nobody else writes it."""
+        with contextlib.suppress(Unavailable, ConfigError):
+            self._bucket.abort_leftovers(self._key, exactly=True)
+            self._unknown = False
+
+
+class _Background:
+    """Work in a thread, where no signal interrupts it.
+
+    The thread is a daemon: a stop must not wait for a store that does not answer.
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._ended = False
+        self._end: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until it is done, or for so many seconds; raise what it has raised by then.
+
+        Thread.join can't be used: when a signal interrupts it, it takes the thread for ended.
+        """
+        if not self._ended:
+            with contextlib.suppress(queue.Empty):
+                self._end.get(timeout=seconds)
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 (raised in the thread that waits for it)
+            self._error = error
+        finally:
+            self._ended = True
+            self._end.put(None)
 
 
 def _client(store: Store, user_agent: str) -> "S3Client":

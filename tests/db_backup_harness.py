@@ -187,11 +187,13 @@ class BackupTool:
         assert self.hashes() == before
 
 
-def bucket_of(tool: BackupTool, options: Mapping[str, str] | None = None) -> Bucket:
-    """Return the tool's own view of its bucket."""
+def bucket_of(
+    tool: BackupTool, endpoint: str = "", options: Mapping[str, str] | None = None
+) -> Bucket:
+    """Return the tool's own view of its bucket, through a proxy if its address is given."""
     store = Store(
         bucket=tool.bucket_name,
-        endpoint=tool.s3.endpoint,
+        endpoint=endpoint or tool.s3.endpoint,
         key_id=Secret(KEY_ID),
         key=Secret(KEY),
         region="eu-central-1",

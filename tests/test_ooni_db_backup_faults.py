@@ -17,11 +17,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 
+import bucket as bucket_module
 from backup_config import Config
+from bucket import Bucket
 from clickhouse_http import reported_failure
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
@@ -31,6 +35,7 @@ from dev.fault_proxy import (
     Exchange,
     Fault,
     FaultProxy,
+    Gate,
     Request,
     cut_answer,
     cut_request,
@@ -43,8 +48,11 @@ from dev.fault_proxy import (
 from dev.misbehaving_http import server_tls
 from dev.s3_server import KEY, KEY_ID, S3Server
 from manifest import encoded
+from ooni_common.errors import Stopped
+from ooni_common.run import StopSignals
 from throttle import Bandwidth, Throttle
 
+TraceFunction = Callable[[FrameType, str, Any], Any]
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "12"))
 OLD_EXCEPTION = b"Code: 241. DB::Exception: Memory limit exceeded: 1 GiB. (version 23.8.1)\n"
 NEW_EXCEPTION = (
@@ -68,6 +76,10 @@ def is_last_part(request: Request) -> bool:
 
 def is_completion(request: Request) -> bool:
     return request.method == "POST" and "uploadId=" in request.target
+
+
+def is_creation(request: Request) -> bool:
+    return request.method == "POST" and "?uploads" in request.target
 
 
 def is_manifest(request: Request) -> bool:
@@ -470,6 +482,139 @@ def test_a_stop_in_mid_stream_leaves_nothing(large: BackupTool, number: signal.S
     large.configure(max_bandwidth=0)
     assert large.verifies()
     assert large.run()[0] == 0
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """SIGTERM and SIGINT stop the test as they stop a run."""
+    with StopSignals().installed():
+        yield
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("answer", [passed, lose_answer()], ids=["late", "lost"])
+def test_a_stop_before_the_store_has_begun_an_upload_leaves_nothing(
+    backup_tool: BackupTool,
+    s3_proxy: FaultProxy,
+    signals: None,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Fault,
+    number: signal.Signals,
+) -> None:
+    """The store does it when the signal has come; its answer comes, or is lost each time."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    gate, begun = Gate(), threading.Event()
+
+    def begin(exchange: Exchange) -> None:
+        answer(exchange)
+        begun.set()
+
+    def stop() -> None:
+        assert gate.reached.wait(30)
+        os.kill(os.getpid(), number)
+        wait_until(lambda: signal.getsignal(number) is signal.SIG_DFL)
+        gate.open(begin)
+
+    s3_proxy.fail(gate, is_creation)
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    with pytest.raises(Stopped, match=number.name):
+        upload_something(bucket_of(backup_tool, s3_proxy.url))
+    stopping.join()
+    assert begun.wait(30)
+    assert backup_tool.uploads() == []
+
+
+def test_a_stop_while_the_store_does_not_say_that_an_upload_is_begun_leaves_nothing(
+    backup_tool: BackupTool,
+    s3_proxy: FaultProxy,
+    signals: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bucket.CLOSING_TIME", 0.3)
+    gate = Gate()
+
+    def begin(exchange: Exchange) -> None:
+        with exchange.forwarded() as response:
+            response.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+        gate(exchange)
+
+    s3_proxy.fail(begin, is_creation, times=1)
+    others = [f"{CSV}x.of-another", f"{CSV}"]
+    for key in others:
+        backup_tool.client.create_multipart_upload(Bucket=backup_tool.bucket_name, Key=key)
+    with pytest.raises(Stopped):
+        upload_something(bucket_of(backup_tool, s3_proxy.url))
+    assert sorted(backup_tool.uploads()) == sorted(others)
+
+
+@pytest.mark.parametrize("publishes", [True, False], ids=["published", "failing"])
+def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, *, publishes: bool
+) -> None:
+    """Between any two lines of the main thread, also those that clear away after a failure."""
+    monkeypatch.setattr("bucket.PART", 1000)
+    bucket = bucket_of(backup_tool)
+    uploads = 0
+    stopped = True
+    while stopped:
+        uploads += 1
+        try:
+            with stopped_after(uploads), contextlib.suppress(ZeroDivisionError):
+                upload_something(bucket, publishes=publishes)
+            stopped = False
+        except Stopped:
+            assert backup_tool.uploads() == [], f"after {uploads} lines"
+    assert uploads > 80
+    assert list(backup_tool.objects()) == [f"{CSV}x"] * publishes
+
+
+@contextmanager
+def stopped_after(lines: int) -> Iterator[None]:
+    """Raise Stopped when so many lines of bucket.py have run, as a signal would."""
+
+    def trace(frame: FrameType, event: str, _argument: object) -> TraceFunction | None:
+        nonlocal lines
+        if not frame.f_code.co_filename.endswith("/bucket.py"):
+            return None
+        lines -= event == "line"
+        if lines == 0 and event == "line":
+            raise Stopped("SIGTERM")
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def upload_something(bucket: Bucket, *, publishes: bool = True) -> None:
+    """Upload an object of one part, or fail after that."""
+    with bucket.upload(f"{CSV}x", "text/plain", "token") as upload:
+        upload.write(bytes(bucket_module.PART))
+        upload.finish()
+        if not publishes:
+            raise ZeroDivisionError
+        upload.publish()
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, 0), (100, 69)])
+def test_an_upload_is_ended_though_the_store_never_said_that_it_was_begun(
+    large: BackupTool,
+    s3_proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+    expected: int,
+) -> None:
+    """The answer was lost, and boto3 has asked once more, or until it gave up."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    s3_proxy.fail(lose_answer(), is_creation, times=times)
+    assert large.run()[0] == expected
+    assert large.uploads() == []
+    assert large.verifies()
 
 
 def test_a_kill_in_mid_stream_leaves_what_the_next_run_clears_away(large: BackupTool) -> None:
