@@ -19,9 +19,8 @@ from ooni_common.fetch import reason_of, tls_context
 PIECE = 1024 * 1024  # bytes
 TAIL = 64 * 1024  # bytes at the end of a result in which an exception is looked for
 PORTS = {"clickhouse": ("http", 8123), "clickhouses": ("https", 8443)}
-MARKER = rb"\r\n__exception__\r\n([a-z0-9]+)\r\n(.*?)\n\d+ \1\r\n__exception__\r\n"
-# What a server of before 25.11 writes after the rows. No row of CSV ends with a bracket.
-BARE_EXCEPTION = rb"Code: \d+\. DB::\w*Exception: [^\0]*\)\s*$"
+TAG = "X-ClickHouse-Exception-Tag"  # a header: by its value, random each time, a failure is known
+BARE_EXCEPTION = rb"Code: \d+\. DB::\w*Exception: "
 # Whatever the profile of the user says: this is the format of the public files.
 OUTPUT_SETTINGS = {
     "format_csv_delimiter": ",",
@@ -154,15 +153,15 @@ class ClickHouseHTTP:
 
     @staticmethod
     def _pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-        tail = b""
+        tail, tag = b"", response.headers.get(TAG, "")
         try:
             with _errors_of_http():
                 for piece in response.stream(PIECE, decode_content=False):
                     tail = (tail + piece[-TAIL:])[-TAIL:]
                     yield piece
         except Unavailable as broken:
-            raise reported_failure(tail) or broken from None
-        if failure := reported_failure(tail):
+            raise reported_failure(tail, tag) or broken from None
+        if failure := reported_failure(tail, tag):
             raise failure
 
 
@@ -183,17 +182,29 @@ def login_of(db_uri: SecretUrl, http_url: SecretUrl) -> Login:
     )
 
 
-def reported_failure(tail: bytes) -> ScriptError | None:
+def reported_failure(tail: bytes, tag: str) -> ScriptError | None:
     """Return the failure that a server has written at the end of a result.
+
+    Rows are data, whatever they contain: they can't know the tag, which is made for this answer.
+    A server before 25.11 sends none, and ends with the bare message and its closing bracket. No CSV
+    ends so, because text is in quotes there.
 
     Args:
         tail: the last bytes of the result.
+        tag: from the header of the same answer; "" if it has none.
     """
-    if found := re.search(MARKER, tail, re.DOTALL):
-        return _server_error(found[2])
-    if found := re.search(BARE_EXCEPTION, tail):
-        return _server_error(found[0])
-    return None
+    if tag:
+        mark = re.escape(tag.encode())
+        block = rb"\r\n__exception__\r\n%b\r\n(.*?)\n\d+ %b\r\n__exception__\s*\Z" % (mark, mark)
+        reported = re.search(block, tail, re.DOTALL)
+        return _server_error(reported[1]) if reported else None
+    text = tail.rstrip()
+    starts = [found.start() for found in re.finditer(BARE_EXCEPTION, text)]
+    if not starts or not text.endswith(b")"):
+        return None
+    error = _server_error(text[starts[-1] :])
+    # If the connection broke within a value, the code can be one that a row chose.
+    return error if isinstance(error, StatementFailed) else Unavailable(str(error))
 
 
 def _refusal(response: urllib3.BaseHTTPResponse) -> ScriptError:

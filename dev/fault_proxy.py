@@ -12,7 +12,7 @@ import http.client
 import itertools
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler
@@ -39,6 +39,7 @@ class Exchange:
 
     def __init__(self, handler: "_Handler", stopped: threading.Event) -> None:
         self.stopped = stopped
+        self.hidden: list[str] = []  # headers of the answer that are not passed, in lower case
         self._handler = handler
 
     def body(self) -> Iterator[bytes]:
@@ -65,7 +66,7 @@ class Exchange:
 
     def send_head(self, response: http.client.HTTPResponse) -> None:
         """Pass the status and the headers; the body follows in chunks unless it has a length."""
-        self._handler.send_head(response)
+        self._handler.send_head(response, self.hidden)
 
     def send(self, data: bytes) -> None:
         """Send a piece of the body."""
@@ -249,8 +250,8 @@ class Gate:
         self._open.set()
 
 
-def end_with(text: bytes, after: int) -> Fault:
-    """Pass so many bytes of the answer's body, then this text, and end in good order.
+def end_with(text: bytes, after: int, *, cut: bool = False) -> Fault:
+    """Pass so many bytes of the answer's body, then this text, and end in good order or `cut`.
 
     `{tag}` in the text is the exception tag of the server's headers.
     """
@@ -259,11 +260,21 @@ def end_with(text: bytes, after: int) -> Fault:
         def end(response: http.client.HTTPResponse) -> None:
             tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()
             exchange.send(text.replace(b"{tag}", tag))
-            exchange.end()
+            (exchange.cut if cut else exchange.end)()
 
         _pass_until(exchange, after, end)
 
     return fault
+
+
+def without(header: str, fault: Fault) -> Fault:
+    """Go wrong in this way, and leave out a header of the answer."""
+
+    def hiding(exchange: Exchange) -> None:
+        exchange.hidden.append(header.lower())
+        fault(exchange)
+
+    return hiding
 
 
 def _pass_until(
@@ -339,11 +350,11 @@ class _Handler(BaseHTTPRequestHandler):
             )
             yield connection.getresponse()
 
-    def send_head(self, response: http.client.HTTPResponse) -> None:
+    def send_head(self, response: http.client.HTTPResponse, hidden: Collection[str]) -> None:
         """Pass the status and the headers."""
         self.send_response_only(response.status, response.reason)
         for name, value in response.headers.items():
-            if name.lower() not in NOT_PASSED:
+            if name.lower() not in (*NOT_PASSED, *hidden):
                 self.send_header(name, value)
         self._chunked = response.headers.get("Content-Length") is None
         if self._chunked:

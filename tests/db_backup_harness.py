@@ -17,13 +17,14 @@ import pytest
 import zstandard
 
 import ooni_db_backup
+from backup_config import Config
 from backups import BackupLayout, BackupManifest
 from bucket import Bucket, Store
 from conftest import Database as FreshDatabase
 from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.sample_measurements import create, fill
 from manifest import Layout, TableManifest
-from ooni_common.config import Secret
+from ooni_common.config import Secret, load_config
 
 ROOT = Path(__file__).parents[1]
 LAYOUT = Layout("clickhouse_export")
@@ -88,6 +89,11 @@ class BackupTool:
             "private_retries": 1,
         }
         self.configure(**private | keys)
+
+    def loaded(self) -> Config:
+        """Return the configuration as the tool has it."""
+        self.configure()
+        return load_config(Config, self.config_file, environ={})
 
     def run(self, *arguments: str, **keys: object) -> tuple[int, str]:
         """Run a command in this process; return the exit status and what was printed."""

@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import date
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +28,7 @@ import pytest
 import bucket as bucket_module
 from backup_config import Config
 from bucket import Bucket
-from clickhouse_http import reported_failure
+from clickhouse_http import TAG, ClickHouseHTTP, reported_failure
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
 from dev.embedded_clickhouse import EmbeddedClickHouse
@@ -44,11 +46,13 @@ from dev.fault_proxy import (
     passed,
     s3_error,
     stall_answer,
+    without,
 )
 from dev.misbehaving_http import server_tls
 from dev.s3_server import KEY, KEY_ID, S3Server
 from manifest import encoded
-from ooni_common.errors import Stopped
+from ooni_common.database import StatementFailed
+from ooni_common.errors import Stopped, Unavailable
 from ooni_common.run import StopSignals
 from throttle import Bandwidth, Throttle
 
@@ -59,6 +63,16 @@ NEW_EXCEPTION = (
     b"\r\n__exception__\r\n{tag}\r\nCode: 241. DB::Exception: Memory limit exceeded\n39 {tag}\r\n"
     b"__exception__\r\n"
 )
+UNTAGGED_EXCEPTION = NEW_EXCEPTION.replace(b"{tag}", b"abcdefghijklmnop")
+ROWS_LIKE_EXCEPTIONS = [
+    b"x\r\n__exception__\r\nabcdefgh\r\nCode: 1. hello\n9 abcdefgh\r\n__exception__\r\n",
+    UNTAGGED_EXCEPTION,
+    UNTAGGED_EXCEPTION + b"\n",
+    OLD_EXCEPTION,
+    OLD_EXCEPTION.rstrip(),
+    b"Code: 62. DB::Exception: Syntax error: failed at position 1. (SYNTAX_ERROR)",
+    b'"\n' + OLD_EXCEPTION,
+]
 
 
 def exports_of(month: str) -> Condition:
@@ -134,11 +148,29 @@ def from_chunk(number: int) -> Condition:
         (cut_answer(after=300_000), "the connection broke"),
         (stall_answer(after=300_000), "the server sent nothing for too long"),
         (end_with(NEW_EXCEPTION, after=300_000), "Memory limit exceeded"),
-        (end_with(OLD_EXCEPTION, after=300_000), "Memory limit exceeded"),
+        (end_with(NEW_EXCEPTION, after=300_000, cut=True), "Memory limit exceeded"),
+        (end_with(UNTAGGED_EXCEPTION, after=300_000), "rows arrived"),
+        (end_with(OLD_EXCEPTION, after=300_000), "rows arrived"),
+        (without(TAG, end_with(OLD_EXCEPTION, after=300_000)), "Memory limit exceeded"),
+        (without(TAG, end_with(OLD_EXCEPTION, after=300_000, cut=True)), "Memory limit exceeded"),
+        (without(TAG, cut_answer(after=300_000)), "the connection broke"),
         (end_with(b"\n", after=300_000), "rows arrived"),
         (end_with(b'"half a row', after=10**9), "rows arrived"),
     ],
-    ids=["refused", "cut", "stalled", "new-exception", "old-exception", "short", "more"],
+    ids=[
+        "refused",
+        "cut",
+        "stalled",
+        "exception",
+        "exception-cut",
+        "exception-of-another-tag",
+        "exception-without-tag",
+        "old-exception",
+        "old-exception-cut",
+        "old-cut",
+        "short",
+        "more",
+    ],
 )
 def test_a_database_that_fails_in_mid_stream_changes_nothing(
     exported: BackupTool, database_proxy: FaultProxy, fault: Fault, reason: str
@@ -199,30 +231,102 @@ def wait_for_query(server: EmbeddedClickHouse) -> None:
 
 @pytest.mark.parametrize("line_end", [b"\n", b""])
 @pytest.mark.parametrize(
-    "text",
+    ("text", "tag"),
     [
-        b"Code: 159. DB::Exception: Timeout: elapsed 5 s. (TIMEOUT_EXCEEDED) (version 24.1)",
-        b"Code: 241. DB::NetException: a\nb (version 22.8)",
-        b"\r\n__exception__\r\nabcd\r\nCode: 1. DB::Exception: x\n25 abcd\r\n__exception__\r\n",
+        (b"Code: 159. DB::Exception: Timeout: elapsed 5 s. (TIMEOUT_EXCEEDED) (version 24.1)", ""),
+        (b"Code: 241. DB::NetException: a\nb (version 22.8)", ""),
+        (
+            b"\r\n__exception__\r\nabcd\r\nCode: 1. DB::Exception: x\n25 abcd\r\n__exception__\r\n",
+            "abcd",
+        ),
     ],
 )
-def test_exceptions_at_the_end_of_a_result_are_seen(text: bytes, line_end: bytes) -> None:
-    for before in (b'"a","b"\n1,"x"\n', b'"a","b"\n1,"half a val', b""):
-        assert reported_failure(before + text + line_end)
+def test_exceptions_at_the_end_of_a_result_are_seen(text: bytes, tag: str, line_end: bytes) -> None:
+    for before in (b'"a","b"\n1,"x"\n', b'"a","b"\n1,"half a val', b"", OLD_EXCEPTION):
+        assert reported_failure(before + text + line_end, tag)
 
 
+@pytest.mark.parametrize("tag", ["", "ponmlkjihgfedcba"])
 @pytest.mark.parametrize(
     "rows",
     [
-        b'"Code: 159. DB::Exception: x (version 24.1)"\n',
-        b'1,"Code: 159. DB::Exception: x (version 24.1)\n"\n',
         b"\\N\n",
-        b'"\r\n__exception__\r\n"\n',
         b"",
+        *(b'1,"%b"\n' % row.replace(b'"', b'""') for row in ROWS_LIKE_EXCEPTIONS),
+        *(b'1,"%b"\n2,""\n' % row.replace(b'"', b'""') for row in ROWS_LIKE_EXCEPTIONS),
     ],
 )
-def test_rows_that_tell_of_exceptions_are_none(rows: bytes) -> None:
-    assert reported_failure(rows) is None
+def test_rows_that_tell_of_exceptions_are_none(rows: bytes, tag: str) -> None:
+    assert reported_failure(rows, tag) is None
+
+
+def test_the_code_of_a_row_at_which_the_connection_broke_decides_nothing() -> None:
+    """As the answer ends there, it may be the server's; but what a code of grants means is not."""
+    failure = reported_failure(b'1,"Code: 497. DB::Exception: not granted (x)', "")
+    assert type(failure) is Unavailable
+
+
+@pytest.mark.parametrize("version", ["new", "old"])
+def test_rows_that_look_like_failures_of_the_server_are_data(
+    backup_tool: BackupTool, database_proxy: FaultProxy, version: str
+) -> None:
+    """They come last, or before a last one, in answers with tag and without."""
+    if version == "old":
+        database_proxy.fail(without(TAG, passed), lambda _request: True)
+    tables = [f"t{number}" for number in range(len(ROWS_LIKE_EXCEPTIONS))]
+    client = backup_tool.database.client(strings_as_bytes=True)
+    for table, value in zip(tables, ROWS_LIKE_EXCEPTIONS, strict=True):
+        client.execute(
+            f"CREATE TABLE {table} (day Date, n UInt32, a String) ENGINE = MergeTree ORDER BY n"
+        )
+        january, february = date(2023, 1, 31), date(2023, 2, 1)
+        rows = [(january, 1, value), (january, 2, value)]
+        rows += [(february, 3, b"x"), (february, 4, value), (february, 5, b"x")]
+        client.execute(f"INSERT INTO {table} VALUES", rows)
+    policy = {"policy": "public", "chunk_by": "month", "column": "day"}
+    assert backup_tool.run(tables=dict.fromkeys(tables, policy))[0] == 0
+    assert len(backup_tool.exports()) == 2 * len(tables)
+    assert backup_tool.verifies()
+    for table in tables:
+        assert backup_tool.run("restore", table)[0] == 0
+        assert backup_tool.checksum(f"{table}_restored") == backup_tool.checksum(table)
+
+
+def test_a_failure_in_the_place_of_the_last_row_is_not_taken_for_it(
+    exported: BackupTool, database_proxy: FaultProxy
+) -> None:
+    """A server without tags ends its answer in good order, and there are as many lines as rows."""
+
+    def fail(exchange: Exchange) -> None:
+        exchange.hidden.append(TAG.lower())
+        with exchange.forwarded() as response:
+            exchange.send_head(response)
+            *rows, _last = response.read().splitlines(keepends=True)
+            exchange.send(b"".join(rows) + OLD_EXCEPTION)
+            exchange.end()
+
+    database_proxy.fail(fail, lambda _request: True)
+    with exported.unchanged():
+        status, log = exported.run()
+    assert (status, "Memory limit exceeded" in log) == (69, True)
+
+
+@pytest.mark.parametrize("version", ["new", "old"])
+def test_a_failure_of_the_server_itself_in_mid_stream_is_told_with_its_reason(
+    backup_tool: BackupTool, database_proxy: FaultProxy, version: str
+) -> None:
+    if version == "old":
+        message = b"Code: 395. DB::Exception: no more rows. (FUNCTION_THROW_IF) (version 24.8)\n"
+        database_proxy.fail(without(TAG, end_with(message, after=10**6)), lambda _request: True)
+    http = ClickHouseHTTP(backup_tool.loaded(), "test")
+    select = "SELECT throwIf(number = 3000000, 'no more rows') FROM numbers(4000000)"
+    read: deque[bytes] = deque()
+    with (
+        http.rows(select) as pieces,
+        pytest.raises(StatementFailed, match="no more rows") as caught,
+    ):
+        read.extend(pieces)
+    assert (caught.value.code, sum(map(len, read)) >= 10**6) == (395, True)
 
 
 def test_a_failure_that_passes_is_tried_again(
