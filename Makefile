@@ -4,9 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 JOBS   ?= 2
+# Older versions of the engine; see dev/engines.
+ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
+.PHONY: help venv demo test test-long compat db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -25,10 +27,19 @@ demo: $(READY) ## run every script for real against local servers (SOURCES=live:
 	$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
 
 test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; PYTEST_ARGS=…)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat" $(PYTEST_ARGS)
 
 test-long: $(READY) ## run the tests that take long: backups with faults, whole chains (same variables)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m long $(PYTEST_ARGS)
+
+compat: $(READY) $(ENGINES) ## run the tests on ClickHouse 24.8 and 25.5, too (1.5 GB in build/; same PYTEST_ARGS)
+	OONI_TEST_NEEDS_ENGINES=1 $(BIN)/python -m pytest -m compat $(PYTEST_ARGS)
+
+build/engine-%/.ready: requirements/engine-%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	touch $@
 
 db: $(READY) ## run the embedded ClickHouse in the foreground on the usual ports (data: build/db)
 	mkdir -p build
@@ -49,6 +60,9 @@ bench: $(READY) ## measure speed and memory, beside a plain implementation (BENC
 alerts-check: $(READY) ## test the alert rules with promtool, and in a real Prometheus
 	$(BIN)/python -m dev.alerts_check
 
+# chdb's package asks for them, its compiled module, which dev/engines loads, does not.
+UNUSED_BY_ENGINES := numpy pandas pyarrow python-dateutil six tzdata
+
 requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	$(BIN)/python -m venv build/pip-tools
 	build/pip-tools/bin/pip install --quiet pip-tools
@@ -56,6 +70,11 @@ requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	  CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet --upgrade \
 	    --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host -o $$name.txt $$name.in; \
+	done
+	cd requirements && for name in engine-24.8 engine-25.5; do \
+	  CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet --upgrade \
+	    --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	    $(foreach package,$(UNUSED_BY_ENGINES),--unsafe-package $(package)) -o $$name.txt $$name.in; \
 	done
 
 monitoring-check: $(READY) ## let a real statsd daemon and node_exporter receive the demo's metrics

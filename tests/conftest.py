@@ -2,8 +2,8 @@
 
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +13,7 @@ import clickhouse_driver
 import pytest
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.engines import VERSIONS, Engine, python_of
 from dev.s3_server import S3Server
 
 if TYPE_CHECKING:
@@ -143,6 +144,56 @@ def database(clickhouse_server: ClickHouseServer) -> Iterator[Database]:
     """A fresh database on the session's server."""
     with fresh_database(clickhouse_server) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def engine_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Engine]]:
+    """Version → its engine, for the whole session."""
+    for version in VERSIONS:
+        if not python_of(version).exists():
+            message = f"ClickHouse {version} is not installed here: `make compat` does it"
+            if os.environ.get("OONI_TEST_NEEDS_ENGINES"):
+                pytest.fail(message)
+            pytest.skip(message)
+    with ExitStack() as stack:
+        yield {
+            version: stack.enter_context(
+                Engine(python_of(version), tmp_path_factory.mktemp("engine"))
+            )
+            for version in VERSIONS
+        }
+
+
+@contextmanager
+def _in_fresh_database(engine: Engine) -> Iterator[Engine]:
+    """Make an Atomic database the engine's current one, and drop it at the end."""
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    engine.execute(f"CREATE DATABASE {name} ENGINE = Atomic")
+    engine.execute(f"USE {name}")
+    try:
+        yield engine
+    finally:
+        engine.execute("USE default")
+        engine.execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def engines(engine_processes: Mapping[str, Engine]) -> Iterator[Mapping[str, Engine]]:
+    """Version → its engine, each in a fresh database; for tests that compare the versions."""
+    with ExitStack() as stack:
+        yield {
+            version: stack.enter_context(_in_fresh_database(engine))
+            for version, engine in engine_processes.items()
+        }
+
+
+@pytest.fixture(params=VERSIONS)
+def engine(
+    request: pytest.FixtureRequest, engine_processes: Mapping[str, Engine]
+) -> Iterator[Engine]:
+    """The engine of one version after the other, in a fresh database."""
+    with _in_fresh_database(engine_processes[request.param]) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

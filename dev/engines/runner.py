@@ -1,0 +1,62 @@
+"""Run statements on the chdb of this interpreter: a line of JSON in, a line of JSON out.
+
+    {"sql": "SELECT 1", "format": "CSV"}  →  {"result": "MQo="} (the bytes, in base64)
+                                          or  {"error": "Code: 47. DB::Exception: …"}
+
+It runs in the virtual environments of all versions, so it needs the standard library alone, and of
+chdb the compiled module, whose `connect` and `query` are the same in all of them: the package
+around it would import pandas and pyarrow.
+"""
+
+import base64
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import types
+from typing import Any, BinaryIO
+
+
+def main() -> None:
+    """Answer each line of standard input until it ends."""
+    questions, answers = _private_pipes()
+    connection = _engine().connect(sys.argv[1])
+    for line in questions:
+        answer = _answer(connection, **json.loads(line))
+        answers.write(json.dumps(answer).encode() + b"\n")
+    connection.close()
+    os._exit(0)  # the engine's threads can hold up the end of the interpreter
+
+
+def _answer(connection: Any, sql: str, format: str) -> dict[str, str]:  # noqa: A002, ANN401 (the protocol's words, untyped)
+    try:
+        result = connection.query(sql, format)
+    except RuntimeError as error:
+        return {"error": str(error)}
+    return {"result": base64.b64encode(result.bytes() or b"").decode()}
+
+
+def _engine() -> Any:  # noqa: ANN401 (compiled, untyped)
+    spec = importlib.util.find_spec("chdb")
+    if spec is None:
+        sys.exit("there is no chdb in this environment")
+    package = types.ModuleType("chdb")
+    package.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules["chdb"] = package
+    return importlib.import_module("chdb._chdb")
+
+
+def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Return standard input and output, which the engine would read rows from and print to."""
+    questions = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return questions, answers
+
+
+if __name__ == "__main__":
+    main()
