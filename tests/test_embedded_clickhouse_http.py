@@ -216,6 +216,15 @@ def test_inserts(http_client: Http) -> None:
 
 
 @pytest.mark.usefixtures("table")
+def test_an_insert_takes_rows_through_a_select(http_client: Http) -> None:
+    through = "INSERT INTO t (s, n) SELECT upper(b), a * 2 FROM input('a UInt8, b String')"
+    answer = http_client.request(f"{through} WHERE a < 9 FORMAT CSVWithNames", "a,b\n1,x\n9,z\n")
+    assert json.loads(answer.headers["X-ClickHouse-Summary"])["written_rows"] == "1"
+    http_client.text(None, f"{through} FORMAT CSV\n2,y\n")
+    assert http_client.text("SELECT * FROM t ORDER BY n") == "2\tX\n4\tY\n"
+
+
+@pytest.mark.usefixtures("table")
 @pytest.mark.parametrize(
     ("encoding", "compress"),
     [

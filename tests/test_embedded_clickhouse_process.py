@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 from typing import Any
 
 import pytest
@@ -207,6 +208,36 @@ def test_users_given_are_the_only_ones(tmp_path: Path) -> None:
                 client.execute("INSERT INTO t VALUES", [(1,)])
             assert caught.value.code == 164
             assert client.execute("SELECT count() FROM t") == [(1,)]
+
+
+def test_the_server_has_a_zone_and_a_session_another_one(tmp_path: Path) -> None:
+    def over_http(**parameters: str) -> tuple[bytes, str]:
+        url = server.http_url(query="SELECT timezone(), toDateTime(0)", **parameters)
+        with urlopen(url) as answer:
+            return answer.read(), answer.headers["X-ClickHouse-Timezone"]
+
+    with EmbeddedClickHouse(tmp_path, timezone="Asia/Kolkata") as server:
+        zone, text = "SELECT timezone(), serverTimezone()", "SELECT toString(toDateTime(0))"
+        assert execute(server, zone) == [("Asia/Kolkata", "Asia/Kolkata")]
+        assert execute(server, text) == [("1970-01-01 05:30:00",)]
+        with Client.from_url(server.uri(session_timezone="UTC")) as client:
+            assert client.execute(zone) == [("UTC", "Asia/Kolkata")]
+            assert client.execute(text) == [("1970-01-01 00:00:00",)]
+            assert client.connection.server_info.timezone == "Asia/Kolkata"
+            own = {"session_timezone": ""}
+            assert client.execute(zone, settings=own) == [("Asia/Kolkata", "Asia/Kolkata")]
+        kolkata = "Asia/Kolkata"
+        assert over_http() == (b"Asia/Kolkata\t1970-01-01 05:30:00\n", kolkata)
+        assert over_http(session_timezone="UTC") == (b"UTC\t1970-01-01 00:00:00\n", kolkata)
+
+
+def test_a_user_can_be_without_settings(tmp_path: Path) -> None:
+    with EmbeddedClickHouse(tmp_path, ["fixed:secret:readonly=1"]) as server:
+        with Client.from_url(server.uri("fixed", "secret")) as client:
+            assert client.execute("SELECT 1") == [(1,)]
+            with pytest.raises(ServerException, match="readonly mode") as caught:
+                client.execute("SELECT 1", settings={"session_timezone": "UTC"})
+        assert caught.value.code == 164
 
 
 def test_left_over_spool_files_are_removed_at_the_start(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Run the embedded ClickHouse until SIGTERM or SIGINT.
 
-Prints one line of JSON with `tcp`, `http` and `pid` once it accepts connections.
+Prints one line of JSON with `tcp`, `http` and `pid` once it accepts connections. Its time zone is
+that of the process: the environment variable TZ, else the machine's.
 """
 
 import argparse
@@ -50,8 +51,8 @@ def _parse_arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME:PASSWORD[:readonly]",
-        help="only these may connect; without it default and citizenlab without a password, "
-        "api:api and detector:detector",
+        help="only these may connect (readonly: with readonly = 2, :readonly=1: with that); without"
+        " it default and citizenlab without a password, api:api and detector:detector",
     )
     parser.add_argument(
         "--exit-with-parent",
@@ -66,8 +67,10 @@ def _parse_arguments() -> argparse.Namespace:
 
 def _user(value: str) -> tuple[str, User]:
     name, _, password = value.partition(":")
-    readonly = password.endswith(":readonly")
-    return name, User(password.removesuffix(":readonly"), readonly=readonly)
+    for suffix, readonly in {":readonly": 2, ":readonly=1": 1}.items():
+        if password.endswith(suffix):
+            return name, User(password.removesuffix(suffix), readonly)
+    return name, User(password)
 
 
 def _catch_signals() -> socket.socket:

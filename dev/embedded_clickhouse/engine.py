@@ -37,11 +37,12 @@ class User:
 
     Attributes:
         password: what they must give; None accepts anything.
-        readonly: they may read and change settings only (`readonly = 2`).
+        readonly: what the setting of this name is for them: 0, they may do everything; 1, they may
+            only read; 2, they may change settings, too.
     """
 
     password: str = ""
-    readonly: bool = False
+    readonly: int = 0
 
 
 DEFAULT_USERS: Mapping[str, User] = {
@@ -187,7 +188,7 @@ class Session:
         if database:
             self.run(f"USE {sql.quote(database)}")
         if user.readonly:
-            self.run("SET readonly = 2")
+            self.run(f"SET readonly = {user.readonly:d}")
 
     def run(
         self, query: str, parameters: Mapping[str, str] | None = None, format_name: str = "Native"

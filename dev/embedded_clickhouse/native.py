@@ -269,6 +269,9 @@ class NativeConnection:
     def _answer(self, session: Session) -> None:
         query = self._query
         insert = sql.parse_insert(query.text)
+        if insert and insert.structure:
+            message = "The embedded server takes rows for input(...) over HTTP only"
+            raise ServerError(Code.NOT_IMPLEMENTED, message)
         readonly = query.settings.pop("readonly", "0") not in {"", "0"}
         session.check_statement(query.text, readonly=readonly)
         if sql.first_word(query.text) == "SET":

@@ -30,6 +30,7 @@ class EmbeddedClickHouse:
         users: "NAME:PASSWORD" or "NAME:PASSWORD:readonly"; without it the project's own users.
         tcp: port for the native protocol; 0 takes a free one.
         http: port for HTTP; 0 takes a free one.
+        timezone: the server's; "" for this machine's.
 
     Attributes:
         tcp: the port in use, 0 when the server is not running.
@@ -38,9 +39,15 @@ class EmbeddedClickHouse:
     """
 
     def __init__(
-        self, path: str | Path, users: Sequence[str] = (), tcp: int = 0, http: int = 0
+        self,
+        path: str | Path,
+        users: Sequence[str] = (),
+        tcp: int = 0,
+        http: int = 0,
+        timezone: str = "",
     ) -> None:
         self._path = Path(path)
+        self._timezone = timezone
         self._users = tuple(users)
         self._ports = (tcp, http)
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,7 +124,9 @@ class EmbeddedClickHouse:
 
     def _environment(self) -> dict[str, str]:
         path = os.environ.get("PYTHONPATH", "")
-        return {**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)}
+        zone = {"TZ": self._timezone} if self._timezone else {}
+        path = f"{_ROOT}{os.pathsep}{path}" if path else str(_ROOT)
+        return {**os.environ, **zone, "PYTHONPATH": path}
 
     @staticmethod
     def _first_line(process: subprocess.Popen[bytes]) -> bytes:

@@ -102,6 +102,8 @@ class Insert:
         settings: the SETTINGS clause, or "".
         format_name: the input format that the statement names.
         data: what stands behind the format: rows in the statement itself.
+        structure: what `input(…)` says of the rows, as SQL, if they go through a SELECT; else "".
+        rest: in that case, the statement behind `input(…)`, up to the format; `head` is all before.
     """
 
     target: str
@@ -111,9 +113,14 @@ class Insert:
     settings: str
     format_name: str
     data: str
+    structure: str = ""
+    rest: str = ""
 
     def from_file(self, path: str, format_name: str) -> str:
         """Return the statement that reads the rows from a file instead."""
+        if self.structure:
+            source = f"file({quote_string(path)}, {quote_string(format_name)}, {self.structure})"
+            return f"{self.head}{source}{self.rest}"
         source = f"FROM INFILE {quote_string(path)} COMPRESSION 'none'"
         return f"{self.head} {source} {self.settings} FORMAT {format_name}"
 
@@ -159,7 +166,7 @@ class _InsertParser:
         settings = self._settings()
         if self.token.keyword not in _DATA_WORDS:
             self._refuse_files()
-            return None
+            return self._through_select(begin, target, column_list)
         if self.advance().keyword == "VALUES":
             format_name = "Values"
         else:
@@ -220,10 +227,23 @@ class _InsertParser:
                     "INSERT ... FROM INFILE is a feature of clickhouse-client, not of a server"
                 )
                 raise ServerError(Code.NOT_IMPLEMENTED, message)
-        while self.token.kind:
-            if self.advance().keyword == "INPUT" and self.token.text == "(":
-                message = "The embedded server cannot INSERT ... SELECT ... FROM input(...)"
-                raise ServerError(Code.NOT_IMPLEMENTED, message)
+
+    def _through_select(self, begin: int, target: str, column_list: str) -> Insert | None:
+        """Parse the rest of INSERT … SELECT … FROM input(…) … FORMAT …; None for another SELECT."""
+        before = self.advance()
+        while self.token.kind and not (before.keyword == "INPUT" and self.token.text == "("):
+            before = self.advance()
+        if not self.token.kind:
+            return None
+        head, structure = self._sql[begin : before.begin], self.skip_group()
+        behind = self._consumed
+        self._skip_until({"FORMAT"})
+        rest = self._sql[behind : self.token.begin]
+        self.advance()
+        name = self.advance().text
+        data = _DATA_PREFIX.sub("", self._sql[self._consumed :], count=1)
+        columns = _plain_columns(column_list)
+        return Insert(target, head, columns, column_list, "", name, data, structure, rest)
 
 
 def _plain_columns(column_list: str) -> tuple[str, ...]:
@@ -243,8 +263,7 @@ def parse_insert(sql: str) -> Insert | None:
     """Take an INSERT with rows from the client apart; None for any other statement.
 
     Raises:
-        ServerError: for INSERT … FROM INFILE, which would read the server's own files, and for
-            INSERT … SELECT … FROM input(…), which chDB runs without any rows.
+        ServerError: for INSERT … FROM INFILE, which would read the server's own files.
     """
     return _InsertParser(sql).parse()
 
