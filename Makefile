@@ -8,7 +8,7 @@ JOBS   ?= 2
 ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long compat db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
+.PHONY: help venv demo test test-long compat test-zones db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -40,6 +40,18 @@ build/engine-%/.ready: requirements/engine-%.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	touch $@
+
+# With the server and this machine there: where a time without a zone is not UTC.
+ZONES      := Asia/Kolkata America/New_York
+ZONE_TESTS := tests/test_detector*.py tests/test_db_backup_*.py tests/test_ooni_db_backup.py \
+              tests/test_ooni_db_backup_private.py tests/test_dev_sample_*.py
+
+test-zones: $(READY) ## run the tests of what depends on time, and the demo, in other time zones
+	mkdir -p build
+	for zone in $(ZONES); do \
+	  OONI_TEST_TIMEZONE=$$zone $(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long" $(ZONE_TESTS) && \
+	  { TZ=$$zone $(BIN)/python -m dev.demo > build/demo-zones.log 2>&1 || { tail -n 50 build/demo-zones.log; exit 1; }; } || exit; \
+	done
 
 db: $(READY) ## run the embedded ClickHouse in the foreground on the usual ports (data: build/db)
 	mkdir -p build

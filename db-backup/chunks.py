@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from backup_config import TablePolicy
-from inventory import Table, first_column
+from inventory import Table, first_column, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError
 
@@ -56,13 +56,20 @@ class Chunk(msgspec.Struct, frozen=True):
 class Reader:
     """Asks the database about one table, and says how its rows are read.
 
-    `settings` are those of the questions, as SQL; "" for none.
+    Attributes:
+        database: has the table.
+        table: what it is.
+        policy: what the configuration says of it.
+        settings: of the questions, as SQL; "" for none.
+        in_utc: whether the server's zone is UTC, which times without a zone have. Elsewhere each
+            expression names the zone. With UTC none does, so that chunks of before stay the same.
     """
 
     database: Database
     table: Table
     policy: TablePolicy
     settings: str = ""
+    in_utc: bool = True
 
     @property
     def _source(self) -> str:
@@ -83,9 +90,7 @@ class Reader:
     def select(self, chunk: Chunk) -> str:
         """Return the query of a chunk's rows, in the order of the key."""
         order = f" ORDER BY {self._key}" if self._key else ""
-        return (
-            f"SELECT {self.table.column_list} FROM {self._source}{_where(chunk.condition)}{order}"
-        )
+        return f"SELECT {self._selected} FROM {self._source}{_where(chunk.condition)}{order}"
 
     def fingerprint(self, condition: str) -> Fingerprint:
         """Return the fingerprint of the rows under a condition."""
@@ -109,13 +114,13 @@ class Reader:
         where = _where(" AND ".join(conditions))
         ((values,),) = self._ask(
             "SELECT arrayMap(value -> toString(value), arraySort(groupArraySample"
-            f"({SAMPLED}, 1)({quoted(column)}))) FROM {self._source}{where}"
+            f"({SAMPLED}, 1)({self._value(column)}))) FROM {self._source}{where}"
         )
         return list(values)
 
     def ordered(self, column: str, values: Sequence[str]) -> list[str]:
         """Return values of a column, given as text, in the order of its type."""
-        kind = self.column_type(column)
+        kind = self.zoned_type(column)
         listed = ", ".join(f"CAST({literal(value)} AS {kind})" for value in values)
         ((ordered,),) = self._ask(
             f"SELECT arrayMap(value -> toString(value), arraySort([{listed}]))"
@@ -132,6 +137,28 @@ class Reader:
         if name not in types:
             raise ConfigError(f"tables: {self.table.name}: there is no column {name!r}")
         return types[name]
+
+    def zoned_type(self, column: str) -> str:
+        """Return the type of a column, with UTC as the zone of times that have none."""
+        kind = self.column_type(column)
+        return kind if self.in_utc else with_utc(kind)
+
+    def _value(self, column: str) -> str:
+        """Return a column as SQL, with UTC as the zone of times that have none."""
+        kind = self.zoned_type(column)
+        if kind == self.column_type(column):
+            return quoted(column)
+        return f"CAST({quoted(column)} AS {kind})"
+
+    @property
+    def _selected(self) -> str:
+        """The columns as SQL, each under its name."""
+        names = [column.name for column in self.table.columns]
+        values = {name: self._value(name) for name in names}
+        return ", ".join(
+            value if value == quoted(name) else f"{value} AS {quoted(name)}"
+            for name, value in values.items()
+        )
 
     def _ask(self, sql: str) -> list[tuple[Any, ...]]:
         settings = f" SETTINGS {self.settings}" if self.settings else ""
@@ -187,7 +214,10 @@ def _time_column(reader: Reader) -> tuple[str, str]:
 def _by_time(reader: Reader, function: str) -> list[tuple[Chunk, Fingerprint]]:
     name, kind = _time_column(reader)
     column = quoted(name)
+    # The month of a time without a zone is that of the server's zone, whatever the session's is.
     value = f"{function}({column})"
+    if reader.zoned_type(name) != kind:
+        value = f"{function}({column}, 'UTC')"
     nullable = "Nullable(" in kind
     found = reader.fingerprints(f"ifNull({value}, 0)" if nullable else value)
 
@@ -248,7 +278,7 @@ def _split(reader: Reader, column: str, chunk: Chunk, rows: int, number: int) ->
 def _range(
     reader: Reader, column: str, number: int, bounds: tuple[str | None, str | None]
 ) -> Chunk:
-    kind = reader.column_type(column)
+    kind = reader.zoned_type(column)
 
     def value(bound: str) -> str:
         return f"CAST({literal(bound)} AS {kind})"

@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError
 
 from backup_config import Config
 from ooni_common.config import SecretUrl
-from ooni_common.database import CONNECT_TIMEOUT, StatementFailed, server_error
+from ooni_common.database import CONNECT_TIMEOUT, SESSION, StatementFailed, server_error
 from ooni_common.errors import ScriptError, Unavailable
 from ooni_common.fetch import reason_of, tls_context
 
@@ -29,6 +29,8 @@ OUTPUT_SETTINGS = {
     "date_time_output_format": "simple",
     "bool_true_representation": "true",
     "bool_false_representation": "false",
+    # A column that is converted for its text has its own name: keys and conditions mean the column.
+    "prefer_column_name_to_alias": 1,
 }
 INPUT_SETTINGS = {
     "format_csv_delimiter": ",",
@@ -132,7 +134,7 @@ class ClickHouseHTTP:
         body: bytes | Iterable[bytes],
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        parameters = {"database": self._login.database} | dict(settings)
+        parameters = {"database": self._login.database} | SESSION | dict(settings)
         with _errors_of_http():
             response = self._pool.request(
                 "POST",

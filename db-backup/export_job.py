@@ -12,7 +12,7 @@ from bucket import Bucket, end_interrupted_uploads
 from chunks import Reader
 from clickhouse_http import ClickHouseHTTP
 from exporting import Exporter, Means, Step, now, owner_of_its_names, plan
-from inventory import read_table
+from inventory import is_in_utc, read_table
 from manifest import Layout, RunManifest, TableManifest, read_manifest, read_table_manifests
 from ooni_common import __version__
 from ooni_common.database import Database, StatementFailed, connected
@@ -92,7 +92,8 @@ def export_table(
     if policy is None:
         raise ConfigError(f"{name!r} is not listed")
     manifest = manifests.get(name) or TableManifest(table=name)
-    reader = Reader(database, read_table(database, name), policy, job.config.settings_clause)
+    table, settings = read_table(database, name), job.config.settings_clause
+    reader = Reader(database, table, policy, settings, in_utc=is_in_utc(database))
     exporter = Exporter(means, reader, manifest)
     if not job.dry_run:
         exporter.recover()

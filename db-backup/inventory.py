@@ -17,6 +17,13 @@ WITHOUT_DATA = ("View", "LiveView", "WindowView", "Dictionary")
 # Where a materialized view without a target keeps its rows, and has those that it computes anew.
 INNER = (".inner.", ".inner_id.", ".tmp.inner.", ".tmp.inner_id.")
 IDENTIFIER = r"`(?:[^`\\]|\\.|``)*`|\w+"
+NAMES_OF_UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Universal|Zulu|Greenwich)")
+# A time without a zone in a type; what is in quotes is a name, and so is what a space follows.
+QUOTED = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
+TIME = r"DateTime(?:64\(\d\))?"
+TIME_WITHOUT_ZONE = re.compile(rf"{QUOTED}|\b{TIME}(?=[,)]|$)")
+LOW_CARDINALITY_OF_TIME = re.compile(rf"{QUOTED}|LowCardinality\(({TIME}|Nullable\({TIME}\))\)")
+NOT_CONVERTIBLE = re.compile(r"\b(AggregateFunction|Variant|Dynamic|JSON|Object)\b")
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,32 @@ class Table:
     def column_list(self) -> str:
         """The columns as SQL."""
         return ", ".join(quoted(column.name) for column in self.columns)
+
+
+def with_utc(kind: str) -> str:
+    """Return a type whose times are UTC where they have no zone of their own.
+
+    The setting session_timezone does not reach what functions make of a column: its type has the
+    zone of the server. Nor, before 26, does it reach what a query returns and an INSERT takes.
+    """
+    if NOT_CONVERTIBLE.search(re.sub(QUOTED, "", kind)):
+        return kind
+
+    def with_zone(found: re.Match[str]) -> str:
+        text = found[0]
+        if text.startswith(("'", "`")):
+            return text
+        return text[:-1] + ", 'UTC')" if text.endswith(")") else f"{text}('UTC')"
+
+    # Of times, it is not allowed by default, though a table can have it.
+    plain = LOW_CARDINALITY_OF_TIME.sub(lambda found: found[1] or found[0], kind)
+    return TIME_WITHOUT_ZONE.sub(with_zone, plain)
+
+
+def is_in_utc(database: Database) -> bool:
+    """Tell whether the server's own zone is UTC."""
+    ((zone,),) = database.query("SELECT serverTimezone()")
+    return bool(NAMES_OF_UTC.fullmatch(zone))
 
 
 def have_tuples(types: Iterable[str]) -> bool:

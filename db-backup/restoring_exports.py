@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from bucket import Bucket, NoSuchObject
 from clickhouse_http import ClickHouseHTTP
-from inventory import have_tuples, renamed
+from inventory import have_tuples, is_in_utc, renamed, with_utc
 from manifest import Export, TableManifest, present_exports
-from ooni_common.database import Database, quoted
+from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from progress import progress
 
@@ -53,9 +53,10 @@ def restore(
         except ValueError as error:
             raise DataRefused(f"{manifest.table}: the schema in its manifest: {error}") from None
         database.query(create)
+        statement = _statement(staging, manifest, in_utc=is_in_utc(database))
         rows = 0
         for export in present_exports(bucket, manifest).values():
-            inserted = _insert(http, bucket, export, staging, manifest)
+            inserted = _insert(http, bucket, export, statement, manifest)
             if inserted != export.rows:
                 raise DataRefused(
                     f"{export.key}: {inserted:,} rows were inserted instead of {export.rows:,}"
@@ -77,12 +78,28 @@ def _dropped_unless_renamed(database: Database, staging: str) -> Iterator[None]:
         raise
 
 
-def _insert(
-    http: ClickHouseHTTP, bucket: Bucket, export: Export, table: str, manifest: TableManifest
-) -> int:
+def _statement(table: str, manifest: TableManifest, *, in_utc: bool) -> str:
+    """Return the INSERT that takes the rows of an export, in which all times are UTC.
+
+    Args:
+        table: where to.
+        manifest: knows the columns.
+        in_utc: whether the server's zone is UTC. Where it is another one, a server before 26 takes
+            times without a zone for its own, whatever the session's zone is.
+    """
     columns = ", ".join(quoted(column) for column, _ in manifest.columns)
+    into = f"INSERT INTO {quoted(table)} ({columns})"
+    types = {column: with_utc(kind) for column, kind in manifest.columns}
+    if in_utc or types == dict(manifest.columns):
+        return f"{into} FORMAT CSVWithNames"
+    structure = ", ".join(f"{quoted(column)} {kind}" for column, kind in types.items())
+    return f"{into} SELECT {columns} FROM input({literal(structure)}) FORMAT CSVWithNames"
+
+
+def _insert(
+    http: ClickHouseHTTP, bucket: Bucket, export: Export, statement: str, manifest: TableManifest
+) -> int:
     tuples = have_tuples(kind for _, kind in manifest.columns)
-    statement = f"INSERT INTO {quoted(table)} ({columns}) FORMAT CSVWithNames"
     try:
         with progress(export.key, export.compressed_bytes, "B") as shown:
 

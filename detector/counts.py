@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector_config import Target
-from hours import HOUR, hour_of
+from hours import HOUR
 from incidents import Series
 from ooni_common.database import Database
 from sequential import Indices
@@ -42,7 +42,9 @@ HAVING (test_name, input) IN %(targets)s
   AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ' AND probe_asn > 0
 """
 MEASURED_HOURS = """\
-SELECT count(), min(measurement_start_time), max(measurement_start_time) FROM fastpath
+SELECT count(), toUnixTimestamp(min(measurement_start_time)),
+  toUnixTimestamp(max(measurement_start_time))
+FROM fastpath
 WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
 """
 
@@ -79,7 +81,7 @@ def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] 
     """
     sql = MEASURED_HOURS.format(start=start * HOUR, end=end * HOUR)
     ((count, oldest, newest),) = database.query(sql)
-    return (hour_of(oldest), hour_of(newest) + 1) if count else None
+    return (oldest // HOUR, newest // HOUR + 1) if count else None
 
 
 def counts_ahead(

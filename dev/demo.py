@@ -381,7 +381,7 @@ def show_detector(servers: Servers) -> None:
     log = servers.run(DETECTOR, keys)
     servers.show_table(
         "measurements.blocking_events",
-        ["time", "status", "probe_cc", "probe_asn", "test_name", "input"],
+        ["toString(time, 'UTC')", "status", "probe_cc", "probe_asn", "test_name", "input"],
         "cityHash64(probe_asn, input)",
     )
     servers.show_metrics()

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
@@ -19,6 +20,14 @@ CODES_OF_WRONG_CONFIG = {81, 192, 193, 194, 497, 516}  # database, user, passwor
 EXTERNAL_TABLE = "_rows_to_insert"
 FIRST_DAY = date(1970, 1, 1).toordinal()  # day 0 of the database
 CODES_OF_BUGS = {46, 47, 62}  # unknown function, unknown identifier, syntax
+# For literals, and for the functions and formats that ask for it. What a function makes of a column
+# without a zone of its own is in the zone of the server nevertheless: such SQL names the zone.
+SESSION = {"session_timezone": "UTC"}
+# Such a column of a new table would have the zone of the session that made it until the server is
+# restarted, and then another one: keys and partitions must not change theirs.
+MAKES_COLUMNS = re.compile(r"\s*(CREATE|ALTER|ATTACH|RESTORE)\b", re.IGNORECASE)
+ZONE_OF_SERVER = {"session_timezone": ""}
+CODES_OF_FIXED_SETTINGS = {164, 452}  # by readonly = 1, or by a constraint
 
 
 class StatementFailed(Unavailable):
@@ -69,7 +78,9 @@ class Database:
                 driver's `external_tables` are.
         """
         log.debug("%s", sql)
-        options = {"external_tables": list(tables)} if tables else {}
+        options: dict[str, Any] = {"external_tables": list(tables)} if tables else {}
+        if MAKES_COLUMNS.match(sql):
+            options["settings"] = ZONE_OF_SERVER
         with _database_errors():
             rows: list[tuple[Any, ...]] = self._client.execute(sql, params, **options)
         return rows
@@ -135,6 +146,7 @@ def connected(config: DatabaseConfig) -> Iterator[Database]:
         client = Driver.from_url(_with_defaults(config.db_uri))
     except ValueError as error:
         raise ConfigError(f"db_uri {config.db_uri}: {error}") from None
+    client.settings |= SESSION
     with contextlib.closing(Database(client, config.cluster)) as database:
         yield database
 
@@ -193,6 +205,11 @@ def server_error(code: int, message: str) -> ConfigError | StatementFailed:
     """
     reason = message.partition("Stack trace")[0].strip().replace("\n", " ")
     text = f"database: {reason} (code {code})"
+    if code in CODES_OF_FIXED_SETTINGS and "session_timezone" in reason:
+        return ConfigError(
+            "database: the user's profile does not let session_timezone be set to UTC, which all"
+            f" tools need; give it readonly = 2 instead of 1, without a constraint (code {code})"
+        )
     return ConfigError(text) if code in CODES_OF_WRONG_CONFIG else StatementFailed(text, code)
 
 

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     import boto3.session
 
     from db_backup_harness import BackupTool
+
+
+# The time zone of this process, and of the embedded server, which inherits it.
+if zone := os.environ.get("OONI_TEST_TIMEZONE"):
+    os.environ["TZ"] = zone
+    time.tzset()
 
 
 class ClickHouseServer(Protocol):

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from clickhouse_driver import Client

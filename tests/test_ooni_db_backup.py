@@ -154,7 +154,7 @@ def test_replaced_rows_export_their_month_again(backup_tool: BackupTool) -> None
     columns = "measurement_uid, report_id, input, measurement_start_time"
     backup_tool.database.execute(
         f"INSERT INTO fastpath ({columns}, anomaly) SELECT {columns}, 't'"
-        " FROM fastpath WHERE toYYYYMM(measurement_start_time) = 202307"
+        " FROM fastpath WHERE toYYYYMM(measurement_start_time, 'UTC') = 202307"
     )
     backup_tool.database.execute("OPTIMIZE TABLE fastpath FINAL")
     backup_tool.run()
@@ -191,7 +191,7 @@ def test_only_the_valid_rows_are_exported_where_final_says_so(backup_tool: Backu
 def test_a_dropped_month_is_reported_and_its_object_kept(backup_tool: BackupTool) -> None:
     backup_tool.fill("fastpath", 1000, days=59)
     backup_tool.run(tables=BY_MONTH)
-    drop = "ALTER TABLE fastpath DELETE WHERE toYYYYMM(measurement_start_time) = 202301"
+    drop = "ALTER TABLE fastpath DELETE WHERE toYYYYMM(measurement_start_time, 'UTC') = 202301"
     backup_tool.database.execute(drop, settings={"mutations_sync": 2})
     status, log = backup_tool.run()
     assert status == 0
@@ -212,7 +212,7 @@ def test_a_month_that_has_lost_many_rows_is_not_exported_over_what_there_is(
     backup_tool.fill("fastpath", 1000, days=59)
     backup_tool.run(tables=BY_MONTH)
     before = backup_tool.hashes()
-    lose = "ALTER TABLE fastpath DELETE WHERE toDate(measurement_start_time) < '2023-01-10'"
+    lose = "ALTER TABLE fastpath DELETE WHERE toDate(measurement_start_time, 'UTC') < '2023-01-10'"
     backup_tool.database.execute(lose, settings={"mutations_sync": 2})
     status, log = backup_tool.run()
     assert status == 65
@@ -814,7 +814,7 @@ def overgrown(backup_tool: BackupTool) -> BackupTool:
     backup_tool.fill("fastpath", 600, days=59)
     backup_tool.database.execute("CREATE TABLE t (a UInt8) ENGINE = Memory")
     backup_tool.run(tables=BY_MONTH | {"t": "public"})
-    drop = "ALTER TABLE fastpath DELETE WHERE toYYYYMM(measurement_start_time) = 202301"
+    drop = "ALTER TABLE fastpath DELETE WHERE toYYYYMM(measurement_start_time, 'UTC') = 202301"
     backup_tool.database.execute(drop, settings={"mutations_sync": 2})
     backup_tool.run(tables=BY_MONTH | {"t": "private"})
     backup_tool.put(f"{CSV}jsonl_0.csv.zstd", b"by version 1")
