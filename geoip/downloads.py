@@ -74,7 +74,7 @@ class Downloader:
 
         Args:
             source: which.
-            path: where to put it.
+            path: where to put it; nothing may be there.
             known: what the caller has.
 
         Returns:
@@ -100,7 +100,7 @@ class Downloader:
     ) -> Validators | None:
         archived = is_archive(source.url.reveal())
         unpacked = path.with_name(f".{path.name}.new") if archived else path
-        with unpacked.open("wb") as file:
+        with unpacked.open("xb") as file:
             unpacker = Unpacker(file, source.url, self._max_size)
             current = self._fetcher.fetch(source.url, unpacker, validators)
             if current is not None:
@@ -110,7 +110,7 @@ class Downloader:
             self._sums_fetcher.fetch(source.checksum_url, sums)
             unpacker.check_digest(sums.getvalue())
         if current is not None and archived:
-            with path.open("wb") as file:
+            with path.open("xb") as file:
                 take_from_archive(unpacked, file, str(source.url))
         if archived:
             unpacked.unlink()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ooni_common.run import write_atomically
+from output_folder import check_usable
 
 STAMP = "geoipdbts"
 MONTH = re.compile("[0-9]{4}-(0[1-9]|1[0-2])")
@@ -43,6 +44,15 @@ class Installation:
         """The month that is installed, YYYY-MM; "" if the stamp is missing or damaged."""
         return _read_month(self._folder / STAMP)
 
+    def check_usable(self) -> None:
+        """Check that the folder lets this process install databases.
+
+        Raises:
+            ConfigError: it does not; the message has the command that allows it.
+        """
+        files = [*self._databases(), self._folder / STAMP]
+        check_usable(self._folder, [*files, *map(_staged, files)])
+
     @contextlib.contextmanager
     def staging(self) -> Iterator[None]:
         """Remove at the end what was staged and not committed."""
@@ -65,7 +75,7 @@ class Installation:
 
     def stage_previous(self, name: str) -> None:
         """Stage what a database has replaced, to be installed again."""
-        shutil.copyfile(self.previous(name), self.staged(name))
+        _copy(self.previous(name), self.staged(name))
 
     def prepare(self, *, keep_replaced: bool) -> None:
         """Make the staged databases safe on the disk, and stage copies of those they replace.
@@ -73,11 +83,10 @@ class Installation:
         What is replaced is kept only where both databases are whole: they are a pair.
         """
         for name in self._names if keep_replaced else ():
-            shutil.copyfile(self.path(name), _staged(self.previous(name)))
+            _copy(self.path(name), _staged(self.previous(name)))
         for path in map(_staged, self._databases()):
             if path.exists():
-                path.chmod(MODE)
-                _sync(path)
+                _finish(path)
 
     def commit(self, month: str) -> None:
         """Install what is staged and prepared; not to be interrupted by signals."""
@@ -107,8 +116,24 @@ def _read_month(path: Path) -> str:
     return text if MONTH.fullmatch(text) else ""
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _copy(path: Path, to: Path) -> None:
+    """Copy a file; not through a link that the folder's owner may have put at `to`."""
+    with path.open("rb") as source, to.open("xb") as target:
+        shutil.copyfileobj(source, target)
+
+
+def _finish(path: Path) -> None:
+    """Make a staged file readable for everybody, and safe on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, MODE)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -32,9 +32,9 @@ from mmdb import ASN, COUNTRY, Description
 from ooni_common.catalogue import Kind, Metric, timer
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import SecretUrl, check_url
-from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.errors import ConfigError, DataRefused, Unavailable
 from ooni_common.fetch import Limits, NotFound
-from ooni_common.run import ROLLBACK, Job, Script, execute, make_writable
+from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.state import read_state, write_state
 
 log = logging.getLogger("ooni.geoip")
@@ -48,7 +48,7 @@ DBIP = "https://download.db-ip.com/free/dbip-{}-lite-{{year}}-{{month}}.mmdb.gz"
 class Config(CommonConfig, frozen=True, kw_only=True):
     """The keys of download-geoip.conf, where each is explained."""
 
-    state_dir: Path = Path("/var/lib/ooniapi")
+    state_dir: Path = Path("/var/lib/ooni-geoip")
     output_dir: Path = Path("/var/lib/ooniapi")
     asn_url: SecretUrl = SecretUrl(DBIP.format("asn"))
     cc_url: SecretUrl = SecretUrl(DBIP.format("country"))
@@ -193,11 +193,18 @@ def update(job: Job[Config], installation: Installation, now: datetime, limits: 
 
 
 def prepare_folder(job: Job[Config], installation: Installation) -> None:
-    """Make the folder usable, and clear up behind a run that was killed."""
-    if job.dry_run:
-        return
-    make_writable("output_dir", job.config.output_dir)
-    if installation.recover():
+    """Check that databases can be installed, and clear up behind a run that was killed.
+
+    Raises:
+        ConfigError: they can't; a dry run only says so.
+    """
+    try:
+        installation.check_usable()
+    except ConfigError as error:
+        if not job.dry_run:
+            raise
+        log.warning("%s", error)
+    if not job.dry_run and installation.recover():
         log.warning("an update that was interrupted is complete now")
 
 
@@ -234,9 +241,9 @@ def survey(
         path = installation.path(source.file)
         if not path.exists():
             continue
-        digest = digest_of(path)
         loaded = state.get(source.kind.name, Loaded())
         try:
+            digest = digest_of(path)
             if digest == loaded.sha256:
                 description = mmdb.describe(path)
             else:
@@ -245,6 +252,8 @@ def survey(
             installed[source.kind.name] = Installed(description, loaded)
         except DataRefused as error:
             log.warning("installed: %s; it will be fetched again", error)
+        except PermissionError as error:  # installed by another user, for itself alone
+            log.warning("installed: %s: %s; it will be fetched again", path, error.strerror)
     return installed
 
 
@@ -418,6 +427,8 @@ def check_installed(config: Config, installation: Installation, now: datetime) -
             check_age(path, description, now, config.max_age_days)
         except FileNotFoundError:
             problems.append(f"{path}: missing")
+        except PermissionError as error:
+            problems.append(f"{path}: {error.strerror}")
         except DataRefused as error:
             problems.append(str(error))
     if problems:

@@ -5,8 +5,10 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -26,14 +28,17 @@ from dev.misbehaving_http import Behaviour, MisbehavingServer
 from dev.sample_geoip import ASN, COUNTRY, Kind, write_database, write_month
 from dev.sample_upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
+from installation import Installation
 from ooni_common.fetch import Limits
+from privileges import NOBODY, without_privileges
 from updater_harness import check_shipped_configuration
 
 OCTOBER, NOVEMBER, DECEMBER = "2026-10", "2026-11", "2026-12"
 LIMITS = Limits(max_bytes=10**7, total_time=20, read_timeout=0.3, retries=1, backoff=0.01)
 FILES = ("asn.mmdb", "cc.mmdb")
 INSTALLED = {*FILES, "geoipdbts"}
-KEPT = {"ooni_download_geoip.json", "ooni_download_geoip.lock"}
+PAIR_BEFORE = {f"{name}.previous" for name in FILES}
+STATE = "ooni_download_geoip.json"
 
 
 def on(day: str) -> datetime:
@@ -45,11 +50,13 @@ class Geoip:
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.output = folder / "output"
+        self.state = folder / "state"
+        self.output.mkdir()
         self.config_file = folder / "download-geoip.conf"
         self._capsys = capsys
         self._config: dict[str, object] = {
             "output_dir": str(self.output),
-            "state_dir": str(self.output),
+            "state_dir": str(self.state),
             "statsd": "",
         }
 
@@ -67,6 +74,13 @@ class Geoip:
         )
         printed = self._capsys.readouterr()
         return status, printed.out + printed.err
+
+    def run_unprivileged(self, *flags: str, **keys: str) -> tuple[int, str]:
+        """Run as a user who owns what the service's user owns: the state."""
+        self.state.mkdir(exist_ok=True)
+        self.configure()
+        with without_privileges(self.state, *self.state.iterdir(), self.config_file):
+            return self.run(*flags, **keys)
 
     def start(self) -> "subprocess.Popen[bytes]":
         root = Path(script.__file__).parents[1]
@@ -90,9 +104,9 @@ class Geoip:
         return (self.output / "geoipdbts").read_text()
 
     def content(self) -> dict[str, bytes]:
-        """Return what is in the output folder, but for the lock."""
-        files = self.output.iterdir() if self.output.exists() else ()
-        return {path.name: path.read_bytes() for path in files if path.suffix != ".lock"}
+        """Return what is in the folders of the output and the state, but for the lock."""
+        files = [*self.output.iterdir(), *self.state.glob("*.json")]
+        return {path.name: path.read_bytes() for path in files}
 
     def names(self) -> set[str]:
         return {path.name for path in self.output.iterdir()}
@@ -155,7 +169,8 @@ def test_before_the_month_is_published_the_one_before_is_installed(
     status, log = geoip.run(day="2026-11-01")
     assert (status, geoip.months(), geoip.stamp()) == (0, (OCTOBER, OCTOBER), "2026-10\n")
     assert "2026-11 is not published yet" in log
-    assert geoip.names() == INSTALLED | KEPT
+    assert geoip.names() == INSTALLED
+    assert {path.name for path in geoip.state.iterdir()} == {STATE, "ooni_download_geoip.lock"}
     assert {(geoip.output / name).stat().st_mode & 0o777 for name in INSTALLED} == {0o644}
 
 
@@ -259,11 +274,11 @@ def test_databases_without_a_state_are_checked_and_adopted(
 ) -> None:
     upstream.publish(NOVEMBER)
     geoip.run()
-    (geoip.output / "ooni_download_geoip.json").unlink()
+    (geoip.state / STATE).unlink()
     upstream.server.clear()
     assert geoip.run()[0] == 0
     assert upstream.server.requests == []
-    state = json.loads((geoip.output / "ooni_download_geoip.json").read_text())
+    state = json.loads((geoip.state / STATE).read_text())
     digest = hashlib.sha256((geoip.output / "asn.mmdb").read_bytes()).hexdigest()
     assert state["asn"]["sha256"] == digest
 
@@ -271,7 +286,7 @@ def test_databases_without_a_state_are_checked_and_adopted(
 def test_a_dry_run_changes_nothing(geoip: Geoip, upstream: Upstream) -> None:
     upstream.publish(NOVEMBER)
     status, log = geoip.run("--dry-run", "--stdout")
-    assert (status, geoip.output.exists()) == (0, False)
+    assert (status, geoip.content()) == (0, {})
     assert "would install 2026-11: asn and cc" in log
 
 
@@ -538,8 +553,8 @@ def test_archives_and_plain_files_serve_as_well(
         cc_url=server.route("/cc.mmdb", http.body(packed(COUNTRY, tmp_path))),
     )
     assert (status, geoip.months()) == (0, (NOVEMBER, NOVEMBER))
-    assert geoip.names() == INSTALLED | KEPT
-    assert "sesame" not in log + str(geoip.content()[script.SCRIPT.name + ".json"])
+    assert geoip.names() == INSTALLED
+    assert "sesame" not in log + str(geoip.content()[STATE])
 
 
 @pytest.mark.parametrize(
@@ -559,7 +574,7 @@ def test_an_archive_needs_one_database(
     status, log = geoip.run(asn_url=url, cc_url=url)
     assert status == 65
     assert message in log
-    assert geoip.names() == KEPT - {"ooni_download_geoip.json"}
+    assert geoip.content() == {}
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
@@ -688,13 +703,157 @@ def test_the_shipped_configuration_shows_the_defaults() -> None:
         ({"cc_file": "asn.mmdb"}, "cc_file: expected another name than asn_file"),
         ({"asn_file": "../asn.mmdb"}, "asn_file: Expected str matching regex"),
         ({"asn_url": "ftp://example.org/"}, "asn_url: expected https://…"),
-        ({"output_dir": "/proc/nowhere"}, "output_dir /proc/nowhere: cannot write there"),
     ],
 )
 def test_wrong_configuration(geoip: Geoip, keys: dict[str, str], message: str) -> None:
     status, log = geoip.run(**keys)
     assert status == 78
     assert message in log
+
+
+# The folder of the databases, which is the API's
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+def type_in(log: str, command: str) -> None:
+    """Do what the one line of `log` says, as root."""
+    assert log.count("\n") == 1
+    if not shutil.which(command.split(maxsplit=1)[0]):
+        pytest.skip(f"without {command.split(maxsplit=1)[0]}")
+    assert command in log
+    subprocess.run(command, shell=True, check=True)
+
+
+def owners_and_modes(*paths: Path) -> list[tuple[Path, int, int, str]]:
+    found = [(path, path.lstat()) for path in paths]
+    return [(path, it.st_uid, it.st_gid, stat.filemode(it.st_mode)) for path, it in found]
+
+
+@pytest.fixture
+def api_folder(geoip: Geoip) -> Path:
+    """The output folder with the API's spool in it; both are another user's than the tool's."""
+    spool = geoip.output / "measurements" / "incoming"
+    spool.mkdir(parents=True, mode=0o750)
+    (spool / "measurement").touch(0o600)
+    return geoip.output
+
+
+@needs_root
+def test_the_tool_replaces_its_files_in_a_folder_of_the_api_and_changes_nothing_else(
+    geoip: Geoip, api_folder: Path, upstream: Upstream
+) -> None:
+    upstream.publish(OCTOBER, NOVEMBER)
+    assert geoip.run(day="2026-10-10")[0] == 0  # by another user
+    (api_folder / "cc.mmdb").chmod(0o600)  # which the tool can't read
+    api_folder.chmod(0o2777)
+    of_the_api = [api_folder, *(api_folder / "measurements").rglob("*")]
+    before = owners_and_modes(*of_the_api)
+    assert geoip.run_unprivileged()[0] == 0
+    assert geoip.months() == (NOVEMBER, NOVEMBER)
+    assert geoip.run_unprivileged("--force")[0] == 0
+    assert geoip.run_unprivileged("--rollback")[0] == 0
+    assert owners_and_modes(*of_the_api) == before
+    assert geoip.names() == INSTALLED | PAIR_BEFORE | {"measurements"}
+    for name in INSTALLED | PAIR_BEFORE:
+        status = (api_folder / name).stat()
+        assert (status.st_uid, status.st_mode & 0o777) == (NOBODY, 0o644)
+
+
+@needs_root
+def test_a_folder_that_the_user_may_not_write_needs_one_command(
+    geoip: Geoip, api_folder: Path, upstream: Upstream
+) -> None:
+    upstream.publish(NOVEMBER)
+    status, log = geoip.run_unprivileged()
+    assert (status, geoip.names()) == (78, {"measurements"})
+    assert f"output_dir {api_folder}: nobody can't write there" in log
+    assert "systemctl edit ooni-download-geoip, User=" in log
+    type_in(log, f"setfacl -m u:nobody:rwx {api_folder}")
+    assert geoip.run_unprivileged()[0] == 0
+    assert geoip.months() == (NOVEMBER, NOVEMBER)
+
+
+def test_a_folder_whose_owner_may_not_write_needs_one_command(
+    geoip: Geoip, upstream: Upstream
+) -> None:
+    upstream.publish(NOVEMBER)
+    if os.geteuid() == 0:
+        os.chown(geoip.output, NOBODY, NOBODY)
+    geoip.output.chmod(0o555)
+    status, log = geoip.run_unprivileged()
+    assert (status, geoip.names()) == (78, set())
+    type_in(log, f"chmod u+rwx {geoip.output}")
+    assert geoip.run_unprivileged()[0] == 0
+
+
+def test_a_missing_folder_needs_one_command(geoip: Geoip, upstream: Upstream) -> None:
+    upstream.publish(NOVEMBER)
+    geoip.output.rmdir()
+    status, log = geoip.run()
+    assert (status, geoip.output.exists()) == (78, False)
+    user = "ooni" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    wanted = f"output_dir {geoip.output}: missing; unless the API's installation makes it, run: "
+    assert log == f"error: {wanted}install -d -o {user} {geoip.output}\n"
+    status, log = geoip.run("--dry-run")
+    assert (status, geoip.output.exists()) == (0, False)
+    assert f"warning: {wanted}" in log
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(geoip: Geoip) -> None:
+    geoip.output.rmdir()
+    geoip.output.touch()
+    assert geoip.run() == (78, f"error: output_dir {geoip.output}: Not a directory\n")
+
+
+@needs_root
+def test_a_folder_that_cannot_be_reached_needs_one_command(geoip: Geoip, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    (closed / "ooniapi").mkdir(parents=True)
+    closed.chmod(0o700)
+    status, log = geoip.run_unprivileged(output_dir=str(closed / "ooniapi"))
+    assert status == 78
+    type_in(log, f"namei -l {closed}/ooniapi")
+
+
+def test_a_folder_that_the_sandbox_holds_read_only_needs_one_line_in_the_unit(
+    geoip: Geoip, small_disk: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    status, log = geoip.run(output_dir=str(small_disk))
+    assert status == 78
+    assert f"systemctl edit ooni-download-geoip, ReadWritePaths={small_disk}\n" in log
+
+
+@needs_root
+def test_databases_of_another_user_in_a_sticky_folder_need_one_command(
+    geoip: Geoip, api_folder: Path, upstream: Upstream
+) -> None:
+    upstream.publish(OCTOBER, NOVEMBER)
+    assert geoip.run(day="2026-10-10")[0] == 0
+    api_folder.chmod(0o1777)
+    before = (geoip.months(), geoip.stamp(), geoip.names())
+    status, log = geoip.run_unprivileged()
+    assert (status, (geoip.months(), geoip.stamp(), geoip.names())) == (78, before)
+    files = " ".join(f"{api_folder}/{name}" for name in ("asn.mmdb", "cc.mmdb", "geoipdbts"))
+    type_in(log, f"chown -h nobody {files}")
+    assert geoip.run_unprivileged()[0] == 0
+    assert geoip.months() == (NOVEMBER, NOVEMBER)
+
+
+def test_no_file_is_changed_through_a_link_of_the_owner_of_the_folder(tmp_path: Path) -> None:
+    output, secret = tmp_path / "output", tmp_path / "secret"
+    output.mkdir()
+    (output / "asn.mmdb").write_bytes(b"old")
+    secret.touch(0o600)
+    for name in ("asn.mmdb", "asn.mmdb.previous"):
+        link = output / f".{name}.new"
+        link.symlink_to(secret)
+        with pytest.raises(OSError, match=r"symbolic links|File exists"):
+            Installation(output, ["asn.mmdb"]).prepare(keep_replaced="previous" in name)
+        link.unlink()
+    assert (secret.read_bytes(), secret.stat().st_mode & 0o777) == (b"", 0o600)
 
 
 # Readers, kills, a full disk
@@ -794,7 +953,7 @@ def test_after_a_kill_the_pair_is_valid_and_the_next_run_completes_it(
                 assert geoip.start().wait() == 0
                 now = [(geoip.output / name).read_bytes() for name in FILES]
                 assert now == [contents[name][number % 2] for name in FILES]
-                assert geoip.names() <= INSTALLED | KEPT | {f"{name}.previous" for name in FILES}
+                assert geoip.names() <= INSTALLED | PAIR_BEFORE
 
 
 def same_epoch(content: bytes) -> bytes:
@@ -838,7 +997,7 @@ def test_a_run_that_is_killed_between_two_renames_is_completed_by_the_next(
     assert (old_pair.months(), old_pair.stamp()) == ((NOVEMBER, NOVEMBER), "2026-11\n")
     now = old_pair.content()
     assert [now[f"{name}.previous"] for name in FILES] == [old[name] for name in FILES]
-    assert old_pair.names() == INSTALLED | KEPT | {f"{name}.previous" for name in FILES}
+    assert old_pair.names() == INSTALLED | PAIR_BEFORE
 
 
 @pytest.fixture
@@ -859,8 +1018,7 @@ def test_a_full_disk_changes_nothing_and_leaves_nothing(
 ) -> None:
     upstream.publish(OCTOBER)
     geoip.output = small_disk
-    keys = {"output_dir": str(small_disk), "state_dir": str(small_disk)}
-    assert geoip.run(day="2026-10-10", **keys)[0] == 0
+    assert geoip.run(day="2026-10-10", output_dir=str(small_disk))[0] == 0
     upstream.publish(NOVEMBER)
     (small_disk / "filler").write_bytes(bytes(filler))
     before = geoip.content()

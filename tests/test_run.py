@@ -1,6 +1,5 @@
 """Running a script: its flags, exit statuses, log lines, lock, signals and metrics."""
 
-import codecs
 import errno
 import json
 import logging
@@ -10,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -45,9 +43,9 @@ from ooni_common.run import (
     locked,
     write_atomically,
 )
+from privileges import without_privileges
 
 ROOT = Path(__file__).parent.parent
-NOBODY = 65534
 AMPLE = 60  # seconds; far more than what is waited for takes, for a machine under load
 SECRET = "correct-horse"
 
@@ -111,25 +109,6 @@ def _logging_as_before() -> Iterator[None]:
     before = root.handlers[:], root.level, ours.level
     yield
     root.handlers[:], root.level, ours.level = before
-
-
-@contextmanager
-def without_privileges(folder: Path) -> Iterator[None]:
-    """Let root's tests run into permissions as anybody would; `folder` is then the user's own."""
-    root = os.getuid() == 0
-    codecs.lookup("utf-8-sig")  # the interpreter's own files may be root's alone
-    if root:
-        for parent in (folder, *folder.parents):
-            if parent == Path(tempfile.gettempdir()):
-                break
-            parent.chmod(0o755)
-        os.chown(folder, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, 0)
-    try:
-        yield
-    finally:
-        if root:
-            os.setresuid(0, 0, 0)
 
 
 def nothing(_job: Job[Config]) -> None:
