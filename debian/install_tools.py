@@ -149,7 +149,18 @@ def roff(text: str) -> str:
 def fill(tool: Tool, template: str, path: Path) -> None:
     """Write a file made of a template, in which @key@ stands for a value of the tool."""
     text = (DEBIAN / template).read_text()
-    write(path, re.sub("@([a-z]+)@", lambda match: tool[match[1]], text))
+    values = tool | {"folders": folders(tool)}
+    write(path, re.sub("@([a-z]+)@", lambda match: values[match[1]], text))
+
+
+def folders(tool: Tool) -> str:
+    """Return the lines of a unit that let it write in a folder that is not its own."""
+    if "writes" not in tool:
+        return ""
+    return f"""
+# It belongs to others, who also decide who may write there; systemd must not change that.
+ReadWritePaths=-{tool["writes"]}
+"""
 
 
 def write(path: Path, text: str) -> None:

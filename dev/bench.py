@@ -158,7 +158,8 @@ def geoip_downloader(
     folder: Path, *, networks: int, padding: int = 0
 ) -> tuple[Callable[[SampleUpstream], list[str]], list[str]]:
     """Write sample databases; return what gives the command, and the names of the downloads."""
-    (folder / "upstream").mkdir()
+    for name in ("upstream", "output"):
+        (folder / name).mkdir()
     month = f"{datetime.now(UTC):%Y-%m}"
     write_month(folder / "upstream", month, networks=networks, padding=padding)
     names = sorted(path.name for path in (folder / "upstream").iterdir())
@@ -168,7 +169,7 @@ def geoip_downloader(
         config = folder / "download-geoip.conf"
         config.write_text(
             f'asn_url = "{asn_url}"\ncc_url = "{cc_url}"\nstatsd = ""\n'
-            f'output_dir = "{folder}/output"\nstate_dir = "{folder}/output"\n'
+            f'output_dir = "{folder}/output"\nstate_dir = "{folder}/state"\n'
         )
         return [PYTHON, str(ROOT / "geoip" / "ooni_download_geoip.py"), "--config", str(config)]
 

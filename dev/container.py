@@ -11,20 +11,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = "systemd,systemd-sysv,python3,git,ca-certificates,man-db,util-linux,bash-completion"
+PACKAGES = "systemd,systemd-sysv,python3,git,ca-certificates,man-db,util-linux,bash-completion,acl"
 BOOT_SECONDS = 60
 
 
 def base_system(folder: Path, release: str) -> Path:
-    """Return a Debian root file system as a tar archive; it is made once."""
-    archive = folder / f"base-{release}.tar"
-    if not archive.exists():
+    """Return a Debian root file system as a tar archive; it is made once for the same packages."""
+    archive, made_with = folder / f"base-{release}.tar", folder / f"base-{release}.packages"
+    if not (archive.exists() and made_with.exists() and made_with.read_text() == PACKAGES):
         print(f"making a Debian {release} with mmdebstrap", flush=True)
         new = archive.with_suffix(".new.tar")
         subprocess.run(
             ["mmdebstrap", "--quiet", f"--include={PACKAGES}", release, str(new)], check=True
         )
         new.replace(archive)
+        made_with.write_text(PACKAGES)
     return archive
 
 

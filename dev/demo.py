@@ -475,8 +475,13 @@ def run_asnmeta(servers: Servers, keys: dict[str, str]) -> str:
 
 def geoip_keys(servers: Servers) -> dict[str, str]:
     """Return the keys that say where the databases are installed."""
-    folder = str(servers.folder / "ooniapi")
-    return {"output_dir": folder, "state_dir": folder, "statsd": servers.statsd.address}
+    folder = servers.folder / "ooniapi"
+    folder.mkdir(exist_ok=True)
+    return {
+        "output_dir": str(folder),
+        "state_dir": str(servers.folder / "ooni-geoip"),
+        "statsd": servers.statsd.address,
+    }
 
 
 def run_geoip(servers: Servers, keys: dict[str, str]) -> None:

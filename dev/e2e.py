@@ -25,12 +25,14 @@ from dev.container import Container, base_system, running
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
 from dev.misbehaving_http import MisbehavingServer
+from dev.ooni_api import OoniApi
 from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.sample_asn_map import write_asn_map
 from dev.sample_fingerprints import SampleFingerprints
 from dev.sample_geoip import write_month
 from dev.sample_measurements import create
 from dev.sample_test_lists import SampleTestLists
+from ooni_common import __version__
 
 PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip", "ooni-db-backup", "detector")
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y"
@@ -62,6 +64,24 @@ mkdir -p /var/lib/detector/output
 chown -R games /var/lib/detector
 deb-systemd-helper enable detector.service detector.timer
 """
+# What 2.0.0 did to the folder of the API, and what it left there.
+OLD_GEOIP_UNIT = """\
+User=ooni
+Group=ooni
+StateDirectory=ooniapi
+UMask=0022
+"""
+OLD_GEOIP_POSTINST = """\
+#!/bin/sh
+set -e
+echo 'u ooni - "OONI backend tools" /nonexistent /usr/sbin/nologin' | systemd-sysusers -
+systemctl daemon-reload
+systemctl start ooni-download-geoip
+cd /var/lib/ooniapi
+runuser -u ooni -- tee asn.mmdb cc.mmdb asn.mmdb.previous .cc.mmdb.new geoipdbts < /etc/hostname
+echo '{}' | runuser -u ooni -- tee ooni_download_geoip.json ooni_download_geoip.lock
+"""
+LET_IN = "setfacl -m u:ooni:rwx /var/lib/ooniapi"
 PROBE = """\
 #!/bin/sh
 try() { if "$@" 2> /dev/null; then echo "allowed: $*"; else echo "denied: $*"; fi; }
@@ -147,17 +167,24 @@ def main() -> None:
                 backup_tool(clickhouse, s3),
                 detector(clickhouse),
             ]
+            api = OoniApi(container)
+            damage_as_2_0_0_did(container, scratch, api)
             upgrade_from_old_packages(container, packages, scratch)
+            let_geoip_in(container, api)
             look_at_installation(container)
             configure(container, tools)
             give_as_credential(container, tools)
             prune_after_backups(container)
+            before, failures = api.owners_and_modes(), api.failures()
             run_services(container, tools)
+            expect(api.owners_and_modes() == before, "the folder of the API is as it was")
             probe_sandbox(container)
             let_timer_fire(container)
             stop_database(container, tools, clickhouse)
+            keep_out_of_the_folder_of_the_api(container, api)
+            expect(api.failures() == failures, "the API could spool all the time")
             upgrade_with_edited_conffiles(container, packages, scratch)
-            remove_and_purge(container)
+            remove_and_purge(container, api)
     print(f"\nEnd to end on Debian {release}: everything is as it should be.")
 
 
@@ -341,6 +368,80 @@ def databases_are_installed(container: Container) -> None:
     expect("cc.mmdb: DBIP-Country-Lite" in checked, "--check reads the databases")
 
 
+def damage_as_2_0_0_did(container: Container, scratch: Path, api: OoniApi) -> None:
+    """Install a package like ooni-geoip 2.0.0: its first start takes the folder from the API."""
+    title("ooni-geoip 2.0.0 takes the folder of the API away")
+    units = {"ooni-download-geoip": f"ooni-geoip\n{OLD_GEOIP_UNIT}"}
+    old = build_old_package(scratch, "ooni-geoip", "2.0.0", units, OLD_GEOIP_POSTINST)
+    shutil.copy(old, container.root / "srv/old-geoip.deb")
+    before = api.owners_and_modes()
+    container.run("dpkg -i /srv/old-geoip.deb")
+    api.wait_until("failed")
+    expect(api.owners_and_modes() != before, "all of it is another user's")
+    container.run("touch /var/lib/ooniapi/measurements/of-root")
+
+
+def let_geoip_in(container: Container, api: OoniApi) -> None:
+    """After the upgrade the API has its folder again, and can spool; then let the tool in."""
+    api.wait_until("spooled")
+    failures = api.failures()
+    api.wait_until("spooled")
+    expect(api.failures() == failures, "the API can spool again")
+    print(api.owners_and_modes())
+    expected = """\
+d ooniapi:ooniapi 755 /var/lib/ooniapi
+d ooniapi:ooniapi 755 /var/lib/ooniapi/measurements
+d ooniapi:ooniapi 755 /var/lib/ooniapi/measurements/incoming
+f ooniapi:ooniapi 640 /var/lib/ooniapi/measurements/private
+f root:root 644 /var/lib/ooniapi/measurements/of-root
+l ooniapi:ooniapi 777 /var/lib/ooniapi/measurements/link
+l ooniapi:ooniapi 777 /var/lib/ooniapi/measurements/links
+"""
+    expect(api.owners_and_modes() == expected, "what was taken is given back, nothing else")
+    expect(api.taken() == "", "the spool, too")
+    owners = container.output("stat -c %U /etc /etc/passwd /etc/hostname").split()
+    expect(set(owners) == {"root"}, "no link was followed")
+    state = container.output("stat -c '%n %U:%G %s' /var/lib/ooni-geoip/* /var/lib/ooni-geoip")
+    expect(
+        state.splitlines()[0] == "/var/lib/ooni-geoip/ooni_download_geoip.json ooni:ooni 3",
+        f"the state has moved: {state}",
+    )
+    container.run(LET_IN)
+
+
+def keep_out_of_the_folder_of_the_api(container: Container, api: OoniApi) -> None:
+    """Where the service may not write, it says what to type; as the API's user it needs nothing."""
+    title("a folder that the GeoIP downloader may not write, or that is missing")
+    container.run("setfacl -b /var/lib/ooniapi")
+    before = api.owners_and_modes()
+    expect_78(container, f"ooni can't write there; run: {LET_IN} (or ")
+    expect(api.owners_and_modes() == before, "nothing is changed")
+    drop_in = container.root / "etc/systemd/system/ooni-download-geoip.service.d/user.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nUser=ooniapi\n")
+    container.run("rm /var/lib/ooniapi/asn.mmdb; systemctl daemon-reload")
+    container.run("systemctl start ooni-download-geoip")
+    installed = container.output("stat -c '%U %a' /var/lib/ooniapi/asn.mmdb").strip()
+    expect(installed == "ooniapi 644", f"it can run as the user of the API: {installed}")
+    expect(api.owners_and_modes() == before, "nothing else is changed")
+    shutil.rmtree(drop_in.parent)
+    api.wait_until("spooled")
+    container.run("systemctl daemon-reload; systemctl stop ooni-api")
+    container.run("mv /var/lib/ooniapi /var/lib/elsewhere")
+    expect_78(container, "missing; unless the API's installation makes it, run: install -d -o ooni")
+    container.run("mv /var/lib/elsewhere /var/lib/ooniapi; systemctl start ooni-api")
+    container.run("systemctl reset-failed")
+
+
+def expect_78(container: Container, line: str) -> None:
+    """Start the GeoIP downloader, which ends with 78 and logs the line as its last."""
+    container.run("systemctl start ooni-download-geoip", check=False)
+    status = container.output("systemctl show -P ExecMainStatus ooni-download-geoip").strip()
+    last = container.journal("ooni_download_geoip", "-p err -o cat").splitlines()[-1:]
+    print(*last)
+    expect(status == "78" and line in "".join(last), f"status {status}: {line}")
+
+
 def upgrade_from_old_packages(container: Container, folder: Path, scratch: Path) -> None:
     """Install packages like those of old, settings and all, and upgrade them to the new ones."""
     title("an installed analysis 1.13 and an installed detector 0.3 are upgraded")
@@ -358,7 +459,9 @@ def upgrade_from_old_packages(container: Container, folder: Path, scratch: Path)
         (found,) = folder.glob(f"{package}_*.deb")
         shutil.copy(found, container.root / "srv")
     files = " ".join(f"/srv/{package}_2*.deb" for package in PACKAGES)
-    print(container.output(f"{APT} install {files} 2>&1"))
+    printed = container.output(f"{APT} install {files} 2>&1")
+    print(printed)
+    expect(LET_IN in printed, "the upgrade says how to let the GeoIP downloader in")
     settings = (container.root / "etc/ooni/analysis.env").read_text()
     kept = ["DB_URI=clickhouse://old@db/default", "OONI_DB_URI=clickhouse://old@db/default"]
     expect(settings.splitlines() == kept, "DB_URI is kept")
@@ -402,6 +505,7 @@ def build_old_package(
         (folder / f"{unit}.timer").write_text(OLD_TIMER)
     (tree / "usr/bin").mkdir(parents=True)
     (tree / "usr/bin" / name).write_text("#!/bin/sh\n")
+    (tree / "usr/bin" / name).chmod(0o755)
     (tree / "DEBIAN").mkdir()
     (tree / "DEBIAN/control").write_text(
         f"Package: {name}\nVersion: {version}\nArchitecture: all\n"
@@ -480,7 +584,8 @@ def look_at_installation(container: Container) -> None:
         "detector",
     ):
         expect(
-            container.output(f"{command} --version") == f"{command} 2.0.0\n", f"{command} starts"
+            container.output(f"{command} --version") == f"{command} {__version__}\n",
+            f"{command} starts",
         )
 
 
@@ -614,9 +719,9 @@ def upgrade_with_edited_conffiles(container: Container, folder: Path, scratch: P
         tree = scratch / f"{package}-newer"
         subprocess.run(["dpkg-deb", "-R", str(found), str(tree)], check=True)
         control = tree / "DEBIAN/control"
-        control.write_text(control.read_text().replace("2.0.0", "2.0.1"))
+        control.write_text(control.read_text().replace(__version__, f"{__version__}+1"))
         for config in tree.glob("etc/ooni/*.conf"):
-            config.write_text(config.read_text() + "\n# new in 2.0.1\n")
+            config.write_text(config.read_text() + "\n# new\n")
         newer = container.root / "srv" / f"{package}_newer.deb"
         build_package(tree, newer)
     before = container.output("sha256sum /etc/ooni/*.conf; stat -c '%n %U:%G %a' /etc/ooni/*.conf")
@@ -631,8 +736,8 @@ def upgrade_with_edited_conffiles(container: Container, folder: Path, scratch: P
     expect(active == "active", "the timers run")
 
 
-def remove_and_purge(container: Container) -> None:
-    """Remove the packages, then purge them: nothing is left but the user."""
+def remove_and_purge(container: Container, api: OoniApi) -> None:
+    """Remove the packages, then purge them: nothing is left but the user, and the API."""
     title("removed, and purged")
     packages = " ".join(PACKAGES)
     container.run("rm -r /etc/systemd/system/ooni-*.service.d /etc/ooni/credentials")
@@ -643,7 +748,12 @@ def remove_and_purge(container: Container) -> None:
     )
     container.run("test -e /etc/ooni/update-citizenlab.conf && test -d /var/lib/analysis")
     container.run("test -e /var/lib/detector/output/index.html")
+    before = api.owners_and_modes()
     container.run(f"{APT} purge {packages}")
+    expect(api.owners_and_modes() == before, "the folder of the API is as it was")
+    files = container.output("find /var/lib/ooniapi -maxdepth 1 -type f")
+    expect(files == "", f"the databases are gone: {files}")
+    api.remove()
     left = container.output(
         "find /etc /usr /var /lib/systemd /run"
         " \\( -name '*ooni*' -o -path '*/analysis*' -o -path '*/detector*' \\)"
