@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from ooni_common import __version__
+from ooni_common.output import all_written
 from ooni_common.run import EXIT_STATUS_HELP
 
 UPDATERS = {  # option → the module of its script
@@ -25,10 +26,11 @@ UPDATERS = {  # option → the module of its script
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the chosen updaters; return the exit status."""
-    parser = _argument_parser()
-    arguments = parser.parse_args(argv)
-    if not arguments.modules:
-        parser.error(f"choose at least one of {', '.join(UPDATERS)}")
+    with all_written():
+        parser = _argument_parser()
+        arguments = parser.parse_args(argv)
+        if not arguments.modules:
+            parser.error(f"choose at least one of {', '.join(UPDATERS)}")
     statuses = [
         importlib.import_module(module).main(_flags(arguments)) for module in arguments.modules
     ]

@@ -7,6 +7,7 @@ from csv_source import ParsedFile
 from ooni_common import __version__
 from ooni_common.config import DatabaseConfig
 from ooni_common.database import Database
+from ooni_common.output import show
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
 from ooni_common.tables import (
@@ -70,7 +71,7 @@ def load(
     """
     if job.dry_run:
         for line in preview_tables(database, updates, force=job.force):
-            print(line)  # noqa: T201 (a dry run's output is for people)
+            show(line)
         return []
     changes = replace_tables(database, updates, force=job.force, critical=job.signals.deferred)
     write_state(job.state_file, next_state(read_state(job.state_file, State), source, changes))

@@ -45,6 +45,7 @@ from manifest import Layout, TableManifest, read_table_manifests
 from ooni_common.catalogue import ANY, Kind, Metric, timer
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, locked
 
 log = logging.getLogger("ooni.db_backup")
@@ -462,11 +463,6 @@ def known(wanted: Sequence[str], there: Sequence[str], what: str = "table") -> S
         if name not in there:
             raise ConfigError(f"there is no {what} {name!r}; there are: {', '.join(there)}")
     return wanted
-
-
-def show(text: str) -> None:
-    """Print what was asked for."""
-    sys.stdout.write(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from incidents import Event, Incident, blocks_of, incidents_of
 from ooni_common.catalogue import Kind, Metric, table_rows, timer
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
+from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
 from ooni_common.tables import Update, preview_tables, replace_tables
 from publishing import outputs_of, publish
@@ -194,7 +195,7 @@ def without_garbage_collection() -> Iterator[None]:
 def evaluate(arguments: argparse.Namespace) -> None:
     """Print how good the detector is, beside two others."""
     results = evaluate_files(arguments.observations, arguments.labels)
-    print(json.dumps(results, indent=2) if arguments.json else shown(results))  # noqa: T201
+    show(json.dumps(results, indent=2) if arguments.json else shown(results))
 
 
 def detect(job: Job[Config], now: datetime) -> None:
@@ -344,7 +345,7 @@ def replace(job: Job[Config], database: Database, updates: Sequence[Update]) -> 
     force = job.force or "reprocess" in job.flags
     if job.dry_run:
         for line in preview_tables(database, updates, force=force):
-            print(line)  # noqa: T201 (a dry run's output is for people)
+            show(line)
         return
     for change in replace_tables(database, updates, force=force, critical=job.signals.deferred):
         log.info("%s", change)

@@ -27,6 +27,7 @@ from ooni_common.catalogue import Metric, of_script
 from ooni_common.config import Config, load_config, secrets_of
 from ooni_common.errors import ConfigError, ScriptError, Stopped, TryAgainLater
 from ooni_common.metrics import Metrics
+from ooni_common.output import LogHandler, all_written
 from ooni_common.textfile import textfile
 
 C = TypeVar("C", bound=Config)
@@ -189,6 +190,11 @@ def execute(
     Raises:
         SystemExit: for --help, --version and wrong usage (2).
     """
+    with all_written():
+        return _executed(script, work, argv)
+
+
+def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[str] | None) -> int:
     arguments = _argument_parser(script).parse_args(argv)
     formatter = _set_up_logging(to_stdout=arguments.stdout, verbose=arguments.verbose)
     try:
@@ -240,11 +246,17 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises:
         TryAgainLater: another process holds it.
+        ConfigError: it can't be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except PermissionError:  # made by root, by hand: it can be locked, and the pid stays unwritten
-        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except PermissionError:  # made by root, by hand: it can be locked; the pid stays unwritten
+            descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in OUT_OF_SOMETHING:
+            raise
+        raise ConfigError(f"{path}: {error.strerror}; the lock of a run has to be there") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -318,11 +330,12 @@ def _add_own_flags(parser: argparse.ArgumentParser, script: Script[C], *, defaul
 
 def _set_up_logging(*, to_stdout: bool, verbose: bool) -> LogFormatter:
     """Log to standard error or output; ours only, as libraries log URLs with their secrets."""
+    for each in (sys.stdout, sys.stderr):
+        if isinstance(each, io.TextIOWrapper):
+            each.reconfigure(errors="backslashreplace")  # whatever the locale, no line is lost
     stream = sys.stdout if to_stdout else sys.stderr
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # whatever the locale, no line is lost
     formatter = LogFormatter(journal=not to_stdout and is_journal(stream, os.environ))
-    handler = logging.StreamHandler(stream)
+    handler = LogHandler(stream)
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.CRITICAL, handlers=[handler], force=True)
     logging.getLogger("ooni").setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -333,7 +346,7 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Tell whether systemd connected `stream` to the journal (systemd.exec(5), JOURNAL_STREAM)."""
     try:
         status = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # a stream without a file behind it, as in tests
+    except (OSError, ValueError, AttributeError):  # without a file behind it, as in tests; closed
         return False
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
@@ -471,8 +484,8 @@ def make_writable(key: str, path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         usable = os.access(path, os.W_OK | os.X_OK)
-    except OSError as error:
-        if error.errno in OUT_OF_SOMETHING:
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        if isinstance(error, OSError) and error.errno in OUT_OF_SOMETHING:
             raise
         usable = False
     if not usable:

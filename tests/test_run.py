@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,7 @@ import logging, os, signal, subprocess, sys, time
 from pathlib import Path
 from ooni_common.config import Config, Secret
 from ooni_common.errors import *
+from ooni_common.output import show
 from ooni_common.run import Job, Script, execute, write_atomically
 
 log = logging.getLogger("ooni.tool")
@@ -192,6 +193,22 @@ def result(
     with started(tool, work, *flags, after=after, environ=environ, wrapper=wrapper) as process:
         output, errors = process.communicate(timeout=AMPLE)
     return process.returncode, output, errors
+
+
+def result_without_a_reader(
+    tool: Tool, work: str, *flags: str, closed: Collection[str]
+) -> tuple[int, str]:
+    """Run to the end with `closed` streams; return exit status and what the other one got."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    output, errors = (
+        writing if name in closed else subprocess.PIPE for name in ("output", "errors")
+    )
+    held_back = {"PYTHONUNBUFFERED": ""}  # as usually: until the end of the process
+    with started(tool, work, *flags, output=output, errors=errors, environ=held_back) as process:
+        os.close(writing)
+        printed = process.communicate(timeout=AMPLE)
+    return process.returncode, "".join(filter(None, printed))
 
 
 def next_line(process: subprocess.Popen[str]) -> str:
@@ -455,12 +472,59 @@ def test_stdout_takes_the_log_there(tool: Tool, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr() == ("error: x.csv:1: no URL\n", "")
 
 
+@pytest.mark.parametrize(
+    ("work", "flags"),
+    [
+        ("show('a line of output')", ()),
+        ("[show('a line of output') for _ in range(20_000)]", ()),
+        ("log.info('a line of the log')", ("--stdout",)),
+        ("[log.info('a line of the log') for _ in range(20_000)]", ("--stdout",)),
+        ("", ("--check-config", "--stdout")),
+        ("", ("--help",)),
+        ("", ("--version",)),
+    ],
+    ids=["output", "much-output", "log", "long-log", "configuration", "help", "version"],
+)
+def test_a_closed_pipe_is_no_failure(tool: Tool, work: str, flags: tuple[str, ...]) -> None:
+    """As `| head` leaves one; the work goes on."""
+    done = f"{work}\nPath(job.config.state_dir, 'done').touch()"
+    assert result_without_a_reader(tool, done, *flags, closed=["output"]) == (0, "")
+    assert (tool.state_dir / "done").exists() == bool(work)
+
+
+@pytest.mark.parametrize("lines", [1, 20_000])
+def test_a_log_that_nobody_reads_fails_no_run(tool: Tool, lines: int) -> None:
+    work = f"[log.info('a line') for _ in range({lines})]; show('done')"
+    assert result_without_a_reader(tool, work, closed=["errors"]) == (0, "done\n")
+    assert result_without_a_reader(tool, work, closed=["errors", "output"]) == (0, "")
+    failing = "raise DataRefused('x.csv:1: no URL')"
+    assert result_without_a_reader(tool, failing, closed=["errors"]) == (65, "")
+
+
+def test_a_disk_without_space_for_the_output_is_a_failure(tool: Tool) -> None:
+    with (
+        Path("/dev/full").open("w") as full,
+        started(
+            tool, "show('x')", output=full.fileno(), environ={"PYTHONUNBUFFERED": ""}
+        ) as process,
+    ):
+        assert process.wait(AMPLE) != 0
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_that_are_closed_from_the_start_fail_no_run(tool: Tool, redirection: str) -> None:
+    shell = ("/bin/sh", "-c", f'"$@" {redirection}', "sh")
+    status, _, _ = result(tool, "show('x'); log.info('y')", wrapper=shell)
+    assert status == 0
+
+
 def test_no_line_is_lost_to_a_locale_or_to_text_that_cannot_be_encoded(tool: Tool) -> None:
     environ = {"PYTHONIOENCODING": "ascii"}
     work = r"log.info('%s → %s', 'rows', '\ud800')"
     expected = "rows \\u2192 \\ud800\n"
     assert result(tool, work, "--stdout", environ=environ) == (0, expected, "")
     assert result(tool, work, environ=environ) == (0, "", expected)
+    assert result(tool, r"show('→ \ud800')", environ=environ) == (0, "\\u2192 \\ud800\n", "")
 
 
 def test_secrets_of_the_configuration_are_masked_in_log_lines_and_tracebacks(
@@ -673,6 +737,16 @@ def test_a_child_that_outlives_the_run_does_not_hold_the_lock(tool: Tool) -> Non
         assert tool.run(nothing) == 0
     finally:
         os.kill(int(output), signal.SIGKILL)
+
+
+def test_a_lock_that_cannot_be_taken_is_a_matter_of_the_configuration(
+    tool: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tool.state_dir / "tool.lock").mkdir(parents=True)
+    assert tool.run(nothing) == 78
+    assert f"{tool.state_dir}/tool.lock: Is a directory" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="No such file or directory"), locked(tool.folder / "a/b"):
+        pass
 
 
 def test_the_lock_names_only_its_holder(tmp_path: Path) -> None:

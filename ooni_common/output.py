@@ -1,0 +1,59 @@
+"""What people and programs read: standard output and the log, also when they stop reading."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+
+def show(text: str) -> None:
+    """Print what was asked for."""
+    if sys.stdout is None:  # closed by whoever started the script
+        return
+    with readers_may_leave(sys.stdout):
+        sys.stdout.write(f"{text}\n")
+
+
+@contextlib.contextmanager
+def readers_may_leave(stream: TextIO) -> Iterator[None]:
+    """Write within the block; a closed pipe (`| head`) is no failure.
+
+    The work goes on without a reader, and its exit status is the one that counts.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        _write_nowhere(stream)
+
+
+@contextlib.contextmanager
+def all_written() -> Iterator[None]:
+    """Write what is held back when the block ends; at the interpreter's end a closed pipe fails.
+
+    A full disk is left to the interpreter, which reports it and fails.
+    """
+    try:
+        yield
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with contextlib.suppress(OSError, ValueError), readers_may_leave(stream):
+                stream.flush()
+
+
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes the log to a stream, as long as somebody reads it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (as the library calls it)
+        """Go on without a reader; what else fails is told by the library."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            _write_nowhere(self.stream)
+        else:
+            super().handleError(record)
+
+
+def _write_nowhere(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
