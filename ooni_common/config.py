@@ -200,6 +200,8 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     except msgspec.DecodeError as error:
         reason, line = _without_place(str(error), text)
         raise ConfigError(f"{path}:{line}: {reason}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
 
 
 def _without_place(reason: str, text: str) -> tuple[str, int]:
@@ -219,23 +221,28 @@ def _values_of_file(config_type: type[Config], path: Path, text: str) -> dict[st
     allowed = [*config_type.__struct_fields__, *(f"{key}_file" for key in secret)]
     values: dict[str, tuple[Any, str]] = {}
     files: dict[str, tuple[Any, str]] = {}
+    given: dict[str, str] = {}  # key → the name under which it stands there
     for name, value in _parse(path, text).items():
         if name.startswith(COMMENT):
             continue
         where = f"{path}:{_line_of(text, name)}"
         key = config_type.aliases.get(name, name)
-        if key in values:
-            raise ConfigError(f"{where}: {name} is another name of {key}, which is there, too")
         if key not in allowed:
             raise ConfigError(
                 f"{where}: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}"
             )
-        if key in config_type.__struct_fields__:
+        in_file = key not in config_type.__struct_fields__
+        if in_file:
+            key = key.removesuffix("_file")
+        if key in given:
+            raise ConfigError(f"{where}: both {given[key]} and {name} are there; keep one of them")
+        given[key] = name
+        if not in_file:
             values[key] = (value, where)
         elif isinstance(value, str):
-            files[key.removesuffix("_file")] = (_read_secret(Path(value)), value)
+            files[key] = (_read_secret(Path(value)), value)
         else:
-            raise ConfigError(f"{where}: {key}: expected the path of a file")
+            raise ConfigError(f"{where}: {name}: expected the path of a file")
     for key in secret.keys() & values.keys():
         value, where = values[key]
         held = _convert(value, secret[key], strict=True, where=f"{where}: {key}")
@@ -264,6 +271,8 @@ def _values_of_environment(
     for field in msgspec.structs.fields(config_type):
         variable = ENVIRONMENT_PREFIX + field.name.upper()
         if f"{variable}_FILE" in environ and field.name in _secret_keys(config_type):
+            if variable in environ:
+                raise ConfigError(f"both {variable} and {variable}_FILE are set; keep one of them")
             path = Path(environ[f"{variable}_FILE"])
             values[field.name] = (_read_secret(path), str(path))
         if variable in environ:

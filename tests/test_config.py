@@ -111,17 +111,17 @@ def test_each_source_wins_over_the_one_before(file: Path, tmp_path: Path) -> Non
     environ: dict[str, str] = {}
     flags: dict[str, str] = {}
 
-    def winner(text: str = inline + beside) -> str:
+    def winner(text: str = beside) -> str:
         config = load(file, text, environ=environ, flags=flags)
         return config.db_uri.reveal().partition("://")[2].partition("@")[0]
 
     assert winner(inline) == "file"
-    assert winner(inline + beside) == winner(beside + inline) == "secret-file"
+    assert winner(beside) == "secret-file"
     environ["CREDENTIALS_DIRECTORY"] = str(credentials)
     assert winner() == "credential"
     environ["OONI_DB_URI_FILE"] = str(secret)
     assert winner() == "secret-file"
-    environ["OONI_DB_URI"] = uri("environment")
+    environ = {"OONI_DB_URI": uri("environment")}
     assert winner() == "environment"
     flags["db_uri"] = uri("flag")
     assert winner() == "flag"
@@ -384,6 +384,24 @@ def test_a_secret_file_that_others_may_read_is_refused(
     else:
         message = refusal(file, environ={"OONI_TOKEN_FILE": str(secret)})
     assert message == "secret: holds a secret and others may read it; run: chmod o= secret"
+
+
+@pytest.mark.parametrize("first", ["db_uri", "db_uri_file", "token_file"])
+def test_a_key_and_the_file_of_its_value_are_not_both_accepted(file: Path, first: str) -> None:
+    """Neither wins silently: the other one may be what its writer believes to be in use."""
+    key = first.removesuffix("_file")
+    second = f"{key}_file" if first == key else key
+    secret = file.with_name("secret")
+    secret.touch(mode=0o600)
+    for text in (f'{first} = "a"\n{second} = "b"', f'{{"{first}": "a",\n"{second}": "b"}}'):
+        message = refusal(file, text.replace('"a"', f'"{secret}"'))
+        assert message == f"tool.conf:2: both {first} and {second} are there; keep one of them"
+
+
+def test_a_variable_and_the_file_of_its_value_are_not_both_accepted(file: Path) -> None:
+    environ = {"OONI_TOKEN": "a", "OONI_TOKEN_FILE": "/dev/null"}
+    expected = "both OONI_TOKEN and OONI_TOKEN_FILE are set; keep one of them"
+    assert refusal(file, environ=environ) == expected
 
 
 # --- secrets are never shown ---

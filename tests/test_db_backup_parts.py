@@ -90,7 +90,7 @@ def test_a_file_of_old_keeps_its_meaning(table: str, expected: str | None) -> No
         ({"public_bucket": "x"}, "unknown key 'public_bucket'"),
         (
             {"clickhouse_url": "clickhouse://a", "db_uri": "clickhouse://b"},
-            "another name of db_uri",
+            "both clickhouse_url and db_uri are there; keep one of them",
         ),
         ({"clickhouse_url": "http://a"}, "db_uri: expected clickhouse://"),
         ({"http_url": "clickhouse://a"}, "http_url: expected https://"),
