@@ -157,10 +157,15 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
     installation = Installation(config.output_dir, (config.asn_file, config.cc_file))
     if "check" in job.flags:
         check_installed(config, installation, now)
-    elif "rollback" in job.flags:
-        put_back(job, installation, now)
-    else:
-        update(job, installation, now, limits)
+        return
+    try:
+        if "rollback" in job.flags:
+            put_back(job, installation, now)
+        else:
+            update(job, installation, now, limits)
+    except PermissionError:
+        installation.check_usable()  # it was at the start; its owner may have changed that since
+        raise
 
 
 def sources_of(config: Config) -> tuple[Source, Source]:

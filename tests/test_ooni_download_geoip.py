@@ -788,6 +788,29 @@ def test_a_folder_whose_owner_may_not_write_needs_one_command(
     assert geoip.run_unprivileged()[0] == 0
 
 
+@needs_root
+def test_a_folder_that_is_closed_while_a_database_is_downloaded_needs_one_command(
+    geoip: Geoip, server: MisbehavingServer, published: Path
+) -> None:
+    asn, country = good_bodies(published)
+
+    def close_and_send(exchange: http.Exchange) -> None:
+        geoip.output.chmod(0o555)
+        http.body(country)(exchange)
+
+    os.chown(geoip.output, NOBODY, NOBODY)
+    status, log = geoip.run_unprivileged(
+        asn_url=server.route("/asn.mmdb.gz", http.body(asn)),
+        cc_url=server.route("/cc.mmdb.gz", http.sequence(close_and_send, http.body(country))),
+    )
+    assert status == 78
+    assert f"error: output_dir {geoip.output}: nobody can't write there; run: chmod u+rwx" in log
+    assert not (geoip.output / "asn.mmdb").exists()
+    geoip.output.chmod(0o755)
+    assert geoip.run_unprivileged()[0] == 0
+    assert geoip.names() == INSTALLED
+
+
 def test_a_missing_folder_needs_one_command(geoip: Geoip, upstream: Upstream) -> None:
     upstream.publish(NOVEMBER)
     geoip.output.rmdir()
