@@ -180,6 +180,8 @@ def _in_fresh_database(engine: Engine) -> Iterator[Engine]:
     try:
         yield engine
     finally:
+        for (table,) in engine.rows("SELECT name FROM system.tables WHERE is_temporary"):
+            engine.execute(f"DROP TEMPORARY TABLE {table}")
         engine.execute("USE default")
         engine.execute(f"DROP DATABASE {name}")
 

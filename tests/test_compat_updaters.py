@@ -1,0 +1,97 @@
+"""The statements of the updaters on the oldest server, a newer one and the pinned engine.
+
+The code that builds the statements is the updaters' own.
+"""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+import asnmeta_updater
+import citizenlab_test_lists_updater
+import fingerprints_updater
+from dev.engines import Engine
+from engine_client import EngineClient
+from fingerprints_updater import wrong_regexps
+from ooni_common.database import Database
+from ooni_common.tables import (
+    LossLimit,
+    State,
+    Table,
+    Update,
+    is_current,
+    next_state,
+    preview_tables,
+    replace_tables,
+    roll_back,
+)
+from reference_tables import PAIR, Row, new_rows, old_rows
+
+pytestmark = pytest.mark.compat
+
+RIGHT = ["", "a+", "^(?i)Zensur é\\.$", "it's \\\\ %(a)s {x}", "[^\\x00-\\x7f]{1,9}", "\\d\t\n\\n"]
+WRONG = {
+    "(a": "missing ): (a",
+    "(?<=a)b": "invalid perl operator: (?<=",
+    "(a)\\2": "invalid escape sequence: \\2",
+    "a**": "bad repetition operator: **",
+    "[z-a]": "invalid character class range: z-a",
+}
+UPDATERS_TABLES = [
+    citizenlab_test_lists_updater.TABLE,
+    *fingerprints_updater.TABLES.values(),
+    asnmeta_updater.TABLE,
+]
+
+
+@pytest.fixture
+def db(engine: Engine) -> Database:
+    return Database(EngineClient(engine))
+
+
+def test_right_and_wrong_regular_expressions_are_told_apart(db: Database) -> None:
+    regexps = [*RIGHT, *WRONG, *(f"a{number}+" for number in range(300))]
+    random.Random(1).shuffle(regexps)
+    assert wrong_regexps(db, regexps) == WRONG
+
+
+@pytest.mark.parametrize("table", UPDATERS_TABLES, ids=lambda table: table.name)
+def test_the_tables_of_the_updaters_can_be_created_and_are_as_expected(
+    db: Database, table: Table
+) -> None:
+    db.query(table.ddl(table.name))
+    names = [name for name, *_ in db.structure(table.name)[0]]
+    assert names == list(table.columns)
+
+
+def updating(table: Table, rows: Sequence[Row]) -> Update:
+    limits = (LossLimit(0.5), LossLimit(0.5, rows=20, per="cc"))
+    return Update.of_rows(table, rows, (0, 1000), limits)
+
+
+@pytest.mark.parametrize("table", PAIR, ids=lambda table: table.name)
+def test_a_table_is_replaced_and_rolled_back(db: Database, table: Table) -> None:
+    first = replace_tables(db, [updating(table, old_rows())])
+    second = replace_tables(db, [updating(table, new_rows())])
+    assert str(second[0]) == f"{table.name}: 110 rows (+10 -0)"
+    state = next_state(next_state(State(), {}, first), {}, second)
+    assert is_current(db, [table], state)
+    (back,) = roll_back(db, [table], state)
+    assert back.live == first[0].live
+
+
+@pytest.mark.parametrize("table", PAIR, ids=lambda table: table.name)
+def test_a_preview_says_what_would_change(db: Database, table: Table) -> None:
+    replace_tables(db, [updating(table, old_rows(10))])
+    first, *sample = preview_tables(db, [updating(table, new_rows(11))])
+    assert first == f"would change: {table.name}: 11 rows (+1 -0)"
+    assert [line[0] for line in sample] == ["-"] * 10 + ["+"] * 11
+
+
+def test_a_shadow_of_another_structure_is_made_again(db: Database) -> None:
+    table = PAIR[0]
+    db.query(f"CREATE TABLE {table.shadow} (name String) ENGINE = MergeTree ORDER BY name")
+    (change,) = replace_tables(db, [updating(table, old_rows())])
+    assert change.live.rows == 100
+    assert db.structure(table.shadow) == db.structure(table.name)
