@@ -102,7 +102,13 @@ class ClickHouseHTTP:
             yield self._pieces(response)
 
     def insert(
-        self, statement: str, rows: Iterable[bytes], encoding: str, *, tuples: bool = False
+        self,
+        statement: str,
+        rows: Iterable[bytes],
+        encoding: str,
+        *,
+        settings: Mapping[str, str],
+        tuples: bool = False,
     ) -> int:
         """Insert rows; return how many the server has written.
 
@@ -110,18 +116,19 @@ class ClickHouseHTTP:
             statement: `INSERT INTO … FORMAT …`.
             rows: the body; what it raises ends the request, and nothing may be inserted.
             encoding: of the body, for example `zstd`.
+            settings: `Database.insert_settings` of the same server.
             tuples: whether columns have any.
         """
-        settings = {
+        parameters = {
             "query": statement,
-            "insert_deduplicate": 0,
+            **settings,
             "optimize_on_insert": 0,  # rows with the same key are as many as they were
             "wait_end_of_query": 1,
             **INPUT_SETTINGS,
             **(TUPLE_SETTINGS if tuples else {}),
         }
         headers = {"Content-Encoding": encoding} if encoding else {}
-        with self._answered(settings, rows, headers) as response:
+        with self._answered(parameters, rows, headers) as response:
             for _ in self._pieces(response):
                 pass
             written = json.loads(response.headers.get("X-ClickHouse-Summary", "{}"))

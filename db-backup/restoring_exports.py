@@ -6,7 +6,7 @@ The rows go into a table beside it, `<name>_restoring`, which gets the name when
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bucket import Bucket, NoSuchObject
 from clickhouse_http import ClickHouseHTTP
@@ -54,9 +54,10 @@ def restore(
             raise DataRefused(f"{manifest.table}: the schema in its manifest: {error}") from None
         database.query(create)
         statement = _statement(staging, manifest, in_utc=is_in_utc(database))
+        settings = database.insert_settings
         rows = 0
         for export in present_exports(bucket, manifest).values():
-            inserted = _insert(http, bucket, export, statement, manifest)
+            inserted = _insert(http, bucket, export, statement, manifest, settings)
             if inserted != export.rows:
                 raise DataRefused(
                     f"{export.key}: {inserted:,} rows were inserted instead of {export.rows:,}"
@@ -97,7 +98,12 @@ def _statement(table: str, manifest: TableManifest, *, in_utc: bool) -> str:
 
 
 def _insert(
-    http: ClickHouseHTTP, bucket: Bucket, export: Export, statement: str, manifest: TableManifest
+    http: ClickHouseHTTP,
+    bucket: Bucket,
+    export: Export,
+    statement: str,
+    manifest: TableManifest,
+    settings: Mapping[str, str],
 ) -> int:
     tuples = have_tuples(kind for _, kind in manifest.columns)
     try:
@@ -110,7 +116,7 @@ def _insert(
                     shown.show(sent)
                     yield piece
 
-            return http.insert(statement, pieces(), "zstd", tuples=tuples)
+            return http.insert(statement, pieces(), "zstd", settings=settings, tuples=tuples)
     except (_Damaged, NoSuchObject):
         raise DataRefused(f"{export.key}: missing or damaged; see verify") from None
 

@@ -134,10 +134,11 @@ class ServerBackups:
         self._prefix = config.private_prefix
         self._clock = clock
         self._sleep = sleep
-        self._optional = {"backup_restore_s3_retry_attempts": config.private_retries}
-        self._optional_for_rows = {"s3_retry_attempts": config.private_retries}
+        retries = str(config.private_retries)
+        self._optional = {"backup_restore_s3_retry_attempts": retries}
+        self._optional_for_rows = {"s3_retry_attempts": retries}
         if config.max_bandwidth:
-            self._optional["max_backup_bandwidth"] = config.max_bandwidth
+            self._optional["max_backup_bandwidth"] = str(config.max_bandwidth)
 
     def back_up(
         self, tables: Sequence[str], path: str, base: str = "", *, structure_only: bool = False
@@ -248,7 +249,8 @@ class ServerBackups:
     ) -> Written:
         name = " ".join(path.split("/")[-3:-1])  # the backup, and which part of it
         backup_id = f"{OURS}{name.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
-        settings = {"id": literal(backup_id)} | settings | self._known_settings(self._optional)
+        optional = self._database.settings_it_has(self._optional)
+        settings = {"id": literal(backup_id)} | settings | optional
         listed = ", ".join(f"{name} = {value}" for name, value in settings.items())
         try:
             with self._store_errors():
@@ -331,17 +333,9 @@ class ServerBackups:
     @property
     def _patience(self) -> str:
         """How often rows are tried again; of itself, the server goes on for most of an hour."""
-        known = self._known_settings(self._optional_for_rows)
+        known = self._database.settings_it_has(self._optional_for_rows)
         listed = ", ".join(f"{name} = {value}" for name, value in known.items())
         return f" SETTINGS {listed}" if listed else ""
-
-    def _known_settings(self, optional: Mapping[str, int]) -> dict[str, str]:
-        """Return the settings that only newer servers have, if this one has them."""
-        rows = self._database.query(
-            "SELECT name FROM system.settings WHERE name IN %(names)s",
-            {"names": tuple(optional)},
-        )
-        return {name: str(optional[name]) for (name,) in rows}
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:

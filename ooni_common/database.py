@@ -1,6 +1,7 @@
 """The database: connecting, running statements, and its errors as ours."""
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -28,6 +29,15 @@ SESSION = {"session_timezone": "UTC"}
 MAKES_COLUMNS = re.compile(r"\s*(CREATE|ALTER|ATTACH|RESTORE)\b", re.IGNORECASE)
 ZONE_OF_SERVER = {"session_timezone": ""}
 CODES_OF_FIXED_SETTINGS = {164, 452}  # by readonly = 1, or by a constraint
+# A replicated table drops a block that it has seen before, even before a TRUNCATE. The setting that
+# ends this has several names: 24.8 knows only insert_deduplicate, which 26.9 ignores.
+INSERT_AS_SENT = {
+    "async_insert": "0",
+    "insert_deduplicate": "0",
+    "insert_select_deduplicate": "0",
+    "deduplicate_insert": "disable",
+    "deduplicate_insert_select": "disable",
+}
 
 
 class StatementFailed(Unavailable):
@@ -96,10 +106,8 @@ class Database:
             values: column by column.
         """
         into = f"INSERT INTO {quoted(table)} ({', '.join(map(quoted, columns))})"
-        # A replicated table drops a block that it has seen before, also one of before a TRUNCATE.
-        settings: dict[str, Any] = {"insert_deduplicate": 0}
-        if self.cluster:
-            settings["insert_quorum"] = "auto"
+        quorum = {"insert_quorum": "auto"} if self.cluster else {}
+        settings = {**self.insert_settings, **quorum}
         with _database_errors():
             if "Date" in columns.values():
                 select, external = _dates_as_days(columns, values)
@@ -108,6 +116,18 @@ class Database:
                 )
             else:
                 self._client.execute(f"{into} VALUES", values, columnar=True, settings=settings)
+
+    @functools.cached_property
+    def insert_settings(self) -> Mapping[str, str]:
+        """The settings with which this server stores a block as it was sent, once for each time."""
+        return self.settings_it_has(INSERT_AS_SENT)
+
+    def settings_it_has(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """Return those of the settings that this server has; others would be an error there."""
+        rows = self.query(
+            "SELECT name FROM system.settings WHERE name IN %(names)s", {"names": tuple(wanted)}
+        )
+        return {name: wanted[name] for (name,) in rows}
 
     def exists(self, table: str) -> bool:
         """Tell whether the database has the table."""

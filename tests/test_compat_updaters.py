@@ -5,6 +5,7 @@ The code that builds the statements is the updaters' own.
 
 import random
 from collections.abc import Sequence
+from datetime import date
 
 import pytest
 
@@ -95,3 +96,13 @@ def test_a_shadow_of_another_structure_is_made_again(db: Database) -> None:
     (change,) = replace_tables(db, [updating(table, old_rows())])
     assert change.live.rows == 100
     assert db.structure(table.shadow) == db.structure(table.name)
+
+
+@pytest.mark.parametrize("column", ["UInt8", "Date"])
+def test_the_same_block_inserted_twice_is_stored_twice(db: Database, column: str) -> None:
+    window = "SETTINGS non_replicated_deduplication_window = 100"
+    db.query(f"CREATE TABLE t (number {column}) ENGINE = MergeTree ORDER BY number {window}")
+    value = {"UInt8": 1, "Date": date(2025, 1, 31)}[column]
+    for _ in range(2):
+        db.insert("t", {"number": column}, [[value] * 3])
+    assert db.query("SELECT count() FROM t") == [(6,)]

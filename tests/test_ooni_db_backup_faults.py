@@ -51,6 +51,7 @@ from dev.fault_proxy import (
 from dev.misbehaving_http import server_tls
 from dev.s3_server import KEY, KEY_ID, S3Server
 from manifest import encoded
+from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed
 from ooni_common.errors import Stopped, Unavailable
 from ooni_common.run import StopSignals
@@ -983,3 +984,16 @@ def test_the_state_of_the_bucket_survives_the_loss_of_the_state_directory(
         path.unlink()
     assert "nothing to do" in exported.run()[1]
     assert LAYOUT.index in exported.objects()
+
+
+def test_the_same_rows_inserted_twice_are_stored_twice(backup_tool: BackupTool) -> None:
+    backup_tool.database.execute(
+        "CREATE TABLE t (number UInt8) ENGINE = MergeTree ORDER BY number"
+        " SETTINGS non_replicated_deduplication_window = 100"
+    )
+    http = ClickHouseHTTP(backup_tool.loaded(), "test")
+    settings = ToolsDatabase(backup_tool.database.client()).insert_settings
+    for _ in range(2):
+        statement = "INSERT INTO t FORMAT CSVWithNames"
+        assert http.insert(statement, [b"number\n1\n2\n"], "", settings=settings) == 2
+    assert backup_tool.database.execute("SELECT count() FROM t") == [(4,)]

@@ -651,3 +651,14 @@ def test_numbers_and_times_are_verified_too(
     other = [(*row[:2], row[2] + 1, *row[3:]) for row in numbered]
     (change,) = replace_tables(db, [Update.of_rows(table, other, ANY_NUMBER)], force=True)
     assert change.swapped
+
+
+@pytest.mark.parametrize("column", ["UInt8", "Date"])
+def test_the_same_block_inserted_twice_is_stored_twice(db: Database, column: str) -> None:
+    """A Date takes an INSERT with a SELECT, which has settings of its own."""
+    window = "SETTINGS non_replicated_deduplication_window = 100"
+    db.query(f"CREATE TABLE t (number {column}) ENGINE = MergeTree ORDER BY number {window}")
+    value = {"UInt8": 1, "Date": date(2025, 1, 31)}[column]
+    for _ in range(2):
+        db.insert("t", {"number": column}, [[value] * 3])
+    assert db.query("SELECT count() FROM t") == [(6,)]
