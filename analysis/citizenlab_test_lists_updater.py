@@ -21,6 +21,7 @@ from msgspec import Meta
 
 import citizenlab_git
 import citizenlab_lists
+from citizenlab_git import Entry
 from citizenlab_lists import TestList
 from csv_source import BrokenFileError
 from ooni_common.catalogue import Kind, Metric, rejected_rows, table_rows, timer
@@ -145,16 +146,29 @@ def fetch_lists(git: citizenlab_git.Git, url: str) -> tuple[str, list[TestList]]
     """
     with citizenlab_git.cloned(git, url) as clone:
         log.info("cloned %s at commit %s", url, clone.commit)
-        entries = [entry for entry in clone.entries() if entry.path.startswith("lists/")]
-        contents = clone.read([entry for entry in entries if entry.path.endswith(".csv")])
+        contents = clone.read(csv_files(clone.entries()))
     return clone.commit, read_lists(contents)
+
+
+def csv_files(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the CSV files of the folder of lists; those in folders below it are not lists."""
+    files = [
+        entry
+        for entry in entries
+        if entry.path.startswith("lists/") and entry.path.endswith(".csv")
+    ]
+    below = [ascii(entry.path)[1:-1] for entry in files if entry.path.count("/") > 1]
+    if below:
+        others = f" and {len(below) - 1} more" if len(below) > 1 else ""
+        log.info("in a folder below lists/, not loaded: %s%s", below[0], others)
+    return [entry for entry in files if entry.path.count("/") == 1]
 
 
 def read_lists(contents: Mapping[str, bytes]) -> list[TestList]:
     """Parse and validate the lists among the files.
 
     Args:
-        contents: path → content of each CSV file in the folder of lists.
+        contents: path → content of the CSV files in the folder of lists.
 
     Raises:
         DataRefused: the legend is missing or unusable, or two files are for one country.

@@ -355,6 +355,19 @@ def test_without_a_legend_nothing_is_loaded(
     assert "lists/00-LEGEND-new_category_codes.csv:1: " in log
 
 
+def test_only_files_directly_in_the_folder_of_lists_are_loaded(
+    updater: Updater, lists: SampleTestLists
+) -> None:
+    content = lists.read(list_path("ru"))
+    paths = ("lists/archive/aq.csv", "lists/official/it/it.csv", "lists/official/it/xx.csv")
+    lists.commit("Archive lists", dict.fromkeys(paths, content))
+    status, log = updater.run()
+    assert status == 0
+    assert updater.per_cc() == lists.expected.per_cc
+    assert log.count("not loaded: lists/archive/aq.csv and 2 more") == 1
+    assert "official" not in log
+
+
 def test_two_lists_for_one_country_are_refused(updater: Updater, lists: SampleTestLists) -> None:
     updater.run()
     lists.commit("Add RU", {"lists/RU.csv": lists.read(list_path("ru"))})
