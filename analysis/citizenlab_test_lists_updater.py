@@ -125,7 +125,7 @@ def update(job: Job[Config]) -> None:
             return
         git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
         commit = citizenlab_git.head_commit(git, config.git_url)
-        if known_source(job, database, [TABLE]).get("commit") == commit:
+        if known_source(job, database, [TABLE]).items() >= source_of(config, commit).items():
             log.info("nothing to do: %s holds commit %s", TABLE.name, commit)
             return
         with job.metrics.timer("fetch_citizen_lab_lists"):
@@ -135,6 +135,11 @@ def update(job: Job[Config]) -> None:
         refuse_bad_lists(config, lists)
         with job.metrics.timer("update_citizenlab_table"):
             load_rows(job, database, commit, rows_to_load(database, lists))
+
+
+def source_of(config: Config, commit: str) -> dict[str, str]:
+    """Return what the state file says of a load: a commit is one of its repository."""
+    return {"commit": commit, "git_url": SecretUrl(config.git_url).digest}
 
 
 def fetch_lists(git: citizenlab_git.Git, url: str) -> tuple[str, list[TestList]]:
@@ -229,7 +234,7 @@ def load_rows(job: Job[Config], database: Database, commit: str, rows: Sequence[
     )
     bounds = (config.min_rows, config.max_rows)
     new_content = Update.of_rows(TABLE, rows, bounds, limits)
-    for change in load(job, database, [new_content], versioned({"commit": commit})):
+    for change in load(job, database, [new_content], versioned(source_of(config, commit))):
         job.metrics.gauge("citizenlab_test_list_len", change.live.rows)
 
 

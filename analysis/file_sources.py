@@ -31,6 +31,9 @@ def fetch_changed(
 ) -> Fetched:
     """Fetch the files that are not what the tables were loaded from.
 
+    What a server said of a version is sent to the same URL alone: another one would take it for its
+    own, and an older file for unchanged. The digest is of the bytes, wherever they come from.
+
     Args:
         fetcher: fetches them.
         urls: table → URL.
@@ -44,7 +47,7 @@ def fetch_changed(
     source = versioned(known)
     for name, url in urls.items():
         path = folder / name
-        validators = Validators(known.get(f"{name}.etag", ""), known.get(f"{name}.modified", ""))
+        validators = _validators(known, name) if known.get(f"{name}.url") == url.digest else None
         with path.open("w+b") as file:
             current = fetcher.fetch(url, file, validators)
             if current is None:
@@ -57,7 +60,12 @@ def fetch_changed(
         else:
             log.info("fetched %s: %s bytes", url, f"{path.stat().st_size:,}")
             files[name] = path
+        source[f"{name}.url"] = url.digest
         source[f"{name}.etag"] = current.etag
         source[f"{name}.modified"] = current.last_modified
         source[f"{name}.sha256"] = digest
     return Fetched(files, source)
+
+
+def _validators(known: Source, name: str) -> Validators:
+    return Validators(known.get(f"{name}.etag", ""), known.get(f"{name}.modified", ""))

@@ -1,5 +1,6 @@
 """Typed configuration: defaults, then the file, then credentials, environment and flags."""
 
+import hashlib
 import os
 import re
 import stat
@@ -81,6 +82,15 @@ class SecretUrl(Secret):
         query = "&".join(f"{name}***" for name, _ in self._query())
         fragment = "***" if parts.fragment else ""
         return parts._replace(netloc=f"{user}{at}{host}", query=query, fragment=fragment).geturl()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the address without its user: binds what a state file says to its source.
+
+        The query is part of it, because it can choose the content; what it holds is not given away.
+        """
+        address = self._parts._replace(netloc=self._parts.netloc.rpartition("@")[2])
+        return hashlib.sha256(address.geturl().encode()).hexdigest()
 
     def _is_web_address(self) -> bool:
         return not self._parts.scheme.startswith("clickhouse")

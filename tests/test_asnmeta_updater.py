@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ import asn_map
 import asnmeta_updater
 from asn_map import AsnMap
 from conftest import Database as FreshDatabase
-from dev.misbehaving_http import MisbehavingServer, short_body, unfinished_chunks
+from dev.misbehaving_http import MisbehavingServer, body, short_body, unfinished_chunks
 from dev.sample_asn_map import asn_map as sample_map
 from dev.sample_upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
@@ -102,6 +102,18 @@ def test_an_unchanged_upstream_costs_one_conditional_request(
     assert status == 0
     assert [request.status for request in upstream.requests] == [304]
     assert "nothing to do: upstream has nothing new" in log
+
+
+def test_another_url_is_asked_for_the_whole_map(updater: Updater) -> None:
+    """A mirror whose map is older would answer that it is not modified."""
+    newer, older = datetime(2026, 8, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
+    with MisbehavingServer() as server:
+        document = json.dumps(json.loads(sample_map(300, 1000, 1)) | {"77": [GOOD]})
+        first = body(document.encode(), last_modified=newer)
+        updater.run(url=server.route("/map.json", first))
+        mirror = body(sample_map(300, 1000, 1), last_modified=older)
+        assert updater.run(url=server.route("/mirror.json", mirror))[0] == 0
+        assert len(updater.rows_of("asnmeta")) == 1000
 
 
 def test_a_new_document_is_loaded_and_can_be_rolled_back(updater: Updater) -> None:

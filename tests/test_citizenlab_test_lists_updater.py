@@ -172,6 +172,18 @@ def test_a_damaged_state_file_costs_one_clone(updater: Updater, git: GitServer) 
     assert "citizenlab: 400 rows, unchanged" in log
 
 
+def test_the_commit_is_one_of_its_repository_another_one_costs_one_clone(
+    updater: Updater, lists: SampleTestLists, git: GitServer
+) -> None:
+    updater.run()
+    shutil.copytree(lists.repository, lists.repository.with_name("mirror.git"))
+    git.clear()
+    for clones in (1, 1):
+        status, log = updater.run(git_url=git.url("mirror"))
+        assert (status, git.fetches()) == (0, clones)
+    assert "nothing to do" in log
+
+
 def test_force_clones_again_and_does_not_write_what_is_there_already(
     updater: Updater, git: GitServer
 ) -> None:

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -159,6 +161,55 @@ def test_the_same_bytes_under_a_new_version_are_not_written(
             '"2"',
             '"2"',
         ]
+
+
+@pytest.mark.parametrize("key", ["dns_url", "http_url"])
+def test_another_url_is_not_asked_for_what_is_newer_than_the_file_of_the_first(
+    updater: Updater, upstream: Upstream, key: str
+) -> None:
+    """A mirror whose file is older would answer that it is not modified."""
+    kind = key.removesuffix("_url")
+    table = f"fingerprints_{kind}"
+    content = {"dns": upstream.sample.dns, "http": upstream.sample.http}[kind]
+    newer, older = datetime(2026, 8, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
+    with MisbehavingServer() as server:
+        updater.run(**{key: server.route("/file", body(content, last_modified=newer))})
+        before = updater.rows_of(table)
+        fewer = content[: content.rindex(b"\r\n", 0, -2)]
+        mirror = server.route("/mirror", body(fewer, last_modified=older))
+        assert updater.run(**{key: mirror})[0] == 0
+        assert len(updater.rows_of(table)) == len(before) - 1
+        server.clear()
+        with updater.unchanged():
+            assert updater.run()[0] == 0
+        assert [request.headers.get("If-Modified-Since") for request in server.requests] == [
+            "Wed, 01 Jul 2026 00:00:00 GMT"
+        ]
+
+
+def test_a_state_that_does_not_say_the_urls_costs_one_full_fetch(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    path = updater.state_dir / "fingerprints_updater.json"
+    state = json.loads(path.read_text())
+    for table in ("fingerprints_dns", "fingerprints_http"):
+        del state["source"][f"{table}.url"]
+    path.write_text(json.dumps(state))
+    for statuses in ([200, 200], [304, 304]):
+        upstream.server.clear()
+        status, log = updater.run()
+        assert (status, "nothing to do: upstream has nothing new" in log) == (0, True)
+        assert [request.status for request in upstream.server.requests] == statuses
+
+
+def test_no_secret_of_a_url_is_in_the_state_file(updater: Updater, upstream: Upstream) -> None:
+    url = upstream.server.url("fingerprints_http.csv").replace("//", "//someone:hidden-word@")
+    updater.config_file.chmod(0o600)
+    assert updater.run(http_url=f"{url}?token=hidden-token")[0] == 0
+    (state,) = updater.state_dir.glob("*.json")
+    assert "hidden" not in state.read_text()
+    assert "someone" not in state.read_text()
 
 
 @pytest.mark.parametrize("damage", ["DROP TABLE {} SYNC", "TRUNCATE TABLE {}"])
