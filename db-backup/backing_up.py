@@ -5,7 +5,7 @@ The manifest is written last: whatever ends this before, there is no backup.
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -24,17 +24,19 @@ from backups import (
 )
 from bucket import Bucket
 from contents import Content, Source, differences, read_content
+from digest import SCHEME, Expression, digest, is_sound
 from inventory import (
     BACKED_UP,
     NOT_BACKED_UP,
     UNREADABLE,
+    Column,
     definitions,
     read_table,
     refreshes_itself,
     storage_of,
 )
 from manifest import JSON, encoded
-from ooni_common.database import Database
+from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from progress import in_units
 from retention import delete_backup
@@ -75,6 +77,7 @@ class Saving:
         name: of the table.
         method: how its rows are saved.
         source: the table that has the rows.
+        columns: those that are saved.
         schema: SHOW CREATE of the table.
         storage_schema: SHOW CREATE of the one that has the rows.
     """
@@ -82,8 +85,18 @@ class Saving:
     name: str
     method: Method
     source: Source
+    columns: Sequence[Column]
     schema: str
     storage_schema: str
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(column.name for column in self.columns)
+
+    def proves(self, before: SavedTable) -> bool:
+        """Tell whether the checksums of an earlier backup have seen every row of this table."""
+        return not before.has_checksums or is_sound(hashed(self.columns), before.scheme)
 
 
 @dataclass(frozen=True)
@@ -239,9 +252,17 @@ def _saving(means: BackupMeans, database: str, name: str) -> Saving | None:
     else:
         log.info("%s: the engine %s keeps no rows; its definition is saved", name, keeper.engine)
         return None
-    columns = tuple(column.name for column in keeper.columns)
-    source = Source(database, storage, keeper.engine, columns, policy.checksum)
-    return Saving(name, method, source, table.create, keeper.create)
+    try:
+        digest_of_rows = digest(hashed(keeper.columns)) if policy.checksum else ""
+    except DataRefused as error:
+        raise DataRefused(f"{name!r}: {error}, or set checksum = false for the table") from None
+    source = Source(database, storage, keeper.engine, digest_of_rows)
+    return Saving(name, method, source, keeper.columns, table.create, keeper.create)
+
+
+def hashed(columns: Iterable[Column]) -> list[Expression]:
+    """Return columns as what is hashed of each row."""
+    return [Expression(quoted(column.name), column.type) for column in columns]
 
 
 def check_engine(database: Database, name: str) -> None:
@@ -261,11 +282,11 @@ def _content(means: BackupMeans, saving: Saving, last: BackupManifest | None) ->
     """Return what a table has; partitions that are as in the last backup are not read."""
     known: Content = {}
     before = last.tables.get(saving.name) if last else None
-    if before and before.columns == saving.source.columns:
+    if before and before.columns == saving.column_names and before.scheme == SCHEME:
         known = {
             name: partition
             for name, partition in before.partitions.items()
-            if name not in before.later and bool(partition.checksum) == saving.source.checksum
+            if name not in before.later and bool(partition.checksum) == bool(saving.source.digest)
         }
     means.throttle.wait()
     return read_content(means.database, saving.source, known, means.settings)
@@ -284,6 +305,11 @@ def _change(
         return f"new tables: {', '.join(new)}"
     if gone := sorted(last.tables.keys() - names):
         return f"tables are gone: {', '.join(gone)}"
+    if unproven := [each.name for each in savings if not each.proves(last.tables[each.name])]:
+        return (
+            "the checksums of version 2.0.0 passed over rows with a NULL, so nobody knows whether"
+            f" these have changed: {', '.join(unproven)}"
+        )
     changed = [
         name
         for name in sorted(names)
@@ -342,7 +368,7 @@ def _save_rows(means: BackupMeans, plan: Plan, name: str, table: str) -> None:
     if not plan.content[table]:
         return  # there are no rows
     key = means.layout.rows(name, table)
-    means.server_backups.save_rows(saving.source.table, saving.source.columns, key)
+    means.server_backups.save_rows(saving.source.table, saving.column_names, key)
     log.info("%s: rows of %s (%s)", name, table, saving.source.engine)
 
 
@@ -369,7 +395,8 @@ def _saved(means: BackupMeans, saving: Saving, before: Content) -> SavedTable:
         engine=saving.source.engine,
         schema=saving.schema,
         storage_schema=saving.storage_schema,
-        columns=tuple(saving.source.columns),
+        columns=saving.column_names,
+        scheme=SCHEME,
         partitions=before,
         later=later,
     )

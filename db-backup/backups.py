@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from bucket import Bucket
 from contents import NO_ROWS, Partition
+from digest import FIRST_SCHEME
 from ooni_common.errors import DataRefused
 
 FORMAT = 1
@@ -45,6 +46,7 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
         storage_schema: SHOW CREATE of the table that has the rows: it is the same one, unless this
             is a materialized view with rows of its own.
         columns: whose values are in the checksums, and in the object of rows.
+        scheme: of the checksums (digest.py).
         partitions: the rows, before the backup was begun.
         later: the partitions that had other rows when it was finished. Which of the two a backup
             has of these, or what in between, nobody knows.
@@ -55,6 +57,7 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
     storage_schema: str
     columns: tuple[str, ...]
+    scheme: str = FIRST_SCHEME
     partitions: dict[str, Partition]
     later: dict[str, Partition] = {}
 
@@ -62,6 +65,11 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
     def rows(self) -> int:
         """How many rows there are, at the start of the backup."""
         return sum(partition.rows for partition in self.partitions.values())
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether its rows were read; otherwise they were only counted."""
+        return any(partition.checksum != "" for partition in self.partitions.values())
 
     @property
     def is_view(self) -> bool:

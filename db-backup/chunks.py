@@ -3,14 +3,25 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from backup_config import TablePolicy
+from digest import (
+    FIRST_SCHEME,
+    SCHEME,
+    Expression,
+    digest,
+    expressions,
+    is_sound,
+    row_hash,
+    split_arguments,
+)
 from inventory import Table, first_column, with_utc
 from ooni_common.database import Database, literal, quoted
-from ooni_common.errors import ConfigError
+from ooni_common.errors import ConfigError, DataRefused
 
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
 TIMES = ("Date", "Date32", "DateTime", "DateTime64")
@@ -23,15 +34,18 @@ class Fingerprint(msgspec.Struct, frozen=True):
     Attributes:
         rows: how many.
         version: the highest value of the version column, as text; "" without one.
-        hash: the sum of a hash of each row's key and version, or of all of it; decimal digits.
+        hash: the digest of each row's key and version, or of all of it (digest.py).
         keys: how many rows there are when those with the same key have become one, about; it says
             how many are lost, and nothing of whether they are the same.
+        scheme: of the digest. In the first one, `version`, `hash` and `keys` can be None, where
+            each row has a NULL.
     """
 
     rows: int
-    version: str
-    hash: str
-    keys: int
+    version: str | None
+    hash: str | None
+    keys: int | None
+    scheme: str = FIRST_SCHEME
 
     def same_as(self, other: "Fingerprint") -> bool:
         """Tell whether the rows are the same."""
@@ -106,6 +120,10 @@ class Reader:
         )
         return {chunk: Fingerprint(*figures) for chunk, *figures in rows}
 
+    def trusts(self, fingerprint: Fingerprint) -> bool:
+        """Tell whether a fingerprint of earlier has seen every row and every value."""
+        return is_sound(self._hashed, fingerprint.scheme)
+
     def sample(self, column: str, condition: str) -> list[str]:
         """Return values of a column, in their order, from rows all over the table."""
         conditions = [condition] if condition else []
@@ -164,15 +182,32 @@ class Reader:
         settings = f" SETTINGS {self.settings}" if self.settings else ""
         return self.database.query(f"{sql}{settings}")
 
-    @property
+    @cached_property
     def _figures(self) -> str:
-        version, hashed = self._version, self.table.column_list
-        if version and self._key:
-            hashed = f"{self._key}, {version}"
-        highest = f"toString(max({version}))" if version else "''"
+        """What makes a fingerprint, as SQL."""
+        version = self._version
+        highest = f"ifNull(toString(max({version})), '')" if version else "''"
+        try:
+            hashed = digest(self._hashed)
+        except DataRefused as error:
+            raise DataRefused(f"{self.table.name}: {error}") from None
         merged = self._key and (version or self.table.merges_rows)
-        keys = f"uniqCombined64(cityHash64({self._key}))" if merged else "count()"
-        return f"count(), {highest}, toString(sum(cityHash64({hashed}))), {keys}"
+        keys = f"uniqCombined64({row_hash(self._keys)})" if merged else "count()"
+        return f"count(), {highest}, {hashed}, {keys}, {literal(SCHEME)}"
+
+    @cached_property
+    def _hashed(self) -> list[Expression]:
+        """What tells whether a row is the same: its key and version, or all of it."""
+        if self._version and self._key:
+            return self._keys + self._typed([self._version])
+        return self._typed([quoted(column.name) for column in self.table.columns])
+
+    @cached_property
+    def _keys(self) -> list[Expression]:
+        return self._typed(split_arguments(self._key))
+
+    def _typed(self, texts: Sequence[str]) -> list[Expression]:
+        return expressions(self.database, texts, self._source)
 
 
 def survey(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:

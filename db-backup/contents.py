@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from digest import Expression, expressions
 from ooni_common.database import Database, literal, quoted
 
 NO_PARTS = ""  # what the server does not say of
@@ -19,12 +20,13 @@ class Partition(msgspec.Struct, frozen=True):
 
     Attributes:
         rows: how many.
-        checksum: the sum of a hash of each row, in decimal digits; "" if it was not computed.
+        checksum: the digest of the rows (digest.py); "" if it was not computed; None: 2.0.0 could
+            not compute it, as each row has a NULL.
         parts: a hash of the parts' names and checksums; "" where the server does not say.
     """
 
     rows: int
-    checksum: str
+    checksum: str | None
     parts: str = NO_PARTS
 
     def has_same_rows(self, other: "Partition") -> bool:
@@ -46,15 +48,13 @@ class Source:
         database: of the table.
         table: its name.
         engine: its name.
-        columns: those that are hashed.
-        checksum: whether the rows are read; otherwise they are only counted.
+        digest: of its rows, as SQL; "" if they are only counted.
     """
 
     database: str
     table: str
     engine: str
-    columns: Sequence[str]
-    checksum: bool = True
+    digest: str
 
 
 def read_content(
@@ -81,13 +81,13 @@ def read_content(
     if parts and parts.keys() == same.keys():
         return same
     partition = "_partition_id" if has_partitions else "''"
-    hashed = ", ".join(map(quoted, source.columns))
-    checksum = f"toString(sum(cityHash64({hashed})))" if source.checksum else "''"
+    checksum = source.digest or "''"
     condition = ""
     if same:
         condition = f" WHERE _partition_id NOT IN ({', '.join(map(literal, same))})"
     rows = database.query(
-        f"SELECT {partition} AS id, count() AS rows, {checksum} FROM {_from(database, source)}"
+        f"SELECT {partition} AS id, count() AS rows, {checksum}"
+        f" FROM {_from(database, source.database, source.table)}"
         f"{condition} GROUP BY id HAVING rows > 0" + (f" SETTINGS {settings}" if settings else "")
     )
     read = {name: Partition(count, sums, parts.get(name, "")) for name, count, sums in rows}
@@ -103,10 +103,15 @@ def differences(before: Mapping[str, Partition], after: Mapping[str, Partition])
     }
 
 
-def _from(database: Database, source: Source) -> str:
+def columns_of(database: Database, of: str, table: str, names: Sequence[str]) -> list[Expression]:
+    """Return columns of a table, which is in the database `of`, with their types."""
+    return expressions(database, list(map(quoted, names)), _from(database, of, table))
+
+
+def _from(database: Database, of: str, table: str) -> str:
     if not database.cluster:
-        return f"{quoted(source.database)}.{quoted(source.table)}"
-    names = f"{literal(source.database)}, {literal(source.table)}"
+        return f"{quoted(of)}.{quoted(table)}"
+    names = f"{literal(of)}, {literal(table)}"
     return f"cluster({literal(database.cluster)}, {names})"
 
 

@@ -102,6 +102,13 @@ def export_table(
     if owner := owner_of_its_names(name, steps, manifests, means.layout):
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)
+    if renewed := sum(step.reason == "with an older digest" for step in steps):
+        log.info(
+            "%s: %d chunks are exported once more: the digest of version 2.0.0 passed over rows"
+            " with a NULL, so nobody knows whether they have changed",
+            name,
+            renewed,
+        )
     if job.dry_run:
         outcome.exported += sum(step.exports for step in steps)
         explain(name, steps)

@@ -19,6 +19,7 @@ from bucket import Bucket, Upload
 from chunks import Chunk, Fingerprint, Reader, survey
 from clickhouse_http import ClickHouseHTTP
 from csv_rows import RowCounter
+from digest import SCHEME
 from inventory import have_tuples
 from manifest import JSON, Export, Layout, TableManifest, encoded
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
@@ -33,9 +34,22 @@ SQL = "application/sql"
 COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes; several times as much is in memory
 
 Reason = Literal[
-    "new", "changed", "with other columns", "again, by --force", "unchanged", "shrunk", "dropped"
+    "new",
+    "changed",
+    "with other columns",
+    "again, by --force",
+    "with an older digest",
+    "unchanged",
+    "shrunk",
+    "dropped",
 ]
-EXPORTED = ("new", "changed", "with other columns", "again, by --force")
+EXPORTED: tuple[Reason, ...] = (
+    "new",
+    "changed",
+    "with other columns",
+    "again, by --force",
+    "with an older digest",
+)
 
 
 class LineBreaksInValues(Exception):
@@ -89,12 +103,14 @@ def plan(
             reason = "shrunk"
         elif reader.select(chunk) != before.query:
             reason = "with other columns" if chunk == before.chunk else "changed"
+        elif not reader.trusts(before.fingerprint):
+            reason = "with an older digest"
         elif fingerprint.same_as(before.fingerprint) and not before.dropped:
             reason = "unchanged"
         steps.append(Step(chunk, fingerprint, reason, before))
     present = {step.chunk.name for step in steps}
     return steps + [
-        Step(export.chunk, Fingerprint(0, "", "0", 0), "dropped", export)
+        Step(export.chunk, Fingerprint(0, "", "0", 0, SCHEME), "dropped", export)
         for export in manifest.exports
         if export.chunk.name not in present
     ]
@@ -102,7 +118,8 @@ def plan(
 
 def has_shrunk(after: Fingerprint, before: Fingerprint, max_shrink: float) -> bool:
     """Tell whether too many rows are gone; rows that the server has merged are not."""
-    return after.keys < before.keys * (1 - max_shrink) and after.rows < before.rows
+    keys_after, keys_before = after.keys or 0, before.keys or 0
+    return keys_after < keys_before * (1 - max_shrink) and after.rows < before.rows
 
 
 @dataclass(frozen=True)
@@ -186,7 +203,10 @@ class Exporter:
                 self._means.throttle.rest(self._means.clock() - started)
             elif step.before and step.reason == "unchanged":
                 self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(
-                    step.before, chunk=step.chunk
+                    step.before,
+                    chunk=step.chunk,
+                    # One of 2.0.0 that was sound gets the name of today's scheme.
+                    fingerprint=msgspec.structs.replace(step.before.fingerprint, scheme=SCHEME),
                 )
 
     def _mark_dropped(self, step: Step) -> None:

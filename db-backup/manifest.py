@@ -217,8 +217,21 @@ def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export
 
 
 def encoded(manifest: msgspec.Struct) -> bytes:
-    """Return a manifest as JSON."""
-    return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    """Return a manifest as JSON that can be read back.
+
+    Raises:
+        DataRefused: it can't, so that it must not be written.
+    """
+    content = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    try:
+        same = msgspec.json.decode(content, type=type(manifest)) == manifest
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataRefused(
+            f"the manifest could not be read back: {error}; it isn't written"
+        ) from None
+    if not same:
+        raise DataRefused("the manifest would be read back as another one; it isn't written")
+    return content
 
 
 def summary(manifest: TableManifest) -> TableSummary:

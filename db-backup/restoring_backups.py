@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from backing_up import BackupMeans
 from backups import BackupManifest, SavedTable
-from contents import Source, read_content
+from contents import Content, Source, columns_of, read_content
+from digest import digest, is_sound
 from inventory import is_replicated, renamed, storage_of
 from ooni_common.database import Database, StatementFailed, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
@@ -161,16 +162,27 @@ def _filled(means: BackupMeans, manifest: BackupManifest, name: str, place: Plac
         source = (manifest.database, name)
         tables = {source: (place.database, place.table)}
         means.server_backups.restore(tables, part.path, has_base=bool(part.base))
-    engine = _plain(saved.engine)
-    hashed = any(partition.checksum for partition in saved.partitions.values())
-    content = read_content(
-        database,
-        Source(place.database, place.table, engine, saved.columns, checksum=hashed),
-        settings=means.settings,
-    )
+    content = _content(means, saved, place, _plain(saved.engine))
     if merges:
         database.query(f"SYSTEM START MERGES{database.on_cluster} {place}")
     return saved.findings(content)
+
+
+def _content(means: BackupMeans, saved: SavedTable, place: Place, engine: str) -> Content:
+    """Return what a table has, with checksums of the scheme of a saved one, to compare it."""
+    database = means.database
+    sums = ""
+    if saved.has_checksums:
+        columns = columns_of(database, place.database, place.table, saved.columns)
+        sums = digest(columns, saved.scheme)
+        if not is_sound(columns, saved.scheme):
+            log.warning(
+                "%s: the checksums of version 2.0.0 passed over rows with a NULL; those are only"
+                " counted",
+                place,
+            )
+    source = Source(place.database, place.table, engine, sums)
+    return read_content(database, source, settings=means.settings)
 
 
 def _plain(engine: str) -> str:
@@ -218,8 +230,7 @@ def _rows_of(means: BackupMeans, saved: SavedTable, place: Place, wanted: Wanted
     None: it was made by a run that was interrupted before it had filled it.
     """
     storage = storage_of(means.database, place.table, place.database)
-    source = Source(place.database, storage, saved.engine, saved.columns)
-    content = read_content(means.database, source, settings=means.settings)
+    content = _content(means, saved, Place(place.database, storage), saved.engine)
     rows = sum(partition.rows for partition in content.values())
     if saved.rows and not rows and (saved.is_view or is_replicated(saved.engine)):
         return None

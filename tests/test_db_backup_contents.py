@@ -8,7 +8,8 @@ import pytest
 from backups import SavedTable
 from bucket import Store
 from conftest import Database as FreshDatabase
-from contents import Content, Partition, Source, differences, read_content
+from contents import Content, Partition, Source, columns_of, differences, read_content
+from digest import digest
 from listing import age_of
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
@@ -48,8 +49,10 @@ def watched(database: FreshDatabase) -> Watched:
 
 
 def content(watched: Watched, database: FreshDatabase, known: Content | None = None) -> Content:
-    source = Source(database.name, "t", "MergeTree", ("p", "a", "q"))
-    return read_content(Database(watched), source, known)
+    connection = Database(watched)
+    columns = columns_of(connection, database.name, "t", ("p", "a", "q"))
+    source = Source(database.name, "t", "MergeTree", digest(columns))
+    return read_content(connection, source, known)
 
 
 def test_only_partitions_with_other_parts_are_read_again(
