@@ -25,9 +25,10 @@ from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, ScriptError
 from ooni_common.run import Job, locked, make_writable
 from progress import in_units
-from restoring_backups import Place, Wanted, restore_tables, verify_backup
+from restoring_backups import Wanted, restore_tables, verify_backup
 from retention import delete_backup, in_progress, unwanted
 from server_backups import ServerBackups, target_of
+from staging import Place
 from throttle import Throttle
 
 log = logging.getLogger("ooni.db_backup")

@@ -1,16 +1,16 @@
 """Restoring tables from a backup, and verifying a backup by restoring it.
 
-The rows go into a table beside the one that is wanted, `<name>_restoring`. They are compared with
-the manifest there, and only then the table gets its name: by RENAME, or in the place of one that is
+The rows go into a table beside the one that is wanted (staging.py). They are compared with the
+manifest there, and only then the table gets its name: by RENAME, or in the place of one that is
 there by EXCHANGE, which keeps the old content. To verify, they go into a database of their own.
 """
 
-import contextlib
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from backing_up import BackupMeans
 from backups import BackupManifest, SavedTable
@@ -19,6 +19,7 @@ from digest import digest, is_sound
 from inventory import is_replicated, renamed, storage_of
 from ooni_common.database import Database, StatementFailed, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -28,21 +29,6 @@ CODES_OF_FAILURES = {159, 202, 209, 210, 241, 243, 252, 394, 499, 999}
 # In what the store says; "404" alone could be a part of the time that is a backup's name.
 GONE = r"HTTP response code: 404\b|\b(NOT_FOUND|NO_SUCH_KEY|NoSuchKey)\b"
 SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
-
-
-@dataclass(frozen=True)
-class Place:
-    """A table, wherever it is."""
-
-    database: str
-    table: str
-
-    def __str__(self) -> str:
-        return f"{quoted(self.database)}.{quoted(self.table)}"
-
-    def beside(self, suffix: str) -> "Place":
-        """Return a table beside this one."""
-        return Place(self.database, f"{self.table}{suffix}")
 
 
 def verify_backup(means: BackupMeans, manifest: BackupManifest, tables: Sequence[str]) -> list[str]:
@@ -69,7 +55,7 @@ def verify_backup(means: BackupMeans, manifest: BackupManifest, tables: Sequence
                 rows = f"{manifest.tables[name].rows:,}"
                 log.info("%s: %s: %s rows, as backed up", manifest.name, name, rows)
             finally:
-                _drop(database, place)
+                drop(database, place)
     finally:
         database.close()  # it may have been interrupted while it waited for an answer
         _drop_scratches(database)
@@ -102,25 +88,30 @@ def restore_tables(means: BackupMeans, wanted: Wanted) -> list[str]:
         ConfigError: there are tables of these names.
         DataRefused: what was restored is not what was saved. Nothing is left of it, then.
         Unavailable: the database or the store failed. A table that was complete by then may be
-            left under the name <table>_restoring; the next time it is made anew.
+            left beside its place; the next restore drops it.
     """
     database, manifest = means.database, wanted.manifest
     database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}{database.on_cluster}")
     absent = _absent(means, wanted)
-    with _dropped_unless_complete(database, absent.values()):
+    started = means.clock()
+    for place in wanted.places.values():
+        drop_leftovers(database, place)
+    with dropped_on_failure(database, [place.staging(started) for place in absent.values()]):
         for name, place in absent.items():
-            fill(means, manifest, name, place.beside("_restoring"))
+            fill(means, manifest, name, place.staging(started))
             rows = f"{manifest.tables[name].rows:,}"
             log.info("%s: %s: %s rows, as backed up", manifest.name, name, rows)
     later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
     done = [
-        _put_in_place(means, manifest.tables[name], place)
+        _put_in_place(database, manifest.tables[name], place, started)
         for name, place in absent.items()
         if name not in later
     ]
     if wanted.everything:
         done += _restore_definitions(means, wanted)
-    done += [_attach(means, manifest.tables[name], absent[name]) for name in sorted(later)]
+    done += [
+        _attach(database, manifest.tables[name], absent[name], started) for name in sorted(later)
+    ]
     return done
 
 
@@ -148,7 +139,6 @@ def _filled(means: BackupMeans, manifest: BackupManifest, name: str, place: Plac
     """Make a table of the rows of one in a backup; return how they differ from the manifest."""
     database, saved = means.database, manifest.tables[name]
     create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
-    _drop(database, place)  # of a run that was killed
     database.query(create)
     merges = saved.engine.endswith("MergeTree")
     if merges:  # rows that become one are not those of the manifest any more
@@ -200,7 +190,7 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
     for name, place in wanted.places.items():
         saved = wanted.manifest.tables[name]
         there: str | None = None
-        if _exists(means.database, place):
+        if exists(means.database, place):
             there = _rows_of(means, saved, place, wanted) if wanted.everything else ""
         if there is None:
             absent[name] = place
@@ -248,21 +238,29 @@ def _needs_definition(manifest: BackupManifest, name: str) -> bool:
     return saved.is_view or is_replicated(saved.engine)
 
 
-def _put_in_place(means: BackupMeans, saved: SavedTable, place: Place) -> str:
-    """Give a table that is complete its name."""
-    database, staging = means.database, place.beside("_restoring")
-    if not _exists(database, place):
+def _put_in_place(database: Database, saved: SavedTable, place: Place, started: datetime) -> str:
+    """Give a table that is complete its name.
+
+    One that is there swaps names with it in one statement. By then the new one has the name under
+    which the old rows are kept: whatever ends this, and whenever, they have a name that no restore
+    drops.
+    """
+    staging, kept = place.staging(started), place.kept(started)
+    if not exists(database, place):
         database.query(f"RENAME TABLE {staging} TO {place}{database.on_cluster}")
         return f"{place}: {saved.rows:,} rows"
-    kept = place.beside(f"_replaced_{means.clock():%Y%m%dT%H%M%SZ}")
-    database.query(f"EXCHANGE TABLES {staging} AND {place}{database.on_cluster}")
     database.query(f"RENAME TABLE {staging} TO {kept}{database.on_cluster}")
+    try:
+        database.query(f"EXCHANGE TABLES {kept} AND {place}{database.on_cluster}")
+    except ScriptError:
+        log.warning("%s may have the rows that were restored, and not those of before", kept)
+        raise
     return f"{place}: {saved.rows:,} rows; what was there is {kept} now"
 
 
-def _attach(means: BackupMeans, saved: SavedTable, place: Place) -> str:
+def _attach(database: Database, saved: SavedTable, place: Place, started: datetime) -> str:
     """Move the rows of a complete table into the one that the server has made."""
-    database, staging = means.database, place.beside("_restoring")
+    staging = place.staging(started)
     target = Place(place.database, storage_of(database, place.table, place.database))
     if saved.engine.endswith("MergeTree"):
         database.query(
@@ -270,7 +268,7 @@ def _attach(means: BackupMeans, saved: SavedTable, place: Place) -> str:
         )
     else:
         database.query(f"INSERT INTO {target} SELECT * FROM {staging}")
-    _drop(database, staging)
+    drop(database, staging)
     return f"{place}: {saved.rows:,} rows"
 
 
@@ -278,7 +276,7 @@ def _restore_definitions(means: BackupMeans, wanted: Wanted) -> list[str]:
     """Let the server make what is not there yet: views, dictionaries, replicated tables."""
     database, manifest = means.database, wanted.manifest
     places = {name: Place(wanted.database, name) for name in manifest.definitions}
-    missing = [name for name, place in places.items() if not _exists(database, place)]
+    missing = [name for name, place in places.items() if not exists(database, place)]
     if not missing:
         return []
     part = manifest.parts["definitions"]
@@ -296,27 +294,6 @@ def _restore_definitions(means: BackupMeans, wanted: Wanted) -> list[str]:
     if empty:
         log.warning("without rows, as the backup has none of them: %s", ", ".join(empty))
     return [f"{places[name]}: its definition" for name in missing if name not in manifest.tables]
-
-
-def _exists(database: Database, place: Place) -> bool:
-    ((found,),) = database.query(f"EXISTS TABLE {place}")
-    return bool(found)
-
-
-def _drop(database: Database, place: Place) -> None:
-    database.query(f"DROP TABLE IF EXISTS {place}{database.on_cluster} SYNC")
-
-
-@contextlib.contextmanager
-def _dropped_unless_complete(database: Database, places: Iterable[Place]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        database.close()  # it may have been interrupted while it waited for an answer
-        with contextlib.suppress(ScriptError):
-            for place in places:
-                _drop(database, place.beside("_restoring"))
-        raise
 
 
 def _drop_scratches(database: Database) -> None:

@@ -1,12 +1,12 @@
 """Restoring a table from its export, under a name that is free.
 
-The rows go into a table beside it, `<name>_restoring`, which gets the name when it is complete.
+The rows go into a table beside it (staging.py), which gets the name when it is complete.
 """
 
-import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 from bucket import Bucket, NoSuchObject
 from clickhouse_http import ClickHouseHTTP
@@ -15,6 +15,7 @@ from manifest import Export, TableManifest, present_exports
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from progress import progress
+from staging import Place, drop_leftovers, dropped_on_failure
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -46,10 +47,13 @@ def restore(
     """
     if database.exists(name):
         raise ConfigError(f"there is a table {name} already; choose another name with --as")
-    staging = f"{name}_restoring"
-    with _dropped_unless_renamed(database, staging):
+    ((current,),) = database.query("SELECT currentDatabase()")
+    place = Place(current, name)
+    staging = place.staging(datetime.now(UTC))
+    drop_leftovers(database, place)
+    with dropped_on_failure(database, [staging]):
         try:
-            create = renamed(manifest.schema, quoted(staging))
+            create = renamed(manifest.schema, str(staging))
         except ValueError as error:
             raise DataRefused(f"{manifest.table}: the schema in its manifest: {error}") from None
         database.query(create)
@@ -64,22 +68,11 @@ def restore(
                 )
             rows += inserted
             log.info("%s: %s rows", export.key, f"{export.rows:,}")
-        database.query(f"RENAME TABLE {quoted(staging)} TO {quoted(name)}")
+        database.query(f"RENAME TABLE {staging} TO {place}")
     return rows
 
 
-@contextlib.contextmanager
-def _dropped_unless_renamed(database: Database, staging: str) -> Iterator[None]:
-    drop = f"DROP TABLE IF EXISTS {quoted(staging)} SYNC"
-    database.query(drop)  # of a run that was killed
-    try:
-        yield
-    except BaseException:
-        database.query(drop)
-        raise
-
-
-def _statement(table: str, manifest: TableManifest, *, in_utc: bool) -> str:
+def _statement(table: Place, manifest: TableManifest, *, in_utc: bool) -> str:
     """Return the INSERT that takes the rows of an export, in which all times are UTC.
 
     Args:
@@ -89,7 +82,7 @@ def _statement(table: str, manifest: TableManifest, *, in_utc: bool) -> str:
             times without a zone for its own, whatever the session's zone is.
     """
     columns = ", ".join(quoted(column) for column, _ in manifest.columns)
-    into = f"INSERT INTO {quoted(table)} ({columns})"
+    into = f"INSERT INTO {table} ({columns})"
     types = {column: with_utc(kind) for column, kind in manifest.columns}
     if in_utc or types == dict(manifest.columns):
         return f"{into} FORMAT CSVWithNames"

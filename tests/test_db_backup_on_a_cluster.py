@@ -22,8 +22,9 @@ from dev.s3_server import KEY, KEY_ID
 from ooni_common.config import Secret
 from ooni_common.database import Database
 from ooni_common.errors import Unavailable
-from restoring_backups import Place, Wanted, restore_tables, verify_backup
+from restoring_backups import Wanted, restore_tables, verify_backup
 from server_backups import ServerBackups, target_of
+from staging import Place
 from throttle import Throttle
 
 CREATE = (
@@ -33,6 +34,8 @@ CREATE = (
 PLAIN = "CREATE TABLE default.{}\n(\n    `a` UInt8\n)\nENGINE = MergeTree\nORDER BY a"
 ENGINES = {"replicated": "ReplicatedMergeTree", "plain": "MergeTree"}
 TIMEOUT = ServerException("Distributed DDL task: 1 of 2 hosts did not finish", 159)
+
+STAGING, KEPT = "_restoring_20260101T000000Z", "_replaced_20260101T000000Z"
 
 
 class ScriptedNode:
@@ -62,7 +65,7 @@ class ScriptedNode:
 
     def changes(self) -> list[str]:
         """Return the statements that ask for nothing."""
-        questions = ("SELECT", "SHOW", "EXISTS")
+        questions = ("SELECT", "SHOW", "EXISTS", "DESCRIBE")
         return [each for each in self.statements if not each.startswith(questions)]
 
     def _answer(self, query: str, params: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
@@ -80,7 +83,7 @@ class ScriptedNode:
             yield (engine, f"{engine} ORDER BY a", "a", "a")
         elif "default_kind" in query:
             yield ("a", "UInt8")
-        elif "system.tables" in query and "engine" not in query and "total_bytes" not in query:
+        elif query.startswith("SELECT name FROM system.tables") and "startsWith" not in query:
             yield from ((name,) for name in ENGINES)
         elif "cityHash64" in query:
             yield ("all", 3, "12345")
@@ -91,7 +94,9 @@ class ScriptedNode:
 
     @staticmethod
     def _small_answer(query: str) -> Iterator[tuple[Any, ...]]:
-        if "version()" in query:
+        if query.startswith("DESCRIBE"):
+            yield ("", "UInt8")
+        elif "version()" in query:
             yield ("25.8",)
         elif "currentDatabase()" in query and "system" not in query:
             yield ("default",)
@@ -185,10 +190,10 @@ def test_tables_are_restored_on_every_node(means: BackupMeans, node: ScriptedNod
     restore_tables(means, Wanted(manifest, places, "default"))
     assert [first_words(each) for each in node.changes()] == [
         "CREATE DATABASE IF NOT EXISTS `default`",
-        *filled("replicated_restored_restoring"),
-        *filled("plain_restored_restoring"),
-        "RENAME TABLE `default`.`replicated_restored_restoring` TO `default`.`replicated_restored`",
-        "RENAME TABLE `default`.`plain_restored_restoring` TO `default`.`plain_restored`",
+        *filled(f"replicated_restored{STAGING}"),
+        *filled(f"plain_restored{STAGING}"),
+        renamed(f"replicated_restored{STAGING}", "replicated_restored"),
+        renamed(f"plain_restored{STAGING}", "plain_restored"),
     ]
     assert all(" ON CLUSTER `oonidata`" in each for each in node.changes())
     made = [each for each in node.changes() if each.startswith("CREATE TABLE")]
@@ -205,13 +210,16 @@ def test_after_a_disaster_replicated_tables_are_replicated_again(
     restore_tables(means, Wanted(manifest, places, "default", everything=True))
     changes = [first_words(each) for each in node.changes()]
     both = [f"`default`.`{name}`" for name in ENGINES]
-    assert changes[11:] == [
-        "RENAME TABLE `default`.`plain_restoring` TO `default`.`plain`",
+    assert changes[9:] == [
+        renamed(f"plain{STAGING}", "plain"),
         f"RESTORE {', '.join(f'TABLE {each} AS {each}' for each in both)}",
         "ALTER TABLE `default`.`replicated`",
-        "DROP TABLE IF EXISTS `default`.`replicated_restoring`",
+        f"DROP TABLE IF EXISTS `default`.`replicated{STAGING}`",
     ]
-    assert "ATTACH PARTITION ALL FROM `default`.`replicated_restoring`" in node.changes()[-2]
+    assert (
+        "ATTACH PARTITION ALL FROM `default`.`replicated_restoring_20260101T000000Z`"
+        in node.changes()[-2]
+    )
 
 
 @pytest.mark.usefixtures("parsed")
@@ -222,8 +230,8 @@ def test_a_live_table_is_exchanged_on_every_node(means: BackupMeans, node: Scrip
     wanted = Wanted(manifest, {"plain": Place("default", "plain")}, "default", replace=True)
     restore_tables(means, wanted)
     assert [first_words(each) for each in node.changes()[-2:]] == [
-        "EXCHANGE TABLES `default`.`plain_restoring` AND `default`.`plain`",
-        "RENAME TABLE `default`.`plain_restoring` TO `default`.`plain_replaced_20260101T000000Z`",
+        renamed(f"plain{STAGING}", f"plain{KEPT}"),
+        f"EXCHANGE TABLES `default`.`plain{KEPT}` AND `default`.`plain`",
     ]
 
 
@@ -253,12 +261,16 @@ def filled(table: str) -> list[str]:
     """Return the statements that fill a table."""
     name = table.partition("_")[0]
     return [
-        f"DROP TABLE IF EXISTS `default`.`{table}`",
         f"CREATE TABLE `default`.`{table}`",
         "SYSTEM STOP MERGES",
         f"RESTORE TABLE `default`.`{name}` AS `default`.`{table}`",
         "SYSTEM START MERGES",
     ]
+
+
+def renamed(before: str, after: str) -> str:
+    """Return the statement that renames a table."""
+    return f"RENAME TABLE `default`.`{before}` TO `default`.`{after}`"
 
 
 def first_words(statement: str) -> str:

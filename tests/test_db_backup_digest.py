@@ -1,0 +1,277 @@
+"""The digest of rows sees every row of every type, in exports and in backups."""
+
+import json
+from typing import Any
+
+import pytest
+
+from chunks import Chunk, Fingerprint
+from db_backup_harness import BACKUPS, LAYOUT, BackupTool
+from digest import Expression, row_hash, split_arguments
+from manifest import Export, TableManifest, encoded
+from ooni_common.errors import DataRefused
+
+# Each table has rows with a NULL; the change is of one cell of such a row.
+TABLES = {
+    "incidents": (
+        "id UInt32, title String, end_time Nullable(DateTime)) ENGINE = MergeTree ORDER BY id",
+        "(1, 'a', NULL)",
+        "title = 'b'",
+    ),
+    "mixed": (
+        "id UInt32, n Nullable(UInt8), m Nullable(String)) ENGINE = MergeTree ORDER BY id",
+        "(1, NULL, 'a'), (2, 3, NULL), (3, NULL, NULL), (4, 1, 'x')",
+        "n = 7",
+    ),
+    "low": (
+        "id UInt32, low LowCardinality(Nullable(String))) ENGINE = MergeTree ORDER BY id",
+        "(1, NULL), (2, 'x')",
+        "low = ''",
+    ),
+    "keys": (
+        "k Nullable(Int8), v UInt8) ENGINE = MergeTree ORDER BY k SETTINGS allow_nullable_key = 1",
+        "(NULL, 1), (3, 2)",
+        "v = 9",
+    ),
+    "composite": (
+        "id Int8, a Array(Nullable(Int8)), t Tuple(Nullable(Int8))) ENGINE = MergeTree ORDER BY id",
+        "(1, [NULL, 1], tuple(NULL)), (2, [], tuple(1))",
+        "a = [1, NULL]",
+    ),
+    "maps": (
+        "id UInt32, m Map(String, Nullable(Float64))) ENGINE = MergeTree ORDER BY id",
+        "(1, {'k': NULL}), (2, {})",
+        "m = map('k', 1)",
+    ),
+    "open": (
+        "id UInt32, v Variant(UInt8, String), d Dynamic) ENGINE = MergeTree ORDER BY id",
+        "(1, NULL, NULL), (2, 5, 'x')",
+        "d = 1::Dynamic",
+    ),
+    "rocks": (
+        "name String, value Nullable(String)) ENGINE = EmbeddedRocksDB PRIMARY KEY name",
+        "('a', NULL), ('b', 'x')",
+        "value = ''",
+    ),
+}
+BOTH = {"*_restored": "none", "*": "both"}
+
+
+@pytest.fixture
+def nulls(backup_tool: BackupTool) -> BackupTool:
+    """A tool that exports and backs up tables with NULLs."""
+    for name, (definition, rows, _) in TABLES.items():
+        backup_tool.database.execute(f"CREATE TABLE {name} ({definition}")
+        backup_tool.database.execute(f"INSERT INTO {name} VALUES {rows}")
+    backup_tool.keep_private(tables=BOTH)
+    return backup_tool
+
+
+def change(tool: BackupTool) -> None:
+    """Change a cell of the first row of every table."""
+    for name, (_, _, update) in TABLES.items():
+        first = {"keys": "k IS NULL", "rocks": "name = 'a'"}.get(name, "id = 1")
+        tool.database.execute(
+            f"ALTER TABLE {name} UPDATE {update} WHERE {first} SETTINGS mutations_sync = 2"
+        )
+
+
+def states(tool: BackupTool) -> list[str]:
+    """Return the states of the backups, oldest first, as `list` shows them."""
+    backups = json.loads(tool.run("list", "--json")[1])["backups"]
+    return [backup["state"] for backup in backups]
+
+
+def test_every_change_of_a_row_with_a_null_is_exported_and_backed_up(nulls: BackupTool) -> None:
+    for number in (1, 2):
+        status, log = nulls.run("run")
+        assert status == 0, log
+        assert states(nulls) == ["good"] * number
+        objects, backups = nulls.hashes(), nulls.kept()
+        status, log = nulls.run("run")
+        assert (status, log.count("nothing to do")) == (0, 2), log
+        assert (nulls.hashes(), nulls.kept()) == (objects, backups)
+        if number == 1:
+            change(nulls)
+    assert f"{len(TABLES)} chunks are unchanged" in log
+    newest, first = nulls.backups()[-1], nulls.backups()[0]
+    for name in TABLES:
+        assert newest.tables[name].partitions != first.tables[name].partitions, name
+    assert nulls.run("verify")[0] == 0
+
+
+def test_rows_with_a_null_come_back_from_a_backup(nulls: BackupTool) -> None:
+    assert nulls.run("run")[0] == 0
+    two = f"{nulls.database.name}_two"
+    try:
+        status, log = nulls.run("restore", "--all", "--to-database", two)
+        assert status == 0, log
+        for name in TABLES:
+            assert nulls.checksum(f"{two}.{name}") == nulls.checksum(name)
+    finally:
+        nulls.database.execute(f"DROP DATABASE IF EXISTS {two} SYNC")
+
+
+# --- what version 2.0.0 left ---
+
+
+def as_of_2_0_0(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the manifest of a table's exports or of a backup as 2.0.0 wrote it.
+
+    Where each row has a NULL, `sum` had nothing to add up; where some have, it passed over them.
+    """
+    for export in document.get("chunks", {}).values():
+        fingerprint = export["fingerprint"]
+        del fingerprint["scheme"]
+        if name != "plain":
+            fingerprint["hash"] = None if name == "incidents" else "17"
+    for table, saved in document.get("tables", {}).items():
+        del saved["scheme"]
+        for partition in saved["partitions"].values():
+            if table != "plain":
+                partition["checksum"] = None if table == "incidents" else "17"
+    return document
+
+
+@pytest.fixture
+def upgraded(nulls: BackupTool) -> BackupTool:
+    """A tool whose buckets have what 2.0.0 left there."""
+    nulls.database.execute(
+        "CREATE TABLE plain (id UInt32, x Float32) ENGINE = MergeTree ORDER BY id"
+    )
+    nulls.database.execute("INSERT INTO plain VALUES (1, 0.5), (2, nan)")
+    assert nulls.run("run")[0] == 0
+    for name in [*TABLES, "plain"]:
+        key = LAYOUT.manifest(name)
+        nulls.put(key, json.dumps(as_of_2_0_0(json.loads(nulls.get(key)), name)).encode())
+    (backup,) = nulls.backups()
+    key = BACKUPS.manifest(backup.name)
+    old = as_of_2_0_0(json.loads(nulls.get_private(key)), "")
+    body = json.dumps(old).encode()
+    nulls.client.put_object(Bucket=nulls.private_bucket_name, Key=key, Body=body)
+    return nulls
+
+
+def test_exports_of_2_0_0_are_renewed_once_where_their_digest_passed_over_rows(
+    upgraded: BackupTool,
+) -> None:
+    tokens = {name: token_of(upgraded, name) for name in [*TABLES, "plain"]}
+    status, log = upgraded.run("export")
+    assert status == 0, log
+    assert log.count("the digest of version 2.0.0 passed over rows") == len(TABLES)
+    assert f"{len(TABLES)} chunks are exported" in log
+    renewed = {name for name, token in tokens.items() if token_of(upgraded, name) != token}
+    assert renewed == set(TABLES)
+    assert upgraded.manifest("plain").exports[0].fingerprint.scheme == "2"
+    status, log = upgraded.run("export")
+    assert (status, "nothing to do" in log) == (0, True), log
+    assert upgraded.run("verify", "--from", "exports")[0] == 0
+
+
+def token_of(tool: BackupTool, name: str) -> str:
+    """Return the token of the only object of a table."""
+    (export,) = tool.manifest(name).exports
+    return export.token
+
+
+def test_a_backup_of_2_0_0_can_be_restored_and_the_next_one_sees_every_row(
+    upgraded: BackupTool,
+) -> None:
+    assert states(upgraded) == ["good"]
+    two = f"{upgraded.database.name}_two"
+    try:
+        status, log = upgraded.run("restore", "incidents", "--to-database", two)
+        assert (status, "those are only counted" in log) == (0, True), log
+        assert upgraded.checksum(f"{two}.incidents") == upgraded.checksum("incidents")
+    finally:
+        upgraded.database.execute(f"DROP DATABASE IF EXISTS {two} SYNC")
+    status, log = upgraded.run("backup")
+    assert (status, "passed over rows with a NULL" in log) == (0, True), log
+    status, log = upgraded.run("backup")
+    assert (status, "nothing to do" in log) == (0, True), log
+    assert states(upgraded) == ["good", "good"]
+
+
+# --- what can't be hashed, and what can't be read back ---
+
+
+def test_a_column_that_cannot_be_compared_is_refused_by_name_after_the_others_are_done(
+    backup_tool: BackupTool,
+) -> None:
+    backup_tool.database.execute(
+        "CREATE TABLE a (id UInt8, j Array(JSON)) ENGINE = MergeTree ORDER BY id"
+    )
+    backup_tool.database.execute("CREATE TABLE b (id UInt8) ENGINE = MergeTree ORDER BY id")
+    backup_tool.database.execute("INSERT INTO b VALUES (1)")
+    backup_tool.keep_private(tables=BOTH)
+    status, log = backup_tool.run("run")
+    assert (status, log.count("column `j`: values of type Array(JSON)")) == (65, 2), log
+    assert backup_tool.exports() == ["b.csv.zstd"]
+    assert [list(backup.tables) for backup in backup_tool.backups()] == [["b"]]
+
+
+def test_json_is_compared_by_its_text_and_its_types(backup_tool: BackupTool) -> None:
+    execute = backup_tool.database.execute
+    execute("CREATE TABLE a (id UInt8, j JSON) ENGINE = MergeTree ORDER BY id")
+    execute("""INSERT INTO a VALUES (1, '{"x": 1, "y": null}')""")
+    backup_tool.configure(tables={"a": "public"})
+    assert backup_tool.run("run")[0] == 0
+    before = backup_tool.manifest("a").exports[0].fingerprint
+    execute("TRUNCATE TABLE a")
+    execute("""INSERT INTO a VALUES (1, '{"x": "1", "y": null}')""")
+    assert backup_tool.run("run")[0] == 0
+    assert not backup_tool.manifest("a").exports[0].fingerprint.same_as(before)
+
+
+def test_a_manifest_that_could_not_be_read_back_is_not_written() -> None:
+    wrong: Any = None
+    export = Export(
+        chunk=Chunk("", ""),
+        key="k",
+        query="q",
+        rows=wrong,
+        bytes=1,
+        compressed_bytes=1,
+        sha256="0" * 64,
+        token="t",
+        fingerprint=Fingerprint(1, "", "1", 1),
+        started="",
+        finished="",
+    )
+    with pytest.raises(DataRefused, match="Expected `int`, got `null`"):
+        encoded(TableManifest(table="t", chunks={"": export}))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", []),
+        ("a", ["a"]),
+        ("a, toDate(b, 'x,y'), (`c,(`, d)", ["a", "toDate(b, 'x,y')", "(`c,(`, d)"]),
+        (r"'it\'s, (', `b\`,`", [r"'it\'s, ('", r"`b\`,`"]),
+        ("Array(UInt8), Map(String, Array(Enum8('a)' = 1)))",
+         ["Array(UInt8)", "Map(String, Array(Enum8('a)' = 1)))"]),
+    ],
+)  # fmt: skip
+def test_sql_is_split_at_its_own_commas(text: str, parts: list[str]) -> None:
+    assert split_arguments(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument"),
+    [
+        ("UInt8", "c"),
+        ("Enum8('Nullable(' = 1, 'Float32,' = 2)", "c"),
+        ("LowCardinality(String)", "c"),
+        ("SimpleAggregateFunction(max, UInt64)", "c"),
+        ("Nullable(UInt8)", "ifNull(cityHash64(c), 0), isNull(c)"),
+        ("LowCardinality(Nullable(String))", "ifNull(cityHash64(c), 0), isNull(c)"),
+        ("Float32", "if(isNaN(c), CAST(nan AS Float32), c)"),
+        ("Point", "formatRow('RowBinary', c)"),
+        ("AggregateFunction(uniq, String)", "formatRow('RowBinary', c)"),
+        ("Nullable(Tuple(Float32))", "formatRow('RowBinary', c)"),
+        ("Tuple(`a Float64` String)", "formatRow('RowBinary', c)"),
+    ],
+)
+def test_a_type_is_hashed_as_all_versions_can(kind: str, argument: str) -> None:
+    assert row_hash([Expression("c", kind)]) == f"cityHash64({argument})"
