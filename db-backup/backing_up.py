@@ -307,7 +307,7 @@ def _change(
         return f"tables are gone: {', '.join(gone)}"
     if unproven := [each.name for each in savings if not each.proves(last.tables[each.name])]:
         return (
-            "the checksums of version 2.0.0 passed over rows with a NULL, so nobody knows whether"
+            "the checksums of version 2.0.0 missed some rows or columns, so nobody knows whether"
             f" these have changed: {', '.join(unproven)}"
         )
     changed = [

@@ -96,7 +96,7 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
             if not fits:
                 expected = " to ".join(f"{count:,}" for count in dict.fromkeys(counts))
                 found.append(f"{where}{now.rows:,} rows instead of {expected}")
-            elif name not in self.later and before.checksum and now.checksum != before.checksum:
+            elif name not in self.later and not now.agrees_with(before):
                 found.append(f"{where}{now.rows:,} rows, as many as there were, but other ones")
         return found
 

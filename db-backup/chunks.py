@@ -114,9 +114,10 @@ class Reader:
 
     def fingerprints(self, expression: str) -> dict[int, Fingerprint]:
         """Return the fingerprint of the rows for each value of an expression of integers."""
+        # No alias: it would stand for a column of the same name wherever that is hashed.
         rows = self._ask(
-            f"SELECT toInt64({expression}) AS chunk, {self._figures} FROM {self._source}"
-            " GROUP BY chunk ORDER BY chunk"
+            f"SELECT toInt64({expression}), {self._figures} FROM {self._source}"
+            f" GROUP BY toInt64({expression}) ORDER BY toInt64({expression})"
         )
         return {chunk: Fingerprint(*figures) for chunk, *figures in rows}
 

@@ -29,6 +29,10 @@ class Partition(msgspec.Struct, frozen=True):
     checksum: str | None
     parts: str = NO_PARTS
 
+    def agrees_with(self, other: "Partition") -> bool:
+        """Tell whether the checksums are the same, where both are there."""
+        return not (self.checksum and other.checksum) or self.checksum == other.checksum
+
     def has_same_rows(self, other: "Partition") -> bool:
         """Tell whether the rows are the same."""
         if self.checksum and other.checksum:
@@ -80,15 +84,17 @@ def read_content(
     }
     if parts and parts.keys() == same.keys():
         return same
-    partition = "_partition_id" if has_partitions else "''"
-    checksum = source.digest or "''"
+    # No alias: it would stand for a column of the same name wherever that is hashed.
+    partition, group = (
+        ("_partition_id", " GROUP BY _partition_id") if has_partitions else ("''", "")
+    )
     condition = ""
     if same:
         condition = f" WHERE _partition_id NOT IN ({', '.join(map(literal, same))})"
     rows = database.query(
-        f"SELECT {partition} AS id, count() AS rows, {checksum}"
+        f"SELECT {partition}, count(), {source.digest or literal('')}"
         f" FROM {_from(database, source.database, source.table)}"
-        f"{condition} GROUP BY id HAVING rows > 0" + (f" SETTINGS {settings}" if settings else "")
+        f"{condition}{group} HAVING count() > 0" + (f" SETTINGS {settings}" if settings else "")
     )
     read = {name: Partition(count, sums, parts.get(name, "")) for name, count, sums in rows}
     return dict(sorted((same | read).items()))

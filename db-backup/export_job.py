@@ -104,8 +104,8 @@ def export_table(
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)
     if renewed := sum(step.reason == "with an older digest" for step in steps):
         log.info(
-            "%s: %d chunks are exported once more: the digest of version 2.0.0 passed over rows"
-            " with a NULL, so nobody knows whether they have changed",
+            "%s: %d chunks are exported once more: the digest of version 2.0.0 missed some rows"
+            " or columns, so nobody knows whether they have changed",
             name,
             renewed,
         )

@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from backing_up import BackupMeans
 from backups import BackupManifest, SavedTable
@@ -164,11 +164,11 @@ def _content(means: BackupMeans, saved: SavedTable, place: Place, engine: str) -
     sums = ""
     if saved.has_checksums:
         columns = columns_of(database, place.database, place.table, saved.columns)
-        sums = digest(columns, saved.scheme)
-        if not is_sound(columns, saved.scheme):
+        if is_sound(columns, saved.scheme):
+            sums = digest(columns, saved.scheme)
+        else:
             log.warning(
-                "%s: the checksums of version 2.0.0 passed over rows with a NULL; those are only"
-                " counted",
+                "%s: rows are only counted: the checksums of version 2.0.0 missed some of them",
                 place,
             )
     source = Source(place.database, place.table, engine, sums)
@@ -249,6 +249,9 @@ def _put_in_place(database: Database, saved: SavedTable, place: Place, started: 
     if not exists(database, place):
         database.query(f"RENAME TABLE {staging} TO {place}{database.on_cluster}")
         return f"{place}: {saved.rows:,} rows"
+    while exists(database, kept):  # of a run that was killed within the same second
+        started += timedelta(seconds=1)
+        kept = place.kept(started)
     database.query(f"RENAME TABLE {staging} TO {kept}{database.on_cluster}")
     try:
         database.query(f"EXCHANGE TABLES {kept} AND {place}{database.on_cluster}")
