@@ -168,13 +168,30 @@ def run(job: Job[Config], now: datetime) -> None:
     if job.command == "evaluate":
         evaluate(job.arguments)
         return
-    reprocess, start = "reprocess" in job.flags, job.arguments.start_date
-    if reprocess != (start is not None) or (job.arguments.end_date and not reprocess):
-        raise UsageError("--reprocess needs --start-date; --end-date is for --reprocess alone")
-    if reprocess and start >= (job.arguments.end_date or now):
-        raise UsageError(f"--start-date {start:%Y-%m-%dT%H:%M} does not lie before the end")
+    check_dates(job, now)
     with without_garbage_collection():
         detect(job, now)
+
+
+def check_dates(job: Job[Config], now: datetime) -> None:
+    """Refuse dates without --reprocess, and the other way round.
+
+    Raises:
+        UsageError: they don't go together.
+    """
+    start, end = job.arguments.start_date, job.arguments.end_date
+    if "reprocess" in job.flags:
+        if start is None:
+            raise UsageError("--reprocess needs --start-date: from when on everything is replaced")
+        if start >= (end or now):
+            until = f"--end-date {end:%Y-%m-%dT%H:%M}" if end else "now"
+            raise UsageError(f"--start-date {start:%Y-%m-%dT%H:%M} is not before {until}")
+    elif start is not None or end is not None:
+        option = "--end-date" if start is None else "--start-date"
+        raise UsageError(
+            f"{option} needs --reprocess, which replaces the events of these days; without it, a"
+            " run goes on where the last one ended"
+        )
 
 
 @contextlib.contextmanager
@@ -193,7 +210,18 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Print how good the detector is, beside two others."""
+    """Print how good the detector is, beside two others.
+
+    Raises:
+        UsageError: a file can't be opened.
+        DataRefused: one is not what it should be.
+    """
+    for option in ("observations", "labels"):
+        path = getattr(arguments, option)
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise UsageError(f"--{option} {path}: {error.strerror}") from None
     results = evaluate_files(arguments.observations, arguments.labels)
     show(json.dumps(results, indent=2) if arguments.json else shown(results))
 

@@ -117,7 +117,7 @@ def read_labels(path: Path) -> dict[str, Truth]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Truth])
     except (OSError, msgspec.DecodeError) as error:
-        raise DataRefused(f"{path}: {error}") from None
+        raise DataRefused(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def changes_of(detector: Follower, observations: Observations) -> dict[int, list[tuple[int, str]]]:

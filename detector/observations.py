@@ -72,7 +72,7 @@ def read_observations(path: Path) -> Observations:
         with _opened(path) as file:
             parts = list(_parts(path, file, texts))
     except (OSError, EOFError, zlib.error) as error:
-        raise DataRefused(f"{path}: {error}") from None
+        raise DataRefused(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     table = np.concatenate([np.empty((5, 0), dtype=np.int64), *parts], axis=1)
     hour, index, measurements, anomalies, line = table
     order = np.argsort(hour * max(1, len(texts.names)) + index, kind="stable")

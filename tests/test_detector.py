@@ -409,19 +409,42 @@ def test_a_table_with_computed_columns_is_a_matter_of_the_configuration(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "reason"),
     [
-        ["--reprocess"],
-        ["--start-date", "2025-01-01"],
-        ["--end-date", "2025-01-01"],
-        ["--reprocess", "--start-date", "2025-01-02", "--end-date", "2025-01-01"],
+        (["--reprocess"], "--reprocess needs --start-date"),
+        (["--start-date", "2025-01-01"], "--start-date needs --reprocess"),
+        (["--end-date", "2025-01-01"], "--end-date needs --reprocess"),
+        (
+            ["--start-date", "2025-01-01", "--end-date", "2025-01-02"],
+            "--start-date needs --reprocess",
+        ),
+        (
+            ["--reprocess", "--start-date", "2025-01-02", "--end-date", "2025-01-01"],
+            "--start-date 2025-01-02T00:00 is not before --end-date 2025-01-01T00:00",
+        ),
     ],
 )
 def test_flags_that_do_not_go_together_are_wrong_usage(
-    detecting: Detecting, arguments: list[str]
+    detecting: Detecting, arguments: list[str], reason: str
 ) -> None:
     status, log = detecting.run(*arguments)
     assert (status, len(log.splitlines())) == (USAGE, 1)
+    assert log.startswith(f"error: {reason}")
+
+
+@pytest.mark.parametrize("option", ["observations", "labels"])
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_a_file_that_cannot_be_opened_is_wrong_usage(
+    detecting: Detecting, option: str, name: str
+) -> None:
+    other = detecting.folder / "other"
+    other.touch()
+    path = detecting.folder / name
+    files = {"observations": other, "labels": other, option: path}
+    arguments = [text for each, file in files.items() for text in (f"--{each}", str(file))]
+    status, log = detecting.run("evaluate", *arguments)
+    assert (status, log.count("\n"), log.count(str(path))) == (USAGE, 1, 1)
+    assert log.startswith(f"error: --{option} {path}: ")
 
 
 @pytest.mark.parametrize("date", ["yesterday", "2025-13-01", "2025-01-01T10:30", ""])
