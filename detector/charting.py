@@ -1,7 +1,7 @@
-"""Charts of incidents: for what can't change any more, the database is asked once."""
+"""Charts of incidents, and counts of periods: what can't change any more is asked for once."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +15,12 @@ from hours import HOUR, hour_of, time_of
 from incidents import Incident, Series
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
-from report import Chart
+from report import Chart, Counts, Period
 
 BEFORE, AFTER, LONGEST = 3 * 24, 3 * 24, 30 * 24  # hours around an incident
 STEPS = {1: 80, 3: 240, 6: 480}  # hours of a step → the longest window that has such steps
 LONG_STEP = 12
+TOGETHER = 30 * 24  # hours in which the windows begin that one question is about
 
 CHARTED = f"""\
 SELECT number, intDiv(toUnixTimestamp(measurement_start_time) - origin, step) AS position,
@@ -48,19 +49,19 @@ STRUCTURE = {
 }
 
 Key = tuple[str, str, datetime]  # Incident.key
-Counts = tuple[list[int], list[int]]  # measurements and anomalies of each step
-NOTHING: Counts = ([], [])
+Steps = tuple[list[int], list[int]]  # measurements and anomalies of each step
+NOTHING: Steps = ([], [])
 
 
 class Known(msgspec.Struct, frozen=True):
     """What is kept for the next runs: fingerprint of a window → counts of its first steps."""
 
-    charts: dict[str, Counts] = {}
+    charts: dict[str, Steps] = {}
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is charted of an incident.
+    """What is charted of an incident, or counted as a whole.
 
     Attributes:
         series: whose measurements are added up.
@@ -89,75 +90,107 @@ class Window:
 def charted(
     database: Database,
     incidents: Sequence[Incident],
+    periods: Sequence[Period],
     checkpoint: Checkpoint,
     path: Path,
     *,
     anew: bool,
-) -> dict[Key, Chart]:
-    """Return a chart of each incident, by its key.
+) -> tuple[dict[Key, Chart], dict[Period, Counts]]:
+    """Return a chart of each incident, by its key, and the counts of periods with measurements.
 
     Args:
         database: has the measurements.
         incidents: which.
+        periods: which.
         checkpoint: of this run; measurements of before it are not looked at again.
         path: keeps what changes no more.
         anew: ask for all of it nevertheless.
     """
     known = {} if anew else read_state(path, Known).charts
     windows = [window_of(incident, checkpoint.until) for incident in incidents]
+    windows += [_as_window(period) for period in periods]
     prints = [window.fingerprint for window in windows]
     firsts = [known.get(fingerprint, NOTHING) for fingerprint in prints]
-    counts = complete(database, windows, firsts)
-    settled: dict[str, Counts] = {}
+    counts = complete(database, windows, firsts, checkpoint.until)
+    settled: dict[str, Steps] = {}
     for window, fingerprint, (measurements, anomalies) in zip(windows, prints, counts, strict=True):
         steps = max(0, (checkpoint.hour - window.start) // window.step)
         settled[fingerprint] = (measurements[:steps], anomalies[:steps])
     if settled != known:
         write_state(path, Known(settled))
-    return {
+    charts = {
         incident.key: chart_of(window, each)
-        for incident, window, each in zip(incidents, windows, counts, strict=True)
+        for incident, window, each in zip(incidents, windows, counts, strict=False)
     }
+    of_periods = zip(periods, counts[len(incidents) :], strict=True)
+    sums = {period: Counts(sum(each[0]), sum(each[1])) for period, each in of_periods}
+    return charts, {period: each for period, each in sums.items() if each.measurements}
 
 
 def window_of(incident: Incident, until: int) -> Window:
     """Return what is charted: from some days before an incident to some days after it.
 
-    Of a long one, only the beginning is.
+    Of a long one, only the beginning is. One of the steps begins when the incident does, so that
+    what was measured before it and since then can be told apart.
     """
-    start = hour_of(incident.start) - BEFORE
+    begun = hour_of(incident.start)
+    start = begun - BEFORE
     over = until if incident.end_detected is None else hour_of(incident.end_detected) + AFTER
     end = min(until, over, start + LONGEST)
     step = next((step for step, longest in STEPS.items() if end - start <= longest), LONG_STEP)
-    start -= start % step
-    series = tuple(sorted({block.series for block in incident.blocks}))
-    return Window(series, start, step, max(1, -((start - end) // step)))
+    start -= (start - begun) % step
+    return Window(incident.series, start, step, max(1, -((start - end) // step)))
+
+
+def _as_window(period: Period) -> Window:
+    start = hour_of(period.start)
+    return Window(period.series, start, max(1, hour_of(period.end) - start), 1)
 
 
 def complete(
-    database: Database, windows: Sequence[Window], firsts: Sequence[Counts]
-) -> list[Counts]:
-    """Return the counts of each window, of which those of the first steps are known."""
-    counts: list[Counts] = []
+    database: Database, windows: Sequence[Window], firsts: Sequence[Steps], until: int
+) -> list[Steps]:
+    """Return the counts of each window, of which those of the first steps are known.
+
+    Args:
+        database: has the measurements.
+        windows: which.
+        firsts: what is known of each.
+        until: from this hour on, nothing is counted.
+    """
+    counts: list[Steps] = []
     rows = []
     for number, (window, first) in enumerate(zip(windows, firsts, strict=True)):
         known = min(len(first[0]), window.steps)
         zeros = [0] * (window.steps - known)
         counts.append((first[0][:known] + zeros, first[1][:known] + zeros))
         begin = window.start + known * window.step
-        if begin < window.end:
-            times = (window.start * HOUR, begin * HOUR, window.end * HOUR, window.step * HOUR)
+        end = min(window.end, until)
+        if begin < end:
+            times = (window.start * HOUR, begin * HOUR, end * HOUR, window.step * HOUR)
             rows += [(*series, number, *times) for series in window.series]
-    for number, step, measurements, anomalies in _asked(database, rows):
-        counts[number][0][step] = measurements
-        counts[number][1][step] = anomalies
+    for together in _by_time(rows):
+        for number, step, measurements, anomalies in _asked(database, together):
+            counts[number][0][step] = measurements
+            counts[number][1][step] = anomalies
     return counts
+
+
+def _by_time(rows: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield rows of STRUCTURE that begin at about the same time: years are too much at once."""
+    begin = list(STRUCTURE).index("begin")
+    rows.sort(key=lambda row: int(row[begin]))
+    first = 0
+    for place, row in enumerate(rows):
+        if row[begin] >= rows[first][begin] + TOGETHER * HOUR:
+            yield rows[first:place]
+            first = place
+    if rows:
+        yield rows[first:]
 
 
 def _asked(database: Database, rows: Sequence[tuple[Any, ...]]) -> list[tuple[int, ...]]:
     """Ask the database for window, step, measurements and anomalies; rows are of STRUCTURE."""
-    if not rows:
-        return []
     tests, inputs, countries, networks, _, _, begins, ends, _ = zip(*rows, strict=True)
     parameters = {
         "tests": tuple(set(tests)),
@@ -174,7 +207,7 @@ def _asked(database: Database, rows: Sequence[tuple[Any, ...]]) -> list[tuple[in
     return database.query(sql, parameters, [table])
 
 
-def chart_of(window: Window, counts: Counts) -> Chart:
+def chart_of(window: Window, counts: Steps) -> Chart:
     """Return a chart for people."""
     start, second = time_of(window.start), time_of(window.start + window.step)
     return Chart(start, second - start, tuple(counts[0]), tuple(counts[1]))

@@ -33,7 +33,7 @@ from checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from counts import CHUNK, counts_ahead, measured_hours
 from detector_config import Config
 from evaluation_command import evaluate_files, shown
-from facts import ENDED, ONGOING, state_of
+from facts import ENDED, ONGOING, periods_of, state_of
 from following import Follower
 from hours import hour_of, time_of
 from incidents import Event, Incident, blocks_of, incidents_of
@@ -399,11 +399,15 @@ def report_of(
         incidents=incidents_of(blocks_of(known), services, window),
         charts={},
         stale=timedelta(days=config.stale_days),
+        counts={},
     )
     recent = recent_incidents(report, timedelta(days=config.page_days))
     anew = "reprocess" in job.flags
-    charts = charted(database, recent, checkpoint, config.state_dir / CHARTS, anew=anew)
-    return dataclasses.replace(report, charts=charts)
+    periods = list(periods_of(report.incidents, report.events))
+    charts, counts = charted(
+        database, recent, periods, checkpoint, config.state_dir / CHARTS, anew=anew
+    )
+    return dataclasses.replace(report, charts=charts, counts=counts)
 
 
 def recent_incidents(report: Report, age: timedelta) -> list[Incident]:

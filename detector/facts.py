@@ -1,11 +1,11 @@
 """What the outputs tell of an incident, beside what it consists of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from incidents import Block, Incident, Series, last_of
-from report import Chart
+from incidents import Block, Event, Incident, Series, last_of
+from report import Chart, Counts, Period
 
 ONGOING = "ongoing"
 ENDED = "ended"
@@ -40,14 +40,6 @@ class Network:
         return last_of([block.end for block in self.blocks])
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Measurements of the series of an incident, and how many of them had anomalies."""
-
-    measurements: int
-    anomalies: int
-
-
 def networks_of(incident: Incident) -> list[Network]:
     """Return the networks of an incident, from the lowest number to the highest."""
     blocks: dict[int, list[Block]] = {}
@@ -71,16 +63,48 @@ def state_of(incident: Incident, last: Mapping[Series, datetime], newest: dateti
     return ONGOING if measured else SILENT
 
 
-def counts_within(chart: Chart | None, start: datetime, end: datetime | None) -> Counts | None:
+def beginnings_of(incidents: Iterable[Incident]) -> dict[Series, datetime]:
+    """Return when that began what blocks a series now: when its incident did."""
+    return {
+        block.series: incident.start
+        for incident in incidents
+        for block in incident.blocks
+        if block.end is None
+    }
+
+
+def until_detected(incident: Incident) -> Period:
+    """Return from when to when an incident was found."""
+    return Period(incident.series, incident.start, incident.detected)
+
+
+def until_over(incident: Incident, end: datetime) -> Period:
+    """Return from when to when an incident lasted."""
+    return Period(incident.series, incident.start, end)
+
+
+def until_sure(event: Event) -> Period:
+    """Return from when to when a change of a series was found."""
+    return Period((event.series,), event.time, event.detection_time)
+
+
+def periods_of(incidents: Iterable[Incident], events: Iterable[Event]) -> Iterator[Period]:
+    """Yield the periods whose measurements the outputs tell of."""
+    for incident in incidents:
+        yield until_detected(incident)
+        if incident.end is not None:
+            yield until_over(incident, incident.end)
+    yield from map(until_sure, events)
+
+
+def counts_within(chart: Chart, start: datetime, end: datetime | None) -> Counts | None:
     """Add up the steps of a chart that lie wholly in a time; None: there are no measurements.
 
     Args:
-        chart: of an incident; None: nothing is known.
+        chart: of an incident; one of its steps begins when that does.
         start: of the time.
         end: of the time; None: that of the chart.
     """
-    if chart is None:
-        return None
     first = max(0, -((chart.start - start) // chart.step))
     stop = None if end is None else max(0, (end - chart.start) // chart.step)
     measurements = sum(chart.measurements[first:stop])

@@ -20,7 +20,7 @@ from facts import state_of
 from incidents import Event, Series
 from items import Item
 from places import country, within
-from report import Report
+from report import Counts, Period, Report
 from texts import clean, iso, network
 
 MOST = 100  # items of a feed
@@ -83,7 +83,7 @@ def feeds_of(report: Report, services: Mapping[Series, str]) -> Iterator[Feed]:
     for event in report.events:
         by_series.setdefault(event.series, []).append(event)
     for series in sorted(by_series):
-        yield _of_series(series, by_series[series], services)
+        yield _of_series(series, by_series[series], services, report.counts)
 
 
 def _incident_items(report: Report) -> Iterator[tuple[str, Item]]:
@@ -91,8 +91,7 @@ def _incident_items(report: Report) -> Iterator[tuple[str, Item]]:
     newest = report.until - report.stale
     for incident in report.incidents:
         state = state_of(incident, last, newest)
-        chart = report.charts.get(incident.key)
-        for item in items.of_incident(incident, chart, state):
+        for item in items.of_incident(incident, report.counts, state):
             yield incident.probe_cc, item
 
 
@@ -108,9 +107,14 @@ def _of_country(code: str, found: Iterable[Item]) -> Feed:
     )
 
 
-def _of_series(series: Series, events: Sequence[Event], services: Mapping[Series, str]) -> Feed:
+def _of_series(
+    series: Series,
+    events: Sequence[Event],
+    services: Mapping[Series, str],
+    counts: Mapping[Period, Counts],
+) -> Feed:
     service = clean(services.get(series, series.test_name))
-    found = _newest(items.of_event(event, service) for event in events)
+    found = _newest(items.of_event(event, service, counts) for event in events)
     where = f"on {network(series.probe_asn)} in {within(series.probe_cc)}"
     measured = clean(f"{series.test_name} {series.input}".rstrip())
     return Feed(

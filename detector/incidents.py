@@ -9,6 +9,7 @@ earlier one belongs: what has been published keeps its name.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 from sequential import BLOCKED, NAMES
@@ -77,15 +78,16 @@ class Incident:
         """What tells this incident from all others, and never changes."""
         return self.service, self.probe_cc, self.detected
 
-    @property
+    @cached_property
     def start(self) -> datetime:
-        """When it began, as far as the measurements tell.
+        """When it began, as far as the measurements tell: before it was detected, in any case.
 
         An anomaly by chance, before a block, makes that seem to have begun earlier. Of many blocks
         there are always some, so the earliest tenth does not count.
         """
         starts = sorted(block.start for block in self.blocks)
-        return starts[len(starts) // 10]
+        start = starts[len(starts) // 10]
+        return start if start < self.detected else self.blocks[0].start
 
     @property
     def detected(self) -> datetime:
@@ -111,6 +113,11 @@ class Incident:
     def blocked_networks(self) -> list[int]:
         """The ASNs of the networks in which a block has not ended."""
         return sorted({block.series.probe_asn for block in self.blocks if block.end is None})
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """All series that have blocks, sorted."""
+        return tuple(sorted({block.series for block in self.blocks}))
 
     @property
     def targets(self) -> list[tuple[str, str]]:

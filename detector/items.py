@@ -4,7 +4,7 @@ Titles and descriptions say what the measurements show, and no more. Titles are 
 hold an input; descriptions are HTML, as readers of feeds take them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 import explorer
-from facts import Counts, Network, counts_within, networks_of, sure_since
+from facts import Network, networks_of, sure_since, until_detected, until_over, until_sure
 from filenames import digest
 from incidents import Event, Incident, Series
 from places import country, within
-from report import Chart
+from report import Counts, Period
 from sequential import BLOCKED, NAMES
 from texts import clean, counted, iso, network, spoken, spoken_duration
 
@@ -51,17 +51,18 @@ class Item:
     data: dict[str, Any]
 
 
-def of_incident(incident: Incident, chart: Chart | None, state: str) -> Iterator[Item]:
+def of_incident(incident: Incident, counts: Mapping[Period, Counts], state: str) -> Iterator[Item]:
     """Yield the item that tells of an incident, and the one that tells of its end.
 
     Args:
         incident: which.
-        chart: its measurements, as far as they are known.
+        counts: of all periods that have measurements.
         state: of facts.py.
     """
-    yield _begun(incident, chart, state)
+    yield _begun(incident, counts.get(until_detected(incident)), state)
     if incident.end is not None and incident.end_detected is not None:
-        yield _ended(incident, chart, state, incident.end, incident.end_detected)
+        inside = counts.get(until_over(incident, incident.end))
+        yield _ended(incident, inside, state, incident.end, incident.end_detected)
 
 
 def guid_of(incident: Incident) -> str:
@@ -70,10 +71,9 @@ def guid_of(incident: Incident) -> str:
     return f"{AUTHORITY}/{place}/{iso(incident.detected)}"
 
 
-def _begun(incident: Incident, chart: Chart | None, state: str) -> Item:
+def _begun(incident: Incident, counts: Counts | None, state: str) -> Item:
     # Up to when all was sure: what comes later must not change the item from run to run.
     sure = sure_since(incident)
-    counts = counts_within(chart, incident.start, sure)
     networks = networks_of(incident)
     service, place = clean(incident.service), within(incident.probe_cc)
     link = explorer.of_incident(incident, sure)
@@ -95,9 +95,8 @@ def _begun(incident: Incident, chart: Chart | None, state: str) -> Item:
 
 
 def _ended(
-    incident: Incident, chart: Chart | None, state: str, end: datetime, detected: datetime
+    incident: Incident, counts: Counts | None, state: str, end: datetime, detected: datetime
 ) -> Item:
-    counts = counts_within(chart, incident.start, end)
     networks = networks_of(incident)
     service, place = clean(incident.service), within(incident.probe_cc)
     link = explorer.of_incident(incident, end)
@@ -129,6 +128,10 @@ def _counts_said(counts: Counts | None) -> list[str]:
         return []
     whole = counted(counts.measurements, "measurement")
     return [f"In that time, {counts.anomalies:,} of {whole} showed anomalies."]
+
+
+def _counts_data(counts: Counts | None) -> dict[str, int] | None:
+    return None if counts is None else counts._asdict()
 
 
 def _html(paragraphs: Sequence[str], incident: Incident, networks: Sequence[Network]) -> str:
@@ -181,7 +184,7 @@ def _data(
                 for each in networks
             ],
         },
-        "counts": counts,
+        "counts": _counts_data(counts),
     }
 
 
@@ -189,13 +192,15 @@ def _iso(time: datetime | None) -> str | None:
     return None if time is None else iso(time)
 
 
-def of_event(event: Event, service: str) -> Item:
+def of_event(event: Event, service: str, counts: Mapping[Period, Counts]) -> Item:
     """Return the item that tells of a change of a series.
 
     Args:
         event: which.
         service: what the series is a part of.
+        counts: of all periods that have measurements.
     """
+    inside = counts.get(until_sure(event))
     series = event.series
     blocked = event.status == NAMES[BLOCKED]
     said = "blocked" if blocked else "reachable again"
@@ -207,6 +212,7 @@ def of_event(event: Event, service: str) -> Item:
     paragraphs = [
         f"Since about {spoken(event.time)}, OONI measurements show {shown} {where}.",
         f"It was detected {spoken(event.detection_time)}.",
+        *_counts_said(inside),
     ]
     return Item(
         f"{AUTHORITY}/series/{digest(series)}/{iso(event.detection_time)}/{event.status}",
@@ -215,7 +221,7 @@ def of_event(event: Event, service: str) -> Item:
         event.detection_time,
         _paragraphs(paragraphs, [series[:2]]),
         (service, country(series.probe_cc)),
-        {"status": event.status, "since": iso(event.time)},
+        {"status": event.status, "since": iso(event.time), "counts": _counts_data(inside)},
     )
 
 

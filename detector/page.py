@@ -10,10 +10,10 @@ import facts
 import filenames
 import items
 from charts import Drawing, drawing_of
-from facts import Counts, counts_within
+from facts import counts_within, until_over
 from incidents import Incident
 from places import country, within
-from report import Chart, Report
+from report import Chart, Counts, Report
 from statuses import Service
 from texts import clean, counted, iso, network, spoken, spoken_date, spoken_duration
 
@@ -41,7 +41,8 @@ class Card:
         lasted: how long, in words; "" where nobody can know.
         networks: with their measurements.
         targets: what was measured, with the measurements.
-        inside: counts of the interval, as far as the chart shows it; None: it has none.
+        inside: counts of the interval, while it has not ended as far as the chart shows it; None:
+            it has none.
         charted: up to when that is; None: it is all of the interval.
         before: counts of the time before, to compare with.
         link: to the measurements.
@@ -147,17 +148,22 @@ def cards_of(report: Report) -> list[Card]:
             incident,
             report.charts[incident.key],
             facts.state_of(incident, last, report.until - report.stale),
-            report.until,
+            report,
         )
         for incident in sorted(report.incidents, key=lambda each: each.detected, reverse=True)
         if incident.key in report.charts
     ]
 
 
-def _card(incident: Incident, chart: Chart, state: str, until: datetime) -> Card:
-    end = incident.end or until
-    charted = facts.end_of(chart)
-    inside = counts_within(chart, incident.start, incident.end)
+def _card(incident: Incident, chart: Chart, state: str, report: Report) -> Card:
+    end = incident.end or report.until
+    charted = None
+    if incident.end is None:
+        inside = counts_within(chart, incident.start, None)
+        if facts.end_of(chart) < end:
+            charted = facts.end_of(chart)
+    else:
+        inside = report.counts.get(until_over(incident, incident.end))
     before = counts_within(chart, chart.start, incident.start)
     return Card(
         id=f"incident-{filenames.digest((items.guid_of(incident),))}",
@@ -173,7 +179,7 @@ def _card(incident: Incident, chart: Chart, state: str, until: datetime) -> Card
             for target in incident.targets
         ],
         inside=inside,
-        charted=charted if charted < end else None,
+        charted=charted,
         before=before,
         link=explorer.of_incident(incident, end),
         feed=filenames.of_country(incident.probe_cc),

@@ -48,7 +48,7 @@ def outputs_of(report: Report) -> Iterator[tuple[str, bytes]]:
         yield f"rss/{feed.path}.xml", feeds.as_rss(feed)
         yield f"json/{feed.path}.json", feeds.as_json(feed)
         all_feeds.append(feed)
-    summary = statuses.services_of(report.statuses)
+    summary = statuses.services_of(report)
     yield "json/status.json", statuses.as_json(report, summary)
     yield "index.json", _index(report, all_feeds)
     yield "index.html", page.page(report, summary)

@@ -58,6 +58,27 @@ class Chart:
     anomalies: tuple[int, ...]
 
 
+class Period(NamedTuple):
+    """Whole hours in which the measurements of some series are counted.
+
+    Attributes:
+        series: whose, sorted.
+        start: of the first hour.
+        end: of the last one.
+    """
+
+    series: tuple[Series, ...]
+    start: datetime
+    end: datetime
+
+
+class Counts(NamedTuple):
+    """Measurements without failures, and how many of them had anomalies."""
+
+    measurements: int
+    anomalies: int
+
+
 @dataclass(frozen=True)
 class Report:
     """All that is known at a time.
@@ -71,6 +92,8 @@ class Report:
             without one is too old for the page.
         stale: an incident whose networks have all had no measurements for so long is neither
             over nor ongoing.
+        counts: of the periods that the outputs tell of (facts.periods_of), where there are any
+            measurements.
     """
 
     until: datetime
@@ -79,6 +102,7 @@ class Report:
     incidents: Sequence[Incident]
     charts: Mapping[tuple[str, str, datetime], Chart]
     stale: timedelta
+    counts: Mapping[Period, Counts]
 
     @cached_property
     def last_measurements(self) -> dict[Series, datetime]:

@@ -1,11 +1,13 @@
 """What is blocked now: by service and country, and of every series."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
 
+from facts import beginnings_of
+from incidents import Series
 from places import country
 from report import Report, SeriesStatus
 from sequential import BLOCKED, NAMES, UNKNOWN
@@ -36,8 +38,9 @@ class Country:
         probe_cc: its code.
         blocked: the networks in which at least one series is blocked.
         known: the networks of which a status is known, these included.
-        since: when the first of the blocks that have not ended began; None: nothing is blocked.
-        seen_begin: whether it is known how it was before; otherwise it can be older.
+        since: when what is blocked began first: its incident, or, where nobody knows how it was
+            before, its status, which can be older; None: nothing is blocked.
+        seen_begin: whether that is known.
     """
 
     probe_cc: str
@@ -46,8 +49,8 @@ class Country:
     since: datetime | None = None
     seen_begin: bool = True
 
-    def add(self, status: SeriesStatus) -> None:
-        """Take the status of a series into account."""
+    def add(self, status: SeriesStatus, beginnings: Mapping[Series, datetime]) -> None:
+        """Take the status of a series into account; when incidents began is known by series."""
         if status.status == NAMES[UNKNOWN]:
             return
         asn = status.series.probe_asn
@@ -55,8 +58,9 @@ class Country:
         if status.status != NAMES[BLOCKED]:
             return
         self.blocked.add(asn)
-        if self.since is None or status.since < self.since:
-            self.since = status.since
+        since = beginnings.get(status.series, status.since)
+        if self.since is None or since < self.since:
+            self.since = since
             self.seen_begin = status.old_status != NAMES[UNKNOWN]
 
 
@@ -77,15 +81,16 @@ class Service:
     unknown: Sequence[Country]
 
 
-def services_of(statuses: Iterable[SeriesStatus]) -> list[Service]:
+def services_of(report: Report) -> list[Service]:
     """Return how each service is, sorted by name."""
     found: dict[str, dict[str, Country]] = {}
-    for status in statuses:
+    beginnings = beginnings_of(report.incidents)
+    for status in report.statuses:
         countries = found.setdefault(status.service, {})
         code = status.series.probe_cc
         if code not in countries:
             countries[code] = Country(code)
-        countries[code].add(status)
+        countries[code].add(status, beginnings)
     return [
         _service(name, found[name].values()) for name in sorted(found, key=lambda n: n.casefold())
     ]

@@ -16,9 +16,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "detector"))
 
+from facts import periods_of
 from incidents import Event, Incident, Series, blocks_of, incidents_of
 from publishing import outputs_of, publish
-from report import Chart, Report, SeriesStatus
+from report import Chart, Counts, Period, Report, SeriesStatus
 
 UNTIL = datetime(2026, 2, 1, 15, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -81,7 +82,8 @@ def sample_report(
     statuses = _statuses(events, names, series, chosen)
     last = {status.series: status.last for status in statuses}
     charts = {incident.key: _chart(incident, last, chosen) for incident in found}
-    return Report(UNTIL, statuses, events, found, charts, STALE)
+    counts = {period: _counts(period, chosen) for period in periods_of(found, events)}
+    return Report(UNTIL, statuses, events, found, charts, STALE, counts)
 
 
 def _places(
@@ -183,6 +185,11 @@ def _chart(incident: Incident, last: dict[Series, datetime], chosen: random.Rand
         measurements.append(count)
         anomalies.append(sum(chosen.random() < (0.93 if blocked else 0.04) for _ in range(count)))
     return Chart(start, step * HOUR, tuple(measurements), tuple(anomalies))
+
+
+def _counts(period: Period, chosen: random.Random) -> Counts:
+    measurements = len(period.series) * ((period.end - period.start) // HOUR)
+    return Counts(measurements, round(measurements * chosen.uniform(0.85, 1)))
 
 
 def main() -> None:

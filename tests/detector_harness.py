@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import feedparser
 import pytest
 
 import detector
@@ -155,6 +156,23 @@ class Detecting:
             for path in sorted(self.output_dir.rglob("*"))
             if path.is_file()
         }
+
+    def counted(self, code: str, networks: list[int], start: str, end: str) -> dict[str, int]:
+        """Return what fastpath has of networks in a time: measurements, and with anomalies."""
+        ((measurements, anomalies),) = self.database.execute(
+            "SELECT count(), countIf(anomaly = 't') FROM fastpath WHERE msm_failure = 'f'"
+            " AND probe_cc = %(code)s AND probe_asn IN %(networks)s"
+            " AND measurement_start_time >= parseDateTimeBestEffort(%(start)s)"
+            " AND measurement_start_time < parseDateTimeBestEffort(%(end)s)",
+            {"code": code, "networks": tuple(networks), "start": start, "end": end},
+        )
+        return {"measurements": measurements, "anomalies": anomalies}
+
+    def description_of(self, guid: str) -> str:
+        """Return the description of an item in whatever feed has it."""
+        feeds = [content for name, content in self.outputs().items() if name.startswith("rss/")]
+        entries = [entry for feed in feeds for entry in feedparser.parse(feed).entries]
+        return next(str(entry.description) for entry in entries if entry.id == guid)
 
     def everything(self) -> tuple[object, ...]:
         """Return all that readers see."""

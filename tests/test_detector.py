@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -555,6 +556,62 @@ def test_fastpath_is_read_for_charts_only_while_they_change(detecting: Detecting
     detecting.begin_anew("anew")
     detecting.reprocess(0, 20 * DAY)
     assert detecting.page() == without_charts_of_before != page
+
+
+def test_every_item_has_the_counts_of_exactly_the_time_that_it_names(detecting: Detecting) -> None:
+    end = 40 * DAY
+    detecting.measure(blocked(series("IT", 1), end, block=100, unblock=121))  # long over
+    detecting.measure(blocked(series("IR", 7), end, block=30 * DAY + 1))  # a chart of long steps
+    detecting.measure(blocked(series("IR", 8), end, block=30 * DAY + 2, unblock=36 * DAY + 1))
+    detecting.measure(blocked(series("FR", 5), end, block=38 * DAY + 2, unblock=39 * DAY + 1))
+    detecting.detect(end, page_days=3, late_days=4)
+    items = [
+        (feed, item)
+        for name, content in detecting.outputs().items()
+        if name.startswith("json/by-")
+        for feed in [json.loads(content)]
+        for item in feed["items"]
+    ]
+    assert len(items) == 5 + 7  # of incidents, of series
+    for feed, item in items:
+        if incident := item.get("incident"):
+            over = item["status"] == "OK"
+            times = incident["start"], incident["end" if over else "detected"]
+            networks = [each["probe_asn"] for each in incident["networks"]]
+        else:
+            times, networks = (item["since"], item["time"]), [feed["probe_asn"]]
+        assert item["counts"] == detecting.counted(feed["probe_cc"], networks, *times)
+        counts = item["counts"]
+        said = f"{counts['anomalies']:,} of {counts['measurements']:,} measurements showed"
+        assert said in detecting.description_of(item["guid"])
+
+
+def test_what_is_counted_ends_with_the_last_hour_that_is_over(detecting: Detecting) -> None:
+    detecting.measure(blocked(series(), 200, block=100))
+    detecting.detect(200)
+    before = detecting.page()
+    detecting.measure(measured(series(), 200, 201, count=9, anomalies=9))  # it is not over
+    detecting.begin_anew("second")
+    detecting.detect(200.5)
+    assert detecting.page() == before
+
+
+def test_an_incident_has_one_beginning_everywhere(detecting: Detecting) -> None:
+    end = 12 * DAY
+    for asn in range(100, 112):
+        detecting.measure(blocked(series("IR", asn), end, block=5 * DAY + asn - 100))
+    detecting.detect(end)
+    outputs = detecting.outputs()
+    (item,) = json.loads(outputs["json/by-country/IR.json"])["items"]
+    begun = item["incident"]["start"]
+    first = min(network["start"] for network in item["incident"]["networks"])
+    assert first < begun
+    (service,) = [
+        each for each in json.loads(outputs["json/status.json"])["summary"] if each["blocked"]
+    ]
+    assert service["blocked"][0]["since"] == begun
+    shown = re.findall(r'<time datetime="([^"]+)">', detecting.page())
+    assert (shown.count(begun), shown.count(first)) == (2, 0)  # the overview and the details
 
 
 def test_charts_go_on_and_have_what_came_late(detecting: Detecting) -> None:

@@ -34,6 +34,12 @@ def test_a_block_lasts_from_its_event_to_the_next_one() -> None:
     assert incident.blocked_networks == []
 
 
+def test_an_incident_has_begun_before_it_was_detected() -> None:
+    first = event(1, "BLOCKED", 0, 5)
+    (incident,) = incidents([first, *(event(asn, "BLOCKED", 8, 12) for asn in range(2, 30))])
+    assert (incident.start, incident.detected) == (first.time, first.detection_time)
+
+
 def test_an_end_without_a_beginning_is_no_incident() -> None:
     assert incidents([event(1, "OK", 30, 36)]) == []
 

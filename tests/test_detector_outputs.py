@@ -15,12 +15,12 @@ import pytest
 
 from dev.sample_report import HOUR, STALE, UNTIL, sample_report
 from explorer import LONGEST, search
-from facts import ENDED, ONGOING, SILENT, counts_within, state_of
+from facts import ENDED, ONGOING, SILENT, counts_within, periods_of, state_of
 from filenames import of_country, of_series
 from incidents import Event, Incident, Series, blocks_of, incidents_of
 from places import country, within
 from publishing import outputs_of
-from report import Chart, Report, SeriesStatus
+from report import Chart, Counts, Period, Report, SeriesStatus
 from texts import clean, spoken, spoken_duration
 
 FACEBOOK = ("web_connectivity", "https://www.facebook.com/")
@@ -59,7 +59,14 @@ def report_of(events: list[Event], *, last: int = 0) -> Report:
     latest = {event.series: event.status for event in events}
     statuses = [status(series, name, last=last) for series, name in sorted(latest.items())]
     charts = {incident.key: chart_of(incident) for incident in found}
-    return Report(UNTIL, statuses, events, found, charts, STALE)
+    counts = {period: counts_of(period) for period in periods_of(found, events)}
+    return Report(UNTIL, statuses, events, found, charts, STALE, counts)
+
+
+def counts_of(period: Period) -> Counts:
+    """Return 2 measurements of each hour, all with anomalies."""
+    count = 2 * ((period.end - period.start) // HOUR)
+    return Counts(count, count)
 
 
 def chart_of(incident: Incident) -> Chart:
@@ -196,7 +203,7 @@ def test_the_same_report_gives_the_same_files_in_the_same_order() -> None:
 
 
 def test_nothing_has_happened_yet() -> None:
-    empty = Report(UNTIL, [], [], [], {}, STALE)
+    empty = Report(UNTIL, [], [], [], {}, STALE, {})
     files = files_of(empty)
     assert list(files) == [
         "rss/global.xml",
@@ -410,7 +417,6 @@ def test_counts_are_those_of_the_steps_that_lie_wholly_in_a_time() -> None:
     assert (inside.measurements, inside.anomalies) == (6, 5)
     assert counts_within(chart, START + 4 * HOUR, START + 6 * HOUR) is None
     assert counts_within(chart, START - 9 * HOUR, START) is None
-    assert counts_within(None, START, None) is None
 
 
 def test_times_and_durations_read_well() -> None:
