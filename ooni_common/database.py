@@ -19,6 +19,7 @@ CONNECT_TIMEOUT = 10  # seconds
 STATEMENT_TIMEOUT = 300  # seconds without an answer
 CODES_OF_WRONG_CONFIG = {81, 192, 193, 194, 497, 516}  # database, user, password or grants
 EXTERNAL_TABLE = "_rows_to_insert"
+OLDEST_SERVER = (24, 8)  # with older ones nothing is tried
 FIRST_DAY = date(1970, 1, 1).toordinal()  # day 0 of the database
 CODES_OF_BUGS = {46, 47, 62}  # unknown function, unknown identifier, syntax
 # For literals, and for the functions and formats that ask for it. What a function makes of a column
@@ -157,10 +158,13 @@ class Database:
 
 @contextlib.contextmanager
 def connected(config: DatabaseConfig) -> Iterator[Database]:
-    """Connect to the database of `config` (at its first statement)."""
+    """Connect to the database of `config` (at its first statement).
+
+    The statements raise ConfigError, before they are sent, where the server is too old.
+    """
     # The driver computes a table of every date at its import unless told not to: half its time.
     os.environ.setdefault("CLICKHOUSE_DRIVER_LASY_DATE_LUT", "1")
-    from clickhouse_driver import Client as Driver  # noqa: PLC0415 (--help must not wait for it)
+    from ooni_common.driver import Driver  # noqa: PLC0415 (--help must not wait for it)
 
     try:
         client = Driver.from_url(_with_defaults(config.db_uri))
@@ -169,6 +173,16 @@ def connected(config: DatabaseConfig) -> Iterator[Database]:
     client.settings |= SESSION
     with contextlib.closing(Database(client, config.cluster)) as database:
         yield database
+
+
+def refuse_old_server(version: Sequence[int]) -> None:
+    """Raise ConfigError for a server that is older than what the tools are made for."""
+    if tuple(version[:2]) < OLDEST_SERVER:
+        oldest = ".".join(map(str, OLDEST_SERVER))
+        raise ConfigError(
+            f"database: ClickHouse {'.'.join(map(str, version))} is too old; {oldest} is the oldest"
+            " supported version; upgrade the server"
+        )
 
 
 def quoted(identifier: str) -> str:

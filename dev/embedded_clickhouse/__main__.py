@@ -24,7 +24,7 @@ def main() -> None:
     arguments = _parse_arguments()
     stop = _catch_signals()
     try:
-        engine = Engine(arguments.path, dict(arguments.user))
+        engine = Engine(arguments.path, dict(arguments.user), arguments.claimed_version)
         server = Server(engine, arguments.tcp, arguments.http)
     except (DataDirectoryError, ListenError) as error:
         print(f"embedded_clickhouse: {error}", file=sys.stderr, flush=True)
@@ -53,6 +53,13 @@ def _parse_arguments() -> argparse.Namespace:
         metavar="NAME:PASSWORD[:readonly]",
         help="only these may connect (readonly: with readonly = 2, :readonly=1: with that); without"
         " it default and citizenlab without a password, api:api and detector:detector",
+    )
+    parser.add_argument(
+        "--claim-version",
+        dest="claimed_version",
+        default="",
+        metavar="VERSION",
+        help="tell clients this version instead of the real one, for example 23.8.2.7",
     )
     parser.add_argument(
         "--exit-with-parent",

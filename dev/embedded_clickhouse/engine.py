@@ -78,12 +78,15 @@ class Engine:
     Args:
         path: the directory, created when it is missing; one process at a time may use it.
         users: name → user; DEFAULT_USERS without it.
+        claimed_version: what clients are told instead of the real one, to test how they take it.
 
     Raises:
         DataDirectoryError: another process uses the directory, or it cannot be written.
     """
 
-    def __init__(self, path: Path, users: Mapping[str, User] | None = None) -> None:
+    def __init__(
+        self, path: Path, users: Mapping[str, User] | None = None, claimed_version: str = ""
+    ) -> None:
         self._users = users or DEFAULT_USERS
         path = path.absolute()
         if "?" in str(path):
@@ -101,7 +104,7 @@ class Engine:
         except RuntimeError as error:
             raise DataDirectoryError(f"{path}: {error}") from error
         version, self.timezone = self._ask("SELECT version(), timezone()")[0]
-        self.version: str = version
+        self.version: str = claimed_version or version
 
     def authenticate(self, name: str, password: str) -> User:
         """Return the user.

@@ -31,6 +31,7 @@ class EmbeddedClickHouse:
         tcp: port for the native protocol; 0 takes a free one.
         http: port for HTTP; 0 takes a free one.
         timezone: the server's; "" for this machine's.
+        claimed_version: what it tells clients; "" for its real one.
 
     Attributes:
         tcp: the port in use, 0 when the server is not running.
@@ -45,9 +46,11 @@ class EmbeddedClickHouse:
         tcp: int = 0,
         http: int = 0,
         timezone: str = "",
+        claimed_version: str = "",
     ) -> None:
         self._path = Path(path)
         self._timezone = timezone
+        self._claimed_version = claimed_version
         self._users = tuple(users)
         self._ports = (tcp, http)
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,6 +121,8 @@ class EmbeddedClickHouse:
         tcp, http = self._ports
         command = [sys.executable, "-m", "dev.embedded_clickhouse", str(self._path)]
         command += ["--tcp", str(tcp), "--http", str(http), "--exit-with-parent"]
+        if self._claimed_version:
+            command += ["--claim-version", self._claimed_version]
         for user in self._users:
             command += ["--user", user]
         return command
