@@ -1,5 +1,6 @@
 """The configuration of the backup tool, and the policy of each table."""
 
+import ssl
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +12,7 @@ from msgspec import Meta
 from bucket import Store
 from ooni_common.config import DatabaseConfig, Secret, SecretUrl, check_url
 from ooni_common.errors import ConfigError
+from ooni_common.fetch import load_certificates
 
 Policy = Literal["public", "private", "both", "none"]
 Kind = Literal["", "table", "month", "day", "range"]
@@ -18,6 +20,8 @@ Method = Literal["incremental", "full"]
 Side = Literal["public", "private"]
 Sse = Literal["", "AES256", "aws:kms"]
 Count = Annotated[int, Meta(ge=0)]
+MOST_DAYS = 36_500
+Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
 Seconds = Annotated[float, Meta(ge=0)]
 Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
@@ -85,7 +89,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     full_every: Annotated[int, Meta(ge=1)] = 5
     max_backup_time: Annotated[float, Meta(gt=0)] = 3 * 86400
     keep_chains: Annotated[int, Meta(ge=1)] = 3
-    keep_days: Seconds = 0
+    keep_days: Days = 0
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     max_running_queries: Annotated[int, Meta(ge=1)] = 20
     max_wait: Seconds = 6 * 3600
@@ -129,7 +133,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         """Return the bucket of the exports or of the backups, and how objects are put there.
 
         Raises:
-            ConfigError: it has no name.
+            ConfigError: it has no name, or its CA file can't be used.
         """
 
         def key(name: str) -> Any:  # noqa: ANN401 (of several types)
@@ -138,6 +142,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         if not key("bucket_name"):
             what = "exports" if side == "public" else "backups"
             raise ConfigError(f"{side}_bucket_name is missing: where do the {what} go?")
+        if ca_file := key("ca_file"):
+            load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), f"{side}_ca_file", ca_file)
         options = {
             "StorageClass": key("storage_class"),
             "ServerSideEncryption": key("sse"),
@@ -149,7 +155,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             region=key("region"),
             key_id=key("aws_access_key_id"),
             key=key("aws_secret_access_key"),
-            ca_file=key("ca_file"),
+            ca_file=ca_file,
             options={name: value for name, value in options.items() if value},
         )
 
@@ -160,6 +166,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         if bool(getattr(self, key_id).reveal()) != bool(getattr(self, key).reveal()):
             raise ValueError(f"{key}: expected with {key_id}, or neither")
 
+    @property
+    def named_tables(self) -> list[str]:
+        """The tables that the file names, without the patterns."""
+        return [name for name in self._listed() if is_name(name)]
+
     def policy_of(self, table: str) -> TablePolicy | None:
         """Return what is done with a table: by its name, else by the first pattern that fits.
 
@@ -169,6 +180,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         if table in listed:
             return listed[table]
         return next((each for name, each in listed.items() if fnmatchcase(table, name)), None)
+
+    def is_only_private(self, table: str) -> bool:
+        """Tell whether a table has backups and no exports."""
+        policy = self.policy_of(table)
+        return policy is not None and policy.backed_up and not policy.exported
 
     def _listed(self) -> dict[str, TablePolicy]:
         """Return the policies, in a file of old those that its version of the tool followed.
@@ -189,6 +205,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
                     method="full" if how == "full" else "incremental",
                 )
         return listed
+
+
+def is_name(pattern: str) -> bool:
+    """Tell whether a key of the table policy is a name, and not a pattern."""
+    return not any(character in pattern for character in "*?[")
 
 
 def _with_chunks(name: str, policy: TablePolicy | Policy) -> TablePolicy:

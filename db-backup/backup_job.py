@@ -20,6 +20,7 @@ from backups import (
 )
 from bucket import Bucket
 from export_job import TOOL
+from naming import check_names
 from ooni_common.config import SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, ScriptError
@@ -120,6 +121,8 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
         if backup.state == "broken" and name in ("", ALL)
     ]
     wanted = good_backups(backups) if name == ALL else [chosen(backups, name)]
+    if name not in ("", ALL):
+        check_names(tables, wanted[0].tables, f"table in the backup {name}:")
     if job.arguments.quick:
         return findings
     make_writable("state_dir", job.config.state_dir)
@@ -133,7 +136,11 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
             if there and not found:
                 log.info("the backup %s can be restored", manifest.name)
             findings += found
-    return findings
+    return findings + [
+        f"{table}: not in the backup {wanted[-1].name}"
+        for table in tables
+        if job.config.is_only_private(table) and not any(table in each.tables for each in wanted)
+    ]
 
 
 def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
@@ -142,7 +149,8 @@ def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
     `table` is "" for all of them.
 
     Raises:
-        DataRefused: one was named, and there is none of this name, or it can't be restored.
+        UsageError: one was named, and there is none of this name.
+        DataRefused: it can't be restored.
     """
     bucket = Bucket(job.config.store("private"), job.user_agent)
     backups = read_backups(bucket, BackupLayout(job.config.private_prefix))
@@ -155,9 +163,8 @@ def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
 def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> None:
     """Restore one table of a backup, or with "" all of them."""
     arguments = job.arguments
-    if table and table not in manifest.tables:
-        listed = ", ".join(manifest.tables)
-        raise ConfigError(f"{table!r} is not in the backup {manifest.name}; it has: {listed}")
+    if table:
+        check_names([table], manifest.tables, f"table in the backup {manifest.name}:")
     target = arguments.to_database or database_of(job.config)
     if table:
         beside = not (arguments.to_database or arguments.replace)

@@ -24,6 +24,7 @@ from msgspec import Meta
 from bucket import Bucket
 from contents import NO_ROWS, Partition
 from digest import FIRST_SCHEME
+from naming import check_names
 from ooni_common.errors import DataRefused
 
 FORMAT = 1
@@ -236,8 +237,9 @@ class Backup:
 
     @property
     def base(self) -> str:
-        """The name of the backup that it needs; "" for none."""
-        return self.manifest.base if self.manifest else ""
+        """The name of the older backup that it needs; "" for none."""
+        base = self.manifest.base if self.manifest else ""
+        return base if base < self.name else ""
 
     @property
     def started(self) -> datetime:
@@ -263,21 +265,20 @@ def good_backups(backups: Sequence[Backup]) -> list[BackupManifest]:
     return [each.manifest for each in backups if each.manifest and each.state == "good"]
 
 
-def chain_of(backup: BackupManifest, backups: Sequence[Backup]) -> list[BackupManifest]:
-    """Return a good backup and all that it needs, the full one first."""
-    manifests = {each.name: each for each in good_backups(backups)}
-    chain = [backup]
-    while chain[0].base:
-        chain.insert(0, manifests[chain[0].base])
-    return chain
-
-
 def _names(bucket: Bucket, layout: BackupLayout) -> set[str]:
     """Return the names of all that looks like a backup, with or without manifest."""
     keys = (listed.key for listed in bucket.listing(layout.manifests))
     names = {key.removeprefix(layout.manifests).removesuffix(".json") for key in keys}
     names |= {folder.removeprefix(layout.all_data) for folder in bucket.folders(layout.all_data)}
-    return {name for name in names if re.fullmatch(NAME, name)}
+    return {name for name in names if _is_time(name)}
+
+
+def _is_time(name: str) -> bool:
+    try:
+        time_of(name)
+    except ValueError:
+        return False
+    return re.fullmatch(NAME, name, re.ASCII) is not None
 
 
 def _examined(
@@ -295,6 +296,8 @@ def _examined(
         reason = f"its manifest is that of {manifest.name}"
     elif missing := _missing(bucket, layout, manifest):
         reason = f"its {missing.removeprefix(layout.data(name))} is missing"
+    elif manifest.base >= name:  # so no walk over bases can be endless
+        reason = f"its base {manifest.base} is not older than it is"
     elif manifest.base and manifest.base not in earlier:
         reason = f"its base {manifest.base} is missing"
     elif manifest.base and earlier[manifest.base].state != "good":
@@ -322,16 +325,16 @@ def chosen(backups: Sequence[Backup], name: str) -> BackupManifest:
     """Return the backup of a name; the newest good one if none is given.
 
     Raises:
-        DataRefused: there is no such backup, or it can't be restored.
+        UsageError: there is no such backup.
+        DataRefused: it can't be restored, or there is no good one.
     """
     good = good_backups(backups)
     if not name:
         if not good:
             raise DataRefused("there is no good backup; see list")
         return good[-1]
-    found = next((each for each in backups if each.name == name), None)
-    if found is None:
-        raise DataRefused(f"there is no backup {name!r}; see list")
+    check_names([name], [each.name for each in backups], "backup")
+    found = next(each for each in backups if each.name == name)
     if found.state != "good" or found.manifest is None:
         raise DataRefused(f"the backup {name} is {found.state}: {found.reason}")
     return found.manifest

@@ -211,7 +211,10 @@ class Bucket:
         with self._errors("asking for the time"):
             answer = self._client.list_objects_v2(Bucket=self._name, MaxKeys=1)
             stamp = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
             return parsedate_to_datetime(stamp).timestamp()
+        except ValueError:
+            raise Unavailable(f"{self.url}: it does not say what time it is: {stamp!r}") from None
 
     def leftovers(self, prefix: str) -> list[tuple[str, str]]:
         """Return key and ID of the uploads that are not finished."""
@@ -271,6 +274,9 @@ class Bucket:
             raise Unavailable(message) from None
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
             raise ConfigError(f"{where}: no credentials are configured") from None
+        except exceptions.ParamValidationError as error:
+            reason = " ".join(str(error).partition("\n")[2].split())
+            raise ConfigError(f"{where}: {reason}") from None
         except (exceptions.BotoCoreError, exceptions.HTTPClientError, HTTPError) as error:
             raise Unavailable(f"{where}: {type(error).__name__}") from None
 
@@ -561,8 +567,6 @@ def _client(store: Store, user_agent: str) -> "S3Client":
 
 def _certificates(ca_file: Path | None) -> str | None:
     """Return the file of the CAs: the system's, not the ones that botocore comes with."""
-    if ca_file and not ca_file.is_file():
-        raise ConfigError(f"public_ca_file {ca_file}: no such file")
     path = ca_file or SYSTEM_CERTIFICATES
     return str(path) if path.exists() else None
 

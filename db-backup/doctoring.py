@@ -5,6 +5,7 @@ they are deleted again.
 """
 
 import contextlib
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backing_up import access, check_engine, not_encrypted
-from backup_config import Config
+from backup_config import Config, is_name
 from backups import BackupLayout, read_backups
 from bucket import Bucket
 from chunks import Reader, check_chunks
@@ -120,8 +121,11 @@ class Doctor:
 
     def _http(self) -> str:
         with self.http.rows("SELECT version()") as rows:
-            version = b"".join(rows).decode().split('"')[3]
-        return f"ClickHouse {version} at {self.http.address}"
+            answer = b"".join(rows)
+        version = re.fullmatch(rb'"version\(\)"\n"([^"]+)"\n', answer)
+        if not version:
+            raise ConfigError(f"{self.http.address} is not ClickHouse; check http_url")
+        return f"ClickHouse {version[1].decode()} at {self.http.address}"
 
     def _database_clock(self) -> str:
         ((now,),) = self.database.query("SELECT toFloat64(now64(3))")
@@ -213,8 +217,3 @@ def skew(theirs: float, ours: float, what: str) -> str:
         direction = "ahead of" if seconds > 0 else "behind"
         raise ConfigError(f"this machine is {abs(seconds)} s {direction} {what}; check its NTP")
     return f"{abs(seconds)} s from this machine's"
-
-
-def is_name(pattern: str) -> bool:
-    """Tell whether a key of the table policy is a name, and not a pattern."""
-    return not any(character in pattern for character in "*?[")

@@ -16,7 +16,7 @@ from inventory import is_in_utc, read_table
 from manifest import Layout, RunManifest, TableManifest, read_manifest, read_table_manifests
 from ooni_common import __version__
 from ooni_common.database import Database, StatementFailed, connected
-from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.run import Job
 from progress import in_units
 from pruning_exports import delete, leftovers
@@ -192,7 +192,7 @@ def restore_export(job: Job[Config], table: str) -> None:
     bucket = Bucket(job.config.store("public"), job.user_agent)
     manifest = read_manifest(bucket, layout.manifest(table), TableManifest)
     if manifest is None:
-        raise ConfigError(f"{table!r} is in no backup, and not exported; see list")
+        raise UsageError(f"{table!r} has no export; see list")
     if job.dry_run:
         rows = sum(export.rows for export in manifest.exports)
         log.info("would restore %s as %s: %s rows", table, name, f"{rows:,}")

@@ -14,7 +14,7 @@ first, with the new export under `pending`: the object is the one in `chunks` or
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Meta
@@ -135,6 +135,10 @@ class Layout:
         """Return the key of a table's manifest."""
         return f"{self.manifests}{escaped(table)}.json"
 
+    def table_of(self, manifest: str) -> str:
+        """Return the table whose manifest has this key."""
+        return unquote(manifest.removeprefix(self.manifests).removesuffix(".json"))
+
     def relative(self, key: str) -> str:
         """Return a key as seen from the index."""
         return key.removeprefix(f"{self.prefix}/")
@@ -195,6 +199,11 @@ def read_table_manifests(bucket: Bucket, layout: Layout) -> dict[str, TableManif
         if manifest:
             found[manifest.table] = manifest
     return found
+
+
+def exported_tables(bucket: Bucket, layout: Layout) -> set[str]:
+    """Return the names of the tables that have a manifest, damaged or not."""
+    return {layout.table_of(listed.key) for listed in bucket.listing(layout.manifests)}
 
 
 def named_keys(manifests: Iterable[TableManifest]) -> set[str]:

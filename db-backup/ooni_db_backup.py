@@ -25,7 +25,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backup_config import Config, Side, TablePolicy
+from backup_config import MOST_DAYS, Config, Side, TablePolicy
 from backup_job import (
     back_up_tables,
     backup_with,
@@ -34,19 +34,20 @@ from backup_job import (
     verify_backups,
     with_progress,
 )
-from backups import Backup, BackupLayout, read_backups
+from backups import Backup, BackupLayout, good_backups, read_backups
 from bucket import Bucket
 from clickhouse_http import ClickHouseHTTP
 from doctoring import Doctor
 from export_job import export_tables, prune_exports, restore_export, verify_exports
 from inventory import read_table, table_names
 from listing import as_json, backup_as_table, backups_as_table, chunks_as_table, exports_as_table
-from manifest import Layout, TableManifest, read_table_manifests
+from manifest import Layout, TableManifest, exported_tables, read_table_manifests
+from naming import check_names
 from ooni_common.catalogue import ANY, Kind, Metric, timer
 from ooni_common.database import connected
-from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.output import show
-from ooni_common.run import Command, Job, Script, execute, locked
+from ooni_common.run import Command, Job, Script, execute, locked, make_writable
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -117,18 +118,25 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep-days",
-        type=float,
+        type=_days,
         metavar="DAYS",
         help="and younger ones; default: keep_days of the configuration",
     )
     parser.add_argument(
         "--older-than",
-        type=int,
+        type=_days,
         default=90,
         metavar="DAYS",
         help="exports of rows that are gone from the database: since how long; default: 90",
     )
     parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MOST_DAYS}")
+    return days
 
 
 def _at_least_one(text: str) -> int:
@@ -295,10 +303,12 @@ def export(job: Job[Config]) -> None:
     with connected(config) as database:
         names = table_names(database)
         public = _among(config, names, lambda policy: policy.exported)
+        check_names(job.arguments.tables, names)
         for name in job.arguments.tables:
             if name not in public:
-                what = "not public in the configuration" if name in names else "no table"
-                raise ConfigError(f"{name!r} is {what}; public are: {', '.join(public)}")
+                raise ConfigError(
+                    f"{name!r} is not public in the configuration; public are: {', '.join(public)}"
+                )
         raise_first(export_tables(job, database, job.arguments.tables or public))
 
 
@@ -320,7 +330,8 @@ def list_all(job: Job[Config]) -> None:
     """Print what there is of exports and backups, in the order of their names."""
     manifests, backups = _exports_there(job), _backups_there(job)
     by_name = {backup.name: backup for backup in backups}
-    names = known(job.arguments.names, [*manifests, *by_name], "export or backup")
+    names = job.arguments.names
+    check_names(names, [*manifests, *by_name], "export or backup")
     if job.arguments.json:
         chosen = names or [*manifests, *by_name]
         show(
@@ -378,11 +389,9 @@ def verify(job: Job[Config]) -> None:
         DataRefused: something is wrong with them.
     """
     config, arguments = job.config, job.arguments
-    only_private = [
-        name
-        for name in arguments.tables
-        if (policy := config.policy_of(name)) and policy.backed_up and not policy.exported
-    ]
+    if arguments.tables:
+        check_names(arguments.tables, [*config.named_tables, *_stored_tables(job)])
+    only_private = [name for name in arguments.tables if config.is_only_private(name)]
     others = [name for name in arguments.tables if name not in only_private]
     findings: list[str] = []
     if (
@@ -405,23 +414,38 @@ def restore(job: Job[Config]) -> None:
     """Restore a table from a backup or from its export, or all tables from a backup."""
     arguments = job.arguments
     if arguments.everything and (arguments.name or arguments.source == EXPORTS):
-        raise ConfigError("--all is for a backup, and keeps the names: without --as")
+        raise UsageError("--all cannot be combined with --as or --from exports")
     manifest = None
     if arguments.source != EXPORTS and (_has(job.config, "private") or arguments.everything):
         manifest = backup_with(job, arguments.table)
     if manifest:
         restore_backup(job, manifest, arguments.table)
-    elif arguments.replace or arguments.to_database:
-        raise ConfigError("no backup has it; from an export: only under a new name (--as)")
-    else:
-        restore_export(job, arguments.table)
+        return
+    check_names([arguments.table], _stored_tables(job), "export or backup of a table")
+    if arguments.replace or arguments.to_database:
+        raise UsageError("no backup has it; from an export: only under a new name (--as)")
+    restore_export(job, arguments.table)
+
+
+def _stored_tables(job: Job[Config]) -> set[str]:
+    """Return the names of the tables that have an export or are in a good backup."""
+    stored: set[str] = set()
+    if _has(job.config, "public"):
+        bucket = Bucket(job.config.store("public"), job.user_agent)
+        stored |= exported_tables(bucket, Layout(job.config.public_prefix))
+    if _has(job.config, "private"):
+        bucket = Bucket(job.config.store("private"), job.user_agent)
+        backups = read_backups(bucket, BackupLayout(job.config.private_prefix))
+        stored.update(*(manifest.tables for manifest in good_backups(backups)))
+    return stored
 
 
 def show_schema(job: Job[Config]) -> None:
     """Print the statements that create the tables."""
     with connected(job.config) as database:
         names = table_names(database)
-        for name in known(job.arguments.tables, names) or names:
+        check_names(job.arguments.tables, names)
+        for name in job.arguments.tables or names:
             show(f"{read_table(database, name).create};\n")
 
 
@@ -429,6 +453,8 @@ def prune(job: Job[Config]) -> None:
     """Delete exports and backups that nobody needs, or show which these are."""
     config = job.config
     confirmed = job.arguments.confirm and not job.dry_run
+    if confirmed:
+        make_writable("state_dir", config.state_dir)
     with locked(config.state_dir / f"{SCRIPT.name}.lock") if confirmed else nullcontext():
         if _has(config, "public"):
             prune_exports(job, confirmed=confirmed)
@@ -440,7 +466,7 @@ def examine(job: Job[Config]) -> None:
     """Print what is well and what is not.
 
     Raises:
-        ScriptError: something is not; of the kind of the first of these.
+        Unhealthy: something is not; with the status of the first of these.
     """
     with connected(job.config) as database:
         http = ClickHouseHTTP(job.config, job.user_agent)
@@ -450,19 +476,16 @@ def examine(job: Job[Config]) -> None:
             show(str(finding))
             failures += [finding.error] if finding.error else []
     if failures:
-        raise type(failures[0])(f"a run would fail: {len(failures)} things are not well")
+        checks = "1 check" if len(failures) == 1 else f"{len(failures)} checks"
+        raise Unhealthy(f"{checks} failed; a run would not succeed", failures[0].status)
 
 
-def known(wanted: Sequence[str], there: Sequence[str], what: str = "table") -> Sequence[str]:
-    """Return the wanted names.
+class Unhealthy(ScriptError):
+    """A run would end with this status, or another one if that is mended."""
 
-    Raises:
-        ConfigError: one of them is not there.
-    """
-    for name in wanted:
-        if name not in there:
-            raise ConfigError(f"there is no {what} {name!r}; there are: {', '.join(there)}")
-    return wanted
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ SERVER_CODES = "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_
 # "403" alone could be a part of a time or of a bucket's name, so it is looked for where it is told.
 WRONG_CONFIG = re.compile(
     rf"\b({SERVER_CODES}|{'|'.join(CODES_OF_WRONG_CONFIG - {'403'})})\b"
-    r"|HTTP response code: 403\b|does not exist, bucket"
+    r"|HTTP response code: 403\b|does not exist, bucket|There is no named collection"
 )
 
 

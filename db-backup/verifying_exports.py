@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 import zstandard
 
-from bucket import Bucket
+from bucket import Bucket, NoSuchObject
 from csv_rows import RowCounter
 from manifest import (
     Export,
@@ -72,7 +72,10 @@ def _check(bucket: Bucket, export: Export, *, quick: bool) -> Iterator[str]:
     elif found.token != export.token:
         yield f"{export.key}: it is not the object that was uploaded"
     elif not quick:
-        findings = list(_check_content(bucket, export))
+        try:
+            findings = list(_check_content(bucket, export))
+        except NoSuchObject:
+            findings = [f"{export.key}: missing: it was deleted while it was verified"]
         if not findings:
             log.info(
                 "%s: %s rows, %s: as exported",

@@ -17,7 +17,8 @@ log = logging.getLogger("ooni.database")
 
 CONNECT_TIMEOUT = 10  # seconds
 STATEMENT_TIMEOUT = 300  # seconds without an answer
-CODES_OF_WRONG_CONFIG = {81, 192, 193, 194, 497, 516}  # database, user, password or grants
+# Database, user, password or grants; a named collection.
+CODES_OF_WRONG_CONFIG = {81, 192, 193, 194, 497, 516, 669}
 EXTERNAL_TABLE = "_rows_to_insert"
 OLDEST_SERVER = (24, 8)  # with older ones nothing is tried
 FIRST_DAY = date(1970, 1, 1).toordinal()  # day 0 of the database

@@ -313,13 +313,23 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     if ca_file:
-        try:
-            context.load_verify_locations(ca_file)
-        except ssl.SSLError:
-            raise ConfigError(f"ca_file {ca_file}: holds no certificate in PEM format") from None
-        except OSError as error:
-            raise ConfigError(f"ca_file {ca_file}: {error.strerror}") from None
+        load_certificates(context, "ca_file", ca_file)
     return context
+
+
+def load_certificates(context: ssl.SSLContext, key: str, ca_file: Path) -> None:
+    """Let a context trust the CAs in a file; `key` is where the configuration names it.
+
+    Raises:
+        ConfigError: the file can't be used.
+    """
+    try:
+        context.load_verify_locations(ca_file)
+    except ssl.SSLError:
+        raise ConfigError(f"{key} {ca_file}: holds no certificate in PEM format") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{key} {ca_file}: {reason}") from None
 
 
 def _basic_auth(user: str | None, password: str | None) -> str | None:

@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 
 import ooni_db_backup
 from backup_config import Config, TablePolicy
-from bucket import SYSTEM_CERTIFICATES, Bucket, Store
 from clickhouse_http import login_of
 from csv_rows import RowCounter
 from inventory import first_column, renamed, version_column
 from listing import exports_as_table
 from manifest import Layout, TableManifest, escaped
 from ooni_common.config import Secret, SecretUrl
-from ooni_common.errors import ConfigError
 from progress import in_units, progress
 
 SHIPPED = Path(str(ooni_db_backup.__file__)).with_name("db-backup.conf")
@@ -286,8 +284,3 @@ def test_a_terminal_shows_rows_bytes_rate_and_the_time_left() -> None:
 def test_an_empty_list_is_a_heading() -> None:
     assert exports_as_table({}).split()[:2] == ["TABLE", "CHUNKS"]
     assert "interrupted" not in exports_as_table({"t": TableManifest(table="t")})
-
-
-def test_a_ca_file_that_is_missing_is_a_matter_of_the_configuration() -> None:
-    with pytest.raises(ConfigError, match="no such file"):
-        Bucket(Store("x", ca_file=SYSTEM_CERTIFICATES / "missing"), "test")

@@ -1,11 +1,13 @@
 """Which backups are deleted, and that whatever is kept can be restored."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +129,14 @@ def test_six_chains_with_a_broken_and_a_running_one() -> None:
     assert gone == [name_of(number) for number in reversed(expected)]
 
 
+@pytest.mark.parametrize("bases", [[1, 0], [0], [2, 0, 1], [1, 2, 1]])
+def test_bases_in_a_circle_do_not_make_prune_endless(bases: list[int]) -> None:
+    backups = [made(number, base, "broken") for number, base in enumerate(bases)]
+    backups.append(made(9, None, "good"))
+    gone = [each.backup.name for each in unwanted(backups, keep=1, keep_days=0, now=NOW)]
+    assert gone == [name_of(number) for number in reversed(range(len(bases)))]
+
+
 # --- with real backups ---
 
 
@@ -174,6 +184,42 @@ def test_what_prune_leaves_can_be_restored(
     assert "nothing to do: all 1 backups stay" in chains.run("prune", "--confirm")[1]
 
 
+def test_manifests_that_name_each_other_as_base_are_broken_and_can_be_pruned(
+    chains: BackupTool,
+) -> None:
+    first, second, *others = chains.backups()
+    changed = msgspec.structs.replace(first, base=second.name)
+    chains.client.put_object(
+        Bucket=chains.private_bucket_name,
+        Key=BACKUPS.manifest(first.name),
+        Body=msgspec.json.encode(changed),
+    )
+    status, log = chains.run("list")
+    assert (status, f"its base {second.name} is not older than it is" in log) == (0, True)
+    assert chains.run("restore", "t", "--from", second.name)[0] == 65
+    status, log = chains.run("prune", "--confirm")
+    assert (status, "2 backups are deleted, 4 stay" in log) == (0, True)
+    assert names(chains) == [each.name for each in others]
+
+
+def test_what_only_looks_like_a_time_is_no_backup(chains: BackupTool) -> None:
+    before = len(chains.backups())
+    for name in ("99999999T999999Z", "\u0662\u0660260101T000000Z"):
+        chains.client.put_object(
+            Bucket=chains.private_bucket_name, Key=BACKUPS.manifest(name), Body=b"{}"
+        )
+    assert len(json.loads(chains.run("list", "--json")[1])["backups"]) == before
+
+
+def test_prune_makes_its_state_directory(chains: BackupTool) -> None:
+    shutil.rmtree(chains.folder / "state")
+    assert chains.run("prune", "--confirm")[0] == 0
+    shutil.rmtree(chains.folder / "state")
+    (chains.folder / "state").touch()
+    status, log = chains.run("prune", "--confirm")
+    assert (status, "state_dir" in log) == (78, True)
+
+
 @pytest.mark.long
 def test_while_the_database_is_down_nothing_without_manifest_is_deleted(
     chains: BackupTool, monkeypatch: pytest.MonkeyPatch
@@ -191,7 +237,21 @@ def test_while_the_database_is_down_nothing_without_manifest_is_deleted(
     assert listed[-1]["state"] == "unfinished"
 
 
-def test_keeping_no_chain_at_all_is_refused(backup_tool: BackupTool) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--keep", "0"),
+        ("--keep-days", "-1"),
+        ("--keep-days", "nan"),
+        ("--keep-days", "1e12"),
+        ("--older-than", "-1"),
+        ("--older-than", "inf"),
+    ],
+)
+def test_an_age_that_no_backup_can_have_is_wrong_usage(
+    backup_tool: BackupTool, arguments: tuple[str, ...]
+) -> None:
+    """Nor can no chain at all be kept."""
     with pytest.raises(SystemExit) as stopped:
-        backup_tool.run("prune", "--keep", "0")
+        backup_tool.run("prune", *arguments)
     assert cast("Any", stopped.value).code == 2

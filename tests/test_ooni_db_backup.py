@@ -19,7 +19,9 @@ from dev.misbehaving_http import MisbehavingServer, body
 from dev.sample_measurements import create
 from inventory import read_table
 from manifest import escaped
+from naming import check_names
 from ooni_common.database import Database as OurDatabase
+from ooni_common.errors import UsageError
 from ooni_common.run import locked
 
 if TYPE_CHECKING:
@@ -489,7 +491,6 @@ def test_only_public_tables_can_be_exported_by_name(backup_tool: BackupTool) -> 
     status, log = backup_tool.run("export", "hidden")
     assert status == 78
     assert "'hidden' is not public in the configuration; public are: a, b" in log
-    assert "'nothing' is no table" in backup_tool.run("export", "nothing")[1]
 
 
 def test_private_backups_are_not_silently_left_out(backup_tool: BackupTool) -> None:
@@ -555,7 +556,6 @@ def test_list_shows_tables_chunks_and_json(backup_tool: BackupTool) -> None:
     listed = json.loads(backup_tool.run("list", "--json")[1])
     assert listed["backups"] == []
     assert listed["exports"]["fastpath"]["chunks"]["202301"]["rows"] == 526
-    assert backup_tool.run("list", "nothing")[0] == 78
 
 
 def test_schema_shows_what_creates_the_tables(backup_tool: BackupTool) -> None:
@@ -657,6 +657,7 @@ def test_a_quick_verification_reads_no_rows(backup_tool: BackupTool) -> None:
     assert backup_tool.run("verify", "--quick")[0] == 0
     delete(backup_tool, f"{CSV}fastpath_202301.csv.zstd")
     assert backup_tool.run("verify", "--quick")[0] == 65
+    backup_tool.configure(tables=BY_MONTH | {"other": "public"})
     assert backup_tool.run("verify", "other")[0] == 65
 
 
@@ -786,7 +787,6 @@ def test_no_table_is_overwritten(backup_tool: BackupTool) -> None:
     backup_tool.run(tables={"t": "public"})
     status, log = backup_tool.run("restore", "t", "--as", "t")
     assert (status, "there is a table t already" in log) == (78, True)
-    assert backup_tool.run("restore", "other")[0] == 78
 
 
 @pytest.mark.parametrize("spoil", [flip_a_byte, delete, truncate, miscount])
@@ -806,6 +806,67 @@ def test_a_restoration_can_be_rehearsed(backup_tool: BackupTool) -> None:
     status, log = backup_tool.run("restore", "t", "--dry-run")
     assert (status, "would restore t as t_restored: 0 rows" in log) == (0, True)
     assert backup_tool.database.execute("SHOW TABLES") == [("t",)]
+
+
+# --- names on the command line ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "fastpaht"),
+        ("list", "fastpaht"),
+        ("verify", "fastpaht"),
+        ("verify", "fastpaht", "--from", "exports"),
+        ("verify", "fastpath", "--from", "20200101T000000Z"),
+        ("schema", "fastpaht"),
+        ("restore", "fastpaht"),
+        ("restore", "fastpaht", "--from", "exports"),
+        ("restore", "fastpaht", "--dry-run"),
+        ("restore", "fastpath", "--from", "20200101T000000Z"),
+        ("restore", "--all", "--from", "20200101T000000Z"),
+    ],
+)
+@pytest.mark.parametrize("private", [False, True])
+def test_a_name_that_is_not_there_is_wrong_usage(
+    backup_tool: BackupTool, arguments: tuple[str, ...], *, private: bool
+) -> None:
+    backup_tool.fill("fastpath", 10)
+    backup_tool.configure(tables={"fastpath": "both"} if private else {"fastpath": "public"})
+    if private:
+        backup_tool.keep_private()
+    elif "20200101T000000Z" in arguments:
+        pytest.skip("there are no backups")
+    assert backup_tool.run()[0] == 0
+    with backup_tool.unchanged():
+        status, log = backup_tool.run(*arguments)
+    assert (status, len(log.splitlines())) == (2, 1), log
+    if "fastpaht" in arguments:
+        assert log.endswith("'fastpaht'; did you mean 'fastpath'?\n")
+    else:
+        assert re.search(r"there is no backup '20200101T000000Z'; there are: \d{8}T\d{6}Z\n$", log)
+
+
+def test_what_is_there_is_listed_where_nothing_is_like_the_name() -> None:
+    with pytest.raises(UsageError, match=r"there is no table 'x'; there are: a, b$"):
+        check_names(["x"], {"b", "a"})
+    with pytest.raises(UsageError, match=r"there is no backup 'x'; there is none at all$"):
+        check_names(["x"], [], "backup")
+    with pytest.raises(UsageError, match=r"table1, .*, table26 and 10 more$"):
+        check_names(["x"], [f"table{number}" for number in range(30)])
+    check_names(["a", "b"], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--all", "--as", "x"), ("--all", "--from", "exports"), ("fastpath", "--replace")],
+)
+def test_what_does_not_go_together_is_wrong_usage(
+    backup_tool: BackupTool, arguments: tuple[str, ...]
+) -> None:
+    backup_tool.fill("fastpath", 10)
+    assert backup_tool.run(tables=BY_MONTH)[0] == 0
+    assert backup_tool.run("restore", *arguments)[0] == 2
 
 
 # --- prune ---

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from db_backup_harness import CSV, BackupTool
-from dev.fault_proxy import Condition, FaultProxy, Request, s3_error
+from dev.fault_proxy import Condition, FaultProxy, Request, answers, passed, s3_error, without
 from doctoring import skew
 from ooni_common.errors import ConfigError
 
@@ -91,6 +91,73 @@ def test_a_database_that_is_down_does_not_hide_the_bucket(healthy: BackupTool) -
 def test_http_can_be_missing(healthy: BackupTool) -> None:
     status, printed = healthy.run("doctor", http_url="http://127.0.0.1:9/")
     assert (status, failed(printed)) == (69, ["database, HTTP"])
+
+
+def test_something_else_can_answer_over_http(healthy: BackupTool) -> None:
+    with FaultProxy(healthy.config["http_url"]) as other:
+        other.fail(answers(200, b"<html>"), lambda _request: True)
+        status, printed = healthy.run("doctor", http_url=other.url)
+    assert (status, failed(printed)) == (78, ["database, HTTP"])
+    assert f"{other.url}/ is not ClickHouse; check http_url" in printed
+
+
+def test_a_store_can_say_no_time(healthy: BackupTool, s3_proxy: FaultProxy) -> None:
+    s3_proxy.fail(without("Date", passed), is_("GET", "list-type"))
+    status, printed = healthy.run("doctor")
+    assert (status, failed(printed)) == (69, ["bucket, clock"])
+
+
+def test_a_named_collection_that_is_not_there(healthy: BackupTool) -> None:
+    healthy.keep_private(private_named_collection="not_there")
+    status, printed = healthy.run("doctor")
+    assert (status, failed(printed)) == (78, ["backups, server"])
+    assert printed.endswith("error: 1 check failed; a run would not succeed\n")
+    status, log = healthy.run("backup", tables={"fastpath": "private"})
+    assert (status, "There is no named collection `not_there`" in log) == (78, True), log
+
+
+def test_of_several_failures_the_first_one_gives_the_status(healthy: BackupTool) -> None:
+    healthy.keep_private(private_named_collection="not_there")
+    healthy.database.execute("CREATE TABLE forgotten (a UInt8) ENGINE = Memory")
+    status, printed = healthy.run("doctor")
+    assert (status, failed(printed)) == (65, ["tables", "backups, server"])
+    assert "error: 2 checks failed" in printed
+
+
+def test_a_statement_that_fails_on_the_server(healthy: BackupTool) -> None:
+    with FaultProxy(healthy.config["http_url"]) as proxy:
+        proxy.fail(answers(500, b"Code: 241. DB::Exception: no memory"), lambda _request: True)
+        status, printed = healthy.run("doctor", http_url=proxy.url)
+    assert (status, failed(printed)) == (69, ["database, HTTP"])
+
+
+@pytest.mark.parametrize("name", ["not a bucket", "UPPER/case", "x" * 300])
+def test_a_bucket_of_an_impossible_name(healthy: BackupTool, name: str) -> None:
+    status, log = healthy.run("list", public_bucket_name=name)
+    assert (status, "bucket name" in log, len(log.splitlines())) == (78, True, 1), log
+
+
+@pytest.mark.parametrize("side", ["public", "private"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        ("", "Is a directory"),
+        ("text", "holds no certificate in PEM format"),
+    ],
+)
+def test_a_ca_file_that_cannot_be_used_is_named_with_its_key(
+    healthy: BackupTool, side: str, content: str | None, reason: str
+) -> None:
+    ca_file = healthy.folder / "ca.pem"
+    if content:
+        ca_file.write_text(content)
+    elif content is not None:
+        ca_file.mkdir()
+    healthy.keep_private(**{f"{side}_ca_file": str(ca_file)})
+    for command in ("list", "doctor"):
+        status, log = healthy.run(command)
+        assert (status, f"error: {side}_ca_file {ca_file}: {reason}\n" in log) == (78, True), log
 
 
 def test_a_bucket_that_is_not_there(healthy: BackupTool) -> None:

@@ -849,6 +849,23 @@ def test_a_run_beside_a_verification_is_no_finding(
     assert (status, log.count("as exported\n"), "not complete" in log) == (0, 3, False)
 
 
+def test_an_object_that_vanishes_while_it_is_verified_is_a_finding(
+    exported: BackupTool, s3_proxy: FaultProxy
+) -> None:
+    is_first = exports_of("202301")
+
+    def vanish(exchange: Exchange) -> None:
+        exported.client.delete_object(
+            Bucket=exported.bucket_name, Key=f"{CSV}fastpath_202301.csv.zstd"
+        )
+        passed(exchange)
+
+    s3_proxy.fail(vanish, lambda request: request.method == "GET" and is_first(request))
+    status, log = exported.run("verify")
+    assert (status, "fastpath_202301.csv.zstd: missing" in log) == (65, True)
+    assert log.count("as exported\n") == 1
+
+
 # --- throttling ---
 
 

@@ -370,6 +370,16 @@ def test_rows_of_another_backup_are_not_taken_for_those_of_this_one(saved: Backu
     assert saved.checksum("joined") == before
 
 
+def test_a_table_that_a_backup_does_not_have_is_not_verified_silently(saved: BackupTool) -> None:
+    saved.database.execute("CREATE TABLE newer (a UInt8) ENGINE = MergeTree ORDER BY a")
+    saved.configure(tables=POLICY | {"newer": "private"})
+    status, log = saved.run("verify", "newer")
+    name = saved.backups()[0].name
+    assert (status, f"newer: not in the backup {name}" in log) == (65, True)
+    assert saved.run("verify", "newer", "--from", name)[0] == 2
+    assert saved.run("restore", "newer", "--from", name)[0] == 2
+
+
 @pytest.mark.long
 def test_a_backup_without_all_that_it_needs_is_broken(chain: BackupTool) -> None:
     second = chain.backups()[1]
