@@ -57,7 +57,7 @@ def restore(
         except ValueError as error:
             raise DataRefused(f"{manifest.table}: the schema in its manifest: {error}") from None
         database.query(create)
-        statement = _statement(staging, manifest, in_utc=is_in_utc(database))
+        statement = insert_statement(staging, manifest, in_utc=is_in_utc(database))
         settings = database.insert_settings
         rows = 0
         for export in present_exports(bucket, manifest).values():
@@ -72,7 +72,7 @@ def restore(
     return rows
 
 
-def _statement(table: Place, manifest: TableManifest, *, in_utc: bool) -> str:
+def insert_statement(table: Place, manifest: TableManifest, *, in_utc: bool) -> str:
     """Return the INSERT that takes the rows of an export, in which all times are UTC.
 
     Args:

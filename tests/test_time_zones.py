@@ -9,6 +9,7 @@ import clickhouse_driver
 import pytest
 
 import detector
+import times_table
 from conftest import Database as FreshDatabase
 from conftest import fresh_database
 from db_backup_harness import BackupTool
@@ -20,20 +21,9 @@ from inventory import with_utc
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError
+from times_table import TURN_OF_THE_YEAR, ZONES
 
-ZONES = ("Asia/Kolkata", "America/New_York")
 USERS = ["default:", "fixed:x:readonly=1", "reader:x:readonly"]
-# Half past eight in the evening of 31 December in New York, and the small hours of 1 January in
-# Kolkata: rows around the ends of months of all three zones.
-TURN_OF_THE_YEAR = 1735689600  # 2025-01-01 00:00:00 UTC
-HOURS = (-30, -6, -5, -1, 0, 4, 5, 18, 30)
-TIMES = """\
-CREATE TABLE times (
-  at DateTime, ms DateTime64(3), own DateTime('Asia/Tokyo'), utc DateTime64(3, 'UTC'),
-  maybe Nullable(DateTime), list Array(Nullable(DateTime64(3))), named Map(String, DateTime),
-  pair Tuple(DateTime DateTime, s String), n Int32
-) ENGINE = MergeTree {partition} ORDER BY at
-"""
 MONTHS = {"policy": "public", "chunk_by": "month", "column": "at"}
 
 
@@ -73,13 +63,8 @@ def tool_of(
 
 
 def fill_times(database: FreshDatabase, partition: str = "") -> None:
-    database.execute(TIMES.format(partition=partition))
-    values = ", ".join(str(TURN_OF_THE_YEAR + hour * 3600) for hour in HOURS)
-    database.execute(
-        "INSERT INTO times SELECT toDateTime(arrayJoin([" + values + "])) AS t, t, t, t,"
-        " if(n % 2 != 0, NULL, t), [t, NULL], map('k', t), tuple(t, 'x'),"
-        f" intDiv(toInt64(toUnixTimestamp(t)) - {TURN_OF_THE_YEAR}, 3600) AS n"
-    )
+    database.execute(times_table.create("times", partition))
+    database.execute(times_table.fill("times"))
 
 
 # --- the detector ---
@@ -147,16 +132,9 @@ def test_chunks_and_their_bytes_are_the_same_in_all_zones(
     fill_times(zoned_tool.database, partition)
     assert zoned_tool.run(tables={"times": MONTHS})[0] == 0
     assert zoned_tool.exports() == ["times_202412.csv.zstd", "times_202501.csv.zstd"]
-    december = zoned_tool.csv("times_202412.csv.zstd").decode().splitlines()
-    january = zoned_tool.csv("times_202501.csv.zstd").decode().splitlines()
-    assert (len(december), len(january)) == (5, 6)
-    assert december[0] == '"at","ms","own","utc","maybe","list","named","pair","n"'
-    assert january[1] == (
-        '"2025-01-01 00:00:00","2025-01-01 00:00:00.000","2025-01-01 09:00:00",'
-        '"2025-01-01 00:00:00.000","2025-01-01 00:00:00",'
-        "\"['2025-01-01 00:00:00.000',NULL]\",\"{'k':'2025-01-01 00:00:00'}\","
-        "\"('2025-01-01 00:00:00','x')\",0"
-    )
+    for month, year in (("202412", 2024), ("202501", 2025)):
+        content = zoned_tool.csv(f"times_{month}.csv.zstd").decode()
+        assert content == times_table.exported(year)
     with zoned_tool.unchanged():
         assert "nothing to do" in zoned_tool.run()[1]
 
@@ -267,7 +245,9 @@ def test_a_table_that_is_made_has_the_zone_of_the_server(zoned: FreshDatabase) -
         for name in ("ours", "theirs"):
             create = f"CREATE TABLE {name} (at DateTime) ENGINE = MergeTree ORDER BY at"
             (database.query if name == "ours" else zoned.execute)(create)
-            zoned.execute(f"INSERT INTO {name} VALUES", [(TURN_OF_THE_YEAR - 3600,)])
+            zoned.execute(
+                f"INSERT INTO {name} VALUES", [(int(TURN_OF_THE_YEAR.timestamp()) - 3600,)]
+            )
         text = "SELECT toString(at) FROM {}"
         assert zoned.execute(text.format("ours")) == zoned.execute(text.format("theirs"))
 
