@@ -1,3 +1,3 @@
 """What every script does the same way: configuration, running, fetching, tables, metrics."""
 
-__version__ = "2.0.0"
+__version__ = "2.0.1"
