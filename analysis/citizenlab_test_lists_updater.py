@@ -139,7 +139,7 @@ def update(job: Job[Config]) -> None:
 
 def source_of(config: Config, commit: str) -> dict[str, str]:
     """Return what the state file says of a load: a commit is one of its repository."""
-    return {"commit": commit, "git_url": SecretUrl(config.git_url).digest}
+    return {"commit": commit, "git_url": SecretUrl(config.git_url).identity}
 
 
 def fetch_lists(git: citizenlab_git.Git, url: str) -> tuple[str, list[TestList]]:

@@ -47,7 +47,7 @@ def fetch_changed(
     source = versioned(known)
     for name, url in urls.items():
         path = folder / name
-        validators = _validators(known, name) if known.get(f"{name}.url") == url.digest else None
+        validators = _validators(known, name) if known.get(f"{name}.url") == url.identity else None
         with path.open("w+b") as file:
             current = fetcher.fetch(url, file, validators)
             if current is None:
@@ -60,7 +60,7 @@ def fetch_changed(
         else:
             log.info("fetched %s: %s bytes", url, f"{path.stat().st_size:,}")
             files[name] = path
-        source[f"{name}.url"] = url.digest
+        source[f"{name}.url"] = url.identity
         source[f"{name}.etag"] = current.etag
         source[f"{name}.modified"] = current.last_modified
         source[f"{name}.sha256"] = digest

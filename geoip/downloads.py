@@ -22,7 +22,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """Where an installed database came from, kept in the state directory.
 
     Attributes:
-        url: the address, without secrets.
+        url: what it is known by, see `SecretUrl.identity`.
         sha256: of the installed file.
         validators: what the server said of it.
     """
@@ -69,7 +69,7 @@ class Downloader:
         self._sums_fetcher = Fetcher(user_agent, few, ca_file=ca_file)
         self._max_size = max_size
 
-    def download(self, source: Source, path: Path, known: Loaded) -> Loaded | None:
+    def download(self, source: Source, path: Path, known: Loaded) -> Loaded:
         """Download and unpack a database unless it is what the caller has.
 
         Args:
@@ -78,22 +78,25 @@ class Downloader:
             known: what the caller has.
 
         Returns:
-            What it is now; None: nothing else than `known`, and `path` is no file.
+            What there is now. Where its digest is that of `known`, `path` is no file.
 
         Raises:
             NotFound, Unavailable, DataRefused: as `Fetcher.fetch`; also: it can't be unpacked, or
                 its checksum is not the published one.
         """
-        url = str(source.url)
-        validators = known.validators if known.url == url else None
+        validators = known.validators if known.url == source.url.identity else None
         current = self._unpacked(source, path, validators)
         digest = digest_of(path)
-        if current is not None and digest != known.sha256:
-            log.info("fetched %s: %s bytes unpacked", url, f"{path.stat().st_size:,}")
-            return Loaded(url, digest, current)
-        log.info("%s: %s", url, "not modified" if current is None else "the same bytes as before")
-        path.unlink()
-        return None
+        if current is None:
+            log.info("%s: not modified", source.url)
+            path.unlink()
+            return known
+        if digest == known.sha256:
+            log.info("%s: the same bytes as before", source.url)
+            path.unlink()
+        else:
+            log.info("fetched %s: %s bytes unpacked", source.url, f"{path.stat().st_size:,}")
+        return Loaded(source.url.identity, digest, current)
 
     def _unpacked(
         self, source: Source, path: Path, validators: Validators | None

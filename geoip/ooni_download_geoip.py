@@ -86,6 +86,14 @@ class Installed:
     loaded: Loaded
 
 
+@dataclass(frozen=True)
+class Published:
+    """What a month has: where it came from, and whether any of it is new."""
+
+    found: State
+    new: bool
+
+
 def of_database(name: str) -> tuple[Metric, ...]:
     """Return the metrics of one of the two databases."""
     when, labels = "at the end, if the database is installed", {"database": name}
@@ -183,18 +191,30 @@ def update(job: Job[Config], installation: Installation, now: datetime, limits: 
     installed = survey(job, installation, sources)
     complete = len(installed) == len(sources) and not job.force
     months = months_to_try(
-        now.date(), installation.month if complete else "", dated=are_dated(sources)
+        now.date(),
+        installation.month if complete else "",
+        dated=are_dated(sources),
+        moved=have_moved(installed, sources, installation.month),
     )
-    new = first_published(job, installation, months, installed, limits)
-    if new is None and not complete:
+    published = first_published(job, installation, months, installed, limits)
+    if published is None and not complete:
         raise Unavailable(f"nothing to install: {' and '.join(months)} are not published")
     if not job.dry_run:
         kept = {name: each.loaded for name, each in installed.items()}
-        write_state(job.state_file, kept | (new or {}))
+        write_state(job.state_file, kept | (published.found if published else {}))
     report(job, installation, sources)
-    if not new:
+    if not (published and published.new):
         log.info("nothing to do: the newest databases are installed")
         check_for_standstill(installed, now, job.config.max_age_days)
+
+
+def have_moved(installed: Mapping[str, Installed], sources: Sequence[Source], month: str) -> bool:
+    """Tell whether a database of the month was loaded from another address than it has now."""
+    return any(
+        installed[source.kind.name].loaded.url not in ("", source.of(month).url.identity)
+        for source in sources
+        if source.kind.name in installed
+    )
 
 
 def prepare_folder(job: Job[Config], installation: Installation) -> None:
@@ -213,19 +233,21 @@ def prepare_folder(job: Job[Config], installation: Installation) -> None:
         log.warning("an update that was interrupted is complete now")
 
 
-def months_to_try(today: date, installed: str, *, dated: bool) -> list[str]:
+def months_to_try(today: date, installed: str, *, dated: bool, moved: bool = False) -> list[str]:
     """Return the months, YYYY-MM, whose databases are wanted, the best first.
 
     Args:
         today: decides what the newest month is.
         installed: the month whose databases are installed and whole; "" for none.
         dated: whether each month has its own address. Otherwise the server has to be asked.
+        moved: whether the installed month has another address now, and is to be asked for again.
     """
     this = f"{today:%Y-%m}"
     if not dated:
         return [this]
     before = f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
-    return [month for month in (this, before) if month > installed]
+    again = [installed] if moved else []
+    return [month for month in (this, before) if month > installed or month in again]
 
 
 def are_dated(sources: Sequence[Source]) -> bool:
@@ -268,7 +290,7 @@ def first_published(
     months: Sequence[str],
     installed: Mapping[str, Installed],
     limits: Limits,
-) -> State | None:
+) -> Published | None:
     """Install what the first of the months has that is published; None: none of them is."""
     for month in months:
         try:
@@ -286,8 +308,8 @@ def install_month(
     month: str,
     installed: Mapping[str, Installed],
     limits: Limits,
-) -> State:
-    """Fetch, check and install what a month has; return what is new.
+) -> Published:
+    """Fetch, check and install what a month has, as far as it is new.
 
     Raises:
         NotFound: it is not published yet.
@@ -295,17 +317,19 @@ def install_month(
     """
     with staging(job, installation) as folder:
         try:
-            new = fetch_and_check(job, month, folder, installed, limits)
+            found = fetch_and_check(job, month, folder, installed, limits)
         except DataRefused:
             job.metrics.count("ooni_geoip_checkfail")
             raise
+        staged = {source.kind.name: folder.staged(source.file) for source in sources_of(job.config)}
+        new = [name for name, path in staged.items() if path.exists()]
         if new and job.dry_run:
             log.info("would install %s: %s", month, " and ".join(new))
         elif new:
             whole = len(installed) == len(sources_of(job.config))
             install(job, installation, month, keep_replaced=whole)
             job.metrics.count("ooni_geoip_updated")
-    return new
+    return Published(found, new=bool(new))
 
 
 @contextlib.contextmanager
@@ -326,22 +350,22 @@ def fetch_and_check(
     installed: Mapping[str, Installed],
     limits: Limits,
 ) -> State:
-    """Fetch what is not installed, and check it; return where it came from."""
+    """Fetch what is not installed, and check it; return what there is."""
     config = job.config
     downloader = Downloader(
         job.user_agent, limits, ca_file=config.ca_file, max_size=config.max_size
     )
-    new = {}
+    found = {}
     for source in sources_of(config):
         path = staged.staged(source.file)
         before = installed.get(source.kind.name)
         known = before.loaded if before and not job.force else Loaded()
         with job.metrics.timer("download_geoip"):
             loaded = downloader.download(source.of(month), path, known)
-        if loaded:
+        if loaded.sha256 != known.sha256:
             check_new(job, source.of(month), path, before)
-            new[source.kind.name] = loaded
-    return new
+        found[source.kind.name] = loaded
+    return found
 
 
 def check_new(job: Job[Config], source: Source, path: Path, installed: Installed | None) -> None:

@@ -84,11 +84,13 @@ class SecretUrl(Secret):
         return parts._replace(netloc=f"{user}{at}{host}", query=query, fragment=fragment).geturl()
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of the address without its user: binds what a state file says to its source.
+    def identity(self) -> str:
+        """What a state file says of the source: the address, or its SHA-256 if it holds secrets.
 
-        The query is part of it, because it can choose the content; what it holds is not given away.
+        The user is no part of that, but the query is, because it can choose the content.
         """
+        if str(self) == self.reveal():
+            return self.reveal()
         address = self._parts._replace(netloc=self._parts.netloc.rpartition("@")[2])
         return hashlib.sha256(address.geturl().encode()).hexdigest()
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -514,3 +515,20 @@ def test_the_secrets_to_mask_are_those_that_are_long_enough_with_the_longest_fir
         token=Secret("brief"),
     )
     assert secrets_of(config) == ["p%C3%A4ssword", "t0ken-t0ken", "pässword", "t0ken-"]
+
+
+def test_the_identity_of_a_source_is_its_address_unless_that_holds_secrets() -> None:
+    plain = "https://example.org/dbip-2026-11.gz"
+    assert SecretUrl(plain).identity == plain
+    one, other, *same = (
+        SecretUrl(url).identity
+        for url in (
+            "https://example.org/file?key=one",
+            "https://example.org/file?key=other",
+            "https://user:word@example.org/file?key=one",
+            "https://token@example.org/file?key=one",
+        )
+    )
+    assert one != other
+    assert same == [one, one]
+    assert re.fullmatch("[0-9a-f]{64}", one)

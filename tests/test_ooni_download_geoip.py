@@ -346,6 +346,48 @@ def test_another_address_is_not_asked_for_changes_since_the_first(
     assert ["If-None-Match" in each.headers for each in server.requests] == [False] * 3
 
 
+def test_a_month_is_asked_for_again_under_another_address(
+    geoip: Geoip, upstream: Upstream, server: MisbehavingServer, published: Path
+) -> None:
+    upstream.publish(NOVEMBER)
+    geoip.run()
+    asn, country = good_bodies(published)
+    for name, content in (("asn", asn), ("cc", country)):
+        server.route(f"/{name}-2026-11.gz", http.body(content, etag='"1"'))
+    mirror = {
+        f"{name}_url": server.url(f"/{name}-") + "{year}-{month}.gz" for name in ("asn", "cc")
+    }
+    before = geoip.months()
+    for answers in (2, 0):
+        server.clear()
+        status, log = geoip.run(**mirror)
+        assert (status, geoip.months(), len(server.requests)) == (0, before, answers)
+    assert "nothing to do" in log
+
+
+def test_the_same_bytes_under_another_address_are_fetched_once(
+    geoip: Geoip, server: MisbehavingServer, published: Path
+) -> None:
+    asn, country = good_bodies(published)
+
+    def keys(word: str) -> dict[str, str]:
+        bodies = {"asn": asn, "cc": country}
+        urls = {
+            f"{name}_url": server.route(f"/{word}-{name}.gz", http.body(content, etag='"1"'))
+            for name, content in bodies.items()
+        }
+        return {name: f"{url}?key=hidden-{word}&suffix=gz" for name, url in urls.items()}
+
+    assert geoip.run(**keys("first"))[0] == 0
+    for validators in (None, '"1"'):
+        server.clear()
+        status, log = geoip.run(**keys("second"))
+        assert (status, "nothing to do" in log) == (0, True)
+        asked = [each.headers.get("If-None-Match") for each in server.requests]
+        assert asked == [validators, validators]
+    assert "hidden" not in (geoip.state / STATE).read_text()
+
+
 # What is refused, and what is unavailable
 
 
