@@ -43,8 +43,7 @@ build/engine-%/.ready: requirements/engine-%.txt
 
 # With the server and this machine there: where a time without a zone is not UTC.
 ZONES      := Asia/Kolkata America/New_York
-ZONE_TESTS := tests/test_detector*.py tests/test_db_backup_*.py tests/test_ooni_db_backup.py \
-              tests/test_ooni_db_backup_private.py tests/test_dev_sample_*.py
+ZONE_TESTS := tests/test_detector*.py tests/test_ooni_db_backup.py tests/test_dev_sample_measurements.py
 
 test-zones: $(READY) ## run the tests of what depends on time, and the demo, in other time zones
 	mkdir -p build

@@ -20,6 +20,8 @@ from report import Chart, Counts, Period
 BEFORE, AFTER, LONGEST = 3 * 24, 3 * 24, 30 * 24  # hours around an incident
 STEPS = {1: 80, 3: 240, 6: 480}  # hours of a step → the longest window that has such steps
 LONG_STEP = 12
+DAY = 24  # hours; the shortest step of a period
+MOST_STEPS = 240  # of a period
 TOGETHER = 30 * 24  # hours in which the windows begin that one question is about
 
 CHARTED = f"""\
@@ -67,23 +69,26 @@ class Window:
         series: whose measurements are added up.
         start: the first hour, in hours since 1970.
         step: hours that are added up.
-        steps: how many.
+        end: the hour after the last one, in the middle of a step perhaps.
+        grows: whether it can end later in the next run.
     """
 
     series: tuple[Series, ...]
     start: int
     step: int
-    steps: int
+    end: int
+    grows: bool
 
     @property
-    def end(self) -> int:
-        """The hour after the last one."""
-        return self.start + self.step * self.steps
+    def steps(self) -> int:
+        """How many there are; at least one."""
+        return max(1, -((self.start - self.end) // self.step))
 
     @property
     def fingerprint(self) -> str:
-        """What tells this window from all others, but for how far it goes."""
-        text = repr((self.series, self.start, self.step))
+        """What tells this window from all others, but for how far it goes while it grows."""
+        beginning = (self.series, self.start, self.step)
+        text = repr(beginning if self.grows else (*beginning, self.end))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -111,7 +116,7 @@ def charted(
     windows += [_as_window(period) for period in periods]
     prints = [window.fingerprint for window in windows]
     firsts = [known.get(fingerprint, NOTHING) for fingerprint in prints]
-    counts = complete(database, windows, firsts, checkpoint.until)
+    counts = complete(database, windows, firsts)
     settled: dict[str, Steps] = {}
     for window, fingerprint, (measurements, anomalies) in zip(windows, prints, counts, strict=True):
         steps = max(0, (checkpoint.hour - window.start) // window.step)
@@ -139,25 +144,19 @@ def window_of(incident: Incident, until: int) -> Window:
     end = min(until, over, start + LONGEST)
     step = next((step for step, longest in STEPS.items() if end - start <= longest), LONG_STEP)
     start -= (start - begun) % step
-    return Window(incident.series, start, step, max(1, -((start - end) // step)))
+    whole_steps = start - (start - end) // step * step
+    return Window(incident.series, start, step, min(until, whole_steps), grows=True)
 
 
 def _as_window(period: Period) -> Window:
-    start = hour_of(period.start)
-    return Window(period.series, start, max(1, hour_of(period.end) - start), 1)
+    """Return a window with steps, so that the end of a long period costs no question about all."""
+    start, end = hour_of(period.start), hour_of(period.end)
+    step = DAY * max(1, -((start - end) // (DAY * MOST_STEPS)))
+    return Window(period.series, start, step, end, grows=False)
 
 
-def complete(
-    database: Database, windows: Sequence[Window], firsts: Sequence[Steps], until: int
-) -> list[Steps]:
-    """Return the counts of each window, of which those of the first steps are known.
-
-    Args:
-        database: has the measurements.
-        windows: which.
-        firsts: what is known of each.
-        until: from this hour on, nothing is counted.
-    """
+def complete(database: Database, windows: Sequence[Window], firsts: Sequence[Steps]) -> list[Steps]:
+    """Return the counts of each window, of which those of the first steps are known."""
     counts: list[Steps] = []
     rows = []
     for number, (window, first) in enumerate(zip(windows, firsts, strict=True)):
@@ -165,9 +164,8 @@ def complete(
         zeros = [0] * (window.steps - known)
         counts.append((first[0][:known] + zeros, first[1][:known] + zeros))
         begin = window.start + known * window.step
-        end = min(window.end, until)
-        if begin < end:
-            times = (window.start * HOUR, begin * HOUR, end * HOUR, window.step * HOUR)
+        if begin < window.end:
+            times = (window.start * HOUR, begin * HOUR, window.end * HOUR, window.step * HOUR)
             rows += [(*series, number, *times) for series in window.series]
     for together in _by_time(rows):
         for number, step, measurements, anomalies in _asked(database, together):

@@ -558,6 +558,22 @@ def test_fastpath_is_read_for_charts_only_while_they_change(detecting: Detecting
     assert detecting.page() == without_charts_of_before != page
 
 
+def test_a_long_incident_that_ended_lately_is_not_counted_from_its_beginning_on_each_hour(
+    detecting: Detecting,
+) -> None:
+    detecting.measure(blocked(series(), 30 * DAY, block=100, unblock=28 * DAY + 1))
+    detecting.detect(30 * DAY)
+    feed = detecting.outputs()["json/global.json"]
+    (ended,) = [item for item in json.loads(feed)["items"] if item["status"] == "OK"]
+    assert ended["counts"]["measurements"] > 1000
+    detecting.database.execute(
+        "ALTER TABLE fastpath DELETE WHERE measurement_start_time < toDateTime('2025-03-20', 'UTC')"
+        " SETTINGS mutations_sync = 1"
+    )
+    detecting.detect(30 * DAY)
+    assert detecting.outputs()["json/global.json"] == feed
+
+
 def test_every_item_has_the_counts_of_exactly_the_time_that_it_names(detecting: Detecting) -> None:
     end = 40 * DAY
     detecting.measure(blocked(series("IT", 1), end, block=100, unblock=121))  # long over

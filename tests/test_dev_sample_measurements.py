@@ -18,7 +18,7 @@ def test_the_tables_are_like_the_real_ones_and_always_the_same(database: Databas
         assert checksums[0][0] == 10_000
         keys = client.execute(f"SELECT uniqExact(measurement_uid), uniq(report_id) FROM {kind}_1")
         assert keys[0] == (10_000, 500)
-    months = "SELECT DISTINCT toYYYYMM(measurement_start_time) FROM fastpath_1"
+    months = "SELECT DISTINCT toYYYYMM(measurement_start_time, 'UTC') FROM fastpath_1"
     assert client.execute(months) == [(202402,)]
     shares = client.execute(
         "SELECT avg(anomaly = 't'), avg(test_name = 'webconnectivity') FROM fastpath_1"
