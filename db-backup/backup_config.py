@@ -22,7 +22,9 @@ Sse = Literal["", "AES256", "aws:kms"]
 Count = Annotated[int, Meta(ge=0)]
 MOST_DAYS = 36_500
 Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
-Seconds = Annotated[float, Meta(ge=0)]
+MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
+Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
+Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
 Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
@@ -87,7 +89,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     private_ca_file: Path | None = None
     private_retries: Count = 100
     full_every: Annotated[int, Meta(ge=1)] = 5
-    max_backup_time: Annotated[float, Meta(gt=0)] = 3 * 86400
+    max_backup_time: Duration = 3 * 86400
     keep_chains: Annotated[int, Meta(ge=1)] = 3
     keep_days: Days = 0
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
@@ -97,7 +99,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     max_bandwidth: Count = 0
     max_threads: Count = 0
     max_execution_time: Annotated[int, Meta(ge=1)] = 3 * 3600
-    read_timeout: Annotated[float, Meta(gt=0)] = 300
+    read_timeout: Duration = 300
     retries: Count = 2
     retry_wait: Seconds = 30
     ver: Literal[0] = 0

@@ -218,6 +218,7 @@ def survey(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerpr
         reader: of the table.
         known: the chunks of the last export. Ranges stay as they are, unless they have grown.
     """
+    _check_columns(reader)
     match reader.policy.chunk_by:
         case "month":
             return _by_time(reader, "toYYYYMM")
@@ -230,10 +231,24 @@ def survey(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerpr
 
 def check_chunks(reader: Reader) -> None:
     """Raise ConfigError where a table can't be divided in the way that the policy says."""
+    _check_columns(reader)
     if reader.policy.chunk_by in ("month", "day"):
         _time_column(reader)
     elif reader.policy.chunk_by == "range":
         _range_column(reader)
+
+
+def _check_columns(reader: Reader) -> None:
+    """Raise ConfigError where key or version of the policy are columns that the table has not."""
+    selected = {column.name for column in reader.table.columns}
+    if missing := {*reader.policy.key, reader.policy.version} - selected - {""}:
+        others = reader.database.query(  # SELECT * leaves out those that are computed
+            "SELECT name FROM system.columns WHERE database = currentDatabase()"
+            " AND table = %(table)s",
+            {"table": reader.table.name},
+        )
+        for name in sorted(missing - {name for (name,) in others}):
+            raise ConfigError(f"tables: {reader.table.name}: there is no column {name!r}")
 
 
 def _time_column(reader: Reader) -> tuple[str, str]:

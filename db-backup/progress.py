@@ -26,16 +26,18 @@ class Unseen:
 
 
 @contextlib.contextmanager
-def progress(name: str, total: int, unit: str, stream: TextIO = sys.stderr) -> Iterator[Progress]:
+def progress(
+    name: str, total: int, unit: str, stream: TextIO | None = sys.stderr
+) -> Iterator[Progress]:
     """Show the progress of a chunk while the block runs, if somebody sits there.
 
     Args:
         name: of the chunk.
         total: what will be done; 0: nobody knows.
         unit: of that: "rows" or "B".
-        stream: shows it, if it is a terminal.
+        stream: shows it, if it is a terminal; None: it was closed.
     """
-    if not stream.isatty():
+    if stream is None or not stream.isatty():
         yield Unseen()
         return
     from tqdm import tqdm  # noqa: PLC0415 (a service has no use for it)

@@ -101,6 +101,9 @@ def test_a_file_of_old_keeps_its_meaning(table: str, expected: str | None) -> No
         ({"backup_tables": {"a": "sometimes"}}, "backup_tables"),
         ({"public_prefix": "../x"}, "public_prefix"),
         ({"compression_level": 40}, "compression_level"),
+        ({"read_timeout": 1e300}, "read_timeout"),
+        ({"retry_wait": 1e300}, "retry_wait"),
+        ({"keep_days": 1e12}, "keep_days"),
         ({"ver": 1}, "ver"),
     ],
 )
@@ -277,8 +280,9 @@ def test_a_terminal_shows_rows_bytes_rate_and_the_time_left() -> None:
         shown.show(1_000_000)
     assert "fastpath_202301:   0 % of 2.00M rows, ? rows/s, ? left" in terminal.getvalue()
     assert "fastpath_202302:   0 % of 2.00MB, ?B/s, ? left" in terminal.getvalue()
-    with progress("x", 10, "rows", io.StringIO()) as shown:
-        shown.show(1)
+    for unseen in (io.StringIO(), None):
+        with progress("x", 10, "rows", unseen) as shown:
+            shown.show(1)
 
 
 def test_an_empty_list_is_a_heading() -> None:

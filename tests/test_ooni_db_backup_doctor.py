@@ -73,6 +73,8 @@ def test_tables_that_nobody_has_listed_are_named(healthy: BackupTool) -> None:
             {"fastpath": {"policy": "public", "chunk_by": "range", "key": ["page_len_ratio"]}},
             "chunk_by = 'range' is not for a key of type Float32",
         ),
+        ({"fastpath": {"policy": "public", "key": ["nope"]}}, "there is no column 'nope'"),
+        ({"fastpath": {"policy": "public", "version": ")"}}, "there is no column ')'"),
     ],
 )
 def test_a_policy_that_does_not_fit_is_explained(
@@ -80,6 +82,9 @@ def test_a_policy_that_does_not_fit_is_explained(
 ) -> None:
     status, printed = healthy.run("doctor", tables=tables)
     assert (status, failed(printed), reason in printed) == (78, ["tables"], True)
+    if "there is no column" in reason:
+        status, log = healthy.run("run")
+        assert (status, reason in log) == (78, True)
 
 
 def test_a_database_that_is_down_does_not_hide_the_bucket(healthy: BackupTool) -> None:
