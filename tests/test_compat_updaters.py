@@ -12,6 +12,8 @@ import pytest
 import asnmeta_updater
 import citizenlab_test_lists_updater
 import fingerprints_updater
+from citizenlab_lists import TestList
+from csv_source import Finding
 from dev.engines import Engine
 from engine_client import EngineClient
 from fingerprints_updater import wrong_regexps
@@ -96,6 +98,14 @@ def test_a_shadow_of_another_structure_is_made_again(db: Database) -> None:
     (change,) = replace_tables(db, [updating(table, old_rows())])
     assert change.live.rows == 100
     assert db.structure(table.shadow) == db.structure(table.name)
+
+
+def test_the_live_rows_of_a_country_with_a_broken_list_are_kept(db: Database) -> None:
+    table = citizenlab_test_lists_updater.TABLE
+    row = ("example.org", "https://example.org/", "ru", "NEWS")
+    replace_tables(db, [Update.of_rows(table, [row, (*row[:2], "it", "NEWS")], (0, 1000))])
+    broken = TestList("lists/ru.csv", cc="ru", broken=Finding("lists/ru.csv", 1, "not UTF-8"))
+    assert citizenlab_test_lists_updater.rows_to_load(db, [broken]) == [row]
 
 
 @pytest.mark.parametrize("column", ["UInt8", "Date"])
