@@ -158,6 +158,17 @@ def test_wrong_inserts_are_refused_and_the_connection_goes_on(client: Client) ->
     assert client.execute("SELECT count() FROM t") == [(0,)]
 
 
+@pytest.mark.parametrize("before", ["", "x"])
+def test_a_message_that_is_cut_off_in_the_middle_of_a_letter_arrives(
+    client: Client, before: str
+) -> None:
+    """The engine's message has the arguments of the function that failed, up to a length."""
+    texts = [f"{before}{100 * 'я'}", "(?<=a)b"]
+    match = "SELECT arrayMap(text -> match(materialize(''), text), %(texts)s)"
+    assert error_code(client, match, {"texts": texts}) == 427
+    assert client.execute("SELECT 1") == [(1,)]
+
+
 @pytest.mark.usefixtures("table")
 def test_rows_of_a_wrong_type_are_refused_by_the_driver_and_nothing_is_stored(
     client: Client,

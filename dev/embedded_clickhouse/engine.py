@@ -17,7 +17,7 @@ from chdb import _chdb
 
 from dev.embedded_clickhouse import sql
 from dev.embedded_clickhouse.blocks import Columns
-from dev.embedded_clickhouse.errors import Code, ServerError
+from dev.embedded_clickhouse.errors import ENGINE_ERRORS, Code, ServerError
 
 # A string setting without any effect here (there are no logs to send), by which KILL QUERY tells
 # the sessions apart; `log_comment` is the clients' own.
@@ -203,7 +203,7 @@ class Session:
         """
         try:
             return self._connection.query(query, format_name, params=dict(parameters or {}))
-        except RuntimeError as error:
+        except ENGINE_ERRORS as error:
             raise ServerError.from_engine(error) from error
 
     def rows(self, query: str, parameters: Mapping[str, str] | None = None) -> list[list[Any]]:
@@ -220,7 +220,7 @@ class Session:
         """
         try:
             result = self._connection.send_query(query, "Native")
-        except RuntimeError as error:
+        except ENGINE_ERRORS as error:
             if _NOT_STREAMABLE not in str(error):
                 raise ServerError.from_engine(error) from error
             whole = self.run(query)
@@ -245,7 +245,7 @@ class Session:
     def _fetch(self, result: Any) -> Any:  # noqa: ANN401 - chDB's results are untyped
         try:
             return self._connection.streaming_fetch_result(result)
-        except RuntimeError as error:
+        except ENGINE_ERRORS as error:
             raise ServerError.from_engine(error) from error
 
     def format_query(self, query: str) -> str:

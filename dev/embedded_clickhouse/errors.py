@@ -29,6 +29,10 @@ class Code(IntEnum):
     UNKNOWN_EXCEPTION = 1002
 
 
+# A message that chDB cuts off in the middle of a letter is raised as the other one.
+ENGINE_ERRORS = (RuntimeError, UnicodeDecodeError)
+
+
 class ServerError(Exception):
     """What a client gets as a ClickHouse exception.
 
@@ -47,9 +51,12 @@ class ServerError(Exception):
     @classmethod
     def from_engine(cls, error: Exception) -> "ServerError":
         """Read code, text and name out of an exception that chdb raised."""
-        match = _ENGINE_ERROR.search(str(error))
+        said = str(error)
+        if isinstance(error, UnicodeDecodeError):
+            said = error.object.decode(errors="replace")
+        match = _ENGINE_ERROR.search(said)
         if match is None:
-            return cls(Code.UNKNOWN_EXCEPTION, str(error))
+            return cls(Code.UNKNOWN_EXCEPTION, said)
         text = match[2]
         name = _NAME_SUFFIX.search(text)
         if name is None:
