@@ -23,7 +23,7 @@ from backups import (
     needed_objects,
 )
 from bucket import Bucket
-from contents import Content, Source, differences, read_content
+from contents import ALIASES_OF_2_0_0, PARTITION, Content, Source, differences, read_content
 from digest import SCHEME, Expression, digest, is_sound
 from inventory import (
     BACKED_UP,
@@ -96,7 +96,9 @@ class Saving:
 
     def proves(self, before: SavedTable) -> bool:
         """Tell whether the checksums of an earlier backup have seen every row of this table."""
-        return not before.has_checksums or is_sound(hashed(self.columns), before.scheme)
+        if not before.has_checksums:
+            return True
+        return is_sound(hashed(self.columns), before.scheme, ALIASES_OF_2_0_0)
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ def back_up(means: BackupMeans, plan: Plan, backups: Sequence[Backup]) -> Backup
             server=server,
         )
         _check_objects(means, manifest)
-        means.bucket.put(means.layout.manifest(name), encoded(manifest), JSON)
+        key = means.layout.manifest(name)
+        means.bucket.put(key, encoded(manifest, key), JSON)
     return manifest
 
 
@@ -252,6 +255,10 @@ def _saving(means: BackupMeans, database: str, name: str) -> Saving | None:
     else:
         log.info("%s: the engine %s keeps no rows; its definition is saved", name, keeper.engine)
         return None
+    if PARTITION in {
+        column.name for column in keeper.columns
+    }:  # then nobody can ask for the rows of a partition
+        raise DataRefused(f"{name!r}: its column {PARTITION} hides the server's own; rename it")
     try:
         digest_of_rows = digest(hashed(keeper.columns)) if policy.checksum else ""
     except DataRefused as error:
@@ -282,7 +289,9 @@ def _content(means: BackupMeans, saving: Saving, last: BackupManifest | None) ->
     """Return what a table has; partitions that are as in the last backup are not read."""
     known: Content = {}
     before = last.tables.get(saving.name) if last else None
-    if before and before.columns == saving.column_names and before.scheme == SCHEME:
+    # A column with another DEFAULT has other values in the very same parts.
+    as_before = before and before.storage_schema == saving.storage_schema
+    if before and as_before and before.scheme == SCHEME:
         known = {
             name: partition
             for name, partition in before.partitions.items()

@@ -13,6 +13,7 @@ from bucket import Store
 from ooni_common.config import DatabaseConfig, Secret, SecretUrl, check_url
 from ooni_common.errors import ConfigError
 from ooni_common.fetch import load_certificates
+from staging import is_of_a_restore
 
 Policy = Literal["public", "private", "both", "none"]
 Kind = Literal["", "table", "month", "day", "range"]
@@ -176,11 +177,14 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     def policy_of(self, table: str) -> TablePolicy | None:
         """Return what is done with a table: by its name, else by the first pattern that fits.
 
-        None: it is not listed.
+        None: it is not listed. What a restore has left fits no pattern: it has the rows of another
+        table, which may be private.
         """
         listed = self._listed()
         if table in listed:
             return listed[table]
+        if is_of_a_restore(table):
+            return TablePolicy(policy="none")
         return next((each for name, each in listed.items() if fnmatchcase(table, name)), None)
 
     def is_only_private(self, table: str) -> bool:

@@ -122,8 +122,9 @@ class Reader:
         return {chunk: Fingerprint(*figures) for chunk, *figures in rows}
 
     def trusts(self, fingerprint: Fingerprint) -> bool:
-        """Tell whether a fingerprint of earlier has seen every row and every value."""
-        return is_sound(self._hashed, fingerprint.scheme)
+        """Tell whether an earlier fingerprint has seen every row and every value."""
+        by_time = self.policy.chunk_by in ("month", "day")
+        return is_sound(self._hashed, fingerprint.scheme, ("chunk",) if by_time else ())
 
     def sample(self, column: str, condition: str) -> list[str]:
         """Return values of a column, in their order, from rows all over the table."""
@@ -187,7 +188,8 @@ class Reader:
     def _figures(self) -> str:
         """What makes a fingerprint, as SQL."""
         version = self._version
-        highest = f"ifNull(toString(max({version})), '')" if version else "''"
+        # A manifest has no text that isn't UTF-8.
+        highest = f"ifNull(toValidUTF8(toString(max({version}))), '')" if version else "''"
         try:
             hashed = digest(self._hashed)
         except DataRefused as error:

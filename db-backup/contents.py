@@ -13,6 +13,8 @@ from digest import Expression, expressions
 from ooni_common.database import Database, literal, quoted
 
 NO_PARTS = ""  # what the server does not say of
+PARTITION = "_partition_id"  # the server's own column with the ID of a row's partition
+ALIASES_OF_2_0_0 = ("id", "rows")  # in its queries; columns of these names were not hashed
 
 
 class Partition(msgspec.Struct, frozen=True):
@@ -85,12 +87,10 @@ def read_content(
     if parts and parts.keys() == same.keys():
         return same
     # No alias: it would stand for a column of the same name wherever that is hashed.
-    partition, group = (
-        ("_partition_id", " GROUP BY _partition_id") if has_partitions else ("''", "")
-    )
+    partition, group = (PARTITION, f" GROUP BY {PARTITION}") if has_partitions else ("''", "")
     condition = ""
     if same:
-        condition = f" WHERE _partition_id NOT IN ({', '.join(map(literal, same))})"
+        condition = f" WHERE {PARTITION} NOT IN ({', '.join(map(literal, same))})"
     rows = database.query(
         f"SELECT {partition}, count(), {source.digest or literal('')}"
         f" FROM {_from(database, source.database, source.table)}"

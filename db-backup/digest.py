@@ -17,8 +17,7 @@ from ooni_common.database import Database
 from ooni_common.errors import DataRefused
 
 SCHEME = "2"
-FIRST_SCHEME = "1"  # of 2.0.0: without what is said above, and in queries with these aliases
-ALIASES = re.compile(r"\b(id|rows|chunk)\b")
+FIRST_SCHEME = "1"  # of 2.0.0, without what is said above
 SCALAR = re.compile(
     r"U?Int\d+|Float(32|64)|BFloat16|Decimal(\(.*\))?|Bool|(Fixed)?String(\(\d+\))?|UUID|IPv[46]"
     r"|Date(32)?|DateTime(64)?(\(.*\))?|Enum(8|16)\(.*\)",
@@ -26,7 +25,7 @@ SCALAR = re.compile(
 )
 NULLABLE = "Nullable("
 FLOAT = re.compile(r"B?Float\d+")
-JSON = re.compile(r"\b(JSON|Object)\b")
+JSON = re.compile(r"\b(JSON|Object)\b(?! )")  # a space follows the name of an element
 QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`", re.DOTALL)
 
 
@@ -70,10 +69,16 @@ def digest(hashed: Sequence[Expression], scheme: str = SCHEME) -> str:
     return f"ifNull(toString(sum({row_hash(hashed, scheme)})), '')"
 
 
-def is_sound(hashed: Sequence[Expression], scheme: str) -> bool:
-    """Tell whether a digest of a scheme has seen every row and every value."""
+def is_sound(hashed: Sequence[Expression], scheme: str, aliases: Sequence[str]) -> bool:
+    """Tell whether a digest of a scheme has seen every row and every value.
+
+    Args:
+        hashed: what is hashed of each row.
+        scheme: of the digest.
+        aliases: in the queries of the first scheme; they stood for columns of the same name.
+    """
     return scheme == SCHEME or all(
-        SCALAR.fullmatch(_bare(each.type)) and not ALIASES.search(each.sql) for each in hashed
+        SCALAR.fullmatch(_bare(each.type)) and each.sql.strip("`") not in aliases for each in hashed
     )
 
 

@@ -103,6 +103,8 @@ def plan(
             reason = "shrunk"
         elif reader.select(chunk) != before.query:
             reason = "with other columns" if chunk == before.chunk else "changed"
+        elif types_of(reader) != types_of_export(before, manifest):
+            reason = "with other columns"
         elif not reader.trusts(before.fingerprint):
             reason = "with an older digest"
         elif fingerprint.same_as(before.fingerprint) and not before.dropped:
@@ -114,6 +116,16 @@ def plan(
         for export in manifest.exports
         if export.chunk.name not in present
     ]
+
+
+def types_of(reader: Reader) -> tuple[str, ...]:
+    """Return the types of a table's columns: the same rows are another text in another type."""
+    return tuple(column.type for column in reader.table.columns)
+
+
+def types_of_export(export: Export, manifest: TableManifest) -> tuple[str, ...]:
+    """Return the types that the columns of an export had."""
+    return export.types or tuple(kind for _, kind in manifest.columns)
 
 
 def has_shrunk(after: Fingerprint, before: Fingerprint, max_shrink: float) -> bool:
@@ -153,7 +165,8 @@ class Exporter:
         self._means = means
         self._reader = reader
         self._manifest = manifest
-        self._written = encoded(manifest)
+        self._key = means.layout.manifest(manifest.table)
+        self._written = encoded(manifest, self._key)
         self._schema = manifest.schema  # of the file in the bucket
         self._place = ""  # of the chunk among those that are exported
         self.exported = 0
@@ -205,6 +218,7 @@ class Exporter:
                 self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(
                     step.before,
                     chunk=step.chunk,
+                    types=types_of(self._reader),
                     # One of 2.0.0 that was sound gets the name of today's scheme.
                     fingerprint=msgspec.structs.replace(step.before.fingerprint, scheme=SCHEME),
                 )
@@ -265,6 +279,7 @@ class Exporter:
                 fingerprint=fingerprint,
                 started=started,
                 finished=now(),
+                types=types_of(self._reader),
             )
             self._manifest.pending[chunk.name] = export
             self._describe()
@@ -334,7 +349,7 @@ class Exporter:
 
     def _write_if_changed(self) -> None:
         self._describe()
-        if encoded(self._manifest) != self._written:
+        if encoded(self._manifest, self._key) != self._written:
             self._write_manifest()
 
     def _describe(self) -> None:
@@ -350,8 +365,8 @@ class Exporter:
             schema = f"{manifest.schema};\n".encode()
             means.bucket.put(means.layout.schema(manifest.table), schema, SQL)
             self._schema = manifest.schema
-        self._written = encoded(manifest)
-        means.bucket.put(means.layout.manifest(manifest.table), self._written, JSON)
+        self._written = encoded(manifest, self._key)
+        means.bucket.put(self._key, self._written, JSON)
 
 
 def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":

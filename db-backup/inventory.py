@@ -23,7 +23,7 @@ QUOTED = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
 TIME = r"DateTime(?:64\(\d\))?"
 TIME_WITHOUT_ZONE = re.compile(rf"{QUOTED}|\b{TIME}(?=[,)]|$)")
 LOW_CARDINALITY_OF_TIME = re.compile(rf"{QUOTED}|LowCardinality\(({TIME}|Nullable\({TIME}\))\)")
-NOT_CONVERTIBLE = re.compile(r"\b(AggregateFunction|Variant|Dynamic|JSON|Object)\b")
+NOT_CONVERTIBLE = re.compile(r"\b(AggregateFunction|Variant|Dynamic|JSON|Object)\b(?! )")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         fingerprint: of the rows, before they were read.
         started: when they were read, UTC, ISO 8601.
         finished: when they were all uploaded.
+        types: of its columns; empty in those of 2.0.0, which have the types of their manifest.
         dropped: since when the database has none of these rows any more; "" while it has.
     """
 
@@ -56,6 +57,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint
     started: str
     finished: str
+    types: tuple[str, ...] = ()
     dropped: str = ""
 
 
@@ -225,8 +227,12 @@ def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export
     return dict(sorted((manifest.chunks | pending).items()))
 
 
-def encoded(manifest: msgspec.Struct) -> bytes:
+def encoded(manifest: msgspec.Struct, key: str) -> bytes:
     """Return a manifest as JSON that can be read back.
+
+    Args:
+        manifest: of any kind.
+        key: under which it will be written.
 
     Raises:
         DataRefused: it can't, so that it must not be written.
@@ -235,11 +241,9 @@ def encoded(manifest: msgspec.Struct) -> bytes:
     try:
         same = msgspec.json.decode(content, type=type(manifest)) == manifest
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataRefused(
-            f"the manifest could not be read back: {error}; it isn't written"
-        ) from None
+        raise DataRefused(f"{key}: not written: it could not be read back: {error}") from None
     if not same:
-        raise DataRefused("the manifest would be read back as another one; it isn't written")
+        raise DataRefused(f"{key}: not written: it would be read back as another one")
     return content
 
 

@@ -101,7 +101,8 @@ def delete(
             kept[table] = msgspec.structs.replace(
                 manifest, chunks=chunks, generation=uuid.uuid4().hex
             )
-            bucket.put(layout.manifest(table), encoded(kept[table]), JSON)
+            key = layout.manifest(table)
+            bucket.put(key, encoded(kept[table], key), JSON)
         else:
             del kept[table]
             emptied += [layout.manifest(table), layout.schema(table)]

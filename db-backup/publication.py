@@ -44,7 +44,7 @@ def publish(
     run = msgspec.structs.replace(run, tables=tables)
     bucket.put(layout.sums, checksums(manifests.values(), layout), TEXT)
     bucket.put(layout.index, page(run, manifests, layout), HTML)
-    bucket.put(layout.run, encoded(run), JSON)
+    bucket.put(layout.run, encoded(run, layout.run), JSON)
     return True
 
 

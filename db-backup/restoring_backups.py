@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 
 from backing_up import BackupMeans
 from backups import BackupManifest, SavedTable
-from contents import Content, Source, columns_of, read_content
+from contents import ALIASES_OF_2_0_0, Content, Source, columns_of, read_content
 from digest import digest, is_sound
 from inventory import is_replicated, renamed, storage_of
 from ooni_common.database import Database, StatementFailed, literal, quoted
-from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from ooni_common.errors import ConfigError, DataRefused
 from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
@@ -51,9 +51,6 @@ def verify_backup(means: BackupMeans, manifest: BackupManifest, tables: Sequence
                 fill(means, manifest, name, place)
             except DataRefused as error:
                 findings.append(str(error))
-            else:
-                rows = f"{manifest.tables[name].rows:,}"
-                log.info("%s: %s: %s rows, as backed up", manifest.name, name, rows)
             finally:
                 drop(database, place)
     finally:
@@ -99,8 +96,6 @@ def restore_tables(means: BackupMeans, wanted: Wanted) -> list[str]:
     with dropped_on_failure(database, [place.staging(started) for place in absent.values()]):
         for name, place in absent.items():
             fill(means, manifest, name, place.staging(started))
-            rows = f"{manifest.tables[name].rows:,}"
-            log.info("%s: %s: %s rows, as backed up", manifest.name, name, rows)
     later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
     done = [
         _put_in_place(database, manifest.tables[name], place, started)
@@ -122,21 +117,23 @@ def fill(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) 
         DataRefused: they are other rows, or they can't be restored.
         Unavailable: the database or the store failed.
     """
-    where = f"{manifest.name}: {name}"
+    where, saved = f"{manifest.name}: {name}", manifest.tables[name]
     try:
-        findings = _filled(means, manifest, name, place)
+        content = _filled(means, manifest, name, place)
     except StatementFailed as error:
         if error.code in CODES_OF_FAILURES and not re.search(GONE, str(error)):
             raise
         raise DataRefused(f"{where}: it can't be restored: {error}") from None
     except ValueError as error:
         raise DataRefused(f"{where}: the schema in the manifest: {error}") from None
-    if findings:
+    if findings := saved.findings(content):
         raise DataRefused(f"{where}: {'; '.join(findings)}")
+    proof = "as backed up" if compared(saved, content) else "as many as were backed up"
+    log.info("%s: %s rows, %s", where, f"{saved.rows:,}", proof)
 
 
-def _filled(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) -> list[str]:
-    """Make a table of the rows of one in a backup; return how they differ from the manifest."""
+def _filled(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) -> Content:
+    """Make a table of the rows of one in a backup; return what it has."""
     database, saved = means.database, manifest.tables[name]
     create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
     database.query(create)
@@ -155,7 +152,7 @@ def _filled(means: BackupMeans, manifest: BackupManifest, name: str, place: Plac
     content = _content(means, saved, place, _plain(saved.engine))
     if merges:
         database.query(f"SYSTEM START MERGES{database.on_cluster} {place}")
-    return saved.findings(content)
+    return content
 
 
 def _content(means: BackupMeans, saved: SavedTable, place: Place, engine: str) -> Content:
@@ -164,7 +161,7 @@ def _content(means: BackupMeans, saved: SavedTable, place: Place, engine: str) -
     sums = ""
     if saved.has_checksums:
         columns = columns_of(database, place.database, place.table, saved.columns)
-        if is_sound(columns, saved.scheme):
+        if is_sound(columns, saved.scheme, ALIASES_OF_2_0_0):
             sums = digest(columns, saved.scheme)
         else:
             log.warning(
@@ -173,6 +170,15 @@ def _content(means: BackupMeans, saved: SavedTable, place: Place, engine: str) -
             )
     source = Source(place.database, place.table, engine, sums)
     return read_content(database, source, settings=means.settings)
+
+
+def compared(saved: SavedTable, content: Content) -> bool:
+    """Tell whether rows were compared with saved ones, and not only counted."""
+    return all(
+        partition.checksum and content[name].checksum
+        for name, partition in saved.partitions.items()
+        if name in content
+    )
 
 
 def _plain(engine: str) -> str:
@@ -203,6 +209,7 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
                 " (--as), and then REPLACE its partitions"
             )
         elif wanted.replace:
+            _check_exchange(means.database, place)
             absent[name] = place
         else:
             refused.append(str(place))
@@ -212,6 +219,18 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
             " keeps the old content under another name"
         )
     return absent
+
+
+def _check_exchange(database: Database, place: Place) -> None:
+    """Raise ConfigError if a database can't exchange tables."""
+    ((engine,),) = database.query(
+        "SELECT engine FROM system.databases WHERE name = %(name)s", {"name": place.database}
+    )
+    if engine in ("Ordinary", "Memory"):
+        raise ConfigError(
+            f"{place} can't be replaced: a database of the engine {engine} exchanges no tables;"
+            " restore it under another name (--as)"
+        )
 
 
 def _rows_of(means: BackupMeans, saved: SavedTable, place: Place, wanted: Wanted) -> str | None:
@@ -224,7 +243,7 @@ def _rows_of(means: BackupMeans, saved: SavedTable, place: Place, wanted: Wanted
     rows = sum(partition.rows for partition in content.values())
     if saved.rows and not rows and (saved.is_view or is_replicated(saved.engine)):
         return None
-    if not saved.findings(content) and not saved.later:
+    if not saved.findings(content) and not saved.later and compared(saved, content):
         return "with the rows of the backup"
     # Nobody can tell these from other rows; whoever says --replace wants those of the backup.
     if saved.merges_rows and 0 < rows <= saved.rows and not wanted.replace:
@@ -255,7 +274,7 @@ def _put_in_place(database: Database, saved: SavedTable, place: Place, started: 
     database.query(f"RENAME TABLE {staging} TO {kept}{database.on_cluster}")
     try:
         database.query(f"EXCHANGE TABLES {kept} AND {place}{database.on_cluster}")
-    except ScriptError:
+    except BaseException:
         log.warning("%s may have the rows that were restored, and not those of before", kept)
         raise
     return f"{place}: {saved.rows:,} rows; what was there is {kept} now"

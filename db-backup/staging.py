@@ -1,11 +1,13 @@
 """The table beside the wanted one that a restore fills, until it is complete.
 
-Its name, `<table>_restoring_<time>`, is one that nothing else ever had, and that live rows never
-get: a table that is replaced keeps its rows under `<table>_replaced_<time>`. So a run can drop what
-runs that were killed have left under such names, and no row is lost.
+Its name, `ooni_restoring_<hash of the table's name>_<time>`, is one that nobody else makes, and
+that live rows never get: a table that is replaced keeps its rows under `<table>_replaced_<time>`.
+So a run can drop what runs that were killed have left under such names, and no row is lost.
 """
 
 import contextlib
+import hashlib
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +16,11 @@ from datetime import datetime
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ScriptError
 
-STAGING = re.compile(r"_restoring_\d{8}T\d{6}Z")
+log = logging.getLogger("ooni.db_backup")
+
+TIME = r"\d{8}T\d{6}Z"
+STAGING = re.compile(rf"ooni_restoring_[0-9a-f]{{12}}_{TIME}")
+KEPT = re.compile(rf".*_replaced_{TIME}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -27,17 +33,27 @@ class Place:
     def __str__(self) -> str:
         return f"{quoted(self.database)}.{quoted(self.table)}"
 
-    def beside(self, suffix: str) -> "Place":
-        """Return a table beside this one."""
-        return Place(self.database, f"{self.table}{suffix}")
+    @property
+    def _staging_prefix(self) -> str:
+        """What the names of all tables begin with that restores into this one have filled."""
+        return f"ooni_restoring_{hashlib.sha256(self.table.encode()).hexdigest()[:12]}_"
 
     def staging(self, started: datetime) -> "Place":
         """Return the table that a restore which started then (UTC) fills."""
-        return self.beside(f"_restoring_{started:%Y%m%dT%H%M%SZ}")
+        return Place(self.database, f"{self._staging_prefix}{started:%Y%m%dT%H%M%SZ}")
+
+    def is_staging(self, name: str) -> bool:
+        """Tell whether a restore into this table has made one of this name."""
+        return name.startswith(self._staging_prefix) and bool(STAGING.fullmatch(name))
 
     def kept(self, started: datetime) -> "Place":
         """Return the table that keeps the rows which such a restore replaces."""
-        return self.beside(f"_replaced_{started:%Y%m%dT%H%M%SZ}")
+        return Place(self.database, f"{self.table}_replaced_{started:%Y%m%dT%H%M%SZ}")
+
+
+def is_of_a_restore(name: str) -> bool:
+    """Tell whether a table has the rows of another one, as a restore has left them."""
+    return bool(STAGING.fullmatch(name) or KEPT.fullmatch(name))
 
 
 def exists(database: Database, place: Place) -> bool:
@@ -55,10 +71,11 @@ def drop_leftovers(database: Database, place: Place) -> None:
     """Drop what restores into a table that were killed have left."""
     rows = database.query(
         f"SELECT name FROM system.tables WHERE database = {literal(place.database)}"
-        f" AND startsWith(name, {literal(place.table)})"
+        " AND startsWith(name, 'ooni_restoring_')"
     )
     for (name,) in rows:
-        if STAGING.fullmatch(name.removeprefix(place.table)):
+        if place.is_staging(name):
+            log.info("%s: dropping %s, which an interrupted restore has left", place, name)
             drop(database, Place(place.database, name))
 
 

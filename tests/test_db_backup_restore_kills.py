@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
 from db_backup_harness import ROOT, BackupTool
+from staging import Place
 
 ROWS = 50
 # Runs the tool, and kills it before one of the statements that change something: that of a number,
@@ -100,7 +102,7 @@ def check_and_put_back(tool: BackupTool, *names: str) -> None:
         assert kept, name
         tool.database.execute(f"EXCHANGE TABLES {name} AND `{kept[0]}`")
     for (table,) in tool.database.execute("SHOW TABLES"):
-        if "_re" in table:
+        if "_replaced_" in table or table.startswith("ooni_restoring_"):
             tool.database.execute(f"DROP TABLE `{table}` SYNC")
 
 
@@ -129,7 +131,7 @@ def test_a_restore_of_an_export_that_is_killed_twice_at_any_statement_loses_no_r
     while survives(replacing, number, "restore", "t", "--from", "exports"):
         (rows,) = replacing.database.execute("SELECT count(), min(id) FROM t_restored")
         assert rows == (ROWS, 0)
-        assert len(replacing.database.execute("SHOW TABLES LIKE 't\\_%%'")) == 1
+        assert replacing.database.execute("SHOW TABLES LIKE 'ooni\\_restoring\\_%%'") == []
         replacing.database.execute("DROP TABLE t_restored SYNC")
         number += 1
     assert number > 3
@@ -157,3 +159,49 @@ def test_a_table_that_2_0_0_left_in_mid_replacement_is_never_dropped(
     assert replacing.run("restore", "t")[0] == 0
     assert replacing.run("restore", "t", "--from", "exports", "--as", "u")[0] == 0
     assert others(replacing, "t") == ["t_restoring"]
+
+
+def test_what_a_killed_restore_has_left_is_dropped_and_never_published(
+    replacing: BackupTool,
+) -> None:
+    public = {"t": "private", "rocks": "none", "*": "public"}
+    replacing.configure(tables=public)
+    for statement in ("RENAME", "EXCHANGE"):
+        status, log = run_killed(replacing, statement, "restore", "t", "--replace")
+        assert status == -signal.SIGKILL, log
+    exports = replacing.exports()
+    assert len(replacing.database.execute("SHOW TABLES")) == 3
+    assert replacing.run("run")[0] == 0
+    assert replacing.exports() == exports
+    status, log = run_killed(replacing, "RENAME", "restore", "t")
+    assert status == -signal.SIGKILL
+    status, log = replacing.run("restore", "t")
+    assert (status, "which an interrupted restore has left" in log) == (0, True), log
+    assert replacing.database.execute("SHOW TABLES LIKE 'ooni\\_restoring\\_%%'") == []
+
+
+def test_a_table_of_another_name_is_nobodys_to_drop(replacing: BackupTool) -> None:
+    names = [
+        "t_restoring_20260101T000000Z",
+        "ooni_restoring_20260101T000000Z",
+        f"{Place('', 'rocks').staging(datetime(2026, 1, 1, tzinfo=UTC)).table}",
+    ]
+    for name in names:
+        replacing.database.execute(f"CREATE TABLE {name} (id UInt32) ENGINE = Memory")
+    assert replacing.run("restore", "t", "--replace")[0] == 0
+    there = [name for (name,) in replacing.database.execute("SHOW TABLES")]
+    assert set(names) <= set(there)
+
+
+def test_a_database_that_exchanges_no_tables_is_told_before_anything_is_done(
+    replacing: BackupTool,
+) -> None:
+    other = f"{replacing.database.name}_memory"
+    replacing.database.execute(f"CREATE DATABASE {other} ENGINE = Memory")
+    try:
+        replacing.database.execute(f"CREATE TABLE {other}.t (id UInt32) ENGINE = Memory")
+        status, log = replacing.run("restore", "t", "--replace", "--to-database", other)
+        assert (status, "exchanges no tables" in log) == (78, True), log
+        assert replacing.database.execute(f"SHOW TABLES FROM {other}") == [("t",)]
+    finally:
+        replacing.database.execute(f"DROP DATABASE {other} SYNC")

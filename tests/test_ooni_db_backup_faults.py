@@ -747,7 +747,8 @@ def test_an_export_can_be_restored_after_a_run_was_interrupted(backup_tool: Back
     manifest.pending = {"202301": manifest.chunks["202301"]}
     manifest.chunks = {"202301": before}
     manifest.generation = "interrupted"
-    backup_tool.put(LAYOUT.manifest("fastpath"), encoded(manifest))
+    key = LAYOUT.manifest("fastpath")
+    backup_tool.put(key, encoded(manifest, key))
     assert backup_tool.verifies()
     status, log = backup_tool.run("restore", "fastpath")
     assert (status, f"{manifest.pending['202301'].rows:,} rows" in log) == (0, True)

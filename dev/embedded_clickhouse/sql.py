@@ -20,7 +20,10 @@ _TOKEN = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
-_ESCAPE = re.compile(r"\\(.)|``|\"\"", re.DOTALL)
+_ESCAPES = {  # by the quotes around it
+    "`": re.compile(r"\\(.)|``", re.DOTALL),
+    '"': re.compile(r'\\(.)|""', re.DOTALL),
+}
 # A server takes the data from the line after the format, else from the first visible character.
 _DATA_PREFIX = re.compile(r";?[ \t\f]*\r?\n?")
 _DATA_WORDS = frozenset({"VALUES", "FORMAT"})
@@ -87,7 +90,8 @@ def escape_parameter(value: str) -> str:
 def _unquote(token: Token) -> str:
     if token.kind != "quoted":
         return token.text
-    return _ESCAPE.sub(lambda match: match[1] or match[0][0], token.text[1:-1])
+    escape = _ESCAPES[token.text[0]]
+    return escape.sub(lambda match: match[1] or match[0][0], token.text[1:-1])
 
 
 @dataclass(frozen=True)
