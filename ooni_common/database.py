@@ -261,6 +261,8 @@ def _database_errors() -> Iterator[None]:
         raise server_error(error.code, error.message) from None
     except errors.TypeMismatchError as error:
         raise DataRefused(f"database: {error.message.rpartition('. ')[2]}") from None
+    except UnicodeDecodeError:  # the server cuts a long text off, also within a letter
+        raise Unavailable("database: it reported an error whose text can't be read") from None
     except (errors.Error, EOFError, OSError) as error:
         reason = getattr(error, "message", "") or str(error) or type(error).__name__
         raise Unavailable(f"database: {reason}") from None

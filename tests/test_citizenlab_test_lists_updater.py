@@ -450,6 +450,7 @@ def test_a_hostile_repository_is_refused(
     assert log.splitlines()[-1].endswith("nothing is loaded from it")
 
 
+@pytest.mark.long
 def test_a_list_of_two_gigabytes_is_refused_and_fills_neither_memory_nor_disk(
     updater: Updater, lists: SampleTestLists, tmp_path: Path
 ) -> None:

@@ -89,17 +89,16 @@ def states(tool: BackupTool) -> list[str]:
 
 
 def test_every_change_of_a_row_with_a_null_is_exported_and_backed_up(nulls: BackupTool) -> None:
-    for number in (1, 2):
-        status, log = nulls.run("run")
-        assert status == 0, log
-        assert states(nulls) == ["good"] * number
-        objects, backups = nulls.hashes(), nulls.kept()
-        status, log = nulls.run("run")
-        assert (status, log.count("nothing to do")) == (0, 2), log
-        assert (nulls.hashes(), nulls.kept()) == (objects, backups)
-        if number == 1:
-            change(nulls)
-    assert f"{len(TABLES)} chunks are unchanged" in log
+    status, log = nulls.run("run")
+    assert status == 0, log
+    objects, backups = nulls.hashes(), nulls.kept()
+    status, log = nulls.run("run")
+    assert (status, log.count("nothing to do")) == (0, 2), log
+    assert (nulls.hashes(), nulls.kept()) == (objects, backups)
+    change(nulls)
+    status, log = nulls.run("run")
+    assert (status, f"{len(TABLES)} chunks are exported" in log) == (0, True), log
+    assert states(nulls) == ["good", "good"]
     newest, first = nulls.backups()[-1], nulls.backups()[0]
     for name in TABLES:
         assert newest.tables[name].partitions != first.tables[name].partitions, name

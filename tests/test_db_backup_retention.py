@@ -143,12 +143,23 @@ def test_bases_in_a_circle_do_not_make_prune_endless(bases: list[int]) -> None:
 @pytest.fixture
 def chains(backup_tool: BackupTool) -> BackupTool:
     """Three chains of two backups each."""
-    backup_tool.keep_private(tables={"*": "private"}, action="backup", full_every=2)
-    backup_tool.database.execute("CREATE TABLE t (a UInt32) ENGINE = MergeTree ORDER BY a")
-    for number in range(6):
-        backup_tool.database.execute(f"INSERT INTO t VALUES ({number})")
-        assert backup_tool.run("backup")[0] == 0
-    return backup_tool
+    return with_backups(backup_tool, 6)
+
+
+@pytest.fixture
+def one_backup(backup_tool: BackupTool) -> BackupTool:
+    """A single one: each has a second of its own, which takes its time."""
+    return with_backups(backup_tool, 1)
+
+
+def with_backups(tool: BackupTool, number: int) -> BackupTool:
+    """Make so many backups, two of them in a chain."""
+    tool.keep_private(tables={"*": "private"}, action="backup", full_every=2)
+    tool.database.execute("CREATE TABLE t (a UInt32) ENGINE = MergeTree ORDER BY a")
+    for value in range(number):
+        tool.database.execute(f"INSERT INTO t VALUES ({value})")
+        assert tool.run("backup")[0] == 0
+    return tool
 
 
 def names(tool: BackupTool) -> list[str]:
@@ -202,21 +213,21 @@ def test_manifests_that_name_each_other_as_base_are_broken_and_can_be_pruned(
     assert names(chains) == [each.name for each in others]
 
 
-def test_what_only_looks_like_a_time_is_no_backup(chains: BackupTool) -> None:
-    before = len(chains.backups())
+def test_what_only_looks_like_a_time_is_no_backup(one_backup: BackupTool) -> None:
+    before = len(one_backup.backups())
     for name in ("99999999T999999Z", "\u0662\u0660260101T000000Z"):
-        chains.client.put_object(
-            Bucket=chains.private_bucket_name, Key=BACKUPS.manifest(name), Body=b"{}"
+        one_backup.client.put_object(
+            Bucket=one_backup.private_bucket_name, Key=BACKUPS.manifest(name), Body=b"{}"
         )
-    assert len(json.loads(chains.run("list", "--json")[1])["backups"]) == before
+    assert len(json.loads(one_backup.run("list", "--json")[1])["backups"]) == before
 
 
-def test_prune_makes_its_state_directory(chains: BackupTool) -> None:
-    shutil.rmtree(chains.folder / "state")
-    assert chains.run("prune", "--confirm")[0] == 0
-    shutil.rmtree(chains.folder / "state")
-    (chains.folder / "state").touch()
-    status, log = chains.run("prune", "--confirm")
+def test_prune_makes_its_state_directory(one_backup: BackupTool) -> None:
+    shutil.rmtree(one_backup.folder / "state")
+    assert one_backup.run("prune", "--confirm")[0] == 0
+    shutil.rmtree(one_backup.folder / "state")
+    (one_backup.folder / "state").touch()
+    status, log = one_backup.run("prune", "--confirm")
     assert (status, "state_dir" in log) == (78, True)
 
 

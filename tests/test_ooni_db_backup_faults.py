@@ -58,7 +58,7 @@ from ooni_common.run import StopSignals
 from throttle import Bandwidth, Throttle
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
-KILLS = int(os.environ.get("OONI_TEST_KILLS", "12"))
+KILLS = int(os.environ.get("OONI_TEST_KILLS", "5"))
 OLD_EXCEPTION = b"Code: 241. DB::Exception: Memory limit exceeded: 1 GiB. (version 23.8.1)\n"
 NEW_EXCEPTION = (
     b"\r\n__exception__\r\n{tag}\r\nCode: 241. DB::Exception: Memory limit exceeded\n39 {tag}\r\n"

@@ -123,6 +123,7 @@ def chain(private_tool: BackupTool) -> BackupTool:
     return private_tool
 
 
+@pytest.mark.long
 def test_everything_comes_back(chain: BackupTool) -> None:
     before, created = content(chain), schemas(chain)
     status, log = chain.run("verify", "--from", "all")

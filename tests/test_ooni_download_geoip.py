@@ -979,7 +979,7 @@ def answers(content: bytes, addresses: tuple[str, ...]) -> list[object]:
         return [reader.get(each) for each in addresses]
 
 
-KILLS = int(os.environ.get("OONI_TEST_KILLS", "20"))
+KILLS = int(os.environ.get("OONI_TEST_KILLS", "10"))
 
 
 @pytest.mark.timeout(600)
