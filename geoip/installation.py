@@ -111,8 +111,8 @@ def _staged(path: Path) -> Path:
 def _read_month(path: Path) -> str:
     try:
         text = path.read_text(encoding="ascii").strip()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return ""
+    except (OSError, UnicodeDecodeError):
+        return ""  # then the upstream is asked whether it has something newer
     return text if MONTH.fullmatch(text) else ""
 
 

@@ -32,7 +32,7 @@ from mmdb import ASN, COUNTRY, Description
 from ooni_common.catalogue import Kind, Metric, timer
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import SecretUrl, check_url
-from ooni_common.errors import ConfigError, DataRefused, Unavailable
+from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.fetch import Limits, NotFound
 from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.state import read_state, write_state
@@ -221,14 +221,9 @@ def prepare_folder(job: Job[Config], installation: Installation) -> None:
     """Check that databases can be installed, and clear up behind a run that was killed.
 
     Raises:
-        ConfigError: they can't; a dry run only says so.
+        ConfigError: they can't.
     """
-    try:
-        installation.check_usable()
-    except ConfigError as error:
-        if not job.dry_run:
-            raise
-        log.warning("%s", error)
+    installation.check_usable()
     if not job.dry_run and installation.recover():
         log.warning("an update that was interrupted is complete now")
 
@@ -456,7 +451,7 @@ def check_installed(config: Config, installation: Installation, now: datetime) -
             check_age(path, description, now, config.max_age_days)
         except FileNotFoundError:
             problems.append(f"{path}: missing")
-        except PermissionError as error:
+        except OSError as error:
             problems.append(f"{path}: {error.strerror}")
         except DataRefused as error:
             problems.append(str(error))

@@ -9,7 +9,7 @@ import pwd
 import shlex
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from ooni_common.errors import ConfigError
@@ -19,7 +19,7 @@ SERVICE = "ooni-download-geoip"
 SERVICE_USER = "ooni"
 
 
-def check_usable(folder: Path, files: Iterable[Path]) -> None:
+def check_usable(folder: Path, files: Collection[Path]) -> None:
     """Check that files can be created in `folder`, and that those of `files` can be replaced.
 
     Raises:
@@ -33,12 +33,26 @@ def check_usable(folder: Path, files: Iterable[Path]) -> None:
         if error.errno in OUT_OF_SOMETHING:
             raise
         raise ConfigError(f"output_dir {folder}: {_remedy(folder, error)}") from None
+    for path in files:
+        if _is_in_the_way(path):
+            raise ConfigError(
+                f"output_dir: {path} is not a file; run: rm -r {shlex.quote(str(path))}"
+            )
     if kept := _kept_by_sticky_bit(folder, files):
         names = shlex.join(map(str, kept))
         raise ConfigError(
             f"output_dir {folder}: sticky, so that only their owner can replace the databases;"
             f" run: chown -h {_user()} {names}"
         )
+
+
+def _is_in_the_way(path: Path) -> bool:
+    """Tell whether something other than a file or a link stands where a file of the tool goes."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISLNK(mode))
 
 
 def _remedy(folder: Path, error: OSError) -> str:
@@ -72,7 +86,7 @@ def _allowing(folder: Path, path: str) -> str:
     )
 
 
-def _kept_by_sticky_bit(folder: Path, files: Iterable[Path]) -> list[Path]:
+def _kept_by_sticky_bit(folder: Path, files: Collection[Path]) -> list[Path]:
     """Return the files of others, if the folder is one where only these may replace them."""
     status, user = folder.stat(), os.geteuid()
     if not status.st_mode & stat.S_ISVTX or user in (0, status.st_uid):

@@ -242,8 +242,9 @@ def server_error(code: int, message: str) -> ConfigError | StatementFailed:
     text = f"database: {reason} (code {code})"
     if code in CODES_OF_FIXED_SETTINGS and "session_timezone" in reason:
         return ConfigError(
-            "database: the user's profile does not let session_timezone be set to UTC, which all"
-            f" tools need; give it readonly = 2 instead of 1, without a constraint (code {code})"
+            "database: this user may not set session_timezone, which every tool sets to UTC; use a"
+            " profile with readonly = 0 (2 is enough where nothing is written), and without a"
+            f" constraint on that setting (code {code})"
         )
     return ConfigError(text) if code in CODES_OF_WRONG_CONFIG else StatementFailed(text, code)
 

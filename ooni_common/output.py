@@ -46,10 +46,11 @@ class LogHandler(logging.StreamHandler[TextIO]):
     """Writes the log to a stream, as long as somebody reads it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (as the library calls it)
-        """Go on without a reader; what else fails is told by the library."""
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
+        """Go on without a reader, or on a full disk; what else fails is told by the library."""
+        error = sys.exc_info()[1]
+        if isinstance(error, BrokenPipeError):
             _write_nowhere(self.stream)
-        else:
+        elif not isinstance(error, OSError):
             super().handleError(record)
 
 

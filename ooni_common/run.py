@@ -48,7 +48,7 @@ exit status:
   69  the upstream, the database or the object store is unavailable
   70  a bug in this program (with a traceback)
   75  another run is at work, or try again later
-  78  wrong configuration, or a server that is too old
+  78  what only a person can mend: configuration, grants, a server that is too old
 """
 
 

@@ -317,7 +317,7 @@ def roll_back(
         critical: as in `replace_tables`.
 
     Raises:
-        DataRefused: a shadow does not hold what was live before.
+        DataRefused: a shadow does not hold what was live before, or that was no row at all.
     """
     changes = []
     for table in tables:
@@ -327,7 +327,9 @@ def roll_back(
         shadow = agreed_content(database, table, table.shadow)
         name = table.name
         known = state.previous if state.live.get(name) == live else state.live
-        if known.get(name) == shadow or (force and shadow.rows):
+        if not shadow.rows and name in known:
+            raise DataRefused(f"nothing to roll back to: {name} was empty before its last update")
+        if shadow.rows and (force or known.get(name) == shadow):
             changes.append(Change(table, live=shadow, previous=live))
         elif name in known:
             raise DataRefused(

@@ -861,9 +861,35 @@ def test_a_missing_folder_needs_one_command(geoip: Geoip, upstream: Upstream) ->
     user = "ooni" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     wanted = f"output_dir {geoip.output}: missing; unless the API's installation makes it, run: "
     assert log == f"error: {wanted}install -d -o {user} {geoip.output}\n"
-    status, log = geoip.run("--dry-run")
-    assert (status, geoip.output.exists()) == (0, False)
-    assert f"warning: {wanted}" in log
+    assert geoip.run("--dry-run") == (status, log)
+    assert not geoip.output.exists()
+
+
+@pytest.mark.parametrize("name", [*sorted(INSTALLED), "asn.mmdb.previous"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_where_one_goes_needs_one_command(
+    geoip: Geoip, upstream: Upstream, make: Callable[[Path], None], name: str
+) -> None:
+    upstream.publish(NOVEMBER)
+    make(geoip.output / name)
+    status, log = geoip.run("--force")
+    assert (status, geoip.names()) == (78, {name})
+    wanted = f"output_dir: {geoip.output}/{name} is not a file; run: rm -r {geoip.output}/{name}"
+    assert log == f"error: {wanted}\n"
+    if make is Path.mkdir:
+        assert geoip.run("--check")[0] == 65
+
+
+@needs_root
+def test_a_stamp_that_cannot_be_read_counts_as_none(
+    geoip: Geoip, api_folder: Path, upstream: Upstream
+) -> None:
+    upstream.publish(NOVEMBER)
+    os.chown(api_folder, NOBODY, NOBODY)
+    assert geoip.run()[0] == 0
+    (api_folder / "geoipdbts").chmod(0o600)
+    status, log = geoip.run_unprivileged()
+    assert (status, "nothing to do" in log) == (0, True), log
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(geoip: Geoip) -> None:

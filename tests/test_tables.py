@@ -486,6 +486,16 @@ def test_force_rolls_back_to_whatever_the_shadow_holds_unless_it_is_empty(db: Da
     assert rows_of(db, "first") == sorted(old_rows())
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_the_first_load_of_a_table_can_not_be_rolled_back_to_nothing(
+    db: Database, *, force: bool
+) -> None:
+    state = after([load(db, FIRST, old_rows())])
+    empty = "first was empty before its last update"
+    with live_unchanged(db, FIRST), pytest.raises(DataRefused, match=empty):
+        roll_back(db, [FIRST], state, force=force)
+
+
 def test_without_an_update_on_record_there_is_nothing_to_roll_back(db: Database) -> None:
     load(db, FIRST, old_rows())
     load(db, FIRST, new_rows())
