@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import random
+import shlex
 import shutil
 import stat
 import subprocess
@@ -765,7 +766,7 @@ def type_in(log: str, command: str) -> None:
     if not shutil.which(command.split(maxsplit=1)[0]):
         pytest.skip(f"without {command.split(maxsplit=1)[0]}")
     assert command in log
-    subprocess.run(command, shell=True, check=True)
+    subprocess.run(shlex.split(command), check=True)
 
 
 def owners_and_modes(*paths: Path) -> list[tuple[Path, int, int, str]]:
