@@ -121,6 +121,7 @@ def test_columns_are_hashed_whatever_their_names(backup_tool: BackupTool) -> Non
         assert (status, "1 chunks are exported" in log) == (0, True), column
 
 
+@pytest.mark.long
 def test_rows_with_a_null_come_back_from_a_backup(nulls: BackupTool) -> None:
     assert nulls.run("run")[0] == 0
     two = f"{nulls.database.name}_two"

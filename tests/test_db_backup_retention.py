@@ -176,6 +176,7 @@ def test_prune_only_shows_unless_it_is_confirmed(chains: BackupTool) -> None:
         assert chains.kept() == before
 
 
+@pytest.mark.long
 def test_what_prune_leaves_can_be_restored(
     chains: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def parse(data: bytes) -> list[tuple[str, list[Row]]]:
 # --- the whole ---
 
 
+@pytest.mark.long
 def test_the_default_size_is_that_of_upstream(tmp_path: Path) -> None:
     path = tmp_path / "all_as_org_map.json"
     expected = write_asn_map(path)

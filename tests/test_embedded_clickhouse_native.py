@@ -248,6 +248,7 @@ def test_parameters(client: Client) -> None:
     assert client.execute(query, values) == [("it's \\ 100%", 5, [1, 2])]
 
 
+@pytest.mark.long
 def test_ten_million_rows_stream_with_bounded_memory(tmp_path: Path) -> None:
     with EmbeddedClickHouse(tmp_path) as server:
         with Client.from_url(server.uri()) as client:

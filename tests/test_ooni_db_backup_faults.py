@@ -722,6 +722,7 @@ def test_an_upload_is_ended_though_the_store_never_said_that_it_was_begun(
     assert large.verifies()
 
 
+@pytest.mark.long
 def test_a_kill_in_mid_stream_leaves_what_the_next_run_clears_away(large: BackupTool) -> None:
     large.configure(max_bandwidth=5_000_000)
     with large.unchanged():

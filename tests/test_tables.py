@@ -338,7 +338,7 @@ KILLED_AT = [
     pytest.param("before", "INSERT", 1, marks=pytest.mark.long),
     ("after", "INSERT", 1),
     pytest.param("after", "INSERT", 3, marks=pytest.mark.long),
-    ("after", "INSERT", 4),
+    pytest.param("after", "INSERT", 4, marks=pytest.mark.long),
     ("before", "EXCHANGE", 1),
     ("after", "EXCHANGE", 1),
     ("before", "EXCHANGE", 2),
