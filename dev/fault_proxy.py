@@ -77,8 +77,12 @@ class Exchange:
         self._handler.end_body()
 
     def cut(self) -> None:
-        """Reset the connection."""
+        """Reset the connection; what was sent last may never arrive."""
         loopback.reset(self._handler)
+
+    def break_off(self) -> None:
+        """Close the connection before the end of the body; all that was sent arrives."""
+        self._handler.close_connection = True
 
 
 Fault = Callable[[Exchange], None]
@@ -251,7 +255,7 @@ class Gate:
 
 
 def end_with(text: bytes, after: int, *, cut: bool = False) -> Fault:
-    """Pass so many bytes of the answer's body, then this text, and end in good order or `cut`.
+    """Pass so many bytes of the answer's body and this text; end it well or, `cut`, too early.
 
     `{tag}` in the text is the exception tag of the server's headers.
     """
@@ -260,7 +264,7 @@ def end_with(text: bytes, after: int, *, cut: bool = False) -> Fault:
         def end(response: http.client.HTTPResponse) -> None:
             tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()
             exchange.send(text.replace(b"{tag}", tag))
-            (exchange.cut if cut else exchange.end)()
+            (exchange.break_off if cut else exchange.end)()
 
         _pass_until(exchange, after, end)
 

@@ -179,7 +179,7 @@ def test_a_database_that_fails_in_mid_stream_changes_nothing(
     before = exported.hashes()
     database_proxy.fail(fault, from_chunk(2))
     status, log = exported.run(read_timeout=0.5)
-    assert (status, reason in log) == (69, True)
+    assert (status, reason in log) == (69, True), log
     after = exported.hashes()
     assert changed(before, after) == ["fastpath_202301.csv.zstd"]
     assert exported.uploads() == []
