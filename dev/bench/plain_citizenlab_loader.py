@@ -3,7 +3,7 @@
 It trusts everything: git checks the repository out, csv.DictReader reads it, a list of dicts goes
 in with one INSERT, and EXCHANGE makes it live.
 
-    python -m dev.plain_citizenlab_loader GIT_URL DB_URI
+    python -m dev.bench.plain_citizenlab_loader GIT_URL DB_URI
 """
 
 import csv

@@ -2,7 +2,7 @@
 
 It checks nothing, and needs the engine in the same process.
 
-    python -m dev.engine_asnmeta_loader FILE DATA_DIRECTORY
+    python -m dev.bench.engine_asnmeta_loader FILE DATA_DIRECTORY
 """
 
 import sys

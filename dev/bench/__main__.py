@@ -14,9 +14,7 @@ from pathlib import Path
 
 from clickhouse_driver import Client
 
-from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.git_server import GitServer
-from dev.measure import (
+from dev.bench.measure import (
     Contender,
     Figures,
     compare,
@@ -25,6 +23,8 @@ from dev.measure import (
     run,
     show_medians,
 )
+from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.git_server import GitServer
 from dev.s3_server import KEY, KEY_ID, S3Server
 from dev.sample_asn_map import write_asn_map
 from dev.sample_blocking import fill_evenly
@@ -33,7 +33,7 @@ from dev.sample_measurements import create, fill
 from dev.sample_test_lists import SampleTestLists
 from dev.sample_upstream import SampleUpstream
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -71,7 +71,7 @@ def bench_citizenlab(folder: Path, rows: int = 40_000) -> None:
             f'state_dir = "{folder}/state"\nstatsd = ""\n'
         )
         updater = [PYTHON, script, "--config", str(config)]
-        plain = [PYTHON, "-m", "dev.plain_citizenlab_loader", git_url, db.uri()]
+        plain = [PYTHON, "-m", "dev.bench.plain_citizenlab_loader", git_url, db.uri()]
         whole, unchanged = "the updater, a new commit", "the updater, nothing new"
         medians = compare(
             {
@@ -103,8 +103,14 @@ def bench_asnmeta(folder: Path) -> None:
         )
         updater = [PYTHON, str(ROOT / "analysis" / "asnmeta_updater.py"), "--config", str(config)]
         whole, unchanged = "the updater, a new document", "the updater, nothing new"
-        plain = [PYTHON, "-m", "dev.plain_asnmeta_loader", url, db.uri()]
-        engine = [PYTHON, "-m", "dev.engine_asnmeta_loader", str(document), str(folder / "engine")]
+        plain = [PYTHON, "-m", "dev.bench.plain_asnmeta_loader", url, db.uri()]
+        engine = [
+            PYTHON,
+            "-m",
+            "dev.bench.engine_asnmeta_loader",
+            str(document),
+            str(folder / "engine"),
+        ]
         medians = compare(
             {
                 "a plain loader": Contender(plain),
@@ -126,7 +132,7 @@ def bench_geoip(folder: Path, networks: int = 1_000_000) -> None:
     with SampleUpstream(folder / "upstream") as upstream:
         command = downloader(upstream)
         plain = [
-            f'"$0" -m dev.plain_geoip_download {upstream.url(url)} {folder}/{url}.mmdb'
+            f'"$0" -m dev.bench.plain_geoip_download {upstream.url(url)} {folder}/{url}.mmdb'
             for url in urls
         ]
         whole, check = "the downloader, a new month", "the downloader, --check"
@@ -184,9 +190,9 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
             fill_fastpath(other, rows)
         command = backup_command(folder, db, s3, "public")
         whole, unchanged = "the tool, everything", "the tool, nothing new"
-        plain = ["dev.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
+        plain = ["dev.bench.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
         engine = [
-            "dev.engine_csv_export",
+            "dev.bench.engine_csv_export",
             f"{folder}/engine/data",
             "fastpath",
             f"{folder}/e.csv.zst",
@@ -284,7 +290,7 @@ def measure_detector(
         if plain:
             arguments = [db.uri(), str(start), str(end)]
             steps["a plain detector, all of it"] = Contender(
-                [PYTHON, "-m", "dev.plain_detector", *arguments]
+                [PYTHON, "-m", "dev.bench.plain_detector", *arguments]
             )
         return show_medians({name: [run(step, ENVIRONMENT)] for name, step in steps.items()}, 1)
 

@@ -2,7 +2,7 @@
 
 It trusts everything: urlopen, gunzip, write.
 
-    python -m dev.plain_geoip_download URL FILE
+    python -m dev.bench.plain_geoip_download URL FILE
 """
 
 import gzip

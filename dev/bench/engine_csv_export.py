@@ -2,7 +2,7 @@
 
 It needs the engine in the same process, and writes a file.
 
-    python -m dev.engine_csv_export DATA_DIRECTORY TABLE FILE
+    python -m dev.bench.engine_csv_export DATA_DIRECTORY TABLE FILE
 """
 
 import sys

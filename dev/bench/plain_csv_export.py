@@ -2,7 +2,7 @@
 
 It checks nothing and uploads nothing: rows by the driver, csv, zstandard, a file.
 
-    python -m dev.plain_csv_export URI TABLE FILE
+    python -m dev.bench.plain_csv_export URI TABLE FILE
 """
 
 import csv

@@ -4,7 +4,7 @@ It reads all hourly counts into one frame, and follows each series by a weighted
 of anomalies, as the detector of before did, in the style in which pandas is mostly written. It
 writes nothing.
 
-    python -m dev.plain_detector DB_URI START END     (hours since 1970)
+    python -m dev.bench.plain_detector DB_URI START END     (hours since 1970)
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 It trusts everything: json.load, strptime, a list of dicts, one INSERT, EXCHANGE.
 
-    python -m dev.plain_asnmeta_loader URL DB_URI
+    python -m dev.bench.plain_asnmeta_loader URL DB_URI
 """
 
 import json

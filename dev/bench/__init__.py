@@ -1,0 +1,1 @@
+"""What `make bench` measures, and the plain programs that the tools are compared with."""
