@@ -23,17 +23,17 @@ import feedparser
 import geoip2.database
 from clickhouse_driver import Client
 
-from dev import sample_blocking, sample_observations
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
 from dev.metrics_catalogue import read_scripts, undocumented, undocumented_samples
 from dev.s3_server import KEY, KEY_ID, S3Server, contents
-from dev.sample_asn_map import write_asn_map
-from dev.sample_fingerprints import SampleFingerprints
-from dev.sample_geoip import write_month
-from dev.sample_measurements import create, fill
-from dev.sample_test_lists import SampleTestLists
-from dev.sample_upstream import SampleUpstream
+from dev.samples import blocking, observations
+from dev.samples.asn_map import write_asn_map
+from dev.samples.fingerprints import SampleFingerprints
+from dev.samples.geoip import write_month
+from dev.samples.measurements import create, fill
+from dev.samples.test_lists import SampleTestLists
+from dev.samples.upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
 
 ROOT = Path(__file__).parents[1]
@@ -369,7 +369,7 @@ def show_detector(servers: Servers) -> None:
     now = datetime.now(UTC)
     with Client.from_url(uri) as client:
         create(client, "fastpath")
-        sample_blocking.fill(client, sample_blocking.sample(now))
+        blocking.fill(client, blocking.sample(now))
     output = servers.folder / "output"
     keys = {
         "db_uri": uri,
@@ -419,7 +419,7 @@ def show_evaluation(servers: Servers) -> None:
     """Tell how good the detector is on a small labelled sample."""
     title("How good is it? On labelled series, beside two other detectors")
     folder = servers.folder / "labelled"
-    sample_observations.write(folder, seeds=[1], series=10)
+    observations.write(folder, seeds=[1], series=10)
     files = [folder / "observations.csv.gz", folder / "labels.json"]
     keys = {"state_dir": str(servers.folder / "state"), "statsd": servers.statsd.address}
     servers.run(

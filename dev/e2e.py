@@ -27,11 +27,11 @@ from dev.git_server import GitServer
 from dev.misbehaving_http import MisbehavingServer
 from dev.ooni_api import OoniApi
 from dev.s3_server import KEY, KEY_ID, S3Server, contents
-from dev.sample_asn_map import write_asn_map
-from dev.sample_fingerprints import SampleFingerprints
-from dev.sample_geoip import write_month
-from dev.sample_measurements import create
-from dev.sample_test_lists import SampleTestLists
+from dev.samples.asn_map import write_asn_map
+from dev.samples.fingerprints import SampleFingerprints
+from dev.samples.geoip import write_month
+from dev.samples.measurements import create
+from dev.samples.test_lists import SampleTestLists
 from ooni_common import __version__
 
 PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip", "ooni-db-backup", "detector")

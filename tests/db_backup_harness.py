@@ -22,7 +22,7 @@ from backups import BackupLayout, BackupManifest
 from bucket import Bucket, Store
 from conftest import Database as FreshDatabase
 from dev.s3_server import KEY, KEY_ID, S3Server, contents
-from dev.sample_measurements import create, fill
+from dev.samples.measurements import create, fill
 from manifest import Layout, TableManifest
 from ooni_common.config import Secret, load_config
 

@@ -14,8 +14,8 @@ import pytest
 
 import detector
 from conftest import Database as FreshDatabase
-from dev.sample_blocking import Hour, fill
-from dev.sample_measurements import create
+from dev.samples.blocking import Hour, fill
+from dev.samples.measurements import create
 from incidents import Series
 
 START = datetime(2025, 3, 1, tzinfo=UTC)

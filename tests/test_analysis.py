@@ -8,8 +8,8 @@ import pytest
 
 import analysis
 from conftest import Database as FreshDatabase
-from dev.sample_asn_map import asn_map
-from dev.sample_fingerprints import SampleFingerprints
+from dev.samples.asn_map import asn_map
+from dev.samples.fingerprints import SampleFingerprints
 
 ROOT = Path(__file__).parents[1]
 

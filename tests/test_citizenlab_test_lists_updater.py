@@ -19,7 +19,7 @@ import citizenlab_git
 import citizenlab_test_lists_updater
 from conftest import Database as FreshDatabase
 from dev.git_server import GitServer, git_environment
-from dev.sample_test_lists import Entry, SampleTestLists, list_path
+from dev.samples.test_lists import Entry, SampleTestLists, list_path
 from dev.statsd_listener import StatsdListener
 from updater_harness import Harness, check_shipped_configuration
 

@@ -18,7 +18,7 @@ import detector
 from conftest import Database as FreshDatabase
 from detector_config import Config
 from detector_harness import FACEBOOK, WHATSAPP, Detecting, at, blocked, measured, series
-from dev.sample_blocking import Hour
+from dev.samples.blocking import Hour
 from dev.statsd_listener import StatsdListener
 from ooni_common.errors import Stopped
 

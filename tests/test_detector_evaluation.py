@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from dev.sample_observations import RATES, SCENARIOS, samples, write
+from dev.samples.observations import RATES, SCENARIOS, samples, write
 from evaluation import (
     Counts,
     Label,

@@ -13,7 +13,7 @@ import feedparser
 import msgspec
 import pytest
 
-from dev.sample_report import HOUR, STALE, UNTIL, sample_report
+from dev.samples.report import HOUR, STALE, UNTIL, sample_report
 from explorer import LONGEST, search
 from facts import ENDED, ONGOING, SILENT, counts_within, periods_of, state_of
 from filenames import of_country, of_series

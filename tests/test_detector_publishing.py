@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.sample_report import sample_report
+from dev.samples.report import sample_report
 from ooni_common.run import write_atomically
 from publishing import Published, outputs_of, publish
 

@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from dev.git_server import GitServer, git_environment
-from dev.sample_test_lists import SampleTestLists
+from dev.samples.test_lists import SampleTestLists
 
 LS_REFS = b"0014command=ls-refs\n0000"
 

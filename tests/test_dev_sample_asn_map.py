@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dev.sample_asn_map import Expected, asn_map, write_asn_map
+from dev.samples.asn_map import Expected, asn_map, write_asn_map
 
 Row = tuple[str, ...]
 

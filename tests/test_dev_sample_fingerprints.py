@@ -10,7 +10,7 @@ import clickhouse_driver
 import pytest
 
 from conftest import ClickHouseServer
-from dev.sample_fingerprints import HEADER, Kind, SampleFingerprints, to_csv
+from dev.samples.fingerprints import HEADER, Kind, SampleFingerprints, to_csv
 
 KINDS = get_args(Kind)
 SCOPES = {

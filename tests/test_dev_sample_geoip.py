@@ -5,7 +5,7 @@ import geoip2.database
 import maxminddb
 import pytest
 
-from dev.sample_geoip import ASN, COUNTRY, WELL_KNOWN, write_database, write_month
+from dev.samples.geoip import ASN, COUNTRY, WELL_KNOWN, write_database, write_month
 
 
 def test_the_consumers_reader_finds_the_networks_that_everybody_knows(tmp_path: Path) -> None:

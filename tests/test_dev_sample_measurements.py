@@ -3,7 +3,7 @@
 from datetime import date
 
 from conftest import Database
-from dev.sample_measurements import COLUMNS, create, fill
+from dev.samples.measurements import COLUMNS, create, fill
 
 
 def test_the_tables_are_like_the_real_ones_and_always_the_same(database: Database) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from dev.git_server import GitServer, git_environment
-from dev.sample_test_lists import HEADER, Damage, SampleTestLists, list_path
+from dev.samples.test_lists import HEADER, Damage, SampleTestLists, list_path
 
 GIGABYTE = 10**9
 

@@ -28,8 +28,8 @@ from dev.misbehaving_http import (
 from dev.misbehaving_http import (
     status as answer,
 )
-from dev.sample_fingerprints import HEADER, SampleFingerprints, to_csv
-from dev.sample_upstream import SampleUpstream
+from dev.samples.fingerprints import HEADER, SampleFingerprints, to_csv
+from dev.samples.upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
 from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database

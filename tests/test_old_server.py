@@ -15,9 +15,9 @@ import ooni_db_backup
 from conftest import Database as FreshDatabase
 from conftest import fresh_database
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.sample_asn_map import asn_map
-from dev.sample_fingerprints import SampleFingerprints
-from dev.sample_test_lists import SampleTestLists
+from dev.samples.asn_map import asn_map
+from dev.samples.fingerprints import SampleFingerprints
+from dev.samples.test_lists import SampleTestLists
 from ooni_common.database import refuse_old_server
 from ooni_common.errors import ConfigError
 

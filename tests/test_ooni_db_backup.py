@@ -16,7 +16,7 @@ from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from dev.fault_proxy import FaultProxy, s3_error
 from dev.misbehaving_http import MisbehavingServer, body
-from dev.sample_measurements import create
+from dev.samples.measurements import create
 from inventory import read_table
 from manifest import escaped
 from naming import check_names

@@ -26,8 +26,8 @@ import pytest
 import ooni_download_geoip as script
 from dev import misbehaving_http as http
 from dev.misbehaving_http import Behaviour, MisbehavingServer
-from dev.sample_geoip import ASN, COUNTRY, Kind, write_database, write_month
-from dev.sample_upstream import SampleUpstream
+from dev.samples.geoip import ASN, COUNTRY, Kind, write_database, write_month
+from dev.samples.upstream import SampleUpstream
 from dev.statsd_listener import StatsdListener
 from installation import Installation
 from ooni_common.fetch import Limits

@@ -26,12 +26,12 @@ from dev.bench.measure import (
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.git_server import GitServer
 from dev.s3_server import KEY, KEY_ID, S3Server
-from dev.sample_asn_map import write_asn_map
-from dev.sample_blocking import fill_evenly
-from dev.sample_geoip import write_month
-from dev.sample_measurements import create, fill
-from dev.sample_test_lists import SampleTestLists
-from dev.sample_upstream import SampleUpstream
+from dev.samples.asn_map import write_asn_map
+from dev.samples.blocking import fill_evenly
+from dev.samples.geoip import write_month
+from dev.samples.measurements import create, fill
+from dev.samples.test_lists import SampleTestLists
+from dev.samples.upstream import SampleUpstream
 
 ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable

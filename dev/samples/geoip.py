@@ -18,7 +18,7 @@ from typing import Any
 from mmdb_writer import MmdbU32, MMDBWriter, SearchTreeLeaf, SearchTreeNode
 from netaddr import IPSet
 
-from dev.sample_vocabulary import COUNTRIES, SYLLABLES
+from dev.samples.vocabulary import COUNTRIES, SYLLABLES
 
 NETWORKS = 2000
 FILLED_BLOCK = 11  # the first byte of the IPv4 addresses that invented networks fill

@@ -7,7 +7,7 @@ Measurements of 30 days up to now, of made-up networks; what is in there is know
 - in ET, one network had an outage of three hours, which is no block;
 - elsewhere there are anomalies now and then, as there always are.
 
-    python -m dev.sample_blocking clickhouse://localhost/default
+    python -m dev.samples.blocking clickhouse://localhost/default
 """
 
 import argparse
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import numpy as np
 from clickhouse_driver import Client
 
-from dev.sample_measurements import create
+from dev.samples.measurements import create
 
 DAYS = 30
 WEB = "web_connectivity"

@@ -1,6 +1,6 @@
 """Generate a git repository of test lists in the format of citizenlab/test-lists.
 
-Everything in it is invented (see `sample_vocabulary`), the hosts are in names and networks reserved
+Everything in it is invented (see `vocabulary`), the hosts are in names and networks reserved
 for examples, and all follows from the seed: the same calls give the same commits. Besides intact
 lists it makes the commits that an updater must refuse: broken files, and trees with symlinks,
 submodules, hostile names and oversized files.
@@ -24,9 +24,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from dev.git_objects import write_object, write_tree, write_zero_blob
 from dev.git_server import git_environment
-from dev.sample_vocabulary import (
+from dev.samples.git_objects import write_object, write_tree, write_zero_blob
+from dev.samples.vocabulary import (
     CATEGORIES,
     COUNTRIES,
     DOMAINS,

@@ -3,7 +3,7 @@
 They have the columns, the engine and the keys of OONI's own tables, and values like theirs; a
 million rows take a second or two. The same numbers always give the same rows.
 
-    python -m dev.sample_measurements clickhouse://localhost/default --rows 1000000
+    python -m dev.samples.measurements clickhouse://localhost/default --rows 1000000
 """
 
 import argparse

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Self
 
-from dev.sample_vocabulary import COUNTRIES, SYLLABLES
+from dev.samples.vocabulary import COUNTRIES, SYLLABLES
 
 Kind = Literal["dns", "http"]
 

@@ -1,6 +1,6 @@
 """A made-up report of the detector, and what its outputs make of it: to look at page and feeds.
 
-    python -m dev.sample_report FOLDER --incidents 3
+    python -m dev.samples.report FOLDER --incidents 3
 
 writes the outputs into FOLDER; FOLDER/index.html is the page. The same arguments give the same
 files. With --hostile, inputs and services are as nasty as they can be.
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "detector"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "detector"))
 
 from facts import periods_of
 from incidents import Event, Incident, Series, blocks_of, incidents_of

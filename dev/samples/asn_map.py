@@ -21,7 +21,7 @@ from datetime import date
 from itertools import accumulate, repeat
 from pathlib import Path
 
-from dev.sample_vocabulary import FOREIGN_WORDS, SYLLABLES
+from dev.samples.vocabulary import FOREIGN_WORDS, SYLLABLES
 
 ASNS = 120_000
 ROWS = 420_000

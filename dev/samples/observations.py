@@ -1,6 +1,6 @@
 """Labelled observations for detector/evaluation.py: hourly counts, and what really happened.
 
-    python -m dev.sample_observations FOLDER --seeds 1 2 --series 60
+    python -m dev.samples.observations FOLDER --seeds 1 2 --series 60
 
 writes FOLDER/observations.csv.gz and FOLDER/labels.json, with so many series of each scenario for
 each seed. What is in them is known by construction: each series follows one scenario for 60 days,
