@@ -47,16 +47,28 @@ def install_script(tool: Tool, root: Path) -> None:
     """Install the folder of a tool, and its command, which is a link to the script."""
     source = SOURCE / tool["script"]
     folder = root / LIBRARY / source.parent.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (*source.parent.glob("*.py"), *source.parent.glob("*.jinja")):
-        if not (folder / path.name).exists():  # else another tool of the folder has installed it
-            shutil.copyfile(path, folder / path.name)
+    for path in files_of(source.parent):
+        target = folder / path.relative_to(source.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():  # else another tool of the folder has installed it
+            shutil.copyfile(path, target)
     script = folder / source.name
     script.write_text(re.sub("^#!.*", SHEBANG, source.read_text(), count=1))
     script.chmod(0o755)
     command = root / "usr/bin" / tool["command"]
     command.parent.mkdir(parents=True, exist_ok=True)
     command.symlink_to(Path("../lib", *script.relative_to(root).parts[2:]))
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of a tool: the modules of its folder, its packages, their templates."""
+    packages = [path.parent for path in sorted(folder.glob("*/__init__.py"))]
+    return [
+        path
+        for place in (folder, *packages)
+        for pattern in ("*.py", "*.jinja")
+        for path in sorted(place.glob(pattern))
+    ]
 
 
 def install_config(tool: Tool, root: Path) -> None:

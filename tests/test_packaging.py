@@ -4,8 +4,10 @@ The packages are built and tested by `make deb-check` and `make e2e`.
 """
 
 import importlib
+import importlib.util
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,6 +16,15 @@ from ooni_common import __version__
 ROOT = Path(__file__).parents[1]
 TOOLS = tomllib.loads((ROOT / "debian/tools.toml").read_text())
 FOLDERS = ("analysis", "db-backup", "detector", "geoip")
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "debian" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("command", TOOLS)
@@ -53,3 +64,41 @@ def test_every_timer_that_is_installed_is_enabled() -> None:
     rules = (ROOT / "debian/rules").read_text()
     timers = [f"{command}.timer" for command, tool in TOOLS.items() if "identifier" in tool]
     assert [timer for timer in timers if timer not in rules] == []
+
+
+def test_a_tool_is_installed_with_its_packages_and_their_templates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source/tool"
+    for name in ("tool.py", "parts.py", "pages/__init__.py", "pages/page.py", "pages/page.jinja"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("#!/usr/bin/env python3\n")
+    for name in ("tool.conf", "samples/sample.py", "pages/__pycache__/page.cpython-311.pyc"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("")
+    install_tools = _module("install_tools")
+    monkeypatch.setattr(install_tools, "SOURCE", tmp_path / "source")
+    root = tmp_path / "root"
+    install_tools.install_script({"script": "tool/tool.py", "command": "ooni-tool"}, root)
+    folder = root / install_tools.LIBRARY / "tool"
+    installed = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert installed == {
+        "tool.py", "parts.py", "pages/__init__.py", "pages/page.py", "pages/page.jinja"
+    }  # fmt: skip
+    assert (root / "usr/bin/ooni-tool").resolve() == folder / "tool.py"
+
+
+def test_every_folder_of_modules_below_a_tool_is_a_package_that_is_installed() -> None:
+    install_tools = _module("install_tools")
+    for name in FOLDERS:
+        folder = ROOT / name
+        files = [*folder.rglob("*.py"), *folder.rglob("*.jinja")]
+        assert sorted(install_tools.files_of(folder)) == sorted(files)
+
+
+def test_names_of_modules_are_unique_over_the_tools() -> None:
+    names = [path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")]
+    names += [
+        path.parent.name for folder in FOLDERS for path in (ROOT / folder).glob("*/__init__.py")
+    ]
+    assert sorted(names) == sorted(set(names))
