@@ -24,17 +24,17 @@ import geoip2.database
 from clickhouse_driver import Client
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.git_server import GitServer
 from dev.metrics_catalogue import read_scripts, undocumented, undocumented_samples
-from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.samples import blocking, observations
 from dev.samples.asn_map import write_asn_map
 from dev.samples.fingerprints import SampleFingerprints
 from dev.samples.geoip import write_month
 from dev.samples.measurements import create, fill
 from dev.samples.test_lists import SampleTestLists
-from dev.samples.upstream import SampleUpstream
-from dev.statsd_listener import StatsdListener
+from dev.servers.git import GitServer
+from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
+from dev.servers.statsd import StatsdListener
+from dev.servers.upstream import SampleUpstream
 
 ROOT = Path(__file__).parents[1]
 

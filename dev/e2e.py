@@ -20,18 +20,18 @@ from typing import Any
 
 from clickhouse_driver import Client
 
-from dev import misbehaving_http as http
 from dev.container import Container, base_system, running
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.git_server import GitServer
-from dev.misbehaving_http import MisbehavingServer
 from dev.ooni_api import OoniApi
-from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.samples.asn_map import write_asn_map
 from dev.samples.fingerprints import SampleFingerprints
 from dev.samples.geoip import write_month
 from dev.samples.measurements import create
 from dev.samples.test_lists import SampleTestLists
+from dev.servers import misbehaving as http
+from dev.servers.git import GitServer
+from dev.servers.misbehaving import MisbehavingServer
+from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
 from ooni_common import __version__
 
 PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip", "ooni-db-backup", "detector")

@@ -15,7 +15,7 @@ import pytest
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.engines import VERSIONS, Engine, python_of
-from dev.s3_server import S3Server
+from dev.servers.s3 import S3Server
 
 if TYPE_CHECKING:
     import boto3.session

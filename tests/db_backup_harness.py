@@ -21,8 +21,8 @@ from backup_config import Config
 from backups import BackupLayout, BackupManifest
 from bucket import Bucket, Store
 from conftest import Database as FreshDatabase
-from dev.s3_server import KEY, KEY_ID, S3Server, contents
 from dev.samples.measurements import create, fill
+from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
 from manifest import Layout, TableManifest
 from ooni_common.config import Secret, load_config
 

@@ -16,10 +16,10 @@ import asn_map
 import asnmeta_updater
 from asn_map import AsnMap
 from conftest import Database as FreshDatabase
-from dev.misbehaving_http import MisbehavingServer, body, short_body, unfinished_chunks
 from dev.samples.asn_map import asn_map as sample_map
-from dev.samples.upstream import SampleUpstream
-from dev.statsd_listener import StatsdListener
+from dev.servers.misbehaving import MisbehavingServer, body, short_body, unfinished_chunks
+from dev.servers.statsd import StatsdListener
+from dev.servers.upstream import SampleUpstream
 from ooni_common.errors import DataRefused
 from updater_harness import Harness, check_shipped_configuration
 

@@ -18,7 +18,7 @@ from backups import SERVER_MANIFEST, BackupManifest, chosen, read_backups
 from bucket import Bucket
 from conftest import Database as FreshDatabase
 from db_backup_harness import BACKUPS, BackupTool
-from dev.s3_server import KEY, KEY_ID
+from dev.servers.s3 import KEY, KEY_ID
 from ooni_common.config import Secret
 from ooni_common.database import Database
 from ooni_common.errors import Unavailable

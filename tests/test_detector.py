@@ -19,7 +19,7 @@ from conftest import Database as FreshDatabase
 from detector_config import Config
 from detector_harness import FACEBOOK, WHATSAPP, Detecting, at, blocked, measured, series
 from dev.samples.blocking import Hour
-from dev.statsd_listener import StatsdListener
+from dev.servers.statsd import StatsdListener
 from ooni_common.errors import Stopped
 
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "3"))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from dev.git_server import GitServer, git_environment
 from dev.samples.test_lists import SampleTestLists
+from dev.servers.git import GitServer, git_environment
 
 LS_REFS = b"0014command=ls-refs\n0000"
 

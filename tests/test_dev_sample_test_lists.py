@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dev.git_server import GitServer, git_environment
 from dev.samples.test_lists import HEADER, Damage, SampleTestLists, list_path
+from dev.servers.git import GitServer, git_environment
 
 GIGABYTE = 10**9
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from dev.samples.upstream import PIECE_BYTES, Request, SampleUpstream
+from dev.servers.upstream import PIECE_BYTES, Request, SampleUpstream
 
 CHANGED = 1_767_323_045.75
 """Unix time, seconds: 2026-01-02 03:04:05.75 GMT."""

@@ -12,7 +12,7 @@ import pytest
 import statsd
 import urllib3
 
-from dev.misbehaving_http import (
+from dev.servers.misbehaving import (
     Behaviour,
     Certificate,
     MisbehavingServer,
@@ -34,7 +34,7 @@ from dev.misbehaving_http import (
     unfinished_chunks,
     zeros,
 )
-from dev.statsd_listener import StatsdListener
+from dev.servers.statsd import StatsdListener
 
 MEGABYTE = 1024 * 1024
 CHANGED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

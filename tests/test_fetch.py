@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dev.misbehaving_http import (
+from dev.servers.misbehaving import (
     Behaviour,
     Certificate,
     MisbehavingServer,

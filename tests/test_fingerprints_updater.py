@@ -14,7 +14,8 @@ import pytest
 
 import fingerprints_updater
 from conftest import Database as FreshDatabase
-from dev.misbehaving_http import (
+from dev.samples.fingerprints import HEADER, SampleFingerprints, to_csv
+from dev.servers.misbehaving import (
     MisbehavingServer,
     body,
     cut,
@@ -25,12 +26,11 @@ from dev.misbehaving_http import (
     unfinished_chunks,
     zeros,
 )
-from dev.misbehaving_http import (
+from dev.servers.misbehaving import (
     status as answer,
 )
-from dev.samples.fingerprints import HEADER, SampleFingerprints, to_csv
-from dev.samples.upstream import SampleUpstream
-from dev.statsd_listener import StatsdListener
+from dev.servers.statsd import StatsdListener
+from dev.servers.upstream import SampleUpstream
 from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database
 from ooni_common.fetch import Limits

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dev.statsd_listener import StatsdListener
+from dev.servers.statsd import StatsdListener
 from ooni_common.metrics import CLOSING_TIME, Metrics
 
 AMPLE = 10  # seconds; far more than what is measured takes, for a machine under load

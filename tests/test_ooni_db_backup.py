@@ -14,9 +14,9 @@ from backup_config import Kind, TablePolicy
 from chunks import Chunk, Reader, survey
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
-from dev.fault_proxy import FaultProxy, s3_error
-from dev.misbehaving_http import MisbehavingServer, body
 from dev.samples.measurements import create
+from dev.servers.fault_proxy import FaultProxy, s3_error
+from dev.servers.misbehaving import MisbehavingServer, body
 from inventory import read_table
 from manifest import escaped
 from naming import check_names

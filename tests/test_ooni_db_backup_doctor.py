@@ -5,7 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from db_backup_harness import CSV, BackupTool
-from dev.fault_proxy import Condition, FaultProxy, Request, answers, passed, s3_error, without
+from dev.servers.fault_proxy import (
+    Condition,
+    FaultProxy,
+    Request,
+    answers,
+    passed,
+    s3_error,
+    without,
+)
 from doctoring import skew
 from ooni_common.errors import ConfigError
 

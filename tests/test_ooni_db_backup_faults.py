@@ -32,7 +32,7 @@ from clickhouse_http import TAG, ClickHouseHTTP, reported_failure
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.fault_proxy import (
+from dev.servers.fault_proxy import (
     Condition,
     Exchange,
     Fault,
@@ -48,8 +48,8 @@ from dev.fault_proxy import (
     stall_answer,
     without,
 )
-from dev.misbehaving_http import server_tls
-from dev.s3_server import KEY, KEY_ID, S3Server
+from dev.servers.misbehaving import server_tls
+from dev.servers.s3 import KEY, KEY_ID, S3Server
 from manifest import encoded
 from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed

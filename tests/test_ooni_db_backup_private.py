@@ -13,7 +13,7 @@ import pytest
 from conftest import Database as FreshDatabase
 from db_backup_harness import BACKUPS, ROOT, BackupTool
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.s3_server import KEY, KEY_ID
+from dev.servers.s3 import KEY, KEY_ID
 
 TABLES = ("measurements", "rocks", "joined")
 MERGING = ("replacing", "hourly", "counters")  # how many rows they have is up to the server

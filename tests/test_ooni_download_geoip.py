@@ -24,11 +24,11 @@ import maxminddb
 import pytest
 
 import ooni_download_geoip as script
-from dev import misbehaving_http as http
-from dev.misbehaving_http import Behaviour, MisbehavingServer
 from dev.samples.geoip import ASN, COUNTRY, Kind, write_database, write_month
-from dev.samples.upstream import SampleUpstream
-from dev.statsd_listener import StatsdListener
+from dev.servers import misbehaving as http
+from dev.servers.misbehaving import Behaviour, MisbehavingServer
+from dev.servers.statsd import StatsdListener
+from dev.servers.upstream import SampleUpstream
 from installation import Installation
 from ooni_common.fetch import Limits
 from privileges import NOBODY, without_privileges

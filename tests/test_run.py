@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import pytest
 
-from dev.statsd_listener import StatsdListener
+from dev.servers.statsd import StatsdListener
 from ooni_common import __version__
 from ooni_common.catalogue import Kind, Metric, timer
 from ooni_common.config import Config as CommonConfig

@@ -15,8 +15,8 @@ from conftest import fresh_database
 from db_backup_harness import BackupTool
 from detector_harness import Detecting, at, blocked, measured, series
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.s3_server import S3Server
-from dev.statsd_listener import StatsdListener
+from dev.servers.s3 import S3Server
+from dev.servers.statsd import StatsdListener
 from inventory import with_utc
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import connected

@@ -24,14 +24,14 @@ from dev.bench.measure import (
     show_medians,
 )
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.git_server import GitServer
-from dev.s3_server import KEY, KEY_ID, S3Server
 from dev.samples.asn_map import write_asn_map
 from dev.samples.blocking import fill_evenly
 from dev.samples.geoip import write_month
 from dev.samples.measurements import create, fill
 from dev.samples.test_lists import SampleTestLists
-from dev.samples.upstream import SampleUpstream
+from dev.servers.git import GitServer
+from dev.servers.s3 import KEY, KEY_ID, S3Server
+from dev.servers.upstream import SampleUpstream
 
 ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable

@@ -24,7 +24,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from dev.git_server import git_environment
 from dev.samples.git_objects import write_object, write_tree, write_zero_blob
 from dev.samples.vocabulary import (
     CATEGORIES,
@@ -37,6 +36,7 @@ from dev.samples.vocabulary import (
     SOURCES,
     SYLLABLES,
 )
+from dev.servers.git import git_environment
 
 BRANCH = "refs/heads/master"
 HEADER = ("url", "category_code", "category_description", "date_added", "source", "notes")

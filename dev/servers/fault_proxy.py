@@ -19,8 +19,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from dev import loopback
-from dev.loopback import LoopbackServer
+from dev.servers import loopback
+from dev.servers.loopback import LoopbackServer
 
 PIECE = 64 * 1024
 NOT_PASSED = ("connection", "transfer-encoding", "keep-alive")

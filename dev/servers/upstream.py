@@ -5,7 +5,7 @@
         fetch(url)
         upstream.requests[0].status
 
-It keeps to the rules; `misbehaving_http` is for upstreams that do not. A file can change at any
+It keeps to the rules; `misbehaving` is for upstreams that do not. A file can change at any
 time, best by renaming another one over it.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from dev.loopback import HOST, LoopbackServer
+from dev.servers.loopback import HOST, LoopbackServer
 
 PIECE_BYTES = 256 * 1024
 

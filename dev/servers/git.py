@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
-from dev.loopback import LoopbackServer
+from dev.servers.loopback import LoopbackServer
 
 CHUNK_BYTES = 64 * 1024
 GZIP_WINDOW = zlib.MAX_WBITS | 16

@@ -28,8 +28,8 @@ from typing import Any, Literal, Self
 
 import trustme
 
-from dev import loopback
-from dev.loopback import LoopbackServer
+from dev.servers import loopback
+from dev.servers.loopback import LoopbackServer
 from dev.zeros import BLOCK_BYTES, deflate_zeros
 
 MEGABYTE = 1024 * 1024
