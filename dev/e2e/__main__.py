@@ -20,9 +20,9 @@ from typing import Any
 
 from clickhouse_driver import Client
 
-from dev.container import Container, base_system, running
+from dev.e2e.container import Container, base_system, running
+from dev.e2e.ooni_api import OoniApi
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.ooni_api import OoniApi
 from dev.samples.asn_map import write_asn_map
 from dev.samples.fingerprints import SampleFingerprints
 from dev.samples.geoip import write_month

@@ -7,7 +7,7 @@ old ones, as the uploader does; the journal has each failure.
 
 import time
 
-from dev.container import Container
+from dev.e2e.container import Container
 
 FOLDER = "/var/lib/ooniapi"
 SPOOL = f"{FOLDER}/measurements/incoming"

@@ -1,0 +1,1 @@
+"""The packages, installed and run under systemd in a container: `make e2e`."""
