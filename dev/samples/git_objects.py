@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from dev.zeros import BLOCK_BYTES, zlib_zeros
+from dev.samples.zeros import BLOCK_BYTES, zlib_zeros
 
 TREE_MODE = "40000"
 PACK_TYPE_BLOB = 3

@@ -28,9 +28,9 @@ from typing import Any, Literal, Self
 
 import trustme
 
+from dev.samples.zeros import BLOCK_BYTES, deflate_zeros
 from dev.servers import loopback
 from dev.servers.loopback import LoopbackServer
-from dev.zeros import BLOCK_BYTES, deflate_zeros
 
 MEGABYTE = 1024 * 1024
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
