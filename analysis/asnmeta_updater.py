@@ -23,7 +23,6 @@ from msgspec import Meta
 
 from asn_map import AsnMap
 from file_sources import Fetched, fetch_changed
-from ooni_common.catalogue import rejected_rows, table_rows, timer, update_progress
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.fetch import Fetcher, Limits
@@ -68,18 +67,6 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         check_url("url", self.url.reveal(), ("https", "http", "file"), needs_host=False)
 
 
-METRICS = (
-    update_progress("asnmeta_update_progress"),
-    timer(
-        "fetch_data",
-        "How long it took to ask for the map, and to fetch it if it has changed.",
-        "by each update, also when nothing has changed",
-        "ooni_asnmeta_fetch_seconds",
-    ),
-    rejected_rows("when a new map was read"),
-    table_rows("asnmeta_tmp_len", "asnmeta"),
-)
-
 SCRIPT = Script(
     name="asnmeta_updater",
     command="ooni-update-asn-metadata",
@@ -87,7 +74,6 @@ SCRIPT = Script(
     config_type=Config,
     config_file=Path("/etc/ooni/update-asn-metadata.conf"),
     flags=ROLLBACK,
-    metrics=METRICS,
 )
 
 

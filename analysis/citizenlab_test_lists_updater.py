@@ -24,7 +24,6 @@ import citizenlab_lists
 from citizenlab_git import Entry
 from citizenlab_lists import TestList
 from csv_source import BrokenFileError
-from ooni_common.catalogue import Kind, Metric, rejected_rows, table_rows, timer
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
@@ -75,31 +74,6 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             raise ValueError("git_url: the clone is unauthenticated; leave user and password out")
 
 
-METRICS = (
-    timer(
-        "fetch_citizen_lab_lists",
-        "How long it took to clone the repository and to read the lists.",
-        "when there is a new commit",
-        "ooni_citizenlab_fetch_seconds",
-    ),
-    rejected_rows("when the lists of a new commit were read"),
-    Metric(
-        name="broken_files",
-        kind=Kind.GAUGE,
-        unit="",
-        meaning="Lists that were refused as a whole.",
-        when="when the lists of a new commit were read",
-        exported="ooni_citizenlab_broken_files",
-    ),
-    timer(
-        "update_citizenlab_table",
-        "How long it took to load, verify and swap the table.",
-        "when the lists of a new commit were not refused",
-        "ooni_citizenlab_update_table_seconds",
-    ),
-    table_rows("citizenlab_test_list_len", "citizenlab"),
-)
-
 SCRIPT = Script(
     name="citizenlab_test_lists_updater",
     command="ooni-update-citizenlab",
@@ -107,7 +81,6 @@ SCRIPT = Script(
     config_type=Config,
     config_file=Path("/etc/ooni/update-citizenlab.conf"),
     flags=ROLLBACK,
-    metrics=METRICS,
 )
 
 

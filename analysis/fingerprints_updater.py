@@ -30,7 +30,6 @@ from fingerprints import (
     Fingerprints,
     read_fingerprints,
 )
-from ooni_common.catalogue import rejected_rows, table_rows, timer, update_progress
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import DataRefused
@@ -86,19 +85,6 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             check_url(key, url.reveal(), ("https", "http", "file"), needs_host=False)
 
 
-METRICS = (
-    update_progress("fingerprints_update_progress"),
-    timer(
-        "fetch_csv",
-        "How long it took to ask for both files, and to fetch what has changed.",
-        "by each update, also when nothing has changed",
-        "ooni_fingerprints_fetch_seconds",
-    ),
-    rejected_rows("when new files were read"),
-    table_rows("fingerprints_dns_tmp_len", "fingerprints_dns"),
-    table_rows("fingerprints_http_tmp_len", "fingerprints_http"),
-)
-
 SCRIPT = Script(
     name="fingerprints_updater",
     command="ooni-update-fingerprints",
@@ -106,7 +92,6 @@ SCRIPT = Script(
     config_type=Config,
     config_file=Path("/etc/ooni/update-fingerprints.conf"),
     flags=ROLLBACK,
-    metrics=METRICS,
 )
 
 

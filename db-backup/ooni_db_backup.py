@@ -43,7 +43,6 @@ from inventory import read_table, table_names
 from listing import as_json, backup_as_table, backups_as_table, chunks_as_table, exports_as_table
 from manifest import Layout, TableManifest, exported_tables, read_table_manifests
 from naming import check_names
-from ooni_common.catalogue import ANY, Kind, Metric, timer
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.output import show
@@ -146,68 +145,6 @@ def _at_least_one(text: str) -> int:
     return number
 
 
-METRICS = (
-    Metric(
-        name="unlisted_tables",
-        kind=Kind.GAUGE,
-        unit="",
-        meaning="Tables of which the configuration does not say what is done with them.",
-        when="at the beginning of `run`",
-        exported="ooni_db_backup_unlisted_tables",
-    ),
-    timer(
-        "run_export",
-        "How long the exports of all tables took.",
-        "after the exports",
-        "ooni_db_backup_run_export_seconds",
-    ),
-    Metric(
-        name="table_*_backup_time_ms",
-        kind=Kind.TIMER,
-        unit="ms",
-        meaning="How long the export of one table took.",
-        when="after each table",
-        exported="ooni_db_backup_table_seconds",
-        labels={"table": ANY},
-    ),
-    timer(
-        "upload_to_s3",
-        "How long it took to read, compress and upload one chunk.",
-        "after each chunk",
-        "ooni_db_backup_upload_to_s3_seconds",
-    ),
-    Metric(
-        name="uploaded_bytes_tot",
-        kind=Kind.GAUGE,
-        unit="byte",
-        meaning="Compressed bytes that the last exports have uploaded.",
-        when="after the exports",
-        exported="ooni_db_backup_uploaded_bytes",
-    ),
-    Metric(
-        name="skipped_chunks",
-        kind=Kind.GAUGE,
-        unit="",
-        meaning="Chunks that the last exports have left out, as they are unchanged.",
-        when="after the exports",
-        exported="ooni_db_backup_skipped_chunks",
-    ),
-    timer(
-        "run_backup",
-        "How long the backup of the private tables took.",
-        "after the backup, also when nothing has changed",
-        "ooni_db_backup_run_backup_seconds",
-    ),
-    Metric(
-        name="backup_bytes",
-        kind=Kind.GAUGE,
-        unit="byte",
-        meaning="Bytes that the last backup has written.",
-        when="when there is a new backup",
-        exported="ooni_db_backup_backup_bytes",
-    ),
-)
-
 SCRIPT = Script(
     name="db-backup",
     command="ooni-db-backup",
@@ -226,7 +163,6 @@ SCRIPT = Script(
         Command("prune", "delete what nobody needs any more", _prune_arguments, looks_only=True),
         Command("doctor", "examine whether a run can succeed", looks_only=True),
     ),
-    metrics=METRICS,
 )
 
 

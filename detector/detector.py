@@ -37,7 +37,6 @@ from facts import ENDED, ONGOING, periods_of, state_of
 from following import Follower
 from hours import hour_of, time_of
 from incidents import Event, Incident, blocks_of, incidents_of
-from ooni_common.catalogue import Kind, Metric, table_rows, timer
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show
@@ -88,39 +87,6 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-METRICS = (
-    timer(
-        "query",
-        "How long the database took to count the measurements of some days.",
-        "for each query of some days",
-        "ooni_detector_query_seconds",
-    ),
-    table_rows("blocking_status_tblsize", "blocking_status"),
-    table_rows("blocking_events_tblsize", "blocking_events"),
-    timer(
-        "write_feed",
-        "How long it took to write the feeds and the page.",
-        "when both tables are replaced",
-        "ooni_detector_write_feed_seconds",
-    ),
-    Metric(
-        name="open_incidents",
-        kind=Kind.GAUGE,
-        unit="",
-        meaning="Incidents that are not over.",
-        when="at the end, unless it has failed",
-        exported="ooni_detector_open_incidents",
-    ),
-    Metric(
-        name="lag_hours",
-        kind=Kind.GAUGE,
-        unit="h",
-        meaning="How far the newest hour that was looked at lies behind.",
-        when="at the end, unless it has failed",
-        exported="ooni_detector_lag_hours",
-    ),
-)
-
 SCRIPT = Script(
     name="detector",
     command="detector",
@@ -149,7 +115,6 @@ SCRIPT = Script(
             looks_only=True,
         ),
     ),
-    metrics=METRICS,
 )
 
 

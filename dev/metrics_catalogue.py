@@ -1,4 +1,4 @@
-"""Write what is made of the scripts' own description of their metrics (ooni_common/catalogue.py).
+"""Write what is made of the descriptions of the metrics, monitoring/metrics.toml.
 
     python -m dev.metrics_catalogue
 
@@ -6,28 +6,17 @@ It writes monitoring/statsd-mapping.yml and the table in monitoring/README.md.
 """
 
 import functools
-import importlib
 import json
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from ooni_common.catalogue import ANY, Kind, Metric, find, of_script
+from ooni_common.metrics import Kind
+from ooni_common.textfile import ANY, PREFIX, Metric, find_metric, metrics_of, read_metrics
 
 ROOT = Path(__file__).parents[1]
-MODULES = {  # module of a script → its folder
-    "citizenlab_test_lists_updater": "analysis",
-    "fingerprints_updater": "analysis",
-    "asnmeta_updater": "analysis",
-    "ooni_download_geoip": "geoip",
-    "ooni_db_backup": "db-backup",
-    "detector": "detector",
-}
 MAPPING = ROOT / "monitoring/statsd-mapping.yml"
 README = ROOT / "monitoring/README.md"
 TABLE = re.compile(r"(?<=<!-- metrics -->\n).*(?=<!-- end of metrics -->)", re.DOTALL)
-IN_STATSD = {Kind.GAUGE: "gauge", Kind.COUNTER: "counter", Kind.TIMER: "timer"}
 ON_THE_WIRE = {Kind.GAUGE: "g", Kind.COUNTER: "c", Kind.TIMER: "ms"}
 IN_EXPORTER = {Kind.GAUGE: "gauge", Kind.COUNTER: "counter", Kind.TIMER: "observer"}
 MAPPING_HEAD = """\
@@ -35,30 +24,27 @@ MAPPING_HEAD = """\
 #
 #     statsd_exporter --statsd.listen-udp=:8125 --statsd.mapping-config=statsd-mapping.yml
 #
-# Made by `python -m dev.metrics_catalogue` of what the scripts say of their metrics. It can be put
-# into the mapping of a site: it names nothing that has another prefix. What has one of these
-# prefixes and is not listed, or has another type, is dropped.
+# Made by `python -m dev.metrics_catalogue` of metrics.toml. It can be put into the mapping of a
+# site: it names nothing that has another prefix. What has one of these prefixes and is not listed,
+# or has another type, is dropped.
 mappings:
 """
 
 
 def main() -> None:
-    """Write both files anew."""
-    scripts = read_scripts()
-    MAPPING.write_text(mapping_of(scripts))
-    README.write_text(readme_of(README.read_text(), scripts))
+    """Write both files again."""
+    MAPPING.write_text(mapping_of(read_scripts()))
+    README.write_text(readme_of(README.read_text(), read_metrics()))
 
 
 @functools.cache
 def read_scripts() -> dict[str, tuple[Metric, ...]]:
     """Return the metrics of each script, by its name, which is their prefix in statsd."""
-    sys.path += [str(ROOT / folder) for folder in dict.fromkeys(MODULES.values())]
-    modules = [importlib.import_module(module) for module in MODULES]
-    return {module.SCRIPT.name: of_script(module.SCRIPT.metrics) for module in modules}
+    return {script: metrics_of(script) for script in read_metrics() if script != PREFIX}
 
 
 def undocumented(received: dict[str, list[tuple[float, str]]]) -> list[str]:
-    """Return what of these statsd metrics (name → values and types) is in no script's catalogue."""
+    """Return which of these statsd metrics (name → values and types) are not described."""
     scripts = read_scripts()
     kinds = {letter: kind for kind, letter in ON_THE_WIRE.items()}
     return [
@@ -66,13 +52,13 @@ def undocumented(received: dict[str, list[tuple[float, str]]]) -> list[str]:
         for name, calls in received.items()
         for letter in dict.fromkeys(letter for _, letter in calls)
         for script, _, rest in [name.partition(".")]
-        if letter not in kinds or not find(scripts.get(script, ()), kinds[letter], rest)
+        if letter not in kinds or not find_metric(scripts.get(script, ()), kinds[letter], rest)
     ]
 
 
 def undocumented_samples(script: str, text: str) -> list[str]:
-    """Return the samples of a file for node_exporter that the script's catalogue does not have."""
-    known = {
+    """Return the samples of a script's file for node_exporter that are not described."""
+    described = {
         metric.exported + end: {*metric.labels_of(script, metric.name)}
         for metric in read_scripts()[script]
         for end in (("_sum", "_count") if metric.kind is Kind.TIMER else ("",))
@@ -82,7 +68,7 @@ def undocumented_samples(script: str, text: str) -> list[str]:
         line
         for line in lines
         for name, labels in [(re.split("[{ ]", line)[0], {*re.findall('([a-z]+)="', line)})]
-        if known.get(name) != labels
+        if described.get(name) != labels
     ]
 
 
@@ -121,27 +107,18 @@ def last_rule(regex: str) -> str:
     return f"- match: {json.dumps(regex)}\n  match_type: regex\n  action: drop\n  name: dropped\n"
 
 
-def readme_of(text: str, scripts: dict[str, tuple[Metric, ...]]) -> str:
+def readme_of(text: str, sections: dict[str, tuple[Metric, ...]]) -> str:
     """Return the manual with the table in it."""
-    return TABLE.sub(lambda _: table_of(scripts), text)
+    return TABLE.sub(lambda _: table_of(sections), text)
 
 
-def table_of(scripts: dict[str, tuple[Metric, ...]]) -> str:
-    """Return the table of all metrics: those of every script first."""
+def table_of(sections: dict[str, tuple[Metric, ...]]) -> str:
+    """Return the table of all metrics, section by section."""
     head = (
         "| statsd | type | unit | what it says | sent | Prometheus |\n|---|---|---|---|---|---|\n"
     )
-    return head + "".join(f"| {' | '.join(row)} |\n" for row in rows_of(scripts))
-
-
-def rows_of(scripts: dict[str, tuple[Metric, ...]]) -> Iterator[tuple[str, ...]]:
-    """Return the cells of each row."""
-    for metric in of_script(()):
-        yield row("PREFIX", metric)
-    for script, metrics in scripts.items():
-        for metric in metrics:
-            if metric not in of_script(()):
-                yield row(script, metric)
+    rows = [row(prefix, metric) for prefix, metrics in sections.items() for metric in metrics]
+    return head + "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
 def row(prefix: str, metric: Metric) -> tuple[str, ...]:
@@ -150,8 +127,8 @@ def row(prefix: str, metric: Metric) -> tuple[str, ...]:
     selector = ",".join(f'{label}="{value.replace(ANY, "…")}"' for label, value in labels.items())
     return (
         f"`{prefix}.{metric.name}`",
-        IN_STATSD[metric.kind],
-        metric.unit or "number",
+        metric.kind.value,
+        "ms" if metric.kind is Kind.TIMER else metric.unit,
         metric.meaning,
         metric.when,
         f"`{metric.exported}{{{selector}}}`" if selector else f"`{metric.exported}`",

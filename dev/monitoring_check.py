@@ -1,10 +1,10 @@
-"""Receive the metrics of the demo with real programs, and compare them with the catalogue.
+"""Receive the metrics of the demo with real programs, and compare them with their descriptions.
 
     make monitoring-check
 
 A statsd daemon (the npm package `statsd`, installed below build/) receives what all scripts of the
 demo send; node_exporter (unpacked below build/, unless it is installed) reads the files that they
-write. It ends with an error if a metric is missing, is in no catalogue, or has another type. What
+write. It ends with an error if a metric is missing, is not described, or has another type. What
 can't be done on this machine is named: NOT RUN.
 """
 
@@ -23,7 +23,8 @@ from pathlib import Path
 
 from dev.debian_programs import find_programs, free_port
 from dev.metrics_catalogue import read_scripts
-from ooni_common.catalogue import Kind, find
+from ooni_common.metrics import Kind
+from ooni_common.textfile import find_metric
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build/monitoring"
@@ -151,20 +152,20 @@ def asked(management: int, command: str) -> dict[str, list[float]]:
 
 
 def check_statsd(by_kind: dict[Kind, dict[str, list[float]]]) -> None:
-    """Compare what the daemon has received with the catalogue, both ways."""
+    """Compare what the daemon has received with what is described, both ways."""
     scripts = read_scripts()
     wrong, seen = [], set[str]()
     for kind, metrics in by_kind.items():
         for name, values in sorted(metrics.items()):
             script, _, rest = name.partition(".")
-            metric = find(scripts.get(script, ()), kind, rest)
+            metric = find_metric(scripts.get(script, ()), kind, rest)
             print(
                 f"    {kind.name.lower():8} {name} = {', '.join(f'{v:.15g}' for v in values[:5])}"
             )
             if metric:
                 seen.add(f"{script}.{metric.name}")
             else:
-                wrong.append(f"{name} ({kind.name.lower()}) is in no catalogue")
+                wrong.append(f"{name} ({kind.name.lower()}) is not described")
     for script, metrics_of_script in scripts.items():
         for metric in metrics_of_script:
             name = f"{script}.{metric.name}"
@@ -180,10 +181,13 @@ def scraped(port: int) -> str:
 
 
 def check_node_exporter(text: str) -> None:
-    """Compare what node_exporter has read with the catalogue, both ways."""
+    """Compare what node_exporter has read with what is described, both ways."""
     types = dict(re.findall(r"^# TYPE (ooni_\w+) (\w+)$", text, re.MULTILINE))
-    metrics = {metric.exported: metric for each in read_scripts().values() for metric in each}
-    expected = {name: metric.kind.value for name, metric in metrics.items()}
+    expected = {
+        metric.exported: metric.exported_type
+        for metrics in read_scripts().values()
+        for metric in metrics
+    }
     wrong = [f"{name}: {kind}" for name, kind in types.items() if expected.get(name) != kind]
     wrong += [f"{name} is missing" for name in expected if name not in types]
     if "node_textfile_scrape_error 0" not in text:

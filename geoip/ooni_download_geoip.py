@@ -29,7 +29,6 @@ import mmdb
 from downloads import Downloader, Loaded, Source, digest_of
 from installation import STAMP, Installation
 from mmdb import ASN, COUNTRY, Description
-from ooni_common.catalogue import Kind, Metric, timer
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import SecretUrl, check_url
 from ooni_common.errors import DataRefused, Unavailable
@@ -94,45 +93,6 @@ class Published:
     new: bool
 
 
-def of_database(name: str) -> tuple[Metric, ...]:
-    """Return the metrics of one of the two databases."""
-    when, labels = "at the end, if the database is installed", {"database": name}
-    built = "When the installed database was built (Unix time)."
-    nodes = "Nodes of the installed database's search tree, which tell its size."
-    stamp = "ooni_geoip_build_timestamp_seconds"
-    return (
-        Metric(f"geoip_{name}_epoch", Kind.GAUGE, "s", built, when, stamp, labels),
-        Metric(f"geoip_{name}_node_cnt", Kind.GAUGE, "", nodes, when, "ooni_geoip_nodes", labels),
-    )
-
-
-METRICS = (
-    timer(
-        "download_geoip",
-        "How long the download of one database took.",
-        "for each database that is asked for",
-        "ooni_geoip_download_seconds",
-    ),
-    *of_database("asn"),
-    *of_database("cc"),
-    Metric(
-        name="ooni_geoip_checkfail",
-        kind=Kind.COUNTER,
-        unit="",
-        meaning="How often new databases were refused.",
-        when="when it happens",
-        exported="ooni_geoip_checkfail_total",
-    ),
-    Metric(
-        name="ooni_geoip_updated",
-        kind=Kind.COUNTER,
-        unit="",
-        meaning="How often new databases were installed.",
-        when="when it happens",
-        exported="ooni_geoip_updated_total",
-    ),
-)
-
 SCRIPT = Script(
     name="ooni_download_geoip",
     command="ooni-download-geoip",
@@ -141,7 +101,6 @@ SCRIPT = Script(
     config_file=Path("/etc/ooni/download-geoip.conf"),
     flags={"check": "check what is installed, and how old it is; change nothing"} | ROLLBACK,
     looking=("check",),
-    metrics=METRICS,
 )
 
 

@@ -1,6 +1,7 @@
 """Metrics, over statsd (UDP) and in a file, that can neither fail nor slow down a job."""
 
 import contextlib
+import enum
 import queue
 import threading
 import time
@@ -8,11 +9,20 @@ from collections.abc import Callable, Iterator
 
 from statsd import StatsClient
 
-from ooni_common.catalogue import Kind, Sent
-
 CLOSING_TIME = 0.5  # seconds that a job waits at its end for a name server that does not answer
 
 Send = Callable[[StatsClient], None]
+
+
+class Kind(enum.Enum):
+    """A type of metric."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    TIMER = "timer"
+
+
+Sent = tuple[Kind, str, float]  # one call: the name without prefix; a timer's value is in ms
 
 
 class Metrics:

@@ -23,12 +23,11 @@ from types import FrameType
 from typing import Any, Generic, TextIO, TypeVar
 
 from ooni_common import __version__
-from ooni_common.catalogue import Metric, of_script
 from ooni_common.config import Config, load_config, secrets_of
 from ooni_common.errors import ConfigError, ScriptError, Stopped, TryAgainLater
 from ooni_common.metrics import Metrics
 from ooni_common.output import LogHandler, all_written
-from ooni_common.textfile import textfile
+from ooni_common.textfile import METRICS_FILE, metrics_of, textfile
 
 C = TypeVar("C", bound=Config)
 C_co = TypeVar("C_co", bound=Config, covariant=True)
@@ -85,8 +84,8 @@ class Script(Generic[C]):
     `name` is the prefix of its metrics and the stem of its files in the state directory. `flags`
     are those that only it has, with their help; with one of `looking` it changes nothing; `options`
     are flags with a value, with what argparse has to know of them. Of the `commands`, where it has
-    any, the first one is done when none is named; `flags` and `options` are this one's. `metrics`
-    are those that only it sends.
+    any, the first one is done when none is named; `flags` and `options` are this one's. Its
+    metrics are in `metrics_file`.
     """
 
     name: str
@@ -98,7 +97,7 @@ class Script(Generic[C]):
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     looking: Collection[str] = ()
     commands: Sequence[Command] = ()
-    metrics: Sequence[Metric] = ()
+    metrics_file: Path = METRICS_FILE
 
 
 @dataclass(frozen=True)
@@ -441,12 +440,12 @@ def _textfile_writer(script: Script[C], config: Config, metrics: Metrics) -> Cal
     if not config.textfile_dir:
         return _nothing
     path = Path(config.textfile_dir) / f"ooni_{script.name}.prom"
-    known = of_script(script.metrics)
-    before = _text_of_before(path)
+    previous = _previous_text(path)
 
     def write(level: int) -> None:
         try:
-            content = textfile(script.name, known, metrics.sent, before)
+            described = metrics_of(script.name, script.metrics_file)
+            content = textfile(script.name, described, metrics.sent, previous)
             write_atomically(path, content.encode())
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -455,7 +454,7 @@ def _textfile_writer(script: Script[C], config: Config, metrics: Metrics) -> Cal
     return write
 
 
-def _text_of_before(path: Path) -> str:
+def _previous_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):  # there is none yet, or whoever writes says why it can't be read

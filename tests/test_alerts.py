@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dev.metrics_catalogue import read_scripts
-from ooni_common.catalogue import Kind
+from ooni_common.metrics import Kind
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"

@@ -1,8 +1,9 @@
-"""The catalogue of metrics is what the scripts send, and what the files in monitoring/ say."""
+"""monitoring/metrics.toml has what the scripts send, and the files beside it are made of it."""
 
 import ast
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,19 @@ import yaml
 from dev.metrics_catalogue import (
     IN_EXPORTER,
     MAPPING,
-    MODULES,
     README,
     mapping_of,
     read_scripts,
     readme_of,
     undocumented,
 )
-from ooni_common.catalogue import ANY, EVERY_SCRIPT, Kind, Metric
-from ooni_common.textfile import textfile
+from ooni_common.metrics import Kind
+from ooni_common.textfile import ANY, PREFIX, Metric, read_metrics, textfile
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = read_scripts()
+TOOLS = tomllib.loads((ROOT / "debian/tools.toml").read_text()).values()
+SOURCES = [ROOT / tool["script"] for tool in TOOLS if "identifier" in tool]
 CALLS = {"gauge": Kind.GAUGE, "count": Kind.COUNTER, "timer": Kind.TIMER}
 EXPORTED = {  # what alerts and dashboards rely on
     "ooni_status",
@@ -62,18 +64,32 @@ EXPORTED = {  # what alerts and dashboards rely on
 # --- what the code sends ---
 
 
-def parts_of(path: Path, seen: set[Path]) -> set[Path]:
-    """Add to `seen` a script and what it imports of its folder and of ooni_common."""
-    seen.add(path)
+def parts_of(source: Path) -> set[Path]:
+    """Return a script and what it imports of its folder and of ooni_common, directly or not."""
+    parts, waiting = set[Path](), [source]
+    while waiting:
+        part = waiting.pop()
+        if part not in parts:
+            parts.add(part)
+            waiting += [
+                path
+                for name in imports_of(part)
+                for folder in (source.parent, ROOT)
+                for path in [folder / f"{name.replace('.', '/')}.py"]
+                if path.exists()
+            ]
+    return parts
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Give the names of the modules that a module may import, also those that are none."""
     for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for name in names:
-            for folder in (path.parent, ROOT):
-                imported = folder / f"{name.replace('.', '/')}.py"
-                if imported.exists() and imported not in seen:
-                    parts_of(imported, seen)
-    return seen
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"  # it would not be followed
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def sent_by(path: Path) -> Iterator[tuple[Kind, str]]:
@@ -97,47 +113,50 @@ def pattern_of(name: ast.expr) -> str:
     )
 
 
-def calls_of(module: str) -> set[tuple[Kind, str]]:
-    parts = parts_of(ROOT / MODULES[module] / f"{module}.py", set())
-    return {call for part in parts for call in sent_by(part)}
+def calls_of(source: Path) -> set[tuple[Kind, str]]:
+    return {call for part in parts_of(source) for call in sent_by(part)}
 
 
 def fits(metric: Metric, call: tuple[Kind, str]) -> bool:
     return metric.kind is call[0] and bool(re.fullmatch(call[1], metric.name))
 
 
-def test_the_calls_are_found() -> None:
-    assert (Kind.GAUGE, "rejected_rows") in calls_of("fingerprints_updater")
-    assert (Kind.TIMER, "table_.+_backup_time_ms") in calls_of("ooni_db_backup")
-    assert (Kind.COUNTER, "ooni_geoip_updated") in calls_of("ooni_download_geoip")
-    assert (Kind.TIMER, "query") in calls_of("detector")  # functools.partial(….timer, "query")
+def metrics_of_source(source: Path) -> tuple[Metric, ...]:
+    return SCRIPTS[importlib.import_module(source.stem).SCRIPT.name]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_script_describes_every_metric_that_it_sends(module: str) -> None:
-    metrics = SCRIPTS[importlib.import_module(module).SCRIPT.name]
-    calls = calls_of(module)
+def test_the_calls_are_seen() -> None:
+    calls = {source.stem: calls_of(source) for source in SOURCES}
+    assert (Kind.GAUGE, "rejected_rows") in calls["fingerprints_updater"]
+    assert (Kind.TIMER, "table_.+_backup_time_ms") in calls["ooni_db_backup"]
+    assert (Kind.COUNTER, "ooni_geoip_updated") in calls["ooni_download_geoip"]
+    assert (Kind.TIMER, "query") in calls["detector"]  # functools.partial(….timer, "query")
+
+
+def test_the_sections_are_those_of_the_scripts() -> None:
+    names = {importlib.import_module(source.stem).SCRIPT.name for source in SOURCES}
+    assert read_metrics().keys() == {PREFIX, *names}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_every_metric_that_a_script_sends_is_described(source: Path) -> None:
+    metrics, calls = metrics_of_source(source), calls_of(source)
     assert [call for call in calls if not any(fits(metric, call) for metric in metrics)] == []
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_script_sends_every_metric_that_it_describes(module: str) -> None:
-    metrics = SCRIPTS[importlib.import_module(module).SCRIPT.name]
-    calls = calls_of(module)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_every_metric_that_is_described_is_sent_by_its_script(source: Path) -> None:
+    metrics, calls = metrics_of_source(source), calls_of(source)
     assert [metric for metric in metrics if not any(fits(metric, call) for call in calls)] == []
 
 
 def test_no_module_sends_metrics_that_no_script_has() -> None:
-    sending = {path for folder in {*MODULES.values()} for path in (ROOT / folder).glob("*.py")}
-    reached = {
-        part
-        for module, folder in MODULES.items()
-        for part in parts_of(ROOT / folder / f"{module}.py", set())
-    }
+    sending = {path for source in SOURCES for path in source.parent.rglob("*.py")}
+    reached = {part for source in SOURCES for part in parts_of(source)}
     assert [path for path in sending - reached if list(sent_by(path))] == []
 
 
-# --- the catalogue itself ---
+# --- what is described ---
 
 
 def test_the_names_in_prometheus_are_those_that_alerts_and_dashboards_rely_on() -> None:
@@ -148,12 +167,12 @@ def test_what_has_one_name_in_prometheus_has_one_kind_meaning_and_set_of_labels(
     described: dict[str, set[tuple[Any, ...]]] = {}
     for metrics in SCRIPTS.values():
         for metric in metrics:
-            facts = (metric.kind, metric.meaning, metric.by_script, tuple(metric.labels))
+            facts = (metric.kind, metric.meaning, tuple(metric.labels))
             described.setdefault(metric.exported, set()).add(facts)
     assert {name: facts for name, facts in described.items() if len(facts) > 1} == {}
 
 
-def test_what_is_not_in_the_catalogue_is_told() -> None:
+def test_what_is_not_described_is_told() -> None:
     received = {
         "detector.status": [(1.0, "g"), (1.0, "c")],
         "db-backup.table_fast-path_1_backup_time_ms": [(1.0, "ms")],
@@ -174,10 +193,10 @@ def test_what_is_not_in_the_catalogue_is_told() -> None:
 # --- what is made of it ---
 
 
-def test_the_files_in_monitoring_are_made_of_the_catalogue() -> None:
+def test_the_mapping_and_the_table_are_made_of_the_file() -> None:
     hint = "run: python -m dev.metrics_catalogue"
     assert MAPPING.read_text() == mapping_of(SCRIPTS), hint
-    assert README.read_text() == readme_of(README.read_text(), SCRIPTS), hint
+    assert README.read_text() == readme_of(README.read_text(), read_metrics()), hint
     assert "| `PREFIX.exit_status` |" in README.read_text()
 
 
@@ -187,21 +206,21 @@ def mapped(name: str, kind: str) -> tuple[str, dict[str, str]] | None:
     Rules with `match_type: regex` come after all globs; one of another type of metric is no match.
     """
     rules = yaml.safe_load(MAPPING.read_text())["mappings"]
-    for rule in sorted(rules, key=lambda each: each.get("match_type", "glob")):
+    for rule in sorted(rules, key=lambda rule: rule.get("match_type", "glob")):
         regex = rule["match"]
         if rule.get("match_type") != "regex":
             regex = "^" + re.escape(regex).replace(r"\*", "([^.]*)") + "$"
-        found = re.search(regex, name)
-        if found and rule.get("match_metric_type", kind) == kind:
+        match = re.search(regex, name)
+        if match and rule.get("match_metric_type", kind) == kind:
             if rule.get("action") == "drop":
                 return None
-            parts = {f"${number}": part for number, part in enumerate(found.groups(), start=1)}
+            parts = {f"${number}": part for number, part in enumerate(match.groups(), start=1)}
             labels = rule.get("labels", {})
             return rule["name"], {key: parts.get(value, value) for key, value in labels.items()}
     return name, {}
 
 
-def test_the_mapping_gives_each_metric_the_name_and_labels_of_the_catalogue() -> None:
+def test_the_mapping_gives_each_metric_its_name_and_labels() -> None:
     for script, metrics in SCRIPTS.items():
         for metric in metrics:
             name = metric.name.replace(ANY, "fast-path_1")
@@ -218,7 +237,7 @@ def test_the_mapping_gives_each_metric_the_name_and_labels_of_the_catalogue() ->
         ("asnmeta_updater.a.b", "gauge"),
     ],
 )
-def test_the_mapping_drops_what_is_not_in_the_catalogue(name: str, kind: str) -> None:
+def test_the_mapping_drops_what_is_not_described(name: str, kind: str) -> None:
     assert mapped(name, kind) is None
 
 
@@ -253,8 +272,8 @@ def test_a_textfile_has_the_timers_of_the_tables_in_seconds() -> None:
         (Kind.TIMER, "table_jsonl_backup_time_ms", 250.0),
         (Kind.TIMER, "table_jsonl_backup_time_ms", 500.0),
     ]
-    before = 'ooni_db_backup_table_seconds_sum{table="old"} 3e-05\n'
-    text = textfile("db-backup", SCRIPTS["db-backup"], sent, before)
+    previous = 'ooni_db_backup_table_seconds_sum{table="old"} 3e-05\n'
+    text = textfile("db-backup", SCRIPTS["db-backup"], sent, previous)
     assert [line for line in text.splitlines() if not line.startswith("#")] == [
         'ooni_db_backup_table_seconds_count{table="fastpath"} 1',
         'ooni_db_backup_table_seconds_count{table="jsonl"} 2',
@@ -264,6 +283,6 @@ def test_a_textfile_has_the_timers_of_the_tables_in_seconds() -> None:
     ]
 
 
-def test_a_textfile_leaves_out_what_is_not_in_the_catalogue() -> None:
+def test_a_textfile_leaves_out_what_is_not_described() -> None:
     sent = [(Kind.GAUGE, "nonsense", 1.0), (Kind.COUNTER, "status", 1.0)]
-    assert textfile("tool", EVERY_SCRIPT, sent, "nonsense 5\n") == ""
+    assert textfile("tool", read_metrics()[PREFIX], sent, "nonsense 5\n") == ""

@@ -22,7 +22,6 @@ import pytest
 
 from dev.servers.statsd import StatsdListener
 from ooni_common import __version__
-from ooni_common.catalogue import Kind, Metric, timer
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import DatabaseConfig, Secret, SecretUrl
 from ooni_common.errors import (
@@ -43,6 +42,7 @@ from ooni_common.run import (
     locked,
     write_atomically,
 )
+from ooni_common.textfile import METRICS_FILE
 from privileges import without_privileges
 
 ROOT = Path(__file__).parent.parent
@@ -58,11 +58,13 @@ class Config(CommonConfig, frozen=True, kw_only=True):
 
 C = TypeVar("C", bound=CommonConfig)
 
-METRICS = (
-    Metric("rows", Kind.GAUGE, "", "Rows.", "", "tool_rows"),
-    Metric("refused", Kind.COUNTER, "", "Refused.", "", "tool_refused_total"),
-    timer("fetch", "Fetching.", "", "tool_fetch_seconds"),
-)
+METRICS = """
+tool = [
+    {name = "rows", kind = "gauge", meaning = "Rows.", when = "", exported = "tool_rows"},
+    {name = "refused", kind = "counter", meaning = "", when = "", exported = "tool_refused_total"},
+    {name = "fetch", kind = "timer", meaning = "", when = "", exported = "tool_fetch_seconds"},
+]
+"""
 
 
 class ConfigWithDatabase(DatabaseConfig, frozen=True, kw_only=True):
@@ -84,6 +86,10 @@ class Tool:
     def file(self) -> Path:
         return self.folder / "tool.conf"
 
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.toml"
+
     def configure(self, **values: str) -> None:
         """Write the configuration file, in which only the state directory has to be."""
         values = {"state_dir": str(self.state_dir), **values}
@@ -92,7 +98,9 @@ class Tool:
 
     def run(self, work: Callable[[Job[Config]], None], *flags: str) -> int:
         """Run `work` in this process."""
-        script = Script("tool", "ooni-tool", "Do something.", Config, self.file, metrics=METRICS)
+        script = Script(
+            "tool", "ooni-tool", "Do something.", Config, self.file, metrics_file=self.metrics_file
+        )
         return execute(script, work, flags)
 
 
@@ -100,6 +108,7 @@ class Tool:
 def tool(tmp_path: Path) -> Tool:
     made = Tool(tmp_path)
     made.configure()
+    made.metrics_file.write_text(METRICS + METRICS_FILE.read_text())
     return made
 
 
@@ -1073,6 +1082,18 @@ def test_a_file_that_cannot_be_written_is_a_warning_and_fails_no_run(
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 1
     assert warnings[0].startswith(f"warning: metrics are not written to {path}/ooni_tool.prom: ")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"tool = [", b"\xff", b"tool = [{name = 1}]"])
+def test_descriptions_that_cannot_be_read_fail_no_run(
+    tool: Tool, textfile: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    tool.metrics_file.unlink()
+    if content is not None:
+        tool.metrics_file.write_bytes(content)
+    assert tool.run(sending) == 0
+    assert ("warning: metrics are not written to" in capsys.readouterr().err) == (content != b"")
+    assert textfile.exists() == (content == b"")
 
 
 def test_a_file_that_was_damaged_is_written_anew(tool: Tool, textfile: Path) -> None:

@@ -641,6 +641,9 @@ def run_services(container: Container, tools: list[Tool]) -> None:
         expect(tool.again in log, f"a second run says: {tool.again}")
         errors = container.journal(tool.identifier, "-p err -o cat")
         expect(errors == "", f"no errors are logged: {errors}")
+    container.run("runuser -u ooni -- ooni-download-geoip --textfile /tmp", check=False)
+    textfile = container.output("cat /tmp/ooni_ooni_download_geoip.prom")
+    expect("# HELP ooni_exit_status" in textfile, "the descriptions of metrics are installed")
 
 
 def probe_sandbox(container: Container) -> None:
