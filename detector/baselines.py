@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sequential import BLOCKED, OK, UNKNOWN, Floats, Indices
+from sequential import Floats, Indices
+from series import BLOCKED, OK, UNKNOWN
 
 Advance = Callable[
     [int, Indices, Indices, Indices], tuple[Indices, NDArray[np.int8]]

@@ -4,13 +4,10 @@ import functools
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from detector_config import Target
-from hours import time_of
-from incidents import Event, Series
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError
 from ooni_common.tables import LossLimit, Table, Update
-from report import SeriesStatus
+from series import Event, Series, SeriesStatus, Target, time_of
 
 SERIES = {"test_name": "String", "input": "String", "probe_cc": "String", "probe_asn": "Int32"}
 KEY = ", ".join(SERIES)

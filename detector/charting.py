@@ -11,11 +11,11 @@ import msgspec
 
 from checkpoints import Checkpoint
 from counts import ANOMALY, MEASURED
-from hours import HOUR, hour_of, time_of
-from incidents import Incident, Series
+from incidents import Incident
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
 from report import Chart, Counts, Period
+from series import HOUR, Series, hour_of, time_of
 
 BEFORE, AFTER, LONGEST = 3 * 24, 3 * 24, 30 * 24  # hours around an incident
 STEPS = {1: 80, 3: 240, 6: 480}  # hours of a step → the longest window that has such steps

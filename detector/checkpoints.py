@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from incidents import Series
 from ooni_common.run import write_atomically
 from sequential import Arrays, Parameters
+from series import Series
 
 log = logging.getLogger("ooni.detector")
 

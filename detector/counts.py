@@ -13,11 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector_config import Target
-from hours import HOUR
-from incidents import Series
 from ooni_common.database import Database
 from sequential import Indices
+from series import HOUR, Series, Target
 
 CHUNK = 24  # hours that one question is about: what is in memory at once
 

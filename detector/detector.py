@@ -35,15 +35,15 @@ from detector_config import Config
 from evaluation_command import evaluate_files, shown
 from facts import ENDED, ONGOING, periods_of, state_of
 from following import Follower
-from hours import hour_of, time_of
-from incidents import Event, Incident, blocks_of, incidents_of
+from incidents import Incident, blocks_of, incidents_of
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
 from ooni_common.tables import Update, preview_tables, replace_tables
 from publishing import outputs_of, publish
-from report import Report, SeriesStatus
+from report import Report
+from series import Event, SeriesStatus, hour_of, time_of
 from texts import spoken
 
 log = logging.getLogger("ooni.detector")

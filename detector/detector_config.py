@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from ooni_common.config import DatabaseConfig, SecretUrl
+from series import Target
 
 WEB_TEST = "web_connectivity"  # the test whose inputs are URLs
-Target = tuple[str, str]  # a test, and its input: a URL, or "" where a test has none
 
 Name = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Entry = Annotated[str, Meta(min_length=1, max_length=4000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]

@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hours import hour_of
 from observations import Observations
 from ooni_common.errors import DataRefused
-from sequential import NAMES, UNKNOWN, Indices
+from sequential import Indices
+from series import NAMES, UNKNOWN, hour_of
 
 LATEST = 20 * 24  # hours after an event in which it can be found
 ENOUGH = 10  # measurements inside an event that anybody could find

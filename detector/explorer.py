@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
-from incidents import Block, Incident, Series
+from incidents import Block, Incident
 from places import is_code
+from series import Series
 from texts import clean, network
 
 SITE = "https://explorer.ooni.org"

@@ -17,10 +17,10 @@ import explorer
 import filenames
 import items
 from facts import state_of
-from incidents import Event, Series
 from items import Item
 from places import country, within
 from report import Counts, Period, Report
+from series import Event, Series
 from texts import clean, iso, network
 
 MOST = 100  # items of a feed

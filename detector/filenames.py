@@ -3,8 +3,8 @@
 import hashlib
 import re
 
-from incidents import Series
 from places import is_code
+from series import Series
 
 READABLE = 80  # characters, at most, of the part for people
 HASH = 16  # hexadecimal digits of the part that tells names apart

@@ -7,21 +7,8 @@ from typing import Any
 import numpy as np
 
 from counts import Counts
-from detector_config import Target
-from hours import time_of
-from incidents import Event, Series
-from report import SeriesStatus
-from sequential import (
-    BLOCKED,
-    NAMES,
-    UNKNOWN,
-    Arrays,
-    Detector,
-    Floats,
-    Indices,
-    Parameters,
-    States,
-)
+from sequential import Arrays, Detector, Floats, Indices, Parameters, States
+from series import BLOCKED, NAMES, UNKNOWN, Event, Series, SeriesStatus, Target, time_of
 
 HALF_LIFE = 168  # hours after which a measurement counts half in the counts behind a state
 LEAST_ROOM = 1024  # series that room is made for, at least

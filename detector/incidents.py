@@ -10,34 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import NamedTuple
 
-from sequential import BLOCKED, NAMES
-
-
-class Series(NamedTuple):
-    """What is followed: one test of one input (URL, or "") in one network of a country."""
-
-    test_name: str
-    input: str
-    probe_cc: str
-    probe_asn: int
-
-
-class Event(NamedTuple):
-    """A change of a series.
-
-    Attributes:
-        series: which.
-        status: BLOCKED or OK, since then.
-        time: when it began, as far as the measurements tell; UTC, as all times.
-        detection_time: the end of the hour whose measurements made it sure.
-    """
-
-    series: Series
-    status: str
-    time: datetime
-    detection_time: datetime
+from series import BLOCKED, NAMES, Event, Series
 
 
 @dataclass(frozen=True)

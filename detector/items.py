@@ -14,10 +14,10 @@ from urllib.parse import quote
 import explorer
 from facts import Network, networks_of, sure_since, until_detected, until_over, until_sure
 from filenames import digest
-from incidents import Event, Incident, Series
+from incidents import Incident
 from places import country, within
 from report import Counts, Period
-from sequential import BLOCKED, NAMES
+from series import BLOCKED, NAMES, Event, Series
 from texts import clean, counted, iso, network, spoken, spoken_duration
 
 AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name

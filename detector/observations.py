@@ -15,9 +15,9 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hours import hour_of, time_of
 from ooni_common.errors import DataRefused
 from sequential import Indices
+from series import hour_of, time_of
 
 COLUMNS = ("series", "t", "cnt", "anomaly_cnt")
 FAILURES = "failure_cnt"  # may be missing

@@ -6,39 +6,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
-from incidents import Event, Incident, Series
-
-
-class SeriesStatus(NamedTuple):
-    """The state of a series, and the counts behind it, in which older ones fade.
-
-    Attributes:
-        series: which.
-        service: what it is a part of.
-        status: OK, BLOCKED or UNKNOWN: too few measurements, or none for long.
-        old_status: the one before; UNKNOWN where there was none.
-        since: when it began, as far as the measurements tell.
-        last: the end of the last hour that has measurements.
-        cnt: measurements, without failures; a week old ones count half.
-        confirmed_perc: of them, with a known block page; 0 to 100.
-        pure_anomaly_perc: with anomalies, but not confirmed.
-        accessible_perc: without anomalies.
-        change: how much of the evidence for another status there is, 0 to 1.
-        stability: the share of the measurements that speak for the status, 0 to 1.
-    """
-
-    series: Series
-    service: str
-    status: str
-    old_status: str
-    since: datetime
-    last: datetime
-    cnt: float
-    confirmed_perc: float
-    pure_anomaly_perc: float
-    accessible_perc: float
-    change: float
-    stability: float
+from incidents import Incident
+from series import Event, Series, SeriesStatus
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from series import BLOCKED, OK, UNKNOWN
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 States = NDArray[np.int8]
 Arrays = dict[str, NDArray[Any]]
-
-UNKNOWN, OK, BLOCKED = 0, 1, 2
-NAMES = ("UNKNOWN", "OK", "BLOCKED")
 
 FIRST_SHARES = 0.8, 0.15  # of anomalies, in a series that begins blocked or not
 BLOCKED_SHARES = 0.4, 0.97  # no series is believed to have fewer or more while BLOCKED

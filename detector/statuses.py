@@ -7,10 +7,9 @@ from datetime import datetime
 import msgspec
 
 from facts import beginnings_of
-from incidents import Series
 from places import country
-from report import Report, SeriesStatus
-from sequential import BLOCKED, NAMES, UNKNOWN
+from report import Report
+from series import BLOCKED, NAMES, UNKNOWN, Series, SeriesStatus
 from texts import clean, iso
 
 COLUMNS = (

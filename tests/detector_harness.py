@@ -16,7 +16,7 @@ import detector
 from conftest import Database as FreshDatabase
 from dev.samples.blocking import Hour, fill
 from dev.samples.measurements import create
-from incidents import Series
+from series import Series
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 FACEBOOK = ("web_connectivity", "https://www.facebook.com/")

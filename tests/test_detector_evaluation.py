@@ -19,9 +19,9 @@ from evaluation import (
     score_of,
 )
 from evaluation_command import evaluate_files, shown
-from hours import hour_of
 from observations import read_observations
 from ooni_common.errors import DataRefused
+from series import hour_of
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 FIRST = hour_of(START)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incidents import Event, Incident, Series, blocks_of, incidents_of
+from incidents import Incident, blocks_of, incidents_of
+from series import Event, Series
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 WINDOW = timedelta(hours=48)

@@ -17,10 +17,11 @@ from dev.samples.report import HOUR, STALE, UNTIL, sample_report
 from explorer import LONGEST, search
 from facts import ENDED, ONGOING, SILENT, counts_within, periods_of, state_of
 from filenames import of_country, of_series
-from incidents import Event, Incident, Series, blocks_of, incidents_of
+from incidents import Incident, blocks_of, incidents_of
 from places import country, within
 from publishing import outputs_of
-from report import Chart, Counts, Period, Report, SeriesStatus
+from report import Chart, Counts, Period, Report
+from series import Event, Series, SeriesStatus
 from texts import clean, spoken, spoken_duration
 
 FACEBOOK = ("web_connectivity", "https://www.facebook.com/")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequential import BLOCKED, NAMES, OK, UNKNOWN, Detector, Parameters
+from sequential import Detector, Parameters
+from series import BLOCKED, NAMES, OK, UNKNOWN
 
 Hours = Sequence[tuple[int, int, int]]  # hour, measurements, anomalies
 

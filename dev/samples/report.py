@@ -17,9 +17,10 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[2] / "detector"))
 
 from facts import periods_of
-from incidents import Event, Incident, Series, blocks_of, incidents_of
+from incidents import Incident, blocks_of, incidents_of
 from publishing import outputs_of, publish
-from report import Chart, Counts, Period, Report, SeriesStatus
+from report import Chart, Counts, Period, Report
+from series import Event, Series, SeriesStatus
 
 UNTIL = datetime(2026, 2, 1, 15, tzinfo=UTC)
 HOUR = timedelta(hours=1)
