@@ -28,23 +28,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from blocking_tables import check_tables, read_events, updates_of
-from charting import charted
 from checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from counts import CHUNK, counts_ahead, measured_hours
 from detector_config import Config
-from evaluation_command import evaluate_files, shown
-from facts import ENDED, ONGOING, periods_of, state_of
+from evaluation.evaluation_command import evaluate_files, shown
 from following import Follower
-from incidents import Incident, blocks_of, incidents_of
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
 from ooni_common.tables import Update, preview_tables, replace_tables
-from publishing import outputs_of, publish
-from report import Report
+from outputs.charting import charted
+from outputs.facts import ENDED, ONGOING, periods_of, state_of
+from outputs.incidents import Incident, blocks_of, incidents_of
+from outputs.publishing import outputs_of, publish
+from outputs.report import Report
+from outputs.texts import spoken
 from series import Event, SeriesStatus, hour_of, time_of
-from texts import spoken
 
 log = logging.getLogger("ooni.detector")
 

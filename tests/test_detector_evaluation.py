@@ -11,15 +11,9 @@ import numpy as np
 import pytest
 
 from dev.samples.observations import RATES, SCENARIOS, samples, write
-from evaluation import (
-    Counts,
-    Label,
-    Truth,
-    read_labels,
-    score_of,
-)
-from evaluation_command import evaluate_files, shown
-from observations import read_observations
+from evaluation.evaluation import Counts, Label, Truth, read_labels, score_of
+from evaluation.evaluation_command import evaluate_files, shown
+from evaluation.observations import read_observations
 from ooni_common.errors import DataRefused
 from series import hour_of
 

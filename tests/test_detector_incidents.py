@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incidents import Incident, blocks_of, incidents_of
+from outputs.incidents import Incident, blocks_of, incidents_of
 from series import Event, Series
 
 START = datetime(2025, 3, 1, tzinfo=UTC)

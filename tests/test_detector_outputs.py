@@ -14,15 +14,15 @@ import msgspec
 import pytest
 
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
-from explorer import LONGEST, search
-from facts import ENDED, ONGOING, SILENT, counts_within, periods_of, state_of
-from filenames import of_country, of_series
-from incidents import Incident, blocks_of, incidents_of
-from places import country, within
-from publishing import outputs_of
-from report import Chart, Counts, Period, Report
+from outputs.explorer import LONGEST, search
+from outputs.facts import ENDED, ONGOING, SILENT, counts_within, periods_of, state_of
+from outputs.filenames import of_country, of_series
+from outputs.incidents import Incident, blocks_of, incidents_of
+from outputs.places import country, within
+from outputs.publishing import outputs_of
+from outputs.report import Chart, Counts, Period, Report
+from outputs.texts import clean, spoken, spoken_duration
 from series import Event, Series, SeriesStatus
-from texts import clean, spoken, spoken_duration
 
 FACEBOOK = ("web_connectivity", "https://www.facebook.com/")
 SERVICES = {FACEBOOK: "Facebook", ("telegram", ""): "Telegram"}

@@ -1,4 +1,4 @@
-"""Labelled observations for detector/evaluation.py: hourly counts, and what really happened.
+"""Labelled observations for detector/evaluation/: hourly counts, and what really happened.
 
     python -m dev.samples.observations FOLDER --seeds 1 2 --series 60
 

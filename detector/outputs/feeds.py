@@ -13,15 +13,13 @@ from typing import Any
 import msgspec
 from feedgenerator import Rss201rev2Feed, rfc2822_date
 
-import explorer
-import filenames
-import items
-from facts import state_of
-from items import Item
-from places import country, within
-from report import Counts, Period, Report
+from outputs import explorer, filenames, items
+from outputs.facts import state_of
+from outputs.items import Item
+from outputs.places import country, within
+from outputs.report import Counts, Period, Report
+from outputs.texts import clean, iso, network
 from series import Event, Series
-from texts import clean, iso, network
 
 MOST = 100  # items of a feed
 FRESH = 60  # minutes for which a reader needs not ask again

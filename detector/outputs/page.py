@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import explorer
-import facts
-import filenames
-import items
-from charts import Drawing, drawing_of
-from facts import counts_within, until_over
-from incidents import Incident
-from places import country, within
-from report import Chart, Counts, Report
-from statuses import Service
-from texts import clean, counted, iso, network, spoken, spoken_date, spoken_duration
+from outputs import explorer, facts, filenames, items
+from outputs.charts import Drawing, drawing_of
+from outputs.facts import counts_within, until_over
+from outputs.incidents import Incident
+from outputs.places import country, within
+from outputs.report import Chart, Counts, Report
+from outputs.statuses import Service
+from outputs.texts import clean, counted, iso, network, spoken, spoken_date, spoken_duration
 
 TEMPLATE = "page.html.jinja"
 SHOWN = 8  # networks, and inputs, that are not folded

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
-from incidents import Incident
+from outputs.incidents import Incident
 from series import Event, Series, SeriesStatus
 
 

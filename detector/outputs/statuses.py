@@ -6,11 +6,11 @@ from datetime import datetime
 
 import msgspec
 
-from facts import beginnings_of
-from places import country
-from report import Report
+from outputs.facts import beginnings_of
+from outputs.places import country
+from outputs.report import Report
+from outputs.texts import clean, iso
 from series import BLOCKED, NAMES, UNKNOWN, Series, SeriesStatus
-from texts import clean, iso
 
 COLUMNS = (
     "target",

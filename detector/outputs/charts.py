@@ -10,8 +10,8 @@ from datetime import datetime
 from html import escape
 from itertools import pairwise
 
-from facts import end_of
-from report import Chart
+from outputs.facts import end_of
+from outputs.report import Chart
 
 MOST = 120  # steps; more of them are put together
 SHARE = 60  # the height of the upper part, where the line is

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from incidents import Block, Incident, last_of
-from report import Chart, Counts, Period
+from outputs.incidents import Block, Incident, last_of
+from outputs.report import Chart, Counts, Period
 from series import Event, Series
 
 ONGOING = "ongoing"

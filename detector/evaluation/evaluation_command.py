@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from baselines import Cusum, WeightedMean
-from evaluation import ENOUGH, Follower, evaluate, read_labels
-from observations import read_observations
+from evaluation.baselines import Cusum, WeightedMean
+from evaluation.evaluation import ENOUGH, Follower, evaluate, read_labels
+from evaluation.observations import read_observations
 from sequential import Detector
 
 DETECTORS: dict[str, Callable[[int], Follower]] = {

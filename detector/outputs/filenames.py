@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from places import is_code
+from outputs.places import is_code
 from series import Series
 
 READABLE = 80  # characters, at most, of the part for people

@@ -1,4 +1,4 @@
-"""Hourly counts of many series, as read from a file for detector/evaluation.py."""
+"""Hourly counts of many series, as read from a file for detector/evaluation/."""
 
 import csv
 import gzip

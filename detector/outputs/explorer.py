@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
-from incidents import Block, Incident
-from places import is_code
+from outputs.incidents import Block, Incident
+from outputs.places import is_code
+from outputs.texts import clean, network
 from series import Series
-from texts import clean, network
 
 SITE = "https://explorer.ooni.org"
 BEFORE = timedelta(days=7)  # shown of the time before, to compare with

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-import feeds
-import filenames
-import page
-import statuses
-from feeds import Feed
 from ooni_common.run import write_atomically
-from report import Report
-from texts import iso
+from outputs import feeds, filenames, page, statuses
+from outputs.feeds import Feed
+from outputs.report import Report
+from outputs.texts import iso
 
 FOLDERS = [
     f"{top}{below}"

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from observations import Observations
+from evaluation.observations import Observations
 from ooni_common.errors import DataRefused
 from sequential import Indices
 from series import NAMES, UNKNOWN, hour_of

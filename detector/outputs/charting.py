@@ -11,10 +11,10 @@ import msgspec
 
 from checkpoints import Checkpoint
 from counts import ANOMALY, MEASURED
-from incidents import Incident
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
-from report import Chart, Counts, Period
+from outputs.incidents import Incident
+from outputs.report import Chart, Counts, Period
 from series import HOUR, Series, hour_of, time_of
 
 BEFORE, AFTER, LONGEST = 3 * 24, 3 * 24, 30 * 24  # hours around an incident

@@ -11,14 +11,14 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-import explorer
-from facts import Network, networks_of, sure_since, until_detected, until_over, until_sure
-from filenames import digest
-from incidents import Incident
-from places import country, within
-from report import Counts, Period
+from outputs import explorer
+from outputs.facts import Network, networks_of, sure_since, until_detected, until_over, until_sure
+from outputs.filenames import digest
+from outputs.incidents import Incident
+from outputs.places import country, within
+from outputs.report import Counts, Period
+from outputs.texts import clean, counted, iso, network, spoken, spoken_duration
 from series import BLOCKED, NAMES, Event, Series
-from texts import clean, counted, iso, network, spoken, spoken_duration
 
 AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name
 LISTED = 50  # networks, at most, that a description names; the JSON names all

@@ -1,0 +1,1 @@
+"""How good the detector is, on labelled observations."""

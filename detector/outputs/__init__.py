@@ -1,0 +1,1 @@
+"""What the detector tells people and programs: feeds, JSON, a page."""
