@@ -25,6 +25,7 @@ from backups import (
 from bucket import Bucket
 from contents import ALIASES_OF_2_0_0, PARTITION, Content, Source, differences, read_content
 from digest import SCHEME, Expression, digest, is_sound
+from exports.manifest import JSON, encoded
 from inventory import (
     BACKED_UP,
     NOT_BACKED_UP,
@@ -35,7 +36,6 @@ from inventory import (
     refreshes_itself,
     storage_of,
 )
-from manifest import JSON, encoded
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from progress import in_units

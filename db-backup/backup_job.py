@@ -19,7 +19,7 @@ from backups import (
     read_backups,
 )
 from bucket import Bucket
-from export_job import TOOL
+from exports.commands import TOOL
 from naming import check_names
 from ooni_common.config import SecretUrl
 from ooni_common.database import Database, connected

@@ -16,10 +16,10 @@ from backing_up import access, check_engine, not_encrypted
 from backup_config import Config, is_name
 from backups import BackupLayout, read_backups
 from bucket import Bucket
-from chunks import Reader, check_chunks
-from clickhouse_http import ClickHouseHTTP
+from exports.chunks import Reader, check_chunks
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.manifest import Layout
 from inventory import read_table, table_names
-from manifest import Layout
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.run import make_writable

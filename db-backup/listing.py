@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from backups import Backup, SavedTable
-from manifest import Export, Layout, TableManifest, summary
+from exports.manifest import Export, Layout, TableManifest, summary
 from progress import in_units
 
 NAME_WIDTH = 26  # so that a line has 80 columns

@@ -6,7 +6,7 @@
 
 Exports: the rows are compressed and uploaded while they are read, so that there is no temporary
 file, and the memory does not grow with the table. A chunk (mostly a month) is only read when its
-fingerprint has changed since the last run (export_job.py, exporting.py, manifest.py).
+fingerprint has changed since the last run (exports/).
 
 Backups: the server writes and reads them itself; this script says what is in them, watches, and
 proves by restoring that they are good (backup_job.py, backing_up.py, backups.py).
@@ -36,12 +36,12 @@ from backup_job import (
 )
 from backups import Backup, BackupLayout, good_backups, read_backups
 from bucket import Bucket
-from clickhouse_http import ClickHouseHTTP
 from doctoring import Doctor
-from export_job import export_tables, prune_exports, restore_export, verify_exports
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.commands import export_tables, prune_exports, restore_export, verify_exports
+from exports.manifest import Layout, TableManifest, exported_tables, read_table_manifests
 from inventory import read_table, table_names
 from listing import as_json, backup_as_table, backups_as_table, chunks_as_table, exports_as_table
-from manifest import Layout, TableManifest, exported_tables, read_table_manifests
 from naming import check_names
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError

@@ -23,7 +23,7 @@ from bucket import Bucket, Store
 from conftest import Database as FreshDatabase
 from dev.samples.measurements import create, fill
 from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
-from manifest import Layout, TableManifest
+from exports.manifest import Layout, TableManifest
 from ooni_common.config import Secret, load_config
 
 ROOT = Path(__file__).parents[1]

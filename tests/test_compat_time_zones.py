@@ -10,14 +10,14 @@ import pytest
 
 import times_table
 from backup_config import TablePolicy
-from chunks import Chunk, Reader, survey
-from clickhouse_http import OUTPUT_SETTINGS, TUPLE_SETTINGS
 from dev.engines import VERSIONS, Engine, python_of
 from engine_client import EngineClient
+from exports.chunks import Chunk, Reader, survey
+from exports.clickhouse_http import OUTPUT_SETTINGS, TUPLE_SETTINGS
+from exports.manifest import TableManifest
+from exports.restore import insert_statement
 from inventory import Column, Table
-from manifest import TableManifest
 from ooni_common.database import SESSION, Database
-from restoring_exports import insert_statement
 from staging import Place
 from times_table import COLUMNS, ZONES
 

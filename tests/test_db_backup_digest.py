@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from chunks import Chunk, Fingerprint
 from db_backup_harness import BACKUPS, LAYOUT, BackupTool
 from digest import Expression, row_hash, split_arguments
-from manifest import Export, TableManifest, encoded
+from exports.chunks import Chunk, Fingerprint
+from exports.manifest import Export, TableManifest, encoded
 from ooni_common.errors import DataRefused
 
 # Each table has rows with a NULL; the change is of one cell of such a row.

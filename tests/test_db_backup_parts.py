@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import ooni_db_backup
 from backup_config import Config, TablePolicy
-from clickhouse_http import login_of
-from csv_rows import RowCounter
+from exports.clickhouse_http import login_of
+from exports.csv_rows import RowCounter
+from exports.manifest import Layout, TableManifest, escaped
 from inventory import first_column, renamed, version_column
 from listing import exports_as_table
-from manifest import Layout, TableManifest, escaped
 from ooni_common.config import Secret, SecretUrl
 from progress import in_units, progress
 

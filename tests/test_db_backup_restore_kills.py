@@ -17,7 +17,7 @@ ROWS = 50
 KILLED = """
 import os, signal, sys
 import ooni_db_backup
-from clickhouse_http import ClickHouseHTTP
+from exports.clickhouse_http import ClickHouseHTTP
 from ooni_common.database import Database
 
 place = sys.argv[1]

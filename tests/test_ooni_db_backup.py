@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backup_config import Kind, TablePolicy
-from chunks import Chunk, Reader, survey
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from dev.samples.measurements import create
 from dev.servers.fault_proxy import FaultProxy, s3_error
 from dev.servers.misbehaving import MisbehavingServer, body
+from exports.chunks import Chunk, Reader, survey
+from exports.manifest import escaped
 from inventory import read_table
-from manifest import escaped
 from naming import check_names
 from ooni_common.database import Database as OurDatabase
 from ooni_common.errors import UsageError

@@ -28,7 +28,6 @@ import pytest
 import bucket as bucket_module
 from backup_config import Config
 from bucket import Bucket
-from clickhouse_http import TAG, ClickHouseHTTP, reported_failure
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
 from dev.embedded_clickhouse import EmbeddedClickHouse
@@ -50,7 +49,8 @@ from dev.servers.fault_proxy import (
 )
 from dev.servers.misbehaving import server_tls
 from dev.servers.s3 import KEY, KEY_ID, S3Server
-from manifest import encoded
+from exports.clickhouse_http import TAG, ClickHouseHTTP, reported_failure
+from exports.manifest import encoded
 from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed
 from ooni_common.errors import Stopped, Unavailable

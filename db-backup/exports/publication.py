@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from bucket import Bucket
-from manifest import (
+from exports.manifest import (
     JSON,
     Layout,
     RunManifest,

@@ -16,12 +16,12 @@ import msgspec
 import zstandard
 
 from bucket import Bucket, Upload
-from chunks import Chunk, Fingerprint, Reader, survey
-from clickhouse_http import ClickHouseHTTP
-from csv_rows import RowCounter
 from digest import SCHEME
+from exports.chunks import Chunk, Fingerprint, Reader, survey
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.csv_rows import RowCounter
+from exports.manifest import JSON, Export, Layout, TableManifest, encoded
 from inventory import have_tuples
-from manifest import JSON, Export, Layout, TableManifest, encoded
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.metrics import Metrics
 from progress import in_units, progress

@@ -9,21 +9,21 @@ from datetime import timedelta
 
 from backup_config import Config
 from bucket import Bucket, end_interrupted_uploads
-from chunks import Reader
-from clickhouse_http import ClickHouseHTTP
-from exporting import Exporter, Means, Step, now, owner_of_its_names, plan
+from exports.chunks import Reader
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.export import Exporter, Means, Step, now, owner_of_its_names, plan
+from exports.manifest import Layout, RunManifest, TableManifest, read_manifest, read_table_manifests
+from exports.prune import delete, leftovers
+from exports.publication import publish
+from exports.restore import restore
+from exports.verify import verify
 from inventory import is_in_utc, read_table
-from manifest import Layout, RunManifest, TableManifest, read_manifest, read_table_manifests
 from ooni_common import __version__
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.run import Job
 from progress import in_units
-from pruning_exports import delete, leftovers
-from publication import publish
-from restoring_exports import restore
 from throttle import Bandwidth, Throttle
-from verifying_exports import verify
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 import zstandard
 
 from bucket import Bucket, NoSuchObject
-from csv_rows import RowCounter
-from manifest import (
+from exports.csv_rows import RowCounter
+from exports.manifest import (
     Export,
     Layout,
     RunManifest,

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from bucket import Bucket
-from chunks import Chunk, Fingerprint
+from exports.chunks import Chunk, Fingerprint
 from ooni_common.errors import DataRefused
 
 JSON = "application/json"

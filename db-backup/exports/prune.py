@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from bucket import Bucket
-from manifest import (
+from exports.manifest import (
     JSON,
     Layout,
     RunManifest,
@@ -21,7 +21,7 @@ from manifest import (
     named_keys,
     read_manifest,
 )
-from publication import publish
+from exports.publication import publish
 
 
 @dataclass(frozen=True)

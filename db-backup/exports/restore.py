@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from bucket import Bucket, NoSuchObject
-from clickhouse_http import ClickHouseHTTP
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.manifest import Export, TableManifest, present_exports
 from inventory import have_tuples, is_in_utc, renamed, with_utc
-from manifest import Export, TableManifest, present_exports
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from progress import progress

@@ -1,0 +1,1 @@
+"""The exports: rows as compressed CSV in a bucket, for everybody."""
