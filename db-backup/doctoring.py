@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from backing_up import access, check_engine, not_encrypted
 from backup_config import Config, is_name
-from backups import BackupLayout, read_backups
+from backups.backup import access, check_engine, not_encrypted
+from backups.manifest import BackupLayout, read_backups
+from backups.server import ServerBackups, target_of
 from bucket import Bucket
 from exports.chunks import Reader, check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
@@ -23,7 +24,6 @@ from inventory import read_table, table_names
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.run import make_writable
-from server_backups import ServerBackups, target_of
 
 MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
 NAME_WIDTH = 15

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from backups import Backup, SavedTable
+from backups.manifest import Backup, SavedTable
 from exports.manifest import Export, Layout, TableManifest, summary
 from progress import in_units
 

@@ -9,7 +9,7 @@ file, and the memory does not grow with the table. A chunk (mostly a month) is o
 fingerprint has changed since the last run (exports/).
 
 Backups: the server writes and reads them itself; this script says what is in them, watches, and
-proves by restoring that they are good (backup_job.py, backing_up.py, backups.py).
+proves by restoring that they are good (backups/).
 
 An object or a backup is there when it is complete: a manifest, written last, says so. What is done
 with which table is in db-backup.conf (backup_config.py).
@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backup_config import MOST_DAYS, Config, Side, TablePolicy
-from backup_job import (
+from backups.commands import (
     back_up_tables,
     backup_with,
     prune_backups,
@@ -34,7 +34,7 @@ from backup_job import (
     verify_backups,
     with_progress,
 )
-from backups import Backup, BackupLayout, good_backups, read_backups
+from backups.manifest import Backup, BackupLayout, good_backups, read_backups
 from bucket import Bucket
 from doctoring import Doctor
 from exports.clickhouse_http import ClickHouseHTTP

@@ -224,7 +224,7 @@ def boto_session() -> "boto3.session.Session":
 def quick_backups(monkeypatch: pytest.MonkeyPatch, boto_session: "boto3.session.Session") -> None:
     """Make clients of S3 quickly, and look often whether a BACKUP is over."""
     monkeypatch.setattr("boto3.session.Session", lambda: boto_session)
-    monkeypatch.setattr("server_backups.POLLS", (0.02, 0.02))
+    monkeypatch.setattr("backups.server.POLLS", (0.02, 0.02))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import zstandard
 
 import ooni_db_backup
 from backup_config import Config
-from backups import BackupLayout, BackupManifest
+from backups.manifest import BackupLayout, BackupManifest
 from bucket import Bucket, Store
 from conftest import Database as FreshDatabase
 from dev.samples.measurements import create, fill

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from backups import SavedTable
+from backups.contents import Content, Partition, Source, columns_of, differences, read_content
+from backups.manifest import SavedTable
+from backups.server import _failure, url_of
 from bucket import Store
 from conftest import Database as FreshDatabase
-from contents import Content, Partition, Source, columns_of, differences, read_content
 from digest import digest
 from listing import age_of
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
-from server_backups import _failure, url_of
 
 
 class Watched:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from clickhouse_driver.errors import ServerException
 
-from backing_up import BackupMeans, back_up, plan_backup
 from backup_config import Config
-from backups import SERVER_MANIFEST, BackupManifest, chosen, read_backups
+from backups.backup import BackupMeans, back_up, plan_backup
+from backups.manifest import SERVER_MANIFEST, BackupManifest, chosen, read_backups
+from backups.restore import Wanted, restore_tables, verify_backup
+from backups.server import ServerBackups, target_of
 from bucket import Bucket
 from conftest import Database as FreshDatabase
 from db_backup_harness import BACKUPS, BackupTool
@@ -22,8 +24,6 @@ from dev.servers.s3 import KEY, KEY_ID
 from ooni_common.config import Secret
 from ooni_common.database import Database
 from ooni_common.errors import Unavailable
-from restoring_backups import Wanted, restore_tables, verify_backup
-from server_backups import ServerBackups, target_of
 from staging import Place
 from throttle import Throttle
 

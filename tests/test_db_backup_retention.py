@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import backup_job
-from backups import NAME_FORMAT, Backup, BackupManifest, State
+from backups import commands
+from backups.manifest import NAME_FORMAT, Backup, BackupManifest, State
+from backups.prune import unwanted
 from db_backup_harness import BACKUPS, BackupTool
-from retention import unwanted
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=400)
@@ -189,7 +189,7 @@ def test_what_prune_leaves_can_be_restored(
     chains.client.delete_object(Bucket=chains.private_bucket_name, Key=BACKUPS.manifest(made[-1]))
     assert chains.run("prune", "--keep", "1", "--confirm")[0] == 0
     assert names(chains) == made[4:]
-    monkeypatch.setattr(backup_job, "SILENCE", timedelta())
+    monkeypatch.setattr(commands, "SILENCE", timedelta())
     assert "unfinished: it has no manifest" in chains.run("prune", "--keep", "1", "--confirm")[1]
     assert names(chains) == made[4:5]
     assert chains.run("verify")[0] == 0
@@ -236,7 +236,7 @@ def test_prune_makes_its_state_directory(one_backup: BackupTool) -> None:
 def test_while_the_database_is_down_nothing_without_manifest_is_deleted(
     chains: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backup_job, "SILENCE", timedelta())
+    monkeypatch.setattr(commands, "SILENCE", timedelta())
     newest = names(chains)[-1]
     key = BACKUPS.manifest(newest)
     chains.client.delete_object(Bucket=chains.private_bucket_name, Key=key)

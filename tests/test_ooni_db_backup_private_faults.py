@@ -375,7 +375,7 @@ def test_what_the_server_goes_on_with_alone_is_no_backup(
     with held(tool, store, PARTS) as (process, gate):
         process.kill()
         process.wait()
-        monkeypatch.setattr("backup_job.SILENCE", timedelta(0))
+        monkeypatch.setattr("backups.commands.SILENCE", timedelta(0))
         before = tool.kept()
         status, log = tool.run("prune", "--confirm")
         assert (status, tool.kept()) == (0, before), log
@@ -397,7 +397,7 @@ def test_what_a_run_that_was_killed_has_left_is_pruned_when_nothing_is_added_any
     before = tool.kept()
     status, log = tool.run("prune", "--confirm")
     assert (status, tool.kept()) == (0, before), log
-    monkeypatch.setattr("backup_job.SILENCE", timedelta(0))
+    monkeypatch.setattr("backups.commands.SILENCE", timedelta(0))
     status, log = tool.run("prune", "--confirm")
     assert (status, "it has no manifest" in log) == (0, True), log
     assert list(states(tool).values()) == ["good"]
@@ -408,7 +408,7 @@ def test_uploads_that_a_server_has_not_finished_are_pruned_with_their_backup(
     tool: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No listing shows them, and the store charges for them."""
-    monkeypatch.setattr("backup_job.SILENCE", timedelta(0))
+    monkeypatch.setattr("backups.commands.SILENCE", timedelta(0))
     bucket, path = tool.private_bucket_name, BACKUPS.part("20260101T000000Z", "incremental")
     tool.client.put_object(Bucket=bucket, Key=f"{path}.lock", Body=b"")
     tool.client.create_multipart_upload(Bucket=bucket, Key=f"{path}data/large.bin")
@@ -422,8 +422,8 @@ def test_a_backup_that_the_server_does_not_end_blocks_nobody(
     tool: BackupTool, store: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is of a run that was killed, and the store does not answer."""
-    monkeypatch.setattr("server_backups.ENDING_TIME", 0)
-    monkeypatch.setattr("backup_job.SILENCE", timedelta(0))
+    monkeypatch.setattr("backups.server.ENDING_TIME", 0)
+    monkeypatch.setattr("backups.commands.SILENCE", timedelta(0))
     gate, name = Gate(), "20260101T000000Z"
     store.fail(gate, lambda request: name in request.target and request.method == "PUT")
     path = f"{store.url}/{tool.private_bucket_name}/{BACKUPS.part(name, 'incremental')}"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backups import Backup, BackupLayout
+from backups.manifest import Backup, BackupLayout
 from bucket import Bucket, end_interrupted_uploads
 
 

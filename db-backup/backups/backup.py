@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from backup_config import Config
-from backups import (
+from backups.contents import ALIASES_OF_2_0_0, PARTITION, Content, Source, differences, read_content
+from backups.manifest import (
     NAME_FORMAT,
     Backup,
     BackupLayout,
@@ -22,8 +23,9 @@ from backups import (
     good_backups,
     needed_objects,
 )
+from backups.prune import delete_backup
+from backups.server import ServerBackups
 from bucket import Bucket
-from contents import ALIASES_OF_2_0_0, PARTITION, Content, Source, differences, read_content
 from digest import SCHEME, Expression, digest, is_sound
 from exports.manifest import JSON, encoded
 from inventory import (
@@ -39,8 +41,6 @@ from inventory import (
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from progress import in_units
-from retention import delete_backup
-from server_backups import ServerBackups
 from throttle import Throttle
 
 log = logging.getLogger("ooni.db_backup")

@@ -8,9 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from backing_up import BackupMeans, Plan, back_up, plan_backup
 from backup_config import Config
-from backups import (
+from backups.backup import BackupMeans, Plan, back_up, plan_backup
+from backups.manifest import (
     Backup,
     BackupLayout,
     BackupManifest,
@@ -18,6 +18,9 @@ from backups import (
     good_backups,
     read_backups,
 )
+from backups.prune import delete_backup, in_progress, unwanted
+from backups.restore import Wanted, restore_tables, verify_backup
+from backups.server import ServerBackups, target_of
 from bucket import Bucket
 from exports.commands import TOOL
 from naming import check_names
@@ -26,9 +29,6 @@ from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, ScriptError
 from ooni_common.run import Job, locked, make_writable
 from progress import in_units
-from restoring_backups import Wanted, restore_tables, verify_backup
-from retention import delete_backup, in_progress, unwanted
-from server_backups import ServerBackups, target_of
 from staging import Place
 from throttle import Throttle
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backing_up import BackupMeans
-from backups import BackupManifest, SavedTable
-from contents import ALIASES_OF_2_0_0, Content, Source, columns_of, read_content
+from backups.backup import BackupMeans
+from backups.contents import ALIASES_OF_2_0_0, Content, Source, columns_of, read_content
+from backups.manifest import BackupManifest, SavedTable
 from digest import digest, is_sound
 from inventory import is_replicated, renamed, storage_of
 from ooni_common.database import Database, StatementFailed, literal, quoted

@@ -21,8 +21,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from backups.contents import NO_ROWS, Partition
 from bucket import Bucket
-from contents import NO_ROWS, Partition
 from digest import FIRST_SCHEME
 from naming import check_names
 from ooni_common.errors import DataRefused

@@ -1,0 +1,1 @@
+"""The backups: tables that the server itself saves and restores, in a private bucket."""
