@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from bucket import Store
 from ooni_common.config import DatabaseConfig, Secret, SecretUrl, check_url
 from ooni_common.errors import ConfigError
 from ooni_common.fetch import load_certificates
 from staging import is_of_a_restore
+from store import Store
 
 Policy = Literal["public", "private", "both", "none"]
 Kind = Literal["", "table", "month", "day", "range"]

@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backup_config import MOST_DAYS, Config, Side, TablePolicy
+from backup_doctor import Doctor
 from backups.commands import (
     back_up_tables,
     backup_with,
@@ -35,8 +36,6 @@ from backups.commands import (
     with_progress,
 )
 from backups.manifest import Backup, BackupLayout, good_backups, read_backups
-from bucket import Bucket
-from doctoring import Doctor
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import export_tables, prune_exports, restore_export, verify_exports
 from exports.manifest import Layout, TableManifest, exported_tables, read_table_manifests
@@ -47,6 +46,7 @@ from ooni_common.database import connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, locked, make_writable
+from store import Bucket
 
 log = logging.getLogger("ooni.db_backup")
 

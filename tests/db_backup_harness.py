@@ -19,12 +19,12 @@ import zstandard
 import ooni_db_backup
 from backup_config import Config
 from backups.manifest import BackupLayout, BackupManifest
-from bucket import Bucket, Store
 from conftest import Database as FreshDatabase
 from dev.samples.measurements import create, fill
 from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
 from exports.manifest import Layout, TableManifest
 from ooni_common.config import Secret, load_config
+from store import Bucket, Store
 
 ROOT = Path(__file__).parents[1]
 LAYOUT = Layout("clickhouse_export")

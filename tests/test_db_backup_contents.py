@@ -8,12 +8,12 @@ import pytest
 from backups.contents import Content, Partition, Source, columns_of, differences, read_content
 from backups.manifest import SavedTable
 from backups.server import _failure, url_of
-from bucket import Store
 from conftest import Database as FreshDatabase
 from digest import digest
 from listing import age_of
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
+from store import Store
 
 
 class Watched:

@@ -17,7 +17,6 @@ from backups.backup import BackupMeans, back_up, plan_backup
 from backups.manifest import SERVER_MANIFEST, BackupManifest, chosen, read_backups
 from backups.restore import Wanted, restore_tables, verify_backup
 from backups.server import ServerBackups, target_of
-from bucket import Bucket
 from conftest import Database as FreshDatabase
 from db_backup_harness import BACKUPS, BackupTool
 from dev.servers.s3 import KEY, KEY_ID
@@ -25,6 +24,7 @@ from ooni_common.config import Secret
 from ooni_common.database import Database
 from ooni_common.errors import Unavailable
 from staging import Place
+from store import Bucket
 from throttle import Throttle
 
 CREATE = (

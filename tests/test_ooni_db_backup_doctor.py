@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from backup_doctor import skew
 from db_backup_harness import CSV, BackupTool
 from dev.servers.fault_proxy import (
     Condition,
@@ -14,7 +15,6 @@ from dev.servers.fault_proxy import (
     s3_error,
     without,
 )
-from doctoring import skew
 from ooni_common.errors import ConfigError
 
 

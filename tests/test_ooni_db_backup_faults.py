@@ -25,9 +25,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-import bucket as bucket_module
+import store as store_module
 from backup_config import Config
-from bucket import Bucket
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
 from dev.embedded_clickhouse import EmbeddedClickHouse
@@ -55,6 +54,7 @@ from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed
 from ooni_common.errors import Stopped, Unavailable
 from ooni_common.run import StopSignals
+from store import Bucket
 from throttle import Bandwidth, Throttle
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
@@ -636,7 +636,7 @@ def test_a_stop_while_the_store_does_not_say_that_an_upload_is_begun_leaves_noth
     signals: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bucket.CLOSING_TIME", 0.3)
+    monkeypatch.setattr("store.CLOSING_TIME", 0.3)
     gate = Gate()
 
     def begin(exchange: Exchange) -> None:
@@ -659,7 +659,7 @@ def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
     backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, *, publishes: bool
 ) -> None:
     """Between any two lines of the main thread, also those that clear away after a failure."""
-    monkeypatch.setattr("bucket.PART", 1000)
+    monkeypatch.setattr("store.PART", 1000)
     bucket = bucket_of(backup_tool)
     uploads = 0
     stopped = True
@@ -677,11 +677,11 @@ def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
 
 @contextmanager
 def stopped_after(lines: int) -> Iterator[None]:
-    """Raise Stopped when so many lines of bucket.py have run, as a signal would."""
+    """Raise Stopped when so many lines of store.py have run, as a signal would."""
 
     def trace(frame: FrameType, event: str, _argument: object) -> TraceFunction | None:
         nonlocal lines
-        if not frame.f_code.co_filename.endswith("/bucket.py"):
+        if not frame.f_code.co_filename.endswith("/store.py"):
             return None
         lines -= event == "line"
         if lines == 0 and event == "line":
@@ -699,7 +699,7 @@ def stopped_after(lines: int) -> Iterator[None]:
 def upload_something(bucket: Bucket, *, publishes: bool = True) -> None:
     """Upload an object of one part, or fail after that."""
     with bucket.upload(f"{CSV}x", "text/plain", "token") as upload:
-        upload.write(bytes(bucket_module.PART))
+        upload.write(bytes(store_module.PART))
         upload.finish()
         if not publishes:
             raise ZeroDivisionError

@@ -25,7 +25,6 @@ from backups.manifest import (
 )
 from backups.prune import delete_backup
 from backups.server import ServerBackups
-from bucket import Bucket
 from digest import SCHEME, Expression, digest, is_sound
 from exports.manifest import JSON, encoded
 from inventory import (
@@ -41,6 +40,7 @@ from inventory import (
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from progress import in_units
+from store import Bucket
 from throttle import Throttle
 
 log = logging.getLogger("ooni.db_backup")

@@ -21,7 +21,6 @@ from backups.manifest import (
 from backups.prune import delete_backup, in_progress, unwanted
 from backups.restore import Wanted, restore_tables, verify_backup
 from backups.server import ServerBackups, target_of
-from bucket import Bucket
 from exports.commands import TOOL
 from naming import check_names
 from ooni_common.config import SecretUrl
@@ -30,6 +29,7 @@ from ooni_common.errors import ConfigError, ScriptError
 from ooni_common.run import Job, locked, make_writable
 from progress import in_units
 from staging import Place
+from store import Bucket
 from throttle import Throttle
 
 log = logging.getLogger("ooni.db_backup")

@@ -22,10 +22,10 @@ import msgspec
 from msgspec import Meta
 
 from backups.contents import NO_ROWS, Partition
-from bucket import Bucket
 from digest import FIRST_SCHEME
 from naming import check_names
 from ooni_common.errors import DataRefused
+from store import Bucket
 
 FORMAT = 1
 NAME = r"\d{8}T\d{6}Z"  # the time of its start, UTC

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backups.manifest import Backup, BackupLayout
-from bucket import Bucket, end_interrupted_uploads
+from store import Bucket, end_interrupted_uploads
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from backup_config import Config
-from bucket import CODES_OF_WRONG_CONFIG, Store
 from ooni_common.config import Secret
 from ooni_common.database import Database, literal, quoted, server_error
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
 from progress import in_units, progress
+from store import CODES_OF_WRONG_CONFIG, Store
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from backup_config import Config
-from bucket import Bucket, end_interrupted_uploads
 from exports.chunks import Reader
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.export import Exporter, Means, Step, now, owner_of_its_names, plan
@@ -23,6 +22,7 @@ from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.run import Job
 from progress import in_units
+from store import Bucket, end_interrupted_uploads
 from throttle import Bandwidth, Throttle
 
 log = logging.getLogger("ooni.db_backup")

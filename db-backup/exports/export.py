@@ -15,7 +15,6 @@ from typing import Literal
 import msgspec
 import zstandard
 
-from bucket import Bucket, Upload
 from digest import SCHEME
 from exports.chunks import Chunk, Fingerprint, Reader, survey
 from exports.clickhouse_http import ClickHouseHTTP
@@ -25,6 +24,7 @@ from inventory import have_tuples
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.metrics import Metrics
 from progress import in_units, progress
+from store import Bucket, Upload
 from throttle import Bandwidth, Throttle
 
 log = logging.getLogger("ooni.db_backup")

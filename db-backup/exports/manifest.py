@@ -19,9 +19,9 @@ from urllib.parse import quote, unquote
 import msgspec
 from msgspec import Meta
 
-from bucket import Bucket
 from exports.chunks import Chunk, Fingerprint
 from ooni_common.errors import DataRefused
+from store import Bucket
 
 JSON = "application/json"
 FORMAT = 1

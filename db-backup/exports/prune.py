@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from bucket import Bucket
 from exports.manifest import (
     JSON,
     Layout,
@@ -22,6 +21,7 @@ from exports.manifest import (
     read_manifest,
 )
 from exports.publication import publish
+from store import Bucket
 
 
 @dataclass(frozen=True)

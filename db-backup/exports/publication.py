@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 
-from bucket import Bucket
 from exports.manifest import (
     JSON,
     Layout,
@@ -17,6 +16,7 @@ from exports.manifest import (
     summary,
 )
 from progress import in_units
+from store import Bucket
 
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"

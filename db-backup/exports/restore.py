@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
-from bucket import Bucket, NoSuchObject
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import Export, TableManifest, present_exports
 from inventory import have_tuples, is_in_utc, renamed, with_utc
@@ -16,6 +15,7 @@ from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from progress import progress
 from staging import Place, drop_leftovers, dropped_on_failure
+from store import Bucket, NoSuchObject
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 
 import zstandard
 
-from bucket import Bucket, NoSuchObject
 from exports.csv_rows import RowCounter
 from exports.manifest import (
     Export,
@@ -21,6 +20,7 @@ from exports.manifest import (
     summary,
 )
 from progress import in_units, progress
+from store import Bucket, NoSuchObject
 
 log = logging.getLogger("ooni.db_backup")
 

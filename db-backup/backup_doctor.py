@@ -16,7 +16,6 @@ from backup_config import Config, is_name
 from backups.backup import access, check_engine, not_encrypted
 from backups.manifest import BackupLayout, read_backups
 from backups.server import ServerBackups, target_of
-from bucket import Bucket
 from exports.chunks import Reader, check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import Layout
@@ -24,6 +23,7 @@ from inventory import read_table, table_names
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.run import make_writable
+from store import Bucket
 
 MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
 NAME_WIDTH = 15
