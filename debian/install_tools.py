@@ -18,6 +18,10 @@ SOURCE = DEBIAN.parent
 LIBRARY = Path("usr/lib/ooni-backend-tools")
 SHEBANG = f"#!/{LIBRARY}/venv/bin/python3 -EsB"  # nothing of the caller's environment, no bytecode
 RAGGED = ".nh\n.ad l"  # names of keys and files stay in one piece
+SENT = r"""Sent to statsd (UDP), and written to \fItextfile_dir\fR for node_exporter if it is set:
+the gauges \fBstatus\fR (1 running, 0 done, 2 failed), \fBexit_status\fR (of the last run) and
+\fBlast_success\fR (Unix time), the timer \fBrun\fR, and
+under \fB@prefix@\fR: @sent@."""
 
 Tool = dict[str, str]
 
@@ -84,6 +88,9 @@ def install_manual(tool: Tool, root: Path, python: str) -> None:
     run = f'COLUMNS=1000 PYTHONDONTWRITEBYTECODE=1 {python} {SOURCE / tool["script"]} "$@"'
     write(wrapper, f"#!/bin/sh\n{run} | sed 's/^usage:/Usage:/'\n")
     wrapper.chmod(0o755)
+    manual = wrapper.with_suffix(".h2m")
+    text = (DEBIAN / "man" / manual.name).read_text()
+    write(manual, text.replace("@metrics@", metrics_manual(tool)))
     page = root / f"usr/share/man/man8/{tool['command']}.8"
     page.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -95,7 +102,7 @@ def install_manual(tool: Tool, root: Path, python: str) -> None:
             "--manual=OONI backend tools",
             f"--name={tool['title']}",
             f"--source=ooni-backend-tools {tool['version']}",
-            f"--include={DEBIAN / 'man' / tool['command']}.h2m",
+            f"--include={manual}",
             f"--output={page}",
             str(wrapper),
         ],
@@ -107,6 +114,27 @@ def install_manual(tool: Tool, root: Path, python: str) -> None:
     text = re.sub(r'\.SS "commands.*?(?=\n\.S)', "", page.read_text(), flags=re.DOTALL)
     lines = [headings.get(line, line) for line in text.splitlines()]
     write(page, re.sub(r"(?m)^(\.TH .*)", rf"\1\n{RAGGED}", "\n".join(lines) + "\n", count=1))
+
+
+def metrics_manual(tool: Tool) -> str:
+    """Return what the manual of a command says of its metrics."""
+    if "metrics" not in tool:
+        return ""
+    metrics = tomllib.loads((SOURCE / "monitoring/metrics.toml").read_text())[tool["metrics"]]
+    names: dict[str, list[str]] = {"timer": [], "gauge": [], "counter": []}
+    for metric in metrics:
+        names[metric["kind"]].append(metric["name"].replace("*", "NAME"))
+    sent = ", ".join(
+        f"the {kind}{'s' if len(names[kind]) > 1 else ''} {enumerated(names[kind])}"
+        for kind in names
+        if names[kind]
+    )
+    return SENT.replace("@prefix@", roff(tool["metrics"])).replace("@sent@", roff(sent))
+
+
+def enumerated(names: list[str]) -> str:
+    """Return names as a sentence has them: "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def config_manual(tool: Tool, text: str) -> str:

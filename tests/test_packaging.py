@@ -43,6 +43,7 @@ def test_a_tool_is_packaged_as_it_describes_itself(command: str) -> None:
     assert script.config_type().state_dir == Path("/var/lib") / tool["state"]
     assert tool["state"] == tool["package"]  # systemd makes it the user ooni's, with all below
     assert tool["identifier"].rpartition(".")[2] in (script.name, script.command)
+    assert tool["metrics"] == script.name
 
 
 def test_every_script_is_packaged() -> None:
