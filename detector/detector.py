@@ -28,11 +28,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from blocking_tables import check_tables, read_events, updates_of
-from checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from counts import CHUNK, counts_ahead, measured_hours
 from detector_config import Config
 from evaluation.evaluation_command import evaluate_files, shown
-from following import Follower
+from following import Checkpoint, Follower, read_checkpoint, write_checkpoint
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show

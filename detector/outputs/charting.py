@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from checkpoints import Checkpoint
 from counts import ANOMALY, MEASURED
+from following import Checkpoint
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
 from outputs.incidents import Incident
