@@ -40,9 +40,9 @@ from ooni_common.tables import Update, preview_tables, replace_tables
 from outputs.charting import charted
 from outputs.facts import ENDED, ONGOING, periods_of, state_of
 from outputs.incidents import Incident, blocks_of, incidents_of
-from outputs.publishing import outputs_of, publish
+from outputs.publish import outputs_of, publish
 from outputs.report import Report
-from outputs.texts import spoken
+from outputs.wording import spoken
 from series import Event, SeriesStatus, hour_of, time_of
 
 log = logging.getLogger("ooni.detector")

@@ -14,14 +14,14 @@ import msgspec
 import pytest
 
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
-from outputs.explorer import LONGEST, search
 from outputs.facts import ENDED, ONGOING, SILENT, counts_within, periods_of, state_of
 from outputs.filenames import of_country, of_series
 from outputs.incidents import Incident, blocks_of, incidents_of
+from outputs.links import LONGEST, search
 from outputs.places import country, within
-from outputs.publishing import outputs_of
+from outputs.publish import outputs_of
 from outputs.report import Chart, Counts, Period, Report
-from outputs.texts import clean, spoken, spoken_duration
+from outputs.wording import clean, spoken, spoken_duration
 from series import Event, Series, SeriesStatus
 
 FACEBOOK = ("web_connectivity", "https://www.facebook.com/")

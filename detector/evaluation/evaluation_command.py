@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.baselines import Cusum, WeightedMean
-from evaluation.evaluation import ENOUGH, Follower, evaluate, read_labels
+from evaluation.evaluate import ENOUGH, Follower, evaluate, read_labels
 from evaluation.observations import read_observations
 from sequential import Detector
 

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 from feedgenerator import Rss201rev2Feed, rfc2822_date
 
-from outputs import explorer, filenames, items
+from outputs import filenames, items, links
 from outputs.facts import state_of
 from outputs.items import Item
 from outputs.places import country, within
 from outputs.report import Counts, Period, Report
-from outputs.texts import clean, iso, network
+from outputs.wording import clean, iso, network
 from series import Event, Series
 
 MOST = 100  # items of a feed
@@ -71,7 +71,7 @@ def feeds_of(report: Report, services: Mapping[Series, str]) -> Iterator[Feed]:
     yield Feed(
         filenames.GLOBAL,
         "Blocking of social media, worldwide",
-        explorer.SITE,
+        links.SITE,
         "Where OONI measurements show signs that social media are blocked.",
         _newest(everything),
     )
@@ -98,7 +98,7 @@ def _of_country(code: str, found: Iterable[Item]) -> Feed:
     return Feed(
         filenames.of_country(code),
         f"Blocking of social media in {place}",
-        explorer.of_country(code),
+        links.of_country(code),
         f"When OONI measurements show signs that social media are blocked in {escape(place)}.",
         _newest(found),
         {"probe_cc": clean(code), "country": country(code)},

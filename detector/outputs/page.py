@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from outputs import explorer, facts, filenames, items
+from outputs import facts, filenames, items, links
 from outputs.charts import Drawing, drawing_of
 from outputs.facts import counts_within, until_over
 from outputs.incidents import Incident
 from outputs.places import country, within
 from outputs.report import Chart, Counts, Report
 from outputs.statuses import Service
-from outputs.texts import clean, counted, iso, network, spoken, spoken_date, spoken_duration
+from outputs.wording import clean, counted, iso, network, spoken, spoken_date, spoken_duration
 
 TEMPLATE = "page.html.jinja"
 SHOWN = 8  # networks, and inputs, that are not folded
@@ -84,7 +84,7 @@ def page(report: Report, services: Sequence[Service]) -> bytes:
         "counted": counted,
         "date": spoken_date,
         "duration": spoken_duration,
-        "explorer": explorer.of_country,
+        "explorer": links.of_country,
         "iso": iso,
         "of_countries": _of_countries,
         "said": _said,
@@ -168,17 +168,17 @@ def _card(incident: Incident, chart: Chart, state: str, report: Report) -> Card:
         state=state,
         lasted="" if state == facts.SILENT else spoken_duration(end - incident.start),
         networks=[
-            Link(network(each.asn), explorer.of_network(each.blocks, end))
+            Link(network(each.asn), links.of_network(each.blocks, end))
             for each in facts.networks_of(incident)
         ],
         targets=[
-            Link(_shortened(*target), explorer.of_target(incident, *target, end))
+            Link(_shortened(*target), links.of_target(incident, *target, end))
             for target in incident.targets
         ],
         inside=inside,
         charted=charted,
         before=before,
-        link=explorer.of_incident(incident, end),
+        link=links.of_incident(incident, end),
         feed=filenames.of_country(incident.probe_cc),
         drawing=drawing_of(chart, incident.start, incident.end, _label(incident, inside, before)),
     )

@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Mapping
 
-from outputs.texts import clean
+from outputs.wording import clean
 
 # Where English says "in the …"; what ends in "Islands" is known by that.
 _WITH_ARTICLE = frozenset(

@@ -9,7 +9,7 @@ import msgspec
 from outputs.facts import beginnings_of
 from outputs.places import country
 from outputs.report import Report
-from outputs.texts import clean, iso
+from outputs.wording import clean, iso
 from series import BLOCKED, NAMES, UNKNOWN, Series, SeriesStatus
 
 COLUMNS = (

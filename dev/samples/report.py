@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "detector"))
 
 from outputs.facts import periods_of
 from outputs.incidents import Incident, blocks_of, incidents_of
-from outputs.publishing import outputs_of, publish
+from outputs.publish import outputs_of, publish
 from outputs.report import Chart, Counts, Period, Report
 from series import Event, Series, SeriesStatus
 

@@ -10,7 +10,7 @@ from ooni_common.run import write_atomically
 from outputs import feeds, filenames, page, statuses
 from outputs.feeds import Feed
 from outputs.report import Report
-from outputs.texts import iso
+from outputs.wording import iso
 
 FOLDERS = [
     f"{top}{below}"

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from outputs.incidents import Block, Incident
 from outputs.places import is_code
-from outputs.texts import clean, network
+from outputs.wording import clean, network
 from series import Series
 
 SITE = "https://explorer.ooni.org"

@@ -9,7 +9,7 @@ import pytest
 
 from dev.samples.report import sample_report
 from ooni_common.run import write_atomically
-from outputs.publishing import Published, outputs_of, publish
+from outputs.publish import Published, outputs_of, publish
 
 FILES = [
     ("rss/global.xml", b"<rss/>"),
@@ -127,7 +127,7 @@ def test_the_page_is_written_last_and_a_second_run_writes_nothing(
         written.append(path.relative_to(tmp_path).as_posix())
         write_atomically(path, content)
 
-    monkeypatch.setattr("outputs.publishing.write_atomically", noted)
+    monkeypatch.setattr("outputs.publish.write_atomically", noted)
     report = sample_report(3, series=50)
     first = publish(outputs_of(report), tmp_path)
     assert written[-3:] == ["json/status.json", "index.json", "index.html"]
