@@ -15,13 +15,11 @@ import pytest
 
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
 from outputs.facts import ENDED, ONGOING, SILENT, counts_within, periods_of, state_of
-from outputs.filenames import of_country, of_series
 from outputs.incidents import Incident, blocks_of, incidents_of
-from outputs.links import LONGEST, search
-from outputs.places import country, within
+from outputs.links import LONGEST, country_path, search_link, series_path
 from outputs.publish import outputs_of
 from outputs.report import Chart, Counts, Period, Report
-from outputs.wording import clean, spoken, spoken_duration
+from outputs.wording import clean, country, spoken, spoken_duration, within
 from series import Event, Series, SeriesStatus
 
 FACEBOOK = ("web_connectivity", "https://www.facebook.com/")
@@ -145,7 +143,7 @@ def test_a_block_over_thirty_networks_is_one_item_and_thirty_series_have_a_feed_
 
 
 def of_path(series: Series) -> str:
-    return f"rss/{of_series(series)}.xml"
+    return f"rss/{series_path(series)}.xml"
 
 
 def test_the_end_of_an_incident_is_an_item_of_its_own_and_the_newest_stands_first() -> None:
@@ -364,17 +362,17 @@ def test_a_text_that_no_output_can_hold_is_replaced() -> None:
     "input_", ["", ".", "../..", "/", "a" * 2000, "\ud800", "é🔒\u202e", "a\nb"]
 )
 def test_names_of_files_are_safe_and_tell_series_apart(input_: str) -> None:
-    name = of_series(Series("web_connectivity", input_, "IR", 7))
+    name = series_path(Series("web_connectivity", input_, "IR", 7))
     assert re.fullmatch(r"by-series/IR\.AS7\.web-connectivity[A-Za-z0-9.-]*-[0-9a-f]{16}", name)
     assert len(name) < 120
     others = [("web_connectivity", input_ + "/"), ("web-connectivity", input_)]
-    assert name not in [of_series(Series(*target, "IR", 7)) for target in others]
+    assert name not in [series_path(Series(*target, "IR", 7)) for target in others]
 
 
 @pytest.mark.parametrize("code", ["../x", "", "ir", "I", "IRN", "I\n", "ÄÖ", "."])
 def test_only_two_capitals_are_a_country(code: str) -> None:
-    assert of_country("IR") == "by-country/IR"
-    assert re.fullmatch("by-country/[A-Za-z0-9.-]*[0-9a-f]{16}", of_country(code))
+    assert country_path("IR") == "by-country/IR"
+    assert re.fullmatch("by-country/[A-Za-z0-9.-]*[0-9a-f]{16}", country_path(code))
     assert country(code) == code
 
 
@@ -394,7 +392,7 @@ def test_countries_have_english_names() -> None:
 
 def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
     series = Series("web_connectivity", "https://a.example/?b=c&d=é", "IR", 7)
-    link = urlsplit(search(series, 7, START, UNTIL))
+    link = urlsplit(search_link(series, 7, START, UNTIL))
     assert (link.scheme, link.netloc, link.path) == ("https", "explorer.ooni.org", "/search")
     assert parse_qs(link.query) == {
         "test_name": ["web_connectivity"],
@@ -405,10 +403,10 @@ def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
         "until": ["2026-02-09"],
         "failure": ["false"],
     }
-    assert "probe_asn" not in search(series, None, START, UNTIL)
-    assert "input" not in search(Series("signal", "", "IR", 7), 7, START, UNTIL)
+    assert "probe_asn" not in search_link(series, None, START, UNTIL)
+    assert "input" not in search_link(Series("signal", "", "IR", 7), 7, START, UNTIL)
     long = Series("web_connectivity", "https://a.example/" + "é" * LONGEST, "IR", 7)
-    assert "input" not in search(long, 7, START, UNTIL), "servers refuse such a link"
+    assert "input" not in search_link(long, 7, START, UNTIL), "servers refuse such a link"
 
 
 def test_counts_are_those_of_the_steps_that_lie_wholly_in_a_time() -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 from feedgenerator import Rss201rev2Feed, rfc2822_date
 
-from outputs import filenames, items, links
+from outputs import items
 from outputs.facts import state_of
 from outputs.items import Item
-from outputs.places import country, within
+from outputs.links import EXPLORER, GLOBAL, country_link, country_path, series_path
 from outputs.report import Counts, Period, Report
-from outputs.wording import clean, iso, network
+from outputs.wording import clean, country, iso, network, within
 from series import Event, Series
 
 MOST = 100  # items of a feed
@@ -69,9 +69,9 @@ def feeds_of(report: Report, services: Mapping[Series, str]) -> Iterator[Feed]:
         by_country.setdefault(code, []).append(item)
     everything = [item for each in by_country.values() for item in each]
     yield Feed(
-        filenames.GLOBAL,
+        GLOBAL,
         "Blocking of social media, worldwide",
-        links.SITE,
+        EXPLORER,
         "Where OONI measurements show signs that social media are blocked.",
         _newest(everything),
     )
@@ -96,9 +96,9 @@ def _incident_items(report: Report) -> Iterator[tuple[str, Item]]:
 def _of_country(code: str, found: Iterable[Item]) -> Feed:
     place = within(code)
     return Feed(
-        filenames.of_country(code),
+        country_path(code),
         f"Blocking of social media in {place}",
-        links.of_country(code),
+        country_link(code),
         f"When OONI measurements show signs that social media are blocked in {escape(place)}.",
         _newest(found),
         {"probe_cc": clean(code), "country": country(code)},
@@ -116,7 +116,7 @@ def _of_series(
     where = f"on {network(series.probe_asn)} in {within(series.probe_cc)}"
     measured = clean(f"{series.test_name} {series.input}".rstrip())
     return Feed(
-        filenames.of_series(series),
+        series_path(series),
         f"{service} {where}",
         found[0].link,
         escape(f"When OONI measurements show signs that {service} is blocked {where}: {measured}"),

@@ -11,13 +11,11 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from outputs import links
 from outputs.facts import Network, networks_of, sure_since, until_detected, until_over, until_sure
-from outputs.filenames import digest
 from outputs.incidents import Incident
-from outputs.places import country, within
+from outputs.links import digest, incident_link, search_link
 from outputs.report import Counts, Period
-from outputs.wording import clean, counted, iso, network, spoken, spoken_duration
+from outputs.wording import clean, counted, country, iso, network, spoken, spoken_duration, within
 from series import BLOCKED, NAMES, Event, Series
 
 AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name
@@ -76,7 +74,7 @@ def _begun(incident: Incident, counts: Counts | None, state: str) -> Item:
     sure = sure_since(incident)
     networks = networks_of(incident)
     service, place = clean(incident.service), within(incident.probe_cc)
-    link = links.of_incident(incident, sure)
+    link = incident_link(incident, sure)
     number = counted(len(networks), "network")
     times = f"began about {spoken(incident.start)}, detected {spoken(incident.detected)}"
     paragraphs = [
@@ -99,7 +97,7 @@ def _ended(
 ) -> Item:
     networks = networks_of(incident)
     service, place = clean(incident.service), within(incident.probe_cc)
-    link = links.of_incident(incident, end)
+    link = incident_link(incident, end)
     number = counted(len(networks), "network")
     lasted = spoken_duration(end - incident.start)
     times = f"blocked since about {spoken(incident.start)}, for {lasted}; ended about {spoken(end)}"
@@ -205,7 +203,7 @@ def of_event(event: Event, service: str, counts: Mapping[Period, Counts]) -> Ite
     blocked = event.status == NAMES[BLOCKED]
     said = "blocked" if blocked else "reachable again"
     where = f"on {network(series.probe_asn)} in {within(series.probe_cc)}"
-    link = links.search(series, series.probe_asn, event.time, event.detection_time)
+    link = search_link(series, series.probe_asn, event.time, event.detection_time)
     shown = (
         f"signs that {service} is blocked" if blocked else f"that {service} can be reached again"
     )

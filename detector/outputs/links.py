@@ -1,28 +1,44 @@
-"""Links to OONI Explorer, where the measurements themselves are."""
+"""Where things are: the measurements in OONI Explorer, and the files that the outputs consist of.
+
+The names of the files are safe, whatever an input or a code holds.
+"""
 
 import functools
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
 from outputs.incidents import Block, Incident
-from outputs.places import is_code
-from outputs.wording import clean, network
+from outputs.wording import clean, is_code, network
 from series import Series
 
-SITE = "https://explorer.ooni.org"
+EXPLORER = "https://explorer.ooni.org"
 BEFORE = timedelta(days=7)  # shown of the time before, to compare with
 AFTER = timedelta(days=7)  # and of the time after
 LONGEST = 2000  # characters of an input in a link; servers refuse much longer ones
 
+READABLE = 80  # characters, at most, of the part for people
+HASH = 16  # hexadecimal digits of the part that tells names apart
 
-def of_country(code: str) -> str:
+GLOBAL = "global"
+BY_COUNTRY = "by-country"
+BY_SERIES = "by-series"
+# The files of feeds whose subject can disappear, and nothing else.
+FLEETING = re.compile(
+    rf"(?:{BY_COUNTRY}/[A-Z]{{2}}|(?:{BY_COUNTRY}|{BY_SERIES})/[A-Za-z0-9.-]*[0-9a-f]{{{HASH}}})"
+    r"\.(?:xml|json)"
+)
+
+
+def country_link(code: str) -> str:
     """Return the link to what is known of a country."""
-    return f"{SITE}/country/{code}" if is_code(code) else SITE
+    return f"{EXPLORER}/country/{code}" if is_code(code) else EXPLORER
 
 
-def of_incident(incident: Incident, end: datetime) -> str:
+def incident_link(incident: Incident, end: datetime) -> str:
     """Return the link to the measurements around an incident.
 
     A search has one test and one input: those that are blocked in most networks.
@@ -33,21 +49,21 @@ def of_incident(incident: Incident, end: datetime) -> str:
     """
     networks = incident.networks
     asn = networks[0] if len(networks) == 1 else None
-    return search(_main(incident.blocks), asn, incident.start, end)
+    return search_link(_main(incident.blocks), asn, incident.start, end)
 
 
-def of_network(blocks: Sequence[Block], end: datetime) -> str:
+def network_link(blocks: Sequence[Block], end: datetime) -> str:
     """Return the link to the measurements around the blocks in one network."""
     start = min(block.start for block in blocks)
-    return search(_main(blocks), blocks[0].series.probe_asn, start, end)
+    return search_link(_main(blocks), blocks[0].series.probe_asn, start, end)
 
 
-def of_target(incident: Incident, test_name: str, input_: str, end: datetime) -> str:
+def target_link(incident: Incident, test_name: str, input_: str, end: datetime) -> str:
     """Return the link to the measurements of one test and input, in the whole country."""
-    return search(Series(test_name, input_, incident.probe_cc, 0), None, incident.start, end)
+    return search_link(Series(test_name, input_, incident.probe_cc, 0), None, incident.start, end)
 
 
-def search(series: Series, asn: int | None, start: datetime, end: datetime) -> str:
+def search_link(series: Series, asn: int | None, start: datetime, end: datetime) -> str:
     """Return the link to the measurements of a test and input in a country, from first to last day.
 
     Args:
@@ -60,7 +76,7 @@ def search(series: Series, asn: int | None, start: datetime, end: datetime) -> s
     until = (end + AFTER + timedelta(days=1)).date()
     network_ = "" if asn is None else f"&probe_asn={network(asn)}"
     return (
-        f"{SITE}/search?test_name={_quoted(series.test_name)}{_input(series.input)}"
+        f"{EXPLORER}/search?test_name={_quoted(series.test_name)}{_input(series.input)}"
         f"&probe_cc={_quoted(series.probe_cc)}{network_}"
         f"&since={(start - BEFORE).date()}&until={until}&failure=false"
     )
@@ -85,3 +101,29 @@ def _main(blocks: Sequence[Block]) -> Series:
     numbers = Counter((test_name, input_) for test_name, input_, _ in pairs)
     most = min(numbers, key=lambda target: (-numbers[target], target))
     return next(s for s in pairs.values() if (s.test_name, s.input) == most)
+
+
+def country_path(code: str) -> str:
+    """Return the path of a country's feed below rss/ and json/, without a suffix."""
+    return f"{BY_COUNTRY}/{code if is_code(code) else _safe(code, (code,))}"
+
+
+def series_path(series: Series) -> str:
+    """Return the path of a series' feed below rss/ and json/, without a suffix."""
+    target = re.sub("^[a-z]+://", "", series.input)
+    parts = (series.probe_cc, f"AS{series.probe_asn}", series.test_name, target)
+    return f"{BY_SERIES}/{_safe('.'.join(part for part in parts if part), series)}"
+
+
+def digest(parts: tuple[object, ...]) -> str:
+    """Return what tells these parts from all others."""
+    # No part holds NUL: neither a code nor a URL in the database does.
+    content = "\0".join(map(str, parts)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).hexdigest()[:HASH]
+
+
+def _safe(readable: str, parts: tuple[object, ...]) -> str:
+    """Return a name: a part for people, as far as it is safe, and a hash of everything."""
+    words = re.sub("[^A-Za-z0-9.]+", "-", readable)
+    words = re.sub(r"\.{2,}", ".", words)[:READABLE].strip("-.")
+    return f"{words}-{digest(parts)}" if words else digest(parts)

@@ -5,14 +5,31 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from outputs import facts, filenames, items, links
+from outputs import facts, items
 from outputs.charts import Drawing, drawing_of
 from outputs.facts import counts_within, until_over
 from outputs.incidents import Incident
-from outputs.places import country, within
+from outputs.links import (
+    country_link,
+    country_path,
+    digest,
+    incident_link,
+    network_link,
+    target_link,
+)
 from outputs.report import Chart, Counts, Report
 from outputs.statuses import Service
-from outputs.wording import clean, counted, iso, network, spoken, spoken_date, spoken_duration
+from outputs.wording import (
+    clean,
+    counted,
+    country,
+    iso,
+    network,
+    spoken,
+    spoken_date,
+    spoken_duration,
+    within,
+)
 
 TEMPLATE = "page.html.jinja"
 SHOWN = 8  # networks, and inputs, that are not folded
@@ -84,7 +101,7 @@ def page(report: Report, services: Sequence[Service]) -> bytes:
         "counted": counted,
         "date": spoken_date,
         "duration": spoken_duration,
-        "explorer": links.of_country,
+        "country_link": country_link,
         "iso": iso,
         "of_countries": _of_countries,
         "said": _said,
@@ -134,7 +151,7 @@ def _country_feeds(report: Report) -> list[Link]:
     """Return the countries that have a feed, and the path of it, without a suffix."""
     codes = {incident.probe_cc for incident in report.incidents}
     ordered = sorted(codes, key=lambda code: (country(code), code))
-    return [Link(country(code), filenames.of_country(code)) for code in ordered]
+    return [Link(country(code), country_path(code)) for code in ordered]
 
 
 def cards_of(report: Report) -> list[Card]:
@@ -163,23 +180,23 @@ def _card(incident: Incident, chart: Chart, state: str, report: Report) -> Card:
         inside = report.counts.get(until_over(incident, incident.end))
     before = counts_within(chart, chart.start, incident.start)
     return Card(
-        id=f"incident-{filenames.digest((items.guid_of(incident),))}",
+        id=f"incident-{digest((items.guid_of(incident),))}",
         incident=incident,
         state=state,
         lasted="" if state == facts.SILENT else spoken_duration(end - incident.start),
         networks=[
-            Link(network(each.asn), links.of_network(each.blocks, end))
+            Link(network(each.asn), network_link(each.blocks, end))
             for each in facts.networks_of(incident)
         ],
         targets=[
-            Link(_shortened(*target), links.of_target(incident, *target, end))
+            Link(_shortened(*target), target_link(incident, *target, end))
             for target in incident.targets
         ],
         inside=inside,
         charted=charted,
         before=before,
-        link=links.of_incident(incident, end),
-        feed=filenames.of_country(incident.probe_cc),
+        link=incident_link(incident, end),
+        feed=country_path(incident.probe_cc),
         drawing=drawing_of(chart, incident.start, incident.end, _label(incident, inside, before)),
     )
 

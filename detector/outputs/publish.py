@@ -7,15 +7,14 @@ from pathlib import Path
 import msgspec
 
 from ooni_common.run import write_atomically
-from outputs import feeds, filenames, page, statuses
+from outputs import feeds, page, statuses
 from outputs.feeds import Feed
+from outputs.links import BY_COUNTRY, BY_SERIES, FLEETING
 from outputs.report import Report
 from outputs.wording import iso
 
 FOLDERS = [
-    f"{top}{below}"
-    for top in ("rss", "json")
-    for below in ("", f"/{filenames.BY_COUNTRY}", f"/{filenames.BY_SERIES}")
+    f"{top}{below}" for top in ("rss", "json") for below in ("", f"/{BY_COUNTRY}", f"/{BY_SERIES}")
 ]
 
 
@@ -121,7 +120,7 @@ def _stale(folder: Path, names: set[str]) -> list[Path]:
             part = path.name.startswith(".") and path.name.endswith(".new")
             name = path.name[1:-4] if part else path.name
             name = f"{below}/{name}" if below else name
-            ours = name in names or filenames.FLEETING.fullmatch(name.partition("/")[2])
+            ours = name in names or FLEETING.fullmatch(name.partition("/")[2])
             if ours and (part or name not in names) and path.is_file():
                 found.append(path)
     return found

@@ -7,9 +7,8 @@ from datetime import datetime
 import msgspec
 
 from outputs.facts import beginnings_of
-from outputs.places import country
 from outputs.report import Report
-from outputs.wording import clean, iso
+from outputs.wording import clean, country, iso
 from series import BLOCKED, NAMES, UNKNOWN, Series, SeriesStatus
 
 COLUMNS = (

@@ -1,6 +1,8 @@
-"""How the outputs write texts, times, durations and numbers: plain English, UTC."""
+"""How the outputs write texts, numbers, times, durations and places: plain English, UTC."""
 
+import functools
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 # Not of strftime(), which asks the locale.
@@ -8,6 +10,11 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 # What XML 1.0 can't hold, whatever the escape; lone surrogates are in it, which UTF-8 can't.
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# Where English says "in the …"; what ends in "Islands" is known by that.
+_WITH_ARTICLE = frozenset(
+    {"AE", "BQ", "BS", "CF", "DO", "GB", "GM", "IM", "KM", "MV", "NL", "PH", "PS", "TF", "US"}
+)
 
 
 def clean(text: str) -> str:
@@ -49,3 +56,26 @@ def counted(number: int, noun: str) -> str:
 def network(asn: int) -> str:
     """Return the name of a network."""
     return f"AS{asn}"
+
+
+def is_code(code: str) -> bool:
+    """Tell whether this can be the code of a country (ISO 3166-1 alpha-2)."""
+    return re.fullmatch("[A-Z]{2}", code) is not None
+
+
+def country(code: str) -> str:
+    """Return the name of a country as the CLDR has it, or its code (https://cldr.unicode.org)."""
+    return _names().get(code, code) if is_code(code) else clean(code)
+
+
+def within(code: str) -> str:
+    """Return the name of a country as it follows "in": "Iran", "the Netherlands"."""
+    name = country(code)
+    return f"the {name}" if code in _WITH_ARTICLE or name.endswith("Islands") else name
+
+
+@functools.cache
+def _names() -> Mapping[str, str]:
+    from babel import Locale  # noqa: PLC0415 (it reads large files; most commands need none)
+
+    return Locale("en").territories
