@@ -10,15 +10,19 @@ import json
 import re
 from pathlib import Path
 
-from ooni_common.metrics import Kind
+from ooni_common.metrics import MetricKind
 from ooni_common.textfile import ANY, PREFIX, Metric, find_metric, metrics_of, read_metrics
 
 ROOT = Path(__file__).parents[1]
 MAPPING = ROOT / "monitoring/statsd-mapping.yml"
 README = ROOT / "monitoring/README.md"
 TABLE = re.compile(r"(?<=<!-- metrics -->\n).*(?=<!-- end of metrics -->)", re.DOTALL)
-ON_THE_WIRE = {Kind.GAUGE: "g", Kind.COUNTER: "c", Kind.TIMER: "ms"}
-IN_EXPORTER = {Kind.GAUGE: "gauge", Kind.COUNTER: "counter", Kind.TIMER: "observer"}
+ON_THE_WIRE = {MetricKind.GAUGE: "g", MetricKind.COUNTER: "c", MetricKind.TIMER: "ms"}
+IN_EXPORTER = {
+    MetricKind.GAUGE: "gauge",
+    MetricKind.COUNTER: "counter",
+    MetricKind.TIMER: "observer",
+}
 MAPPING_HEAD = """\
 # How Prometheus's statsd_exporter names the metrics of OONI's backend tools:
 #
@@ -61,7 +65,7 @@ def undocumented_samples(script: str, text: str) -> list[str]:
     described = {
         metric.exported + end: {*metric.labels_of(script, metric.name)}
         for metric in read_scripts()[script]
-        for end in (("_sum", "_count") if metric.kind is Kind.TIMER else ("",))
+        for end in (("_sum", "_count") if metric.kind is MetricKind.TIMER else ("",))
     }
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return [
@@ -128,7 +132,7 @@ def row(prefix: str, metric: Metric) -> tuple[str, ...]:
     return (
         f"`{prefix}.{metric.name}`",
         metric.kind.value,
-        "ms" if metric.kind is Kind.TIMER else metric.unit,
+        "ms" if metric.kind is MetricKind.TIMER else metric.unit,
         metric.meaning,
         metric.when,
         f"`{metric.exported}{{{selector}}}`" if selector else f"`{metric.exported}`",

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from dev.debian_programs import find_programs, free_port
 from dev.metrics_catalogue import read_scripts
-from ooni_common.metrics import Kind
+from ooni_common.metrics import MetricKind
 from ooni_common.textfile import find_metric
 
 ROOT = Path(__file__).parents[1]
@@ -131,9 +131,13 @@ def run_demo(statsd: str) -> None:
         )
 
 
-def received(management: int) -> dict[Kind, dict[str, list[float]]]:
+def received(management: int) -> dict[MetricKind, dict[str, list[float]]]:
     """Ask the daemon for all that it has; its own metrics are left out."""
-    commands = {Kind.COUNTER: "counters", Kind.GAUGE: "gauges", Kind.TIMER: "timers"}
+    commands = {
+        MetricKind.COUNTER: "counters",
+        MetricKind.GAUGE: "gauges",
+        MetricKind.TIMER: "timers",
+    }
     return {kind: asked(management, command) for kind, command in commands.items()}
 
 
@@ -144,14 +148,15 @@ def asked(management: int, command: str) -> dict[str, list[float]]:
         text = ""
         while "END\n\n" not in text:
             text += connection.recv(65_536).decode()
-    found = re.findall(r"""^\s*'?([\w.-]+)'?: (\[[^]]*\]|[-+.e\d]+)""", text, re.MULTILINE)
+    lines = re.findall(r"""^\s*'?([\w.-]+)'?: (\[[^]]*\]|[-+.e\d]+)""", text, re.MULTILINE)
     values = {
-        name: [float(each) for each in re.findall(r"[-+.e\d]*\d", value)] for name, value in found
+        name: [float(number) for number in re.findall(r"[-+.e\d]*\d", value)]
+        for name, value in lines
     }
     return {name: value for name, value in values.items() if not name.startswith("statsd.")}
 
 
-def check_statsd(by_kind: dict[Kind, dict[str, list[float]]]) -> None:
+def check_statsd(by_kind: dict[MetricKind, dict[str, list[float]]]) -> None:
     """Compare what the daemon has received with what is described, both ways."""
     scripts = read_scripts()
     wrong, seen = [], set[str]()

@@ -48,8 +48,8 @@ def dashboards() -> dict[str, str]:
     """Return the files: name → JSON."""
     described = tomllib.loads(DESCRIPTION.read_text())["dashboard"]
     return {
-        f"{each['uid']}.json": json.dumps(dashboard(each), indent=1, ensure_ascii=False) + "\n"
-        for each in described
+        f"{keys['uid']}.json": json.dumps(dashboard(keys), indent=1, ensure_ascii=False) + "\n"
+        for keys in described
     }
 
 
@@ -128,12 +128,12 @@ def common_panels(script: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def panels(described: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Make the panels, from left to right and from top to bottom."""
     x = y = row_height = 0
-    for number, each in enumerate(described, 1):
-        width = each.get("width", 8)
-        height = STAT_HEIGHT if each.get("kind") in {"stat", "table"} else HEIGHT
+    for number, keys in enumerate(described, 1):
+        width = keys.get("width", 8)
+        height = STAT_HEIGHT if keys.get("kind") in {"stat", "table"} else HEIGHT
         if x + width > WIDTH:
             x, y, row_height = 0, y + row_height, 0
-        yield panel(number, each) | {"gridPos": {"x": x, "y": y, "w": width, "h": height}}
+        yield panel(number, keys) | {"gridPos": {"x": x, "y": y, "w": width, "h": height}}
         x, row_height = x + width, max(row_height, height)
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 
 from statsd import StatsClient
 
-CLOSING_TIME = 0.5  # seconds that a job waits at its end for a name server that does not answer
+CLOSING_SECONDS = 0.5  # seconds that a job waits at its end for a name server that does not answer
 
 Send = Callable[[StatsClient], None]
 
 
-class Kind(enum.Enum):
+class MetricKind(enum.Enum):
     """A type of metric."""
 
     GAUGE = "gauge"
@@ -22,7 +22,7 @@ class Kind(enum.Enum):
     TIMER = "timer"
 
 
-Sent = tuple[Kind, str, float]  # one call: the name without prefix; a timer's value is in ms
+Sent = tuple[MetricKind, str, float]  # one call: the name without prefix; a timer's value is in ms
 
 
 class Metrics:
@@ -47,12 +47,12 @@ class Metrics:
 
     def gauge(self, name: str, value: float) -> None:
         """Set a gauge."""
-        self.sent.append((Kind.GAUGE, name, value))
+        self.sent.append((MetricKind.GAUGE, name, value))
         self._queue.put(lambda client: client.gauge(name, value))
 
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter."""
-        self.sent.append((Kind.COUNTER, name, value))
+        self.sent.append((MetricKind.COUNTER, name, value))
         self._queue.put(lambda client: client.incr(name, value))
 
     @contextlib.contextmanager
@@ -63,14 +63,14 @@ class Metrics:
             yield
         finally:
             elapsed = (time.monotonic() - start) * 1000
-            self.sent.append((Kind.TIMER, name, elapsed))
+            self.sent.append((MetricKind.TIMER, name, elapsed))
             self._queue.put(lambda client: client.timing(name, elapsed))
 
     def close(self) -> None:
-        """Send what is queued; wait no longer than `CLOSING_TIME`."""
+        """Send what is queued; wait no longer than `CLOSING_SECONDS`."""
         self._queue.put(None)
         if self._address:
-            self._thread.join(CLOSING_TIME)
+            self._thread.join(CLOSING_SECONDS)
 
     def _send_all(self) -> None:
         host, _, port = self._address.rpartition(":")

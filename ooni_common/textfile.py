@@ -12,12 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from ooni_common.metrics import Kind, Sent
+from ooni_common.metrics import MetricKind, Sent
 
 METRICS_FILE = Path(__file__).with_name("metrics.toml")  # in the checkout a link into monitoring/
 PREFIX = "PREFIX"  # the section of what every script sends; in a label: the script's name
 ANY = "*"  # in a name: the part that differs; in a label: that part
-PART = "([A-Za-z0-9_-]+)"  # what such a part is made of
+ANY_PART = "([A-Za-z0-9_-]+)"  # the letters of such a part
 SAMPLE = re.compile(r"([a-z0-9_]+(?:\{[^{}]*\})?) (-?[0-9]+(?:[.][0-9]+)?(?:e[-+]?[0-9]+)?)")
 
 
@@ -25,7 +25,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One metric, as the head of monitoring/metrics.toml explains it."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     unit: str = "number"
     meaning: str
     when: str
@@ -35,12 +35,12 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def pattern(self) -> str:
         """A regular expression for the whole name."""
-        return re.escape(self.name).replace(re.escape(ANY), PART)
+        return re.escape(self.name).replace(re.escape(ANY), ANY_PART)
 
     @property
     def exported_type(self) -> str:
         """What Prometheus calls the type."""
-        return "summary" if self.kind is Kind.TIMER else self.kind.value
+        return "summary" if self.kind is MetricKind.TIMER else self.kind.value
 
     def labels_of(self, script: str, name: str) -> dict[str, str]:
         """Return the labels that it has in Prometheus when a script sends it under this name."""
@@ -64,7 +64,7 @@ def metrics_of(script: str, file: Path = METRICS_FILE) -> tuple[Metric, ...]:
     return (*sections.get(PREFIX, ()), *sections.get(script, ()))
 
 
-def find_metric(metrics: Iterable[Metric], kind: Kind, name: str) -> Metric | None:
+def find_metric(metrics: Iterable[Metric], kind: MetricKind, name: str) -> Metric | None:
     """Return the metric that is sent under this name; None where there is none of this kind."""
     candidates = (metric for metric in metrics if metric.kind is kind)
     return next((metric for metric in candidates if re.fullmatch(metric.pattern, name)), None)
@@ -81,14 +81,14 @@ def textfile(script: str, metrics: Sequence[Metric], sent: Iterable[Sent], previ
         previous: the file as it is; text that is no sample is ignored.
     """
     kept = _samples(previous)
-    samples = {metric.exported: 0.0 for metric in metrics if metric.kind is Kind.COUNTER}
+    samples = {metric.exported: 0.0 for metric in metrics if metric.kind is MetricKind.COUNTER}
     samples |= kept
     fresh: set[str] = set()
     for kind, name, value in sent:
         if metric := find_metric(metrics, kind, name):
             labels = _written(metric.labels_of(script, name))
             for sample, amount in _samples_of(metric, labels, value):
-                adds = kind is Kind.COUNTER or (kind is Kind.TIMER and sample in fresh)
+                adds = kind is MetricKind.COUNTER or (kind is MetricKind.TIMER and sample in fresh)
                 samples[sample] = amount + (samples.get(sample, 0) if adds else 0)
                 fresh.add(sample)
     return "".join(_family(name, group, samples) for name, group in _by_name(metrics).items())
@@ -103,7 +103,7 @@ def _samples(text: str) -> dict[str, float]:
 
 def _samples_of(metric: Metric, labels: str, value: float) -> list[tuple[str, float]]:
     """Return the samples that one call makes."""
-    if metric.kind is Kind.TIMER:
+    if metric.kind is MetricKind.TIMER:
         seconds = round(value / 1000, 6)
         return [
             (f"{metric.exported}_sum{labels}", seconds),
@@ -123,7 +123,7 @@ def _by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
 
 def _family(name: str, metric: Metric, samples: Mapping[str, float]) -> str:
     """Return the lines of all samples of one name; nothing if there are none."""
-    ends = ("_sum", "_count") if metric.kind is Kind.TIMER else ("",)
+    ends = ("_sum", "_count") if metric.kind is MetricKind.TIMER else ("",)
     names = [name + end for end in ends]
     lines = [
         f"{sample} {_number(value)}\n"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dev.metrics_catalogue import read_scripts
-from ooni_common.metrics import Kind
+from ooni_common.metrics import MetricKind
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"
@@ -36,7 +36,7 @@ EXPORTED = {
     metric.exported + end
     for metrics in read_scripts().values()
     for metric in metrics
-    for end in (("", "_sum", "_count") if metric.kind is Kind.TIMER else ("",))
+    for end in (("", "_sum", "_count") if metric.kind is MetricKind.TIMER else ("",))
 }
 PERIODS = {"*:0/30": 1800, "hourly": 3600, "*:10": 3600, "daily": 86400, "weekly": 604800}
 UNITS_OF_TESTS = {"d": 1440, "h": 60, "m": 1}
@@ -84,10 +84,10 @@ def test_an_alert_is_tested_firing_before_that_silent_and_afterwards(name: str) 
 
 
 def test_the_rules_know_every_script_as_it_is_packaged() -> None:
-    known = {
+    periods = {
         rule["labels"]["identifier"]: (rule["labels"]["unit"], rule["expr"]) for rule in SCRIPTS
     }
-    assert known == {
+    assert periods == {
         identifier: (unit, f"vector({PERIODS[TOOLS[unit]['calendar']]})")
         for identifier, unit in UNITS.items()
     }

@@ -19,14 +19,14 @@ from dev.metrics_catalogue import (
     readme_of,
     undocumented,
 )
-from ooni_common.metrics import Kind
+from ooni_common.metrics import MetricKind
 from ooni_common.textfile import ANY, PREFIX, Metric, read_metrics, textfile
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = read_scripts()
 TOOLS = tomllib.loads((ROOT / "debian/tools.toml").read_text()).values()
 SOURCES = {tool["metrics"]: ROOT / tool["script"] for tool in TOOLS if "metrics" in tool}
-CALLS = {"gauge": Kind.GAUGE, "count": Kind.COUNTER, "timer": Kind.TIMER}
+CALLS = {"gauge": MetricKind.GAUGE, "count": MetricKind.COUNTER, "timer": MetricKind.TIMER}
 EXPORTED = {  # what alerts and dashboards rely on
     "ooni_status",
     "ooni_exit_status",
@@ -91,7 +91,7 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def sent_by(path: Path) -> Iterator[tuple[Kind, str]]:
+def sent_by(path: Path) -> Iterator[tuple[MetricKind, str]]:
     """Give the kind of each metric that a module sends, and a regular expression for its name."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
@@ -112,20 +112,20 @@ def pattern_of(name: ast.expr) -> str:
     )
 
 
-def calls_of(source: Path) -> set[tuple[Kind, str]]:
+def calls_of(source: Path) -> set[tuple[MetricKind, str]]:
     return {call for part in parts_of(source) for call in sent_by(part)}
 
 
-def fits(metric: Metric, call: tuple[Kind, str]) -> bool:
+def fits(metric: Metric, call: tuple[MetricKind, str]) -> bool:
     return metric.kind is call[0] and bool(re.fullmatch(call[1], metric.name))
 
 
 def test_the_calls_are_seen() -> None:
     calls = {script: calls_of(source) for script, source in SOURCES.items()}
-    assert (Kind.GAUGE, "rejected_rows") in calls["fingerprints_updater"]
-    assert (Kind.TIMER, "table_.+_backup_time_ms") in calls["db-backup"]
-    assert (Kind.COUNTER, "ooni_geoip_updated") in calls["ooni_download_geoip"]
-    assert (Kind.TIMER, "query") in calls["detector"]  # functools.partial(….timer, "query")
+    assert (MetricKind.GAUGE, "rejected_rows") in calls["fingerprints_updater"]
+    assert (MetricKind.TIMER, "table_.+_backup_time_ms") in calls["db-backup"]
+    assert (MetricKind.COUNTER, "ooni_geoip_updated") in calls["ooni_download_geoip"]
+    assert (MetricKind.TIMER, "query") in calls["detector"]  # functools.partial(….timer, "query")
 
 
 def test_the_sections_are_those_of_the_scripts() -> None:
@@ -245,7 +245,10 @@ def test_the_mapping_leaves_the_metrics_of_others_alone() -> None:
 
 def test_a_textfile_has_help_and_type_of_each_name_once() -> None:
     built = "When the installed database was built (Unix time)."
-    sent = [(Kind.GAUGE, "geoip_asn_epoch", 1.5e9), (Kind.GAUGE, "geoip_cc_epoch", 1.6e9)]
+    sent = [
+        (MetricKind.GAUGE, "geoip_asn_epoch", 1.5e9),
+        (MetricKind.GAUGE, "geoip_cc_epoch", 1.6e9),
+    ]
     assert textfile("t", SCRIPTS["ooni_download_geoip"], sent, "").splitlines() == [
         f"# HELP ooni_geoip_build_timestamp_seconds {built}",
         "# TYPE ooni_geoip_build_timestamp_seconds gauge",
@@ -262,9 +265,9 @@ def test_a_textfile_has_help_and_type_of_each_name_once() -> None:
 
 def test_a_textfile_has_the_timers_of_the_tables_in_seconds() -> None:
     sent = [
-        (Kind.TIMER, "table_fastpath_backup_time_ms", 1500.0),
-        (Kind.TIMER, "table_jsonl_backup_time_ms", 250.0),
-        (Kind.TIMER, "table_jsonl_backup_time_ms", 500.0),
+        (MetricKind.TIMER, "table_fastpath_backup_time_ms", 1500.0),
+        (MetricKind.TIMER, "table_jsonl_backup_time_ms", 250.0),
+        (MetricKind.TIMER, "table_jsonl_backup_time_ms", 500.0),
     ]
     previous = 'ooni_db_backup_table_seconds_sum{table="old"} 3e-05\n'
     text = textfile("db-backup", SCRIPTS["db-backup"], sent, previous)
@@ -278,5 +281,5 @@ def test_a_textfile_has_the_timers_of_the_tables_in_seconds() -> None:
 
 
 def test_a_textfile_leaves_out_what_is_not_described() -> None:
-    sent = [(Kind.GAUGE, "nonsense", 1.0), (Kind.COUNTER, "status", 1.0)]
+    sent = [(MetricKind.GAUGE, "nonsense", 1.0), (MetricKind.COUNTER, "status", 1.0)]
     assert textfile("tool", read_metrics()[PREFIX], sent, "nonsense 5\n") == ""
