@@ -349,16 +349,16 @@ def _read_secret(path: Path) -> str:
     return text
 
 
-def _refuse_readable_by_others(path: Path, what: str) -> None:
+def _refuse_readable_by_others(path: Path, content: str) -> None:
     if path.stat().st_mode & stat.S_IROTH:
-        raise ConfigError(f"{path}: holds {what} and others may read it; run: chmod o= {path}")
+        raise ConfigError(f"{path}: holds {content} and others may read it; run: chmod o= {path}")
 
 
 def _line_of(text: str, key: str) -> int:
     name = re.escape(key)
-    found = re.search(
+    match = re.search(
         rf"""^[ \t\[]*["']?(?P<toml>{name})["']?[ \t]*[=.\]]|"(?P<json>{name})"\s*:""",
         text,
         re.MULTILINE,
     )
-    return text.count("\n", 0, found.end("toml" if found["toml"] else "json")) + 1 if found else 1
+    return text.count("\n", 0, match.end("toml" if match["toml"] else "json")) + 1 if match else 1

@@ -130,11 +130,11 @@ class StopSignals:
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Handle the signals within the block."""
-        before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        handlers = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
@@ -149,8 +149,8 @@ class StopSignals:
             raise Stopped(self._pending)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        for stop_signal in STOP_SIGNALS:
+            signal.signal(stop_signal, signal.SIG_DFL)
         self._pending = signal.Signals(number).name
         if not self._deferring:
             raise Stopped(self._pending)
@@ -329,9 +329,9 @@ def _add_own_flags(parser: argparse.ArgumentParser, script: Script[C], *, defaul
 
 def _set_up_logging(*, to_stdout: bool, verbose: bool) -> LogFormatter:
     """Log to standard error or output; ours only, as libraries log URLs with their secrets."""
-    for each in (sys.stdout, sys.stderr):
-        if isinstance(each, io.TextIOWrapper):
-            each.reconfigure(errors="backslashreplace")  # whatever the locale, no line is lost
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the locale, no line is lost
     stream = sys.stdout if to_stdout else sys.stderr
     formatter = LogFormatter(journal=not to_stdout and is_journal(stream, os.environ))
     handler = LogHandler(stream)
@@ -378,7 +378,8 @@ def _run(
     signals = StopSignals()
     flags = frozenset(flag for flag in script.flags if getattr(arguments, flag))
     chosen = getattr(arguments, "command", "")
-    command = next((each for each in script.commands if each.name == chosen), ONLY_COMMAND)
+    commands = {command.name: command for command in script.commands}
+    command = commands.get(chosen, ONLY_COMMAND)
     looks_only = arguments.dry_run or command.looks_only or not flags.isdisjoint(script.looking)
     job = Job(
         config=config,

@@ -326,12 +326,12 @@ def roll_back(
         live = agreed_content(database, table, table.name)
         shadow = agreed_content(database, table, table.shadow)
         name = table.name
-        known = state.previous if state.live.get(name) == live else state.live
-        if not shadow.rows and name in known:
+        replaced = state.previous if state.live.get(name) == live else state.live
+        if not shadow.rows and name in replaced:
             raise DataRefused(f"nothing to roll back to: {name} was empty before its last update")
-        if shadow.rows and (force or known.get(name) == shadow):
+        if shadow.rows and (force or replaced.get(name) == shadow):
             changes.append(Change(table, live=shadow, previous=live))
-        elif name in known:
+        elif name in replaced:
             raise DataRefused(
                 f"{table.shadow}: does not hold what was live in {name} before (it has"
                 f" {shadow.rows:,} rows); --force swaps it in all the same"
@@ -474,9 +474,9 @@ def _report_loss(table: Table, limit: LossLimit, value: str, loss: str, *, force
 
 def _sample_of_differences(database: Database, table: Table, rows: int = 10) -> Iterator[str]:
     columns = ", ".join(_as_text(*column) for column in table.columns.items())
-    for sign, one, other in (("-", table.name, table.shadow), ("+", table.shadow, table.name)):
+    for sign, left, right in (("-", table.name, table.shadow), ("+", table.shadow, table.name)):
         missing = (
-            f"FROM {quoted(one)} WHERE ({columns}) NOT IN (SELECT {columns} FROM {quoted(other)})"
+            f"FROM {quoted(left)} WHERE ({columns}) NOT IN (SELECT {columns} FROM {quoted(right)})"
         )
         (count,) = database.query(f"SELECT count() {missing}")[0]
         for row in database.query(f"SELECT {columns} {missing} ORDER BY ALL LIMIT {rows}"):
