@@ -5,6 +5,7 @@ The packages are built and tested by `make deb-check` and `make e2e`.
 
 import importlib
 import importlib.util
+import re
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from ooni_common import __version__
+from ooni_common.textfile import metrics_of
 
 ROOT = Path(__file__).parents[1]
 TOOLS = tomllib.loads((ROOT / "debian/tools.toml").read_text())
@@ -44,6 +46,14 @@ def test_a_tool_is_packaged_as_it_describes_itself(command: str) -> None:
     assert tool["state"] == tool["package"]  # systemd makes it the user ooni's, with all below
     assert tool["identifier"].rpartition(".")[2] in (script.name, script.command)
     assert tool["metrics"] == script.name
+
+
+@pytest.mark.parametrize("command", [name for name, tool in TOOLS.items() if "metrics" in tool])
+def test_a_manual_names_every_metric_of_its_tool(command: str) -> None:
+    assert "\n@metrics@" in (ROOT / "debian/man" / f"{command}.h2m").read_text()
+    text = _module("install_tools").metrics_manual(TOOLS[command])
+    for metric in metrics_of(TOOLS[command]["metrics"]):
+        assert re.search(rf"\b{metric.name.replace('*', 'NAME')}\b", text.replace(r"\fB", " "))
 
 
 def test_every_script_is_packaged() -> None:
