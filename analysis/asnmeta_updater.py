@@ -22,13 +22,12 @@ from typing import Annotated
 from msgspec import Meta
 
 from asn_map import AsnMap
-from file_sources import Fetched, fetch_changed
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.tables import LossLimit, Table, Update
-from table_updates import known_source, load, note_unchanged, put_back
+from table_updates import Fetched, fetch_changed, known_source, load, note_unchanged, put_back
 
 log = logging.getLogger("ooni.asnmeta")
 

@@ -21,7 +21,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from file_sources import Fetched, fetch_changed
 from fingerprints import (
     DNS_SCOPES,
     HEADER,
@@ -36,7 +35,15 @@ from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.tables import LossLimit, Table, Update
-from table_updates import known_source, load, note_unchanged, put_back, report_findings
+from table_updates import (
+    Fetched,
+    fetch_changed,
+    known_source,
+    load,
+    note_unchanged,
+    put_back,
+    report_findings,
+)
 
 log = logging.getLogger("ooni.fingerprints")
 
