@@ -4,29 +4,42 @@
     https://archive.org/download/ip2country-as/all_as_org_map.json
         → asnmeta (asn, org_name, cc, changed, aut_name, source)
 
-It names the networks in everything that OONI publishes. The document (asn_map.py) is read and
-loaded piece by piece, and the table is replaced as a whole or not at all.
+It names the networks in everything that OONI publishes. The document is read, validated and loaded
+piece by piece, and the table is replaced as a whole or not at all.
+
+Source of the format: https://archive.org/details/ip2country-as. It is one JSON object, ASN →
+history, a row being organisation, country, date of change, AS name and source:
+
+    {"1": [["Level 3 Communications, Inc.", "US", "20040604", "LVLT-1", "ARIN"]]}
+
+Upstream's document has 120,000 ASNs and 420,000 rows in 32 MB. A piece of it is validated as a
+whole; only where that finds anything wrong it is gone through row by row.
 
 By hand: asnmeta_updater.py --dry-run --stdout
 """
 
 import contextlib
 import gc
+import itertools
+import json
 import logging
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, BinaryIO
 
+import msgspec
 from msgspec import Meta
 
-from asn_map import AsnMap
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
+from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.run import ROLLBACK, Job, Script, execute
-from ooni_common.tables import LossLimit, Table, Update
+from ooni_common.tables import Block, LossLimit, Table, Update, blocks_of
 from table_updates import Fetched, fetch_changed, known_source, load, note_unchanged, put_back
 
 log = logging.getLogger("ooni.asnmeta")
@@ -46,6 +59,27 @@ TABLE = Table(
     identity=("asn", "changed"),
 )
 LIMITS = Limits(max_bytes=500 * 2**20)  # the file has 32 MB
+
+Json = Any  # whatever upstream has written
+Row = tuple[int, str, str, date, str, str]  # asn, org_name, cc, changed, aut_name, source
+Members = Sequence[tuple[str, Json]]  # (ASN, history)
+
+PIECE = 256 * 2**10  # bytes read at a time: what a processor keeps at hand
+LONGEST_PIECE = 32 * 2**20  # bytes without the end of a history
+FIELDS = 5
+NUMBER = re.compile("0|[1-9][0-9]{0,9}")
+LARGEST_ASN = 2**32 - 1
+FIRST_DATE, LAST_DATE = date(1970, 1, 1), date(2149, 6, 6)  # of the database's type Date
+TOLERATED_REFUSED_SHARE = 0.01
+MOST_FINDINGS = 1000  # are kept for the log; the others are counted
+EXCERPT = 100  # characters
+
+OPENING = re.compile(rb"[ \t\r\n]*\{")
+# Ends a member in any valid document; it can also stand in a text, and then the piece is not valid.
+BOUNDARY = re.compile(rb'\][ \t\r\n]*(,)[ \t\r\n]*"')
+SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
+
+HISTORIES = msgspec.json.Decoder(dict[str, list[tuple[str, str, str, str, str]]])
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -136,6 +170,211 @@ def garbage_left_alone() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+class AsnMap:
+    """The rows of a map, and what was found in it while they were read.
+
+    Attributes:
+        file: its name, for findings.
+        read: how many rows have been read, refused ones included.
+        refused: how many of them were refused.
+        findings: why, for the first of them.
+    """
+
+    def __init__(self, file: str, content: BinaryIO) -> None:
+        """Read from `content`, which is at its start."""
+        self.file = file
+        self.read = 0
+        self.refused = 0
+        self.findings: list[str] = []
+        self._content = content
+        self._dates = _Dates()
+        self._seen: set[int] = set()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield each valid row once, in blocks; exact duplicates within a history collapse.
+
+        Raises:
+            DataRefused: it is no such document; at its end also: too many rows are refused.
+        """
+        buffer = self._opening()
+        ended = False
+        while not ended:
+            piece = self._content.read(PIECE)
+            ended, buffer = not piece, buffer + piece
+            end = len(buffer) if ended else _last_boundary(buffer)
+            whole = b"{" + buffer[:end] + (b"" if ended else b"}")
+            blocks = self._blocks(whole) if end else None
+            if blocks is None:
+                self._check_extensible(buffer, ended=ended)
+                continue
+            buffer = buffer[end + 1 :]
+            yield from blocks
+        if self.refused > self.read * TOLERATED_REFUSED_SHARE:
+            raise DataRefused(
+                f"{self.file}: {self.refused:,} of {self.read:,} rows are refused, more than"
+                f" {TOLERATED_REFUSED_SHARE:.0%}"
+            )
+
+    def _opening(self) -> bytes:
+        start = self._content.read(PIECE)
+        opening = OPENING.match(start)
+        if not opening:
+            raise DataRefused(f"{self.file}: no JSON object")
+        return start[opening.end() :]
+
+    def _check_extensible(self, buffer: bytes, *, ended: bool) -> None:
+        """Raise unless reading on can make the buffer hold whole members."""
+        if ended or len(buffer) > LONGEST_PIECE:
+            what = "cut off, or no JSON" if ended else "no end of an ASN's history"
+            raise DataRefused(f"{self.file}: {what}, after {len(self._seen):,} ASNs")
+
+    def _blocks(self, document: bytes) -> list[Block] | None:
+        """Return the valid rows of a document of whole members; None if it is not that."""
+        try:
+            histories = HISTORIES.decode(document)
+            return [self._valid_block(document, histories)]
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            members = _members(document)
+        if members is None:
+            return None
+        rows = [row for name, history in members for row in self._valid_rows(name, history)]
+        return list(blocks_of(rows))
+
+    def _valid_block(
+        self, document: bytes, histories: dict[str, list[tuple[str, str, str, str, str]]]
+    ) -> Block:
+        """Return all rows; raise ValueError if one of them can be wrong, or here twice.
+
+        The decoder keeps the last of several members of one name, so these are counted.
+        """
+        asns = list(map(int, histories))
+        rows = list(itertools.chain.from_iterable(histories.values()))
+        fine = (
+            rows
+            and list(map(str, asns)) == list(histories)
+            and min(asns) >= 0
+            and max(asns) <= LARGEST_ASN
+            and self._seen.isdisjoint(asns)
+            and _is_number_of_members(len(histories), document)
+            and b"\\u0000" not in document
+        )
+        if not fine:
+            raise ValueError
+        lengths = list(map(len, histories.values()))
+        asn = list(itertools.chain.from_iterable(map(itertools.repeat, asns, lengths)))
+        name = itertools.chain.from_iterable(map(itertools.repeat, histories, lengths))
+        org, cc, changed, aut, source = zip(*rows, strict=True)
+        dates = list(map(self._dates.__getitem__, changed))
+        texts = [name, org, cc, changed, aut, source]
+        block = Block([asn, org, cc, dates, aut, source], texts)
+        if len(set(block.hashes)) < len(rows):
+            raise ValueError
+        self._seen.update(asns)
+        self.read += len(rows)
+        return block
+
+    def _valid_rows(self, name: str, history: Json) -> list[Row]:
+        """Validate a history row by row, and note what is wrong."""
+        rows = history if isinstance(history, list) else [history]
+        self.read += len(rows)
+        try:
+            asn = self._asn(name)
+        except ValueError as error:
+            self._refuse(len(rows), f"ASN {name!a}: {error}")
+            return []
+        valid: dict[Row, None] = {}
+        for number, row in enumerate(rows, start=1):
+            try:
+                valid[self._row(asn, row)] = None
+            except ValueError as error:
+                self._refuse(1, f"ASN {name}, row {number}: {error}: {ascii(row)[:EXCERPT]}")
+        return list(valid)
+
+    def _asn(self, name: str) -> int:
+        if not NUMBER.fullmatch(name) or int(name) > LARGEST_ASN:
+            raise ValueError(f"not a plain number from 0 to {LARGEST_ASN}")
+        asn = int(name)
+        if asn in self._seen:
+            raise ValueError("here for the second time")
+        self._seen.add(asn)
+        return asn
+
+    def _row(self, asn: int, row: Json) -> Row:
+        if not isinstance(row, list) or len(row) != FIELDS:
+            fields = f"{len(row)} fields" if isinstance(row, list) else type(row).__name__
+            raise ValueError(f"{fields} instead of {FIELDS} fields")
+        for number, field in enumerate(row, start=1):
+            _check_text(number, field)
+        org, cc, changed, aut, source = row
+        return (asn, org, cc, self._dates[changed], aut, source)
+
+    def _refuse(self, rows: int, reason: str) -> None:
+        self.refused += rows
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(f"{self.file}: {reason}")
+
+
+def _last_boundary(buffer: bytes) -> int:
+    """Return where the comma behind the last whole member is; 0 if there is none."""
+    width, start = PIECE // 16, len(buffer)
+    while start > 0:
+        start = max(len(buffer) - width, 0)
+        if found := [match.start(1) for match in BOUNDARY.finditer(buffer, start)]:
+            return found[-1]
+        width *= 4
+    return 0
+
+
+def _is_number_of_members(number: int, document: bytes) -> bool:
+    """Tell whether a valid document has so many members, or, where it takes long to find out, not.
+
+    Each member has a colon. That no text has one is the rule, and found out the fastest.
+    """
+    if document.count(b":") == number:
+        return True
+    return document.count(b'":') == number and not SPACED_COLON.search(document)
+
+
+def _members(document: bytes) -> Members | None:
+    """Return the members with all their faults; None if it is no JSON object.
+
+    Lone surrogates stay what they are here, and bytes that are not UTF-8 become such.
+    """
+    text = document.decode("utf-8", "surrogateescape")
+    try:
+        members: Members = json.loads(text, object_pairs_hook=list)
+    except (ValueError, RecursionError):
+        return None
+    return members
+
+
+def _check_text(number: int, field: Json) -> None:
+    if not isinstance(field, str):
+        raise ValueError(f"field {number} is no text")  # noqa: TRY004 (a finding like the others)
+    if "\0" in field:
+        raise ValueError(f"field {number} has a NUL byte")
+    try:
+        field.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"field {number} has a lone surrogate, or is not UTF-8") from None
+
+
+class _Dates(dict[str, date]):
+    """YYYYMMDD → date, computed once for each."""
+
+    def __missing__(self, text: str) -> date:
+        """Raise ValueError for what is no date that the database can hold."""
+        try:
+            if not (len(text) == 8 and text.isascii() and text.isdigit()):
+                raise ValueError  # noqa: TRY301 (the same answer as below)
+            found = date.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no date like 20040604") from None
+        if not FIRST_DATE <= found <= LAST_DATE:
+            raise ValueError(f"{text!r} is not from {FIRST_DATE} to {LAST_DATE}")
+        return self.setdefault(text, found)
 
 
 def report_refused_rows(job: Job[Config], asn_map: AsnMap) -> None:
