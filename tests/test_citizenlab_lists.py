@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citizenlab_lists import (
+from citizenlab_test_lists_updater import (
     TestList,
     country_of,
     domain_of,

@@ -12,7 +12,7 @@ import pytest
 import asnmeta_updater
 import citizenlab_test_lists_updater
 import fingerprints_updater
-from citizenlab_lists import TestList
+from citizenlab_test_lists_updater import TestList
 from csv_source import Finding
 from dev.engines import Engine
 from engine_client import EngineClient
