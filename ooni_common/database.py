@@ -20,7 +20,6 @@ STATEMENT_TIMEOUT = 300  # seconds without an answer
 # Database, user, password or grants; a named collection.
 CODES_OF_WRONG_CONFIG = {81, 192, 193, 194, 497, 516, 669}
 EXTERNAL_TABLE = "_rows_to_insert"
-OLDEST_SERVER = (24, 8)  # with older ones nothing is tried
 FIRST_DAY = date(1970, 1, 1).toordinal()  # day 0 of the database
 CODES_OF_BUGS = {46, 47, 62}  # unknown function, unknown identifier, syntax
 # For literals, and for the functions and formats that ask for it. What a function makes of a column
@@ -174,16 +173,6 @@ def connected(config: DatabaseConfig) -> Iterator[Database]:
     client.settings |= SESSION
     with contextlib.closing(Database(client, config.cluster)) as database:
         yield database
-
-
-def refuse_old_server(version: Sequence[int]) -> None:
-    """Raise ConfigError for a server that is older than what the tools are made for."""
-    if tuple(version[:2]) < OLDEST_SERVER:
-        oldest = ".".join(map(str, OLDEST_SERVER))
-        raise ConfigError(
-            f"database: ClickHouse {'.'.join(map(str, version))} is too old; {oldest} is the oldest"
-            " supported version; upgrade the server"
-        )
 
 
 def quoted(identifier: str) -> str:

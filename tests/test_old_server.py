@@ -18,7 +18,7 @@ from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.samples.asn_map import asn_map
 from dev.samples.fingerprints import SampleFingerprints
 from dev.samples.test_lists import SampleTestLists
-from ooni_common.database import refuse_old_server
+from ooni_common.driver import refuse_old_server
 from ooni_common.errors import ConfigError
 
 REFUSAL = (
