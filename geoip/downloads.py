@@ -1,7 +1,6 @@
 """Downloading the databases: from where, unpacked into which file, and which version it is."""
 
 import hashlib
-import io
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,9 @@ import msgspec
 from mmdb import Kind
 from ooni_common.config import SecretUrl
 from ooni_common.fetch import Fetcher, Limits, Validators
-from unpacking import Unpacker, is_archive, take_from_archive
+from unpacking import Unpacker
 
 log = logging.getLogger("ooni.geoip")
-
-LARGEST_SUMS = 64 * 1024  # bytes of a file with checksums
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -38,7 +35,6 @@ class Source:
 
     kind: Kind
     url: SecretUrl
-    checksum_url: SecretUrl
     file: str
     wanted_type: str
 
@@ -50,11 +46,8 @@ class Source:
     def of(self, month: str) -> "Source":
         """Return the source of a month, YYYY-MM."""
         year, _, number = month.partition("-")
-
-        def filled(url: SecretUrl) -> SecretUrl:
-            return SecretUrl(url.reveal().replace("{year}", year).replace("{month}", number))
-
-        return replace(self, url=filled(self.url), checksum_url=filled(self.checksum_url))
+        url = self.url.reveal().replace("{year}", year).replace("{month}", number)
+        return replace(self, url=SecretUrl(url))
 
 
 class Downloader:
@@ -64,9 +57,7 @@ class Downloader:
         self, user_agent: str, limits: Limits, *, ca_file: Path | None, max_size: int
     ) -> None:
         """Take `limits` for each download, and `max_size` in bytes for what was packed in it."""
-        few = replace(limits, max_bytes=LARGEST_SUMS)
         self._fetcher = Fetcher(user_agent, limits, ca_file=ca_file)
-        self._sums_fetcher = Fetcher(user_agent, few, ca_file=ca_file)
         self._max_size = max_size
 
     def download(self, source: Source, path: Path, known: Loaded) -> Loaded:
@@ -81,8 +72,7 @@ class Downloader:
             What there is now. Where its digest is that of `known`, `path` is no file.
 
         Raises:
-            NotFound, Unavailable, DataRefused: as `Fetcher.fetch`; also: it can't be unpacked, or
-                its checksum is not the published one.
+            NotFound, Unavailable, DataRefused: as `Fetcher.fetch`; also: it can't be unpacked.
         """
         validators = known.validators if known.url == source.url.identity else None
         current = self._unpacked(source, path, validators)
@@ -101,22 +91,11 @@ class Downloader:
     def _unpacked(
         self, source: Source, path: Path, validators: Validators | None
     ) -> Validators | None:
-        archived = is_archive(source.url.reveal())
-        unpacked = path.with_name(f".{path.name}.new") if archived else path
-        with unpacked.open("xb") as file:
+        with path.open("xb") as file:
             unpacker = Unpacker(file, source.url, self._max_size)
             current = self._fetcher.fetch(source.url, unpacker, validators)
             if current is not None:
                 unpacker.finish()
-        if current is not None and source.checksum_url.reveal():
-            sums = io.BytesIO()
-            self._sums_fetcher.fetch(source.checksum_url, sums)
-            unpacker.check_digest(sums.getvalue())
-        if current is not None and archived:
-            with path.open("xb") as file:
-                take_from_archive(unpacked, file, str(source.url))
-        if archived:
-            unpacked.unlink()
         return current
 
 

@@ -51,8 +51,6 @@ class Config(CommonConfig, frozen=True, kw_only=True):
     output_dir: Path = Path("/var/lib/ooniapi")
     asn_url: SecretUrl = SecretUrl(DBIP.format("asn"))
     cc_url: SecretUrl = SecretUrl(DBIP.format("country"))
-    asn_checksum_url: SecretUrl = SecretUrl("")
-    cc_checksum_url: SecretUrl = SecretUrl("")
     asn_file: FileName = "asn.mmdb"
     cc_file: FileName = "cc.mmdb"
     asn_type: str = "ASN"
@@ -65,10 +63,8 @@ class Config(CommonConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse URLs that can't be fetched, and names that are one file."""
         super().__post_init__()
-        for key in ("asn_url", "cc_url", "asn_checksum_url", "cc_checksum_url"):
-            url: SecretUrl = getattr(self, key)
-            if url.reveal() or not key.endswith("checksum_url"):
-                check_url(key, url.reveal(), ("https", "http", "file"), needs_host=False)
+        for key, url in (("asn_url", self.asn_url), ("cc_url", self.cc_url)):
+            check_url(key, url.reveal(), ("https", "http", "file"), needs_host=False)
         names = (self.asn_file, self.cc_file, STAMP)
         if len({name.removesuffix(".previous") for name in names}) < len(names):
             raise ValueError(f"cc_file: expected another name than asn_file, and not {STAMP}")
@@ -138,8 +134,8 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
 def sources_of(config: Config) -> tuple[Source, Source]:
     """Return what has to be installed."""
     return (
-        Source(ASN, config.asn_url, config.asn_checksum_url, config.asn_file, config.asn_type),
-        Source(COUNTRY, config.cc_url, config.cc_checksum_url, config.cc_file, config.cc_type),
+        Source(ASN, config.asn_url, config.asn_file, config.asn_type),
+        Source(COUNTRY, config.cc_url, config.cc_file, config.cc_type),
     )
 
 

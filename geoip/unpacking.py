@@ -1,19 +1,13 @@
-"""Unpacking a download while it arrives: gzip, a tar archive in gzip, or as it is."""
+"""Unpacking a download while it arrives: gzip, or as it is."""
 
-import hashlib
-import re
-import tarfile
 import zlib
-from pathlib import Path, PurePosixPath
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 from ooni_common.config import SecretUrl
 from ooni_common.errors import DataRefused
 
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 PIECE = 256 * 1024  # bytes that are decompressed at a time
-DIGEST = re.compile(rb"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{32}")
 
 
 class Unpacker:
@@ -26,7 +20,6 @@ class Unpacker:
         """Unpack into `file` at most `max_size` bytes; a `url` that ends in "gz" has gzip."""
         self._file = file
         self._url = str(url)
-        self._name = PurePosixPath(urlsplit(url.reveal()).path).name
         self._compressed = url.reveal().endswith("gz")
         self._max_size = max_size
         self._start()
@@ -38,8 +31,6 @@ class Unpacker:
             DataRefused: they are no gzip, or too many after decompression.
             OSError: the file can't be written.
         """
-        self._sha256.update(data)
-        self._md5.update(data)
         if not self._compressed:
             self._put(data)
         while self._compressed and data:
@@ -64,32 +55,9 @@ class Unpacker:
             raise DataRefused(f"{self._url}: the gzip data is cut off")
         self._file.flush()
 
-    def check_digest(self, sums: bytes) -> None:
-        """Compare the download with a published checksum, SHA-256 or MD5.
-
-        Args:
-            sums: a digest alone, or lines as of `sha256sum`, of which one names the file.
-
-        Raises:
-            DataRefused: it differs, or there is none.
-        """
-        lines = [line.split() for line in sums.splitlines() if line.strip()]
-        named = [line for line in lines if line[-1].lstrip(b"*") == self._name.encode()]
-        digests = [line[0] for line in named or lines[:1] if DIGEST.fullmatch(line[0])]
-        if not digests:
-            raise DataRefused(f"{self._url}: its checksum file has no SHA-256 and no MD5 of it")
-        wanted = digests[0].decode().lower()
-        found = self._sha256 if len(wanted) == 64 else self._md5
-        if found.hexdigest() != wanted:
-            raise DataRefused(
-                f"{self._url}: has the {found.name} {found.hexdigest()}, published is {wanted}"
-            )
-
     def _start(self) -> None:
         self._gzip = zlib.decompressobj(GZIP_WINDOW)
         self._size = 0
-        self._sha256 = hashlib.sha256()
-        self._md5 = hashlib.md5(usedforsecurity=False)
 
     def _decompress(self, data: bytes) -> bytes:
         """Decompress a piece; return what is left of `data`."""
@@ -111,27 +79,3 @@ class Unpacker:
                 f"{self._url}: larger than max_size, {self._max_size:,} bytes, once unpacked"
             )
         self._file.write(data)
-
-
-def is_archive(url: str) -> bool:
-    """Tell whether a tar archive is at this URL."""
-    return url.endswith(("tar.gz", "tgz"))
-
-
-def take_from_archive(archive: Path, into: BinaryIO, url: str) -> None:
-    """Write the one database of a tar archive into a file.
-
-    Raises:
-        DataRefused: it is no archive, or has none or several.
-    """
-    try:
-        with tarfile.open(archive, "r:") as tar:
-            found = [member for member in tar if member.isreg() and member.name.endswith(".mmdb")]
-            content = tar.extractfile(found[0]) if len(found) == 1 else None
-            if content is None:
-                raise DataRefused(f"{url}: {len(found)} files end in .mmdb in it, instead of one")
-            while piece := content.read(PIECE):
-                into.write(piece)
-    except tarfile.TarError as error:
-        raise DataRefused(f"{url}: a damaged tar archive ({error})") from None
-    into.flush()

@@ -12,7 +12,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -575,85 +574,17 @@ def test_what_passes_is_tried_again(
 # Other sources
 
 
-def archive(*members: tuple[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return file.getvalue()
-
-
-def test_archives_and_plain_files_serve_as_well(
+def test_an_address_with_a_key_and_plain_files_serve_as_well(
     geoip: Geoip, server: MisbehavingServer, tmp_path: Path
 ) -> None:
-    packed_asn = archive(
-        ("GeoLite2-ASN/COPYRIGHT.txt", b"(c)"), ("G/A.mmdb", packed(ASN, tmp_path))
-    )
+    asn = gzip.compress(packed(ASN, tmp_path))
     status, log = geoip.run(
-        asn_url=server.route("/asn", http.body(packed_asn)) + "?key=sesame-open&suffix=tar.gz",
+        asn_url=server.route("/asn", http.body(asn)) + "?key=sesame-open&suffix=gz",
         cc_url=server.route("/cc.mmdb", http.body(packed(COUNTRY, tmp_path))),
     )
     assert (status, geoip.months()) == (0, (NOVEMBER, NOVEMBER))
     assert geoip.names() == INSTALLED
     assert "sesame" not in log + str(geoip.content()[STATE])
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        ((), "0 files end in .mmdb"),
-        ((("a.mmdb", b"a"), ("b.mmdb", b"b")), "2 files end in .mmdb"),
-    ],
-)
-def test_an_archive_needs_one_database(
-    members: tuple[tuple[str, bytes], ...],
-    message: str,
-    geoip: Geoip,
-    server: MisbehavingServer,
-) -> None:
-    url = server.route("/asn.tar.gz", http.body(archive(*members)))
-    status, log = geoip.run(asn_url=url, cc_url=url)
-    assert status == 65
-    assert message in log
-    assert geoip.content() == {}
-
-
-@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
-@pytest.mark.parametrize(
-    "form", ["{digest}", "{digest}  asn.mmdb.gz\n", "0000 *x\n{digest} *asn.mmdb.gz"]
-)
-def test_a_published_checksum_is_verified(
-    algorithm: str, form: str, geoip: Geoip, server: MisbehavingServer, published: Path
-) -> None:
-    asn, country = good_bodies(published)
-    digest = hashlib.new(algorithm, asn).hexdigest()
-
-    def keys(sums: str) -> dict[str, str]:
-        return {
-            "asn_url": server.route("/asn.mmdb.gz", http.body(asn)),
-            "cc_url": server.route("/cc.mmdb.gz", http.body(country)),
-            "asn_checksum_url": server.route("/sums", http.body(sums.encode())),
-        }
-
-    status, log = geoip.run(**keys(form.format(digest=f"00{digest[2:]}")))
-    assert status == 65
-    assert f"published is 00{digest[2:]}" in log
-    assert geoip.run(**keys(form.format(digest=digest)))[0] == 0
-
-
-def test_a_checksum_file_without_checksum_is_refused(
-    geoip: Geoip, server: MisbehavingServer, published: Path
-) -> None:
-    asn, country = good_bodies(published)
-    status, log = geoip.run(
-        asn_url=server.route("/asn.mmdb.gz", http.body(asn)),
-        cc_url=server.route("/cc.mmdb.gz", http.body(country)),
-        asn_checksum_url=server.route("/sums", http.body(b"<html>")),
-    )
-    assert status == 65
-    assert "no SHA-256 and no MD5" in log
 
 
 # Rolling back, checking, configuration
@@ -746,6 +677,7 @@ def test_the_shipped_configuration_shows_the_defaults() -> None:
         ({"cc_file": "asn.mmdb"}, "cc_file: expected another name than asn_file"),
         ({"asn_file": "../asn.mmdb"}, "asn_file: Expected str matching regex"),
         ({"asn_url": "ftp://example.org/"}, "asn_url: expected https://…"),
+        ({"asn_checksum_url": ""}, "unknown key 'asn_checksum_url'"),
     ],
 )
 def test_wrong_configuration(geoip: Geoip, keys: dict[str, str], message: str) -> None:
