@@ -4,7 +4,7 @@
     https://download.db-ip.com/free/dbip-asn-lite-YYYY-MM.mmdb.gz      → /var/lib/ooniapi/asn.mmdb
     https://download.db-ip.com/free/dbip-country-lite-YYYY-MM.mmdb.gz  → /var/lib/ooniapi/cc.mmdb
 
-They appear once a month. Both are unpacked while they arrive (unpacking.py), read as a whole
+They appear once a month. Both are unpacked while they arrive (downloads.py), read as a whole
 (mmdb.py), and installed together (installation.py), or neither is. The stamp `geoipdbts` holds the
 month that is installed; a file that is missing or damaged is fetched again whatever it says.
 
