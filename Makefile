@@ -73,11 +73,18 @@ alerts-check: $(READY) ## test the alert rules with promtool, and in a real Prom
 
 # chdb's package asks for them, its compiled module, which dev/engines loads, does not.
 UNUSED_BY_ENGINES := numpy pandas pyarrow python-dateutil six tzdata
+# geoip2's package asks for them, for a web service; its reader of files does not.
+UNUSED_BY_GEOIP2 := aiohappyeyeballs aiohttp aiosignal attrs certifi charset-normalizer frozenlist \
+  multidict propcache requests typing-extensions yarl
 
 requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	$(BIN)/python -m venv build/pip-tools
 	build/pip-tools/bin/pip install --quiet pip-tools
-	cd requirements && for name in runtime detector dev; do \
+	cd requirements && CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet \
+	  --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host $(foreach package,$(UNUSED_BY_GEOIP2),--unsafe-package $(package)) \
+	  -o runtime.txt runtime.in
+	cd requirements && for name in detector dev; do \
 	  CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet --upgrade \
 	    --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host -o $$name.txt $$name.in; \

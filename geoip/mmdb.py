@@ -3,8 +3,9 @@
 Source of the format: https://maxmind.github.io/MaxMind-DB/. A search tree, whose records lead to
 other nodes, to nothing or to data; 16 zero bytes; the data; and the metadata.
 
-maxminddb can look up and iterate, but a tree with a loop has 2**128 networks for it. Here each node
-is read once, and each data record once, whatever is wrong with them.
+Addresses are looked up with geoip2, as the API does it. To read a whole file there is nothing:
+maxminddb can iterate, but a tree with a loop has 2**128 networks for it. Here every node is read
+once, and every data record once, whatever is wrong with them.
 """
 
 import contextlib
@@ -14,9 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import maxminddb
+from geoip2.database import Reader
+from geoip2.errors import AddressNotFoundError
 from maxminddb.decoder import Decoder
 
 from ooni_common.errors import DataRefused
@@ -50,7 +52,6 @@ UNREADABLE = (
 )
 
 Node = tuple[int, int]  # its two records
-Answer = Callable[[Any], object]
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,13 @@ class Kind:
 
     Attributes:
         name: for metrics and the state file.
-        answer: gets the looked-up value out of a record.
+        look_up: gives the value that an address has.
         is_valid: tells whether that is one.
         sought: what the value is, for people.
     """
 
     name: str
-    answer: Answer
+    look_up: Callable[[Reader, str], object]
     is_valid: Callable[[object], bool]
     sought: str
 
@@ -78,8 +79,16 @@ def _is_country(value: object) -> bool:
     return isinstance(value, str) and len(value) == 2 and value.isalpha() and value.isupper()
 
 
-ASN = Kind("asn", lambda record: record["autonomous_system_number"], _is_asn, "ASN")
-COUNTRY = Kind("cc", lambda record: record["country"]["iso_code"], _is_country, "country")
+def _asn_of(reader: Reader, address: str) -> object:
+    return reader.asn(address).autonomous_system_number
+
+
+def _country_of(reader: Reader, address: str) -> object:
+    return reader.country(address).country.iso_code
+
+
+ASN = Kind("asn", _asn_of, _is_asn, "ASN")
+COUNTRY = Kind("cc", _country_of, _is_country, "country")
 
 
 @dataclass(frozen=True)
@@ -150,8 +159,11 @@ def _damage_refused() -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DataRefused(f"a damaged database ({reason})") from None
+        raise DataRefused(f"a damaged database ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _check_description(description: Description, wanted_type: str) -> None:
@@ -179,15 +191,17 @@ def _check_whole(path: Path) -> None:
 
 
 def _check_lookups(path: Path, kind: Kind) -> None:
-    with _damage_refused(), maxminddb.open_database(path) as reader:
+    """Look up some addresses; geoip2 also refuses a type of database that is for something else."""
+    with Reader(path) as reader:
         for address in WELL_KNOWN:
-            record = reader.get(address)
             try:
-                valid = kind.is_valid(kind.answer(record))
-            except (LookupError, TypeError):
-                valid = False
-            if not valid:
-                raise DataRefused(f"no {kind.sought} for {address}: {ascii(record)[:100]}")
+                value = kind.look_up(reader, address)
+            except AddressNotFoundError:
+                value = None
+            except UNREADABLE as error:
+                raise DataRefused(f"geoip2 can't read it ({_first_line(error)})") from None
+            if not kind.is_valid(value):
+                raise DataRefused(f"no {kind.sought} for {address}: {ascii(value)[:100]}")
 
 
 class _Tree:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import maxminddb
 import pytest
 
 import ooni_download_geoip as script
-from dev.samples.geoip import ASN, COUNTRY, Kind, write_database, write_month
+from dev.samples.geoip import ASN, COUNTRY, Kind, Record, write_database, write_month
 from dev.servers import misbehaving as http
 from dev.servers.misbehaving import Behaviour, MisbehavingServer
 from dev.servers.statsd import StatsdListener
@@ -426,6 +427,10 @@ def without_nodes(content: bytes) -> bytes:
     return content[:start] + b"\xc0" + content[start + 1 + (content[start] & 31) :]
 
 
+def text_instead_of_number(asn: int, _name: str, _country: str) -> Record:
+    return {"autonomous_system_number": f"AS{asn}"}
+
+
 BAD_DATA: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "not-gzip": (lambda _: b"<html>Service maintenance</html>", "no gzip data"),
     "cut-off": (lambda f: gzip.compress(packed(ASN, f))[:-100], "gzip data is cut off"),
@@ -453,6 +458,14 @@ BAD_DATA: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "other-type": (
         lambda f: gzip.compress(packed(COUNTRY, f)),
         "of type 'DBIP-Country-Lite (compat=GeoLite2-Country)', not 'ASN'",
+    ),
+    "type-that-geoip2-refuses": (
+        lambda f: gzip.compress(packed(replace(ASN, database_type="ASN-Lite"), f)),
+        "geoip2 can't read it (The asn method cannot be used with the ASN-Lite database)",
+    ),
+    "no-number": (
+        lambda f: gzip.compress(packed(replace(ASN, record=text_instead_of_number), f)),
+        "no ASN for 8.8.8.8: 'AS15169'",
     ),
     "no-nodes": (lambda f: gzip.compress(without_nodes(packed(ASN, f))), "no MMDB database"),
     "no-networks": (
@@ -684,6 +697,13 @@ def test_wrong_configuration(geoip: Geoip, keys: dict[str, str], message: str) -
     status, log = geoip.run(**keys)
     assert status == 78
     assert message in log
+
+
+def test_geoip2_works_without_the_libraries_of_its_web_service() -> None:
+    root = Path(script.__file__).parents[1]
+    code = "import sys; sys.modules |= dict.fromkeys(['aiohttp', 'requests']); import mmdb"
+    path = os.pathsep.join(map(str, (root, root / "geoip")))
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, check=True)
 
 
 # The folder of the databases, which is the API's
