@@ -480,8 +480,8 @@ def test_a_redirect_takes_the_password_to_the_same_host_only(server: Misbehaving
         url = server.route("/a", redirect("/b")).replace("://", "://joe:secret@")
         assert fetch(url) == CONTENT
         [at_other] = other.requests
-    there = {request.target: "Authorization" in request.headers for request in server.requests}
-    assert there == {"/a": True, "/b": True, "/back": False}
+    authorized = {request.target: "Authorization" in request.headers for request in server.requests}
+    assert authorized == {"/a": True, "/b": True, "/back": False}
     assert "Authorization" not in at_other.headers
 
 

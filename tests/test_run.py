@@ -997,12 +997,12 @@ def samples(path: Path) -> dict[str, float]:
 
 def test_without_statsd_the_metrics_of_a_run_can_go_into_a_file(tool: Tool, textfile: Path) -> None:
     assert tool.run(sending) == 0
-    found = samples(textfile)
+    values = samples(textfile)
     assert textfile.stat().st_mode & 0o777 == 0o644
-    assert time.time() - AMPLE < found.pop('ooni_last_success_timestamp_seconds{script="tool"}')
-    assert 0 < found.pop('ooni_run_seconds_sum{script="tool"}') < AMPLE
-    assert 0 <= found.pop("tool_fetch_seconds_sum") < AMPLE
-    assert found == {
+    assert time.time() - AMPLE < values.pop('ooni_last_success_timestamp_seconds{script="tool"}')
+    assert 0 < values.pop('ooni_run_seconds_sum{script="tool"}') < AMPLE
+    assert 0 <= values.pop("tool_fetch_seconds_sum") < AMPLE
+    assert values == {
         'ooni_status{script="tool"}': 0,
         'ooni_exit_status{script="tool"}': 0,
         'ooni_run_seconds_count{script="tool"}': 1,

@@ -176,17 +176,17 @@ def test_what_an_interrupted_run_left_in_the_shadow_is_removed(db: Database) -> 
     assert rows_of(db, "first") == sorted(new_rows())
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["known beforehand", "found after filling"])
-def test_unchanged_content_is_not_swapped(db: Database, known: bool) -> None:
+@pytest.mark.parametrize("early", [True, False], ids=["known beforehand", "found after filling"])
+def test_unchanged_content_is_not_swapped(db: Database, early: bool) -> None:
     load(db, FIRST, old_rows())
     load(db, FIRST, new_rows())
     uuid = db.query("SELECT uuid FROM system.tables WHERE name = 'first'")
     rows = list(reversed(new_rows()))
-    change = load(db, FIRST, rows, content=content_of_rows(rows) if known else None)
+    change = load(db, FIRST, rows, content=content_of_rows(rows) if early else None)
     assert not change.swapped
     assert str(change) == "first: 110 rows, unchanged"
     assert db.query("SELECT uuid FROM system.tables WHERE name = 'first'") == uuid
-    assert not known or rows_of(db, "first_tmp") == sorted(old_rows())
+    assert not early or rows_of(db, "first_tmp") == sorted(old_rows())
 
 
 def test_several_blocks_arrive_whole(db: Database) -> None:

@@ -76,7 +76,7 @@ def test_the_detector_finds_the_same_in_all_zones(
     zoned: FreshDatabase,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found: list[Any] = []
+    results: list[Any] = []
     with StatsdListener() as statsd:
         for name, where in (("utc", database), ("zoned", zoned)):
             detecting = Detecting(tmp_path / name, where, capsys)
@@ -93,9 +93,9 @@ def test_the_detector_finds_the_same_in_all_zones(
                 " toUnixTimestamp(update_time), toUnixTimestamp(since),"
                 " toUnixTimestamp(last_measurement) FROM blocking_status ORDER BY ALL"
             )
-            found.append((status, detecting.events(), detecting.outputs(), lag))
-    assert found[0] == found[1]
-    assert found[0][3] == ["detector.lag_hours:0|g"] * 2
+            results.append((status, detecting.events(), detecting.outputs(), lag))
+    assert results[0] == results[1]
+    assert results[0][3] == ["detector.lag_hours:0|g"] * 2
 
 
 def test_a_run_of_the_detector_gets_no_time_without_a_zone(
