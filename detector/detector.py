@@ -37,11 +37,11 @@ from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
 from ooni_common.tables import Update, preview_tables, replace_tables
-from outputs.charting import charted
-from outputs.facts import ENDED, ONGOING, periods_of, state_of
+from outputs.facts import ENDED, ONGOING, state_of
 from outputs.incidents import Incident, blocks_of, incidents_of
 from outputs.publish import outputs_of, publish
 from outputs.report import Report
+from outputs.tallies import charted, periods_of
 from outputs.wording import spoken
 from series import Event, SeriesStatus, hour_of, time_of
 

@@ -14,11 +14,12 @@ import msgspec
 import pytest
 
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
-from outputs.facts import ENDED, ONGOING, SILENT, counts_within, periods_of, state_of
+from outputs.facts import ENDED, ONGOING, SILENT, state_of
 from outputs.incidents import Incident, blocks_of, incidents_of
 from outputs.links import LONGEST, country_path, search_link, series_path
 from outputs.publish import outputs_of
-from outputs.report import Chart, Counts, Period, Report
+from outputs.report import Report
+from outputs.tallies import Chart, Counts, Period, periods_of
 from outputs.wording import clean, country, spoken, spoken_duration, within
 from series import Event, Series, SeriesStatus
 
@@ -411,11 +412,11 @@ def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
 
 def test_counts_are_those_of_the_steps_that_lie_wholly_in_a_time() -> None:
     chart = Chart(START, 3 * HOUR, (1, 2, 4, 8), (0, 2, 3, 8))
-    inside = counts_within(chart, START + 2 * HOUR, START + 10 * HOUR)
+    inside = chart.counts_within(START + 2 * HOUR, START + 10 * HOUR)
     assert inside is not None
     assert (inside.measurements, inside.anomalies) == (6, 5)
-    assert counts_within(chart, START + 4 * HOUR, START + 6 * HOUR) is None
-    assert counts_within(chart, START - 9 * HOUR, START) is None
+    assert chart.counts_within(START + 4 * HOUR, START + 6 * HOUR) is None
+    assert chart.counts_within(START - 9 * HOUR, START) is None
 
 
 def test_times_and_durations_read_well() -> None:

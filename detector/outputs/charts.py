@@ -10,8 +10,7 @@ from datetime import datetime
 from html import escape
 from itertools import pairwise
 
-from outputs.facts import end_of
-from outputs.report import Chart
+from outputs.tallies import Chart
 
 MOST = 120  # steps; more of them are put together
 SHARE = 60  # the height of the upper part, where the line is
@@ -49,7 +48,7 @@ def drawing_of(chart: Chart, start: datetime, end: datetime | None, label: str) 
     most = max(chart.measurements, default=0)
     width = WIDTH * len(chart.measurements)
     left = _place(chart, max(start, chart.start))
-    right = _place(chart, min(end or end_of(chart), end_of(chart)))
+    right = _place(chart, min(end or chart.end, chart.end))
     svg = (
         f'<svg class="chart" viewBox="0 0 {width} {HEIGHT}" preserveAspectRatio="none" '
         f'role="img" aria-label="{escape(label)}">'

@@ -1,12 +1,11 @@
 """What the outputs tell of an incident, beside what it consists of."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from outputs.incidents import Block, Incident, last_of
-from outputs.report import Chart, Counts, Period
-from series import Event, Series
+from series import Series
 
 ONGOING = "ongoing"
 ENDED = "ended"
@@ -72,49 +71,6 @@ def beginnings_of(incidents: Iterable[Incident]) -> dict[Series, datetime]:
         for block in incident.blocks
         if block.end is None
     }
-
-
-def until_detected(incident: Incident) -> Period:
-    """Return from when to when an incident was found."""
-    return Period(incident.series, incident.start, incident.detected)
-
-
-def until_over(incident: Incident, end: datetime) -> Period:
-    """Return from when to when an incident lasted."""
-    return Period(incident.series, incident.start, end)
-
-
-def until_sure(event: Event) -> Period:
-    """Return from when to when a change of a series was found."""
-    return Period((event.series,), event.time, event.detection_time)
-
-
-def periods_of(incidents: Iterable[Incident], events: Iterable[Event]) -> Iterator[Period]:
-    """Yield the periods whose measurements the outputs tell of."""
-    for incident in incidents:
-        yield until_detected(incident)
-        if incident.end is not None:
-            yield until_over(incident, incident.end)
-    yield from map(until_sure, events)
-
-
-def counts_within(chart: Chart, start: datetime, end: datetime | None) -> Counts | None:
-    """Add up the steps of a chart that lie wholly in a time; None: there are no measurements.
-
-    Args:
-        chart: of an incident; one of its steps begins when that does.
-        start: of the time.
-        end: of the time; None: that of the chart.
-    """
-    first = max(0, -((chart.start - start) // chart.step))
-    stop = None if end is None else max(0, (end - chart.start) // chart.step)
-    measurements = sum(chart.measurements[first:stop])
-    return Counts(measurements, sum(chart.anomalies[first:stop])) if measurements else None
-
-
-def end_of(chart: Chart) -> datetime:
-    """Return when the last step of a chart ends."""
-    return chart.start + chart.step * len(chart.measurements)
 
 
 def sure_since(incident: Incident) -> datetime:

@@ -17,7 +17,8 @@ from outputs import items
 from outputs.facts import state_of
 from outputs.items import Item
 from outputs.links import EXPLORER, GLOBAL, country_link, country_path, series_path
-from outputs.report import Counts, Period, Report
+from outputs.report import Report
+from outputs.tallies import Counts, Period
 from outputs.wording import clean, country, iso, network, within
 from series import Event, Series
 

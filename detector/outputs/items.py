@@ -11,10 +11,10 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from outputs.facts import Network, networks_of, sure_since, until_detected, until_over, until_sure
+from outputs.facts import Network, networks_of, sure_since
 from outputs.incidents import Incident
 from outputs.links import digest, incident_link, search_link
-from outputs.report import Counts, Period
+from outputs.tallies import Counts, Period, until_detected, until_over, until_sure
 from outputs.wording import clean, counted, country, iso, network, spoken, spoken_duration, within
 from series import BLOCKED, NAMES, Event, Series
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from outputs import facts, items
 from outputs.charts import Drawing, drawing_of
-from outputs.facts import counts_within, until_over
 from outputs.incidents import Incident
 from outputs.links import (
     country_link,
@@ -17,8 +16,9 @@ from outputs.links import (
     network_link,
     target_link,
 )
-from outputs.report import Chart, Counts, Report
+from outputs.report import Report
 from outputs.statuses import Service
+from outputs.tallies import Chart, Counts, until_over
 from outputs.wording import (
     clean,
     counted,
@@ -95,7 +95,6 @@ def page(report: Report, services: Sequence[Service]) -> bytes:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        "chart_end": facts.end_of,
         "clean": clean,
         "country": country,
         "counted": counted,
@@ -173,12 +172,12 @@ def _card(incident: Incident, chart: Chart, state: str, report: Report) -> Card:
     end = incident.end or report.until
     charted = None
     if incident.end is None:
-        inside = counts_within(chart, incident.start, None)
-        if facts.end_of(chart) < end:
-            charted = facts.end_of(chart)
+        inside = chart.counts_within(incident.start, None)
+        if chart.end < end:
+            charted = chart.end
     else:
         inside = report.counts.get(until_over(incident, incident.end))
-    before = counts_within(chart, chart.start, incident.start)
+    before = chart.counts_within(chart.start, incident.start)
     return Card(
         id=f"incident-{digest((items.guid_of(incident),))}",
         incident=incident,

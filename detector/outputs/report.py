@@ -4,48 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import NamedTuple
 
 from outputs.incidents import Incident
+from outputs.tallies import Chart, Counts, Period
 from series import Event, Series, SeriesStatus
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Measurements around an incident, of its series together, step by step.
-
-    Attributes:
-        start: of the first step.
-        step: how long each one is.
-        measurements: of each step, without failures; 0 where there are none.
-        anomalies: of these.
-    """
-
-    start: datetime
-    step: timedelta
-    measurements: tuple[int, ...]
-    anomalies: tuple[int, ...]
-
-
-class Period(NamedTuple):
-    """Whole hours in which the measurements of some series are counted.
-
-    Attributes:
-        series: whose, sorted.
-        start: of the first hour.
-        end: of the last one.
-    """
-
-    series: tuple[Series, ...]
-    start: datetime
-    end: datetime
-
-
-class Counts(NamedTuple):
-    """Measurements without failures, and how many of them had anomalies."""
-
-    measurements: int
-    anomalies: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +23,7 @@ class Report:
             without one is too old for the page.
         stale: an incident whose networks have all had no measurements for so long is neither
             over nor ongoing.
-        counts: of the periods that the outputs tell of (facts.periods_of), where there are any
+        counts: of the periods that the outputs tell of (tallies.periods_of), where there are any
             measurements.
     """
 

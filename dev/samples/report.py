@@ -16,10 +16,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "detector"))
 
-from outputs.facts import periods_of
 from outputs.incidents import Incident, blocks_of, incidents_of
 from outputs.publish import outputs_of, publish
-from outputs.report import Chart, Counts, Period, Report
+from outputs.report import Report
+from outputs.tallies import Chart, Counts, Period, periods_of
 from series import Event, Series, SeriesStatus
 
 UNTIL = datetime(2026, 2, 1, 15, tzinfo=UTC)

@@ -1,11 +1,14 @@
-"""Charts of incidents, and counts of periods: what can't change any more is asked for once."""
+"""Measurements counted for the outputs: a chart around an incident, the tally of a period.
+
+The database counts; what can't change any more is asked for once.
+"""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,8 +17,7 @@ from following import Checkpoint
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
 from outputs.incidents import Incident
-from outputs.report import Chart, Counts, Period
-from series import HOUR, Series, hour_of, time_of
+from series import HOUR, Event, Series, hour_of, time_of
 
 BEFORE, AFTER, LONGEST = 3 * 24, 3 * 24, 30 * 24  # hours around an incident
 STEPS = {1: 80, 3: 240, 6: 480}  # hours of a step → the longest window that has such steps
@@ -53,6 +55,85 @@ STRUCTURE = {
 Key = tuple[str, str, datetime]  # Incident.key
 Steps = tuple[list[int], list[int]]  # measurements and anomalies of each step
 NOTHING: Steps = ([], [])
+
+
+class Counts(NamedTuple):
+    """Measurements without failures, and how many of them had anomalies."""
+
+    measurements: int
+    anomalies: int
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Measurements around an incident, of its series together, step by step.
+
+    Attributes:
+        start: of the first step.
+        step: how long each one is.
+        measurements: of each step, without failures; 0 where there are none.
+        anomalies: of these.
+    """
+
+    start: datetime
+    step: timedelta
+    measurements: tuple[int, ...]
+    anomalies: tuple[int, ...]
+
+    @property
+    def end(self) -> datetime:
+        """When the last step ends."""
+        return self.start + self.step * len(self.measurements)
+
+    def counts_within(self, start: datetime, end: datetime | None) -> Counts | None:
+        """Add up the steps that lie wholly in a time; None: there are no measurements.
+
+        Args:
+            start: of the time; one of the steps begins when the incident does.
+            end: of the time; None: that of the chart.
+        """
+        first = max(0, -((self.start - start) // self.step))
+        stop = None if end is None else max(0, (end - self.start) // self.step)
+        measurements = sum(self.measurements[first:stop])
+        return Counts(measurements, sum(self.anomalies[first:stop])) if measurements else None
+
+
+class Period(NamedTuple):
+    """Whole hours in which the measurements of some series are counted.
+
+    Attributes:
+        series: whose, sorted.
+        start: of the first hour.
+        end: of the last one.
+    """
+
+    series: tuple[Series, ...]
+    start: datetime
+    end: datetime
+
+
+def until_detected(incident: Incident) -> Period:
+    """Return from when to when an incident was found."""
+    return Period(incident.series, incident.start, incident.detected)
+
+
+def until_over(incident: Incident, end: datetime) -> Period:
+    """Return from when to when an incident lasted."""
+    return Period(incident.series, incident.start, end)
+
+
+def until_sure(event: Event) -> Period:
+    """Return from when to when a change of a series was found."""
+    return Period((event.series,), event.time, event.detection_time)
+
+
+def periods_of(incidents: Iterable[Incident], events: Iterable[Event]) -> Iterator[Period]:
+    """Yield the periods whose measurements the outputs tell of."""
+    for incident in incidents:
+        yield until_detected(incident)
+        if incident.end is not None:
+            yield until_over(incident, incident.end)
+    yield from map(until_sure, events)
 
 
 class Known(msgspec.Struct, frozen=True):
