@@ -37,10 +37,9 @@ from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
 from ooni_common.tables import Update, preview_tables, replace_tables
-from outputs.facts import ENDED, ONGOING, state_of
 from outputs.incidents import Incident, blocks_of, incidents_of
 from outputs.publish import outputs_of, publish
-from outputs.report import Report
+from outputs.report import ENDED, ONGOING, Report
 from outputs.tallies import charted, periods_of
 from outputs.wording import spoken
 from series import Event, SeriesStatus, hour_of, time_of
@@ -376,21 +375,19 @@ def report_of(
 
 def recent_incidents(report: Report, age: timedelta) -> list[Incident]:
     """Return the incidents that the page shows: the ongoing ones, and those of the last time."""
-    last, newest = report.last_measurements, report.until - report.stale
     limit = report.until - age
     recent = [
         incident
         for incident in report.incidents
         if (incident.end_detected or incident.detected) >= limit
-        or state_of(incident, last, newest) == ONGOING
+        or report.state_of(incident) == ONGOING
     ]
     return recent[-MOST_INCIDENTS:]
 
 
 def tell(job: Job[Config], report: Report, now: datetime) -> None:
     """Say what there is to see, and send it."""
-    last, newest = report.last_measurements, report.until - report.stale
-    states = [state_of(incident, last, newest) for incident in report.incidents]
+    states = [report.state_of(incident) for incident in report.incidents]
     lag = int((now - report.until) / timedelta(hours=1))
     job.metrics.gauge("open_incidents", states.count(ONGOING))
     job.metrics.gauge("lag_hours", lag)

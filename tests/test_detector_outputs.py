@@ -14,11 +14,10 @@ import msgspec
 import pytest
 
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
-from outputs.facts import ENDED, ONGOING, SILENT, state_of
 from outputs.incidents import Incident, blocks_of, incidents_of
 from outputs.links import LONGEST, country_path, search_link, series_path
 from outputs.publish import outputs_of
-from outputs.report import Report
+from outputs.report import ENDED, ONGOING, SILENT, Report
 from outputs.tallies import Chart, Counts, Period, periods_of
 from outputs.wording import clean, country, spoken, spoken_duration, within
 from series import Event, Series, SeriesStatus
@@ -282,8 +281,7 @@ def test_an_incident_without_recent_measurements_is_neither_over_nor_ongoing(
     end: int | None, last: int, state: str
 ) -> None:
     report = report_of(block(7, end=end), last=last)
-    times = {each.series: each.last for each in report.statuses}
-    assert state_of(report.incidents[0], times, report.until - report.stale) == state
+    assert report.state_of(report.incidents[0]) == state
     text = Page(files_of(report)["index.html"]).text
     assert f"Facebook in Iran {state.capitalize()}" in text
     assert ("so far" in text) == (state == ONGOING)

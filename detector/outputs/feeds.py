@@ -14,11 +14,9 @@ import msgspec
 from feedgenerator import Rss201rev2Feed, rfc2822_date
 
 from outputs import items
-from outputs.facts import state_of
 from outputs.items import Item
 from outputs.links import EXPLORER, GLOBAL, country_link, country_path, series_path
 from outputs.report import Report
-from outputs.tallies import Counts, Period
 from outputs.wording import clean, country, iso, network, within
 from series import Event, Series
 
@@ -58,17 +56,12 @@ class _Rss(Rss201rev2Feed):  # type: ignore[misc]
             handler.addQuickElement("lastBuildDate", rfc2822_date(self.latest_post_date()))
 
 
-def feeds_of(report: Report, services: Mapping[Series, str]) -> Iterator[Feed]:
-    """Yield all feeds.
-
-    Args:
-        report: what they tell.
-        services: what each series is a part of.
-    """
+def feeds_of(report: Report) -> Iterator[Feed]:
+    """Yield all feeds."""
     by_country: dict[str, list[Item]] = {}
-    for code, item in _incident_items(report):
-        by_country.setdefault(code, []).append(item)
-    everything = [item for each in by_country.values() for item in each]
+    for incident in report.incidents:
+        by_country.setdefault(incident.probe_cc, []).extend(items.of_incident(report, incident))
+    everything = [item for of_country in by_country.values() for item in of_country]
     yield Feed(
         GLOBAL,
         "Blocking of social media, worldwide",
@@ -82,16 +75,7 @@ def feeds_of(report: Report, services: Mapping[Series, str]) -> Iterator[Feed]:
     for event in report.events:
         by_series.setdefault(event.series, []).append(event)
     for series in sorted(by_series):
-        yield _of_series(series, by_series[series], services, report.counts)
-
-
-def _incident_items(report: Report) -> Iterator[tuple[str, Item]]:
-    last = report.last_measurements
-    newest = report.until - report.stale
-    for incident in report.incidents:
-        state = state_of(incident, last, newest)
-        for item in items.of_incident(incident, report.counts, state):
-            yield incident.probe_cc, item
+        yield _of_series(report, series, by_series[series])
 
 
 def _of_country(code: str, found: Iterable[Item]) -> Feed:
@@ -106,14 +90,9 @@ def _of_country(code: str, found: Iterable[Item]) -> Feed:
     )
 
 
-def _of_series(
-    series: Series,
-    events: Sequence[Event],
-    services: Mapping[Series, str],
-    counts: Mapping[Period, Counts],
-) -> Feed:
-    service = clean(services.get(series, series.test_name))
-    found = _newest(items.of_event(event, service, counts) for event in events)
+def _of_series(report: Report, series: Series, events: Sequence[Event]) -> Feed:
+    service = clean(report.services.get(series, series.test_name))
+    found = _newest(items.of_event(report, event, service) for event in events)
     where = f"on {network(series.probe_asn)} in {within(series.probe_cc)}"
     measured = clean(f"{series.test_name} {series.input}".rstrip())
     return Feed(

@@ -34,6 +34,34 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Network:
+    """A network of an incident.
+
+    Attributes:
+        asn: its number.
+        blocks: its blocks, in the order in which they were detected; at least one.
+    """
+
+    asn: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def start(self) -> datetime:
+        """When its first block began."""
+        return min(block.start for block in self.blocks)
+
+    @property
+    def detected(self) -> datetime:
+        """When that was sure."""
+        return self.blocks[0].detected
+
+    @property
+    def end(self) -> datetime | None:
+        """When its last block ended; None while there is one that has not."""
+        return last_of([block.end for block in self.blocks])
+
+
+@dataclass(frozen=True)
 class Incident:
     """The blocks of a service in a country that belong together; at least one.
 
@@ -69,6 +97,11 @@ class Incident:
         return self.blocks[0].detected
 
     @property
+    def last_detected(self) -> datetime:
+        """When the last block was sure."""
+        return max(block.detected for block in self.blocks)
+
+    @property
     def end(self) -> datetime | None:
         """When the last block ended; None while there is one that has not."""
         return last_of([block.end for block in self.blocks])
@@ -87,6 +120,14 @@ class Incident:
     def blocked_networks(self) -> list[int]:
         """The ASNs of the networks in which a block has not ended."""
         return sorted({block.series.probe_asn for block in self.blocks if block.end is None})
+
+    @cached_property
+    def by_network(self) -> list[Network]:
+        """The networks with their blocks, from the lowest ASN to the highest."""
+        blocks: dict[int, list[Block]] = {}
+        for block in self.blocks:
+            blocks.setdefault(block.series.probe_asn, []).append(block)
+        return [Network(asn, tuple(blocks[asn])) for asn in sorted(blocks)]
 
     @property
     def series(self) -> tuple[Series, ...]:

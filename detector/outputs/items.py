@@ -4,17 +4,17 @@ Titles and descriptions say what the measurements show, and no more. Titles are 
 hold an input; descriptions are HTML, as readers of feeds take them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from outputs.facts import Network, networks_of, sure_since
-from outputs.incidents import Incident
+from outputs.incidents import Incident, Network
 from outputs.links import digest, incident_link, search_link
-from outputs.tallies import Counts, Period, until_detected, until_over, until_sure
+from outputs.report import Report
+from outputs.tallies import Counts, until_detected, until_over, until_sure
 from outputs.wording import clean, counted, country, iso, network, spoken, spoken_duration, within
 from series import BLOCKED, NAMES, Event, Series
 
@@ -49,17 +49,12 @@ class Item:
     data: dict[str, Any]
 
 
-def of_incident(incident: Incident, counts: Mapping[Period, Counts], state: str) -> Iterator[Item]:
-    """Yield the item that tells of an incident, and the one that tells of its end.
-
-    Args:
-        incident: which.
-        counts: of all periods that have measurements.
-        state: of facts.py.
-    """
-    yield _begun(incident, counts.get(until_detected(incident)), state)
+def of_incident(report: Report, incident: Incident) -> Iterator[Item]:
+    """Yield the item that tells of an incident, and the one that tells of its end."""
+    state = report.state_of(incident)
+    yield _begun(incident, report.counts.get(until_detected(incident)), state)
     if incident.end is not None and incident.end_detected is not None:
-        inside = counts.get(until_over(incident, incident.end))
+        inside = report.counts.get(until_over(incident, incident.end))
         yield _ended(incident, inside, state, incident.end, incident.end_detected)
 
 
@@ -71,8 +66,8 @@ def guid_of(incident: Incident) -> str:
 
 def _begun(incident: Incident, counts: Counts | None, state: str) -> Item:
     # Up to when all was sure: what comes later must not change the item from run to run.
-    sure = sure_since(incident)
-    networks = networks_of(incident)
+    sure = incident.last_detected
+    networks = incident.by_network
     service, place = clean(incident.service), within(incident.probe_cc)
     link = incident_link(incident, sure)
     number = counted(len(networks), "network")
@@ -95,7 +90,7 @@ def _begun(incident: Incident, counts: Counts | None, state: str) -> Item:
 def _ended(
     incident: Incident, counts: Counts | None, state: str, end: datetime, detected: datetime
 ) -> Item:
-    networks = networks_of(incident)
+    networks = incident.by_network
     service, place = clean(incident.service), within(incident.probe_cc)
     link = incident_link(incident, end)
     number = counted(len(networks), "network")
@@ -190,15 +185,9 @@ def _iso(time: datetime | None) -> str | None:
     return None if time is None else iso(time)
 
 
-def of_event(event: Event, service: str, counts: Mapping[Period, Counts]) -> Item:
-    """Return the item that tells of a change of a series.
-
-    Args:
-        event: which.
-        service: what the series is a part of.
-        counts: of all periods that have measurements.
-    """
-    inside = counts.get(until_sure(event))
+def of_event(report: Report, event: Event, service: str) -> Item:
+    """Return the item that tells of a change of a series, which is a part of a service."""
+    inside = report.counts.get(until_sure(event))
     series = event.series
     blocked = event.status == NAMES[BLOCKED]
     said = "blocked" if blocked else "reachable again"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from outputs import facts, items
+from outputs import items
 from outputs.charts import Drawing, drawing_of
 from outputs.incidents import Incident
 from outputs.links import (
@@ -16,7 +16,7 @@ from outputs.links import (
     network_link,
     target_link,
 )
-from outputs.report import Report
+from outputs.report import SILENT, Report
 from outputs.statuses import Service
 from outputs.tallies import Chart, Counts, until_over
 from outputs.wording import (
@@ -155,20 +155,15 @@ def _country_feeds(report: Report) -> list[Link]:
 
 def cards_of(report: Report) -> list[Card]:
     """Return the incidents that have a chart, those detected last first."""
-    last = report.last_measurements
     return [
-        _card(
-            incident,
-            report.charts[incident.key],
-            facts.state_of(incident, last, report.until - report.stale),
-            report,
-        )
+        _card(report, incident, report.charts[incident.key])
         for incident in sorted(report.incidents, key=lambda each: each.detected, reverse=True)
         if incident.key in report.charts
     ]
 
 
-def _card(incident: Incident, chart: Chart, state: str, report: Report) -> Card:
+def _card(report: Report, incident: Incident, chart: Chart) -> Card:
+    state = report.state_of(incident)
     end = incident.end or report.until
     charted = None
     if incident.end is None:
@@ -182,10 +177,9 @@ def _card(incident: Incident, chart: Chart, state: str, report: Report) -> Card:
         id=f"incident-{digest((items.guid_of(incident),))}",
         incident=incident,
         state=state,
-        lasted="" if state == facts.SILENT else spoken_duration(end - incident.start),
+        lasted="" if state == SILENT else spoken_duration(end - incident.start),
         networks=[
-            Link(network(each.asn), network_link(each.blocks, end))
-            for each in facts.networks_of(incident)
+            Link(network(each.asn), network_link(each.blocks, end)) for each in incident.by_network
         ],
         targets=[
             Link(_shortened(*target), target_link(incident, *target, end))

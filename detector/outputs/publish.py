@@ -38,9 +38,8 @@ def outputs_of(report: Report) -> Iterator[tuple[str, bytes]]:
 
     The same report gives the same bytes.
     """
-    services = {status.series: status.service for status in report.statuses}
     all_feeds: list[Feed] = []
-    for feed in feeds.feeds_of(report, services):
+    for feed in feeds.feeds_of(report):
         yield f"rss/{feed.path}.xml", feeds.as_rss(feed)
         yield f"json/{feed.path}.json", feeds.as_json(feed)
         all_feeds.append(feed)

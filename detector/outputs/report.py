@@ -9,6 +9,10 @@ from outputs.incidents import Incident
 from outputs.tallies import Chart, Counts, Period
 from series import Event, Series, SeriesStatus
 
+ONGOING = "ongoing"
+ENDED = "ended"
+SILENT = "no recent measurements"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -39,3 +43,19 @@ class Report:
     def last_measurements(self) -> dict[Series, datetime]:
         """When each series was measured last."""
         return {status.series: status.last for status in self.statuses}
+
+    @cached_property
+    def services(self) -> dict[Series, str]:
+        """What each series is a part of."""
+        return {status.series: status.service for status in self.statuses}
+
+    def state_of(self, incident: Incident) -> str:
+        """Tell whether an incident is over, as far as the measurements tell."""
+        if incident.end is not None:
+            return ENDED
+        last = self.last_measurements
+        blocked = (block.series for block in incident.blocks if block.end is None)
+        recent = any(
+            series in last and last[series] >= self.until - self.stale for series in blocked
+        )
+        return ONGOING if recent else SILENT

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from outputs.facts import beginnings_of
+from outputs.incidents import Incident
 from outputs.report import Report
 from outputs.wording import clean, country, iso
 from series import BLOCKED, NAMES, UNKNOWN, Series, SeriesStatus
@@ -82,7 +82,7 @@ class Service:
 def services_of(report: Report) -> list[Service]:
     """Return how each service is, sorted by name."""
     found: dict[str, dict[str, Country]] = {}
-    beginnings = beginnings_of(report.incidents)
+    beginnings = _beginnings_of(report.incidents)
     for status in report.statuses:
         countries = found.setdefault(status.service, {})
         code = status.series.probe_cc
@@ -92,6 +92,16 @@ def services_of(report: Report) -> list[Service]:
     return [
         _service(name, found[name].values()) for name in sorted(found, key=lambda n: n.casefold())
     ]
+
+
+def _beginnings_of(incidents: Iterable[Incident]) -> dict[Series, datetime]:
+    """Return when that began what blocks a series now: when its incident did."""
+    return {
+        block.series: incident.start
+        for incident in incidents
+        for block in incident.blocks
+        if block.end is None
+    }
 
 
 def _service(name: str, countries: Iterable[Country]) -> Service:
