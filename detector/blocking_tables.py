@@ -84,8 +84,7 @@ def read_events(database: Database, targets: Collection[Target], until: int) -> 
     return [
         event
         for event in events
-        if event.detection_time <= before
-        or (event.series.test_name, event.series.input) not in targets
+        if event.detection_time <= before or event.series.target not in targets
     ]
 
 

@@ -16,7 +16,6 @@ By hand: detector.py --dry-run --stdout
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import gc
 import json
@@ -37,19 +36,15 @@ from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
 from ooni_common.tables import Update, preview_tables, replace_tables
-from outputs.incidents import Incident, blocks_of, incidents_of
 from outputs.publish import outputs_of, publish
-from outputs.report import ENDED, ONGOING, Report
-from outputs.tallies import charted, periods_of
+from outputs.report import ENDED, ONGOING, Report, report_of
 from outputs.wording import spoken
-from series import Event, SeriesStatus, hour_of, time_of
+from series import Event, hour_of, time_of
 
 log = logging.getLogger("ooni.detector")
 
 CHECKPOINT = "checkpoint.npz"
-CHARTS = "charts.json"
 CHUNKS_PER_NOTE = 10  # a line in the log after so many
-MOST_INCIDENTS = 500  # on the page
 
 
 def date_argument(text: str) -> datetime:
@@ -196,17 +191,17 @@ def detect(job: Job[Config], now: datetime) -> None:
         prepare(job, database)
         beginning = beginning_of(job, now)
         hours = hours_to_follow(job, database, beginning, now)
-        found = follow(job, database, beginning.follower, hours)
-        until = found.checkpoint.until
-        events = read_events(database, config.service_of, beginning.hour) + found.events
-        statuses = found.follower.statuses(
-            config.service_of, until, timedelta(days=config.stale_days)
-        )
+        follower, until = beginning.follower, hours[1]
+        checkpoint, news = follow(job, database, follower, hours)
+        events = read_events(database, config.service_of, beginning.hour) + news
+        statuses = follower.statuses(config.service_of, until, timedelta(days=config.stale_days))
         replace(job, database, updates_of(statuses, events, until, config.max_shrink))
         if job.dry_run:
             return
-        write_checkpoint(config.state_dir / CHECKPOINT, found.checkpoint)
-        report = report_of(job, database, statuses, events, found.checkpoint)
+        write_checkpoint(config.state_dir / CHECKPOINT, checkpoint)
+        report = report_of(
+            config, database, statuses, events, checkpoint, anew="reprocess" in job.flags
+        )
     with job.metrics.timer("write_feed"):
         publish(outputs_of(report), config.output_dir)
     tell(job, report, now)
@@ -257,9 +252,8 @@ def beginning_of(job: Job[Config], now: datetime) -> Beginning:
             f"measurements up to {spoken(time_of(checkpoint.hour))} were looked at before, but the"
             f" clock says {spoken(now)}: set it right, or use --reprocess"
         )
-    follower = Follower()
-    follower.put(checkpoint.series, checkpoint.arrays)
-    return Beginning(checkpoint.hour, follower, 0 if job.force else checkpoint.until)
+    looked_at = 0 if job.force else checkpoint.until
+    return Beginning(checkpoint.hour, Follower.from_checkpoint(checkpoint), looked_at)
 
 
 def hours_to_follow(
@@ -285,31 +279,16 @@ def hours_to_follow(
     return hours
 
 
-@dataclass(frozen=True)
-class Found:
-    """What following the series has led to.
-
-    Attributes:
-        follower: knows them at the end.
-        checkpoint: from where the next run follows them.
-        events: since the beginning.
-    """
-
-    follower: Follower
-    checkpoint: Checkpoint
-    events: list[Event]
-
-
 def follow(
     job: Job[Config], database: Database, follower: Follower, hours: tuple[int, int]
-) -> Found:
-    """Follow the series; some days before the end, note what is known of them."""
+) -> tuple[Checkpoint, list[Event]]:
+    """Follow the series; return what is known some days before the end, and all events."""
     start, until = hours
     kept = max(start, until - job.config.late_days * 24)
     events = events_between(job, database, follower, (start, kept))
-    checkpoint = Checkpoint(kept, until, *follower.known())
+    checkpoint = follower.checkpoint(kept, until)
     events += events_between(job, database, follower, (kept, until))
-    return Found(follower, checkpoint, events)
+    return checkpoint, events
 
 
 def events_between(
@@ -341,48 +320,6 @@ def replace(job: Job[Config], database: Database, updates: Sequence[Update]) -> 
     for change in replace_tables(database, updates, force=force, critical=job.signals.deferred):
         log.info("%s", change)
         job.metrics.gauge(f"{change.table.name}_tblsize", change.live.rows)
-
-
-def report_of(
-    job: Job[Config],
-    database: Database,
-    statuses: Sequence[SeriesStatus],
-    events: Sequence[Event],
-    checkpoint: Checkpoint,
-) -> Report:
-    """Put together what people are told."""
-    config = job.config
-    services = config.service_of
-    known = [event for event in events if event.series[:2] in services]
-    window = timedelta(hours=config.incident_hours)
-    report = Report(
-        until=time_of(checkpoint.until),
-        statuses=statuses,
-        events=sorted(known, key=lambda event: (event.detection_time, event.series)),
-        incidents=incidents_of(blocks_of(known), services, window),
-        charts={},
-        stale=timedelta(days=config.stale_days),
-        counts={},
-    )
-    recent = recent_incidents(report, timedelta(days=config.page_days))
-    anew = "reprocess" in job.flags
-    periods = list(periods_of(report.incidents, report.events))
-    charts, counts = charted(
-        database, recent, periods, checkpoint, config.state_dir / CHARTS, anew=anew
-    )
-    return dataclasses.replace(report, charts=charts, counts=counts)
-
-
-def recent_incidents(report: Report, age: timedelta) -> list[Incident]:
-    """Return the incidents that the page shows: the ongoing ones, and those of the last time."""
-    limit = report.until - age
-    recent = [
-        incident
-        for incident in report.incidents
-        if (incident.end_detected or incident.detected) >= limit
-        or report.state_of(incident) == ONGOING
-    ]
-    return recent[-MOST_INCIDENTS:]
 
 
 def tell(job: Job[Config], report: Report, now: datetime) -> None:

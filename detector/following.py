@@ -30,6 +30,32 @@ FORMAT = 1  # of the file, and of what its arrays mean
 HEADER = "header"  # the name of an array that is none: JSON
 
 
+class Header(msgspec.Struct, frozen=True):
+    """What a checkpoint says beside its arrays.
+
+    Attributes:
+        kind: what it was made by; with another kind, its arrays mean something else.
+        hour: the first one, in hours since 1970, that the arrays do not know of.
+        until: the end of the last hour that the run which wrote it had looked at.
+        series: in the order of the arrays.
+    """
+
+    kind: str
+    hour: int
+    until: int
+    series: list[Series]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Series, and what is known of them before an hour; see Header."""
+
+    hour: int
+    until: int
+    series: Sequence[Series]
+    arrays: Arrays
+
+
 class Follower:
     """Follows series that turn up as it goes.
 
@@ -37,11 +63,24 @@ class Follower:
         series: those that it knows, in the order in which they turned up.
     """
 
-    def __init__(self, parameters: Parameters | None = None) -> None:
+    def __init__(self) -> None:
         self.series: list[Series] = []
-        self._parameters = parameters
         self._numbers: dict[Series, int] = {}
         self._make_room(LEAST_ROOM)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> "Follower":
+        """Return a follower that knows what the one knew that made a checkpoint.
+
+        Raises:
+            KeyError, ValueError: its arrays are of another kind.
+        """
+        follower = cls()
+        numbers = follower._numbers_of(checkpoint.series)
+        if len(numbers) != len(set(numbers.tolist())):
+            raise ValueError("a series twice")
+        follower._put(checkpoint.arrays)
+        return follower
 
     def follow(self, counts: Counts) -> list[Event]:
         """Take counts of hours after all that were taken; return what has changed."""
@@ -62,22 +101,16 @@ class Follower:
             )
         return events
 
-    def known(self) -> tuple[list[Series], Arrays]:
-        """Return the series, sorted, and all that is known of them, by name; copies."""
+    def checkpoint(self, hour: int, until: int) -> Checkpoint:
+        """Return what is known of the series before an hour, sorted by them; copies.
+
+        Args:
+            hour: the first one that has not been taken.
+            until: the end of the last one that this run looks at.
+        """
         order = sorted(range(len(self.series)), key=self.series.__getitem__)
         arrays = {name: array[order] for name, array in self._arrays().items()}
-        return [self.series[number] for number in order], arrays
-
-    def put(self, series: Sequence[Series], arrays: Arrays) -> None:
-        """Know what another follower's `known` says of its series, instead of nothing.
-
-        Raises:
-            KeyError, ValueError: they are of another kind.
-        """
-        numbers = self._numbers_of(series)
-        if len(numbers) != len(set(numbers.tolist())):
-            raise ValueError("a series twice")
-        self._put(arrays)
+        return Checkpoint(hour, until, [self.series[number] for number in order], arrays)
 
     def statuses(
         self, services: Mapping[Target, str], until: int, stale: timedelta
@@ -91,7 +124,7 @@ class Follower:
         """
         rows = zip(
             self.series,
-            [services.get(series[:2]) for series in self.series],
+            [services.get(series.target) for series in self.series],
             *self._figures(until, stale),
             strict=True,
         )
@@ -173,7 +206,7 @@ class Follower:
 
     def _make_room(self, series: int) -> None:
         """Know nothing of so many series."""
-        self._detector = Detector(series, self._parameters)
+        self._detector = Detector(series)
         self._old: States = np.zeros(series, dtype=np.int8)
         self._measurements: Floats = np.zeros(series)
         self._anomalies: Floats = np.zeros(series)
@@ -200,32 +233,6 @@ class Follower:
 def _rounded(values: Floats) -> list[float]:
     rounded: list[float] = np.round(values, 2).tolist()
     return rounded
-
-
-class Header(msgspec.Struct, frozen=True):
-    """What a checkpoint says beside its arrays.
-
-    Attributes:
-        kind: what it was made by; with another kind, its arrays mean something else.
-        hour: the first one, in hours since 1970, that the arrays do not know of.
-        until: the end of the last hour that the run which wrote it had looked at.
-        series: in the order of the arrays.
-    """
-
-    kind: str
-    hour: int
-    until: int
-    series: list[Series]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Series, and what is known of them before an hour; see Header."""
-
-    hour: int
-    until: int
-    series: Sequence[Series]
-    arrays: Arrays
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:

@@ -22,6 +22,11 @@ class Series(NamedTuple):
     probe_cc: str
     probe_asn: int
 
+    @property
+    def target(self) -> Target:
+        """What is tested."""
+        return self.test_name, self.input
+
 
 class Event(NamedTuple):
     """A change of a series.

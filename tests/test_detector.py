@@ -296,7 +296,7 @@ def test_an_hourly_run_that_ends_before_any_step_is_made_good_by_the_next_one(
     detecting.begin_anew("interrupted")
     detecting.detect(5 * DAY)
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **_options: object) -> None:
         raise Stopped("SIGTERM")
 
     monkeypatch.setattr(detector, step, interrupted)

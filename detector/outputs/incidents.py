@@ -137,7 +137,7 @@ class Incident:
     @property
     def targets(self) -> list[tuple[str, str]]:
         """What is blocked: tests and inputs."""
-        return sorted({(block.series.test_name, block.series.input) for block in self.blocks})
+        return sorted({block.series.target for block in self.blocks})
 
 
 def last_of(ends: Sequence[datetime | None]) -> datetime | None:
@@ -182,7 +182,7 @@ def incidents_of(
     latest: dict[tuple[str, str], tuple[list[Block], datetime]] = {}
     for block in blocks:
         series = block.series
-        service = services.get((series.test_name, series.input))
+        service = services.get(series.target)
         if service is None:
             continue
         place = (service, series.probe_cc)
@@ -196,7 +196,7 @@ def incidents_of(
         latest[place] = (members, max(newest, block.start))
     return [
         Incident(
-            services[members[0].series.test_name, members[0].series.input],
+            services[members[0].series.target],
             members[0].series.probe_cc,
             tuple(members),
         )

@@ -206,7 +206,7 @@ def of_event(report: Report, event: Event, service: str) -> Item:
         f"{service} appears to be {said} {where}",
         link,
         event.detection_time,
-        _paragraphs(paragraphs, [series[:2]]),
+        _paragraphs(paragraphs, [series.target]),
         (service, country(series.probe_cc)),
         {"status": event.status, "since": iso(event.time), "counts": _counts_data(inside)},
     )

@@ -1,13 +1,19 @@
-"""What the outputs are made of."""
+"""What the outputs are made of: the report, from statuses, events and measurements."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from outputs.incidents import Incident
-from outputs.tallies import Chart, Counts, Period
-from series import Event, Series, SeriesStatus
+from detector_config import Config
+from following import Checkpoint
+from ooni_common.database import Database
+from outputs.incidents import Incident, blocks_of, incidents_of
+from outputs.tallies import Chart, Counts, Period, charted, periods_of
+from series import Event, Series, SeriesStatus, time_of
+
+CHARTS = "charts.json"  # in state_dir
+MOST_INCIDENTS = 500  # on the page
 
 ONGOING = "ongoing"
 ENDED = "ended"
@@ -59,3 +65,54 @@ class Report:
             series in last and last[series] >= self.until - self.stale for series in blocked
         )
         return ONGOING if recent else SILENT
+
+
+def report_of(
+    config: Config,
+    database: Database,
+    statuses: Sequence[SeriesStatus],
+    events: Sequence[Event],
+    checkpoint: Checkpoint,
+    *,
+    anew: bool,
+) -> Report:
+    """Put together what people are told.
+
+    Args:
+        config: says which services, and for how long something is news.
+        database: has the measurements.
+        statuses: of all series.
+        events: of all times; those of series that are no longer followed are left out.
+        checkpoint: of this run.
+        anew: count all measurements again.
+    """
+    services = config.service_of
+    followed = [event for event in events if event.series.target in services]
+    window = timedelta(hours=config.incident_hours)
+    report = Report(
+        until=time_of(checkpoint.until),
+        statuses=statuses,
+        events=sorted(followed, key=lambda event: (event.detection_time, event.series)),
+        incidents=incidents_of(blocks_of(followed), services, window),
+        charts={},
+        stale=timedelta(days=config.stale_days),
+        counts={},
+    )
+    recent = _recent_incidents(report, timedelta(days=config.page_days))
+    periods = list(periods_of(report.incidents, report.events))
+    charts, counts = charted(
+        database, recent, periods, checkpoint, config.state_dir / CHARTS, anew=anew
+    )
+    return replace(report, charts=charts, counts=counts)
+
+
+def _recent_incidents(report: Report, age: timedelta) -> list[Incident]:
+    """Return the incidents that the page shows: the ongoing ones, and those of the last time."""
+    limit = report.until - age
+    recent = [
+        incident
+        for incident in report.incidents
+        if (incident.end_detected or incident.detected) >= limit
+        or report.state_of(incident) == ONGOING
+    ]
+    return recent[-MOST_INCIDENTS:]
