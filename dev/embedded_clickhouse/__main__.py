@@ -7,34 +7,30 @@ that of the process: the environment variable TZ, else the machine's.
 import argparse
 import json
 import os
-import select
-import signal
-import socket
 import sys
 from pathlib import Path
 
 from dev.embedded_clickhouse.engine import DataDirectoryError, Engine, User
+from dev.embedded_clickhouse.lifetime import catch_signals, leave, wait_for_the_end
 from dev.embedded_clickhouse.server import ListenError, Server
-
-_PARENT_CHECK_SECONDS = 0.5
 
 
 def main() -> None:
     """Start, print the ports, wait for the end."""
     arguments = _parse_arguments()
-    stop = _catch_signals()
+    stop = catch_signals()
     try:
         engine = Engine(arguments.path, dict(arguments.user), arguments.claimed_version)
         server = Server(engine, arguments.tcp, arguments.http)
     except (DataDirectoryError, ListenError) as error:
         print(f"embedded_clickhouse: {error}", file=sys.stderr, flush=True)
-        _exit(1)
+        leave(1)
     server.start()
     ports = {"tcp": server.tcp, "http": server.http, "pid": os.getpid()}
     print(json.dumps(ports), flush=True)
-    _wait(stop, arguments.exit_with_parent)
+    wait_for_the_end(stop, arguments.exit_with_parent)
     server.stop()
-    _exit(0)
+    leave(0)
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -78,34 +74,6 @@ def _user(value: str) -> tuple[str, User]:
         if password.endswith(suffix):
             return name, User(password.removesuffix(suffix), readonly)
     return name, User(password)
-
-
-def _catch_signals() -> socket.socket:
-    """Return a socket that becomes readable at a signal to stop.
-
-    A handler would run in this thread alone, and a signal that goes to a thread of the engine does
-    not wake it.
-    """
-    reader, writer = socket.socketpair()
-    writer.settimeout(0)
-    signal.set_wakeup_fd(writer.detach())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    return reader
-
-
-def _wait(stop: socket.socket, parent: int) -> None:
-    """Return after a signal to stop, or when this parent (0 for any) is gone."""
-    while not select.select([stop], [], [], _PARENT_CHECK_SECONDS)[0]:
-        if parent and os.getppid() != parent:
-            return
-
-
-def _exit(status: int) -> None:
-    """Leave at once: the interpreter would wait for threads that are still in the engine."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,22 +79,40 @@ class Engine:
         path: the directory, created when it is missing; one process at a time may use it.
         users: name → user; DEFAULT_USERS without it.
         claimed_version: what clients are told instead of the real one, to test how they take it.
+        config_file: a server's configuration (ZooKeeper, macros, clusters); None for none.
+        defaults: further assignments for the SET that begins each session.
+
+    Attributes:
+        data: where the engine keeps its tables.
+        on_statement: is called with each statement of a client before it runs, and may refuse it
+            with ServerError.
 
     Raises:
         DataDirectoryError: another process uses the directory, or it cannot be written.
     """
 
     def __init__(
-        self, path: Path, users: Mapping[str, User] | None = None, claimed_version: str = ""
+        self,
+        path: Path,
+        users: Mapping[str, User] | None = None,
+        claimed_version: str = "",
+        *,
+        config_file: Path | None = None,
+        defaults: str = "",
     ) -> None:
         self._users = users or DEFAULT_USERS
+        self.on_statement: Callable[[str], None] = lambda _: None
+        self.session_defaults = f"{_SERVER_DEFAULTS}, {defaults}" if defaults else _SERVER_DEFAULTS
         path = path.absolute()
         if "?" in str(path):
             raise DataDirectoryError(f"{path}: a question mark in the path is not possible")
         self._lock_file = _lock(path)
         self.backups = _fresh(path / "backups", keep=True)
         self.spool = _fresh(path / "spool", keep=False)
-        self._address = f"{path / 'data'}?backups.allowed_path={self.backups}/"
+        self.data = path / "data"
+        self._address = f"{self.data}?backups.allowed_path={self.backups}/"
+        if config_file:
+            self._address += f"&config-file={config_file.absolute()}&log-level=information"
         self._numbers = itertools.count(1)
         self._sessions: set[Session] = set()
         self._guard = threading.Lock()
@@ -103,7 +121,7 @@ class Engine:
             self._control = _connect(self._address)
         except RuntimeError as error:
             raise DataDirectoryError(f"{path}: {error}") from error
-        version, self.timezone = self._ask("SELECT version(), timezone()")[0]
+        version, self.timezone = self.ask("SELECT version(), timezone()")[0]
         self.version: str = claimed_version or version
 
     def authenticate(self, name: str, password: str) -> User:
@@ -164,7 +182,8 @@ class Engine:
         shutil.rmtree(self.spool, ignore_errors=True)
         self._lock_file.close()
 
-    def _ask(self, query: str) -> list[list[Any]]:
+    def ask(self, query: str) -> list[list[Any]]:
+        """Return the rows of a small result, for the server itself."""
         return _json_rows(self._control.query(query, "JSONCompactEachRow"))
 
 
@@ -187,7 +206,9 @@ class Session:
 
     def prepare(self, user: User, database: str) -> None:
         """Set up what the user and the database ask for."""
-        self.run(f"{_SERVER_DEFAULTS}, {_MARK_SETTING} = {sql.quote_string(self.mark)}")
+        self.run(
+            f"{self._engine.session_defaults}, {_MARK_SETTING} = {sql.quote_string(self.mark)}"
+        )
         if database:
             self.run(f"USE {sql.quote(database)}")
         if user.readonly:
@@ -248,6 +269,10 @@ class Session:
         except ENGINE_ERRORS as error:
             raise ServerError.from_engine(error) from error
 
+    def has_table(self, database: str, table: str) -> bool:
+        """Tell whether there is such a table."""
+        return bool(self.rows(f"EXISTS TABLE {sql.quote(database)}.{sql.quote(table)}")[0][0])
+
     def format_query(self, query: str) -> str:
         """Return a query as the engine's own parser writes it, in one line.
 
@@ -261,8 +286,10 @@ class Session:
         """Refuse what a server does not run.
 
         Raises:
-            ServerError: more than one statement; a write, where `readonly` allows none.
+            ServerError: more than one statement; a write, where `readonly` allows none; what the
+                engine's `on_statement` says.
         """
+        self._engine.on_statement(query)
         facts = self._connection.classify_query(query)
         if facts["statement_count"] > 1:
             message = "Syntax error (Multi-statements are not allowed)"

@@ -32,6 +32,9 @@ REVISION = 54453
 _OLDEST_REVISION = 54429  # the first that sends settings as strings
 _STAGE_COMPLETE = 2
 _IMPORTANT = 1
+_SECONDARY_QUERY = 2
+_INTERFACE_TCP = 1
+_INTERFACE_HTTP = 2
 _HTTP_METHODS = b"GPHDO"
 _FORMAT_OR_OUTFILE = re.compile(r"\b(format|outfile)\b", re.IGNORECASE)
 _TOTALS = re.compile(r"\bwith\s+totals\b", re.IGNORECASE)
@@ -45,6 +48,8 @@ class ClientPacket(IntEnum):
     DATA = 2
     CANCEL = 3
     PING = 4
+    TABLES_STATUS = 5
+    SCALAR = 7
 
 
 class ServerPacket(IntEnum):
@@ -57,6 +62,7 @@ class ServerPacket(IntEnum):
     PONG = 4
     END_OF_STREAM = 5
     PROFILE_INFO = 6
+    TABLES_STATUS = 9
 
 
 @dataclass
@@ -132,6 +138,8 @@ class NativeConnection:
             self._send(varint(ServerPacket.PONG))
         elif kind == ClientPacket.QUERY:
             return self._serve_query(session)
+        elif kind == ClientPacket.TABLES_STATUS:
+            self._send_tables_status(session)
         elif kind == ClientPacket.CANCEL:
             pass  # it crossed the end of the query on the way
         else:
@@ -139,6 +147,13 @@ class NativeConnection:
             self._send_exception(ServerError(Code.UNKNOWN_PACKET_FROM_CLIENT, message))
             return False
         return True
+
+    def _send_tables_status(self, session: Session) -> None:
+        """Answer another server that asks which of these tables are here, none of them late."""
+        names = [(self._reader.text(), self._reader.text()) for _ in range(self._reader.varint())]
+        present = [name for name in names if session.has_table(*name)]
+        status = b"".join(text(database) + text(table) + b"\0" for database, table in present)
+        self._send(varint(ServerPacket.TABLES_STATUS) + varint(len(present)) + status)
 
     def _greet(self) -> Session | None:
         """Exchange hellos; None when the client is turned away."""
@@ -194,7 +209,7 @@ class NativeConnection:
     def _read_query(self) -> Query:
         reader, revision = self._reader, self._revision
         query = Query(query_id=reader.text())
-        self._skip_client_info()
+        from_server = self._skip_client_info()
         while name := reader.text():
             flags = reader.varint()
             query.settings[name] = reader.text()
@@ -205,27 +220,34 @@ class NativeConnection:
         query.compressed = bool(reader.varint())
         query.text = reader.text()
         if stage != _STAGE_COMPLETE or secret:
-            message = "The embedded server takes no part in distributed queries"
+            message = (
+                "The embedded server answers other servers with whole results only: "
+                "distributed_group_by_no_merge = 1"
+            )
             raise _BrokenStream(Code.NOT_IMPLEMENTED, message)
+        if from_server:
+            # They are the other server's own, not a client's wish.
+            query.settings.clear()
+            query.important.clear()
         return query
 
-    def _skip_client_info(self) -> None:
+    def _skip_client_info(self) -> bool:
+        """Read past who is asking; tell whether it is another server on behalf of a client."""
         reader, revision = self._reader, self._revision
-        if not reader.u8():
-            return
+        kind = reader.u8()
+        if not kind:
+            return False
         for _ in range(3):
             reader.text()  # initial user, query id, address
         if revision >= 54449:
             reader.take(8)  # start time
-        reader.u8()  # interface
-        for _ in range(3):
-            reader.text()  # system user, host, client
-        for _ in range(3):
-            reader.varint()  # version, revision
+        interface = reader.u8()
+        self._skip_interface(interface)
         reader.text()  # quota key
         if revision >= 54448:
             reader.varint()  # distributed depth
-        reader.varint()  # patch
+        if interface == _INTERFACE_TCP:
+            reader.varint()  # patch
         if revision >= 54442 and reader.u8():
             reader.take(24)  # trace and span
             reader.text()
@@ -233,6 +255,21 @@ class NativeConnection:
         if revision >= 54453:
             for _ in range(3):
                 reader.varint()  # parallel replicas
+        return kind == _SECONDARY_QUERY
+
+    def _skip_interface(self, interface: int) -> None:
+        if interface == _INTERFACE_TCP:
+            for _ in range(3):
+                self._reader.text()  # system user, host, client
+            for _ in range(3):
+                self._reader.varint()  # version, revision
+        elif interface == _INTERFACE_HTTP:
+            self._reader.u8()  # method
+            self._reader.text()  # user agent
+            if self._revision >= 54443:
+                self._reader.text()  # forwarded for
+            if self._revision >= 54447:
+                self._reader.text()  # referer
 
     def _read_external_tables(self, session: Session, names: list[str]) -> None:
         """Read the data that comes along with a query, into temporary tables; add their names."""
@@ -250,19 +287,23 @@ class NativeConnection:
 
     def _read_block(self, spool: BinaryIO) -> tuple[str, Header]:
         """Read a data packet; return the table's name and the shape of the block."""
-        kind = self._reader.varint()
+        while (kind := self._reader.varint()) == ClientPacket.SCALAR:
+            self._reader.text()
+            self._copy_block(io.BytesIO())
         if kind == ClientPacket.CANCEL:
             raise _BrokenStream(Code.QUERY_WAS_CANCELLED, "Query was cancelled")
         if kind != ClientPacket.DATA:
             message = f"Unexpected packet {kind} from client, expected Data"
             raise _BrokenStream(Code.UNEXPECTED_PACKET_FROM_CLIENT, message)
-        name = self._reader.text()
+        return self._reader.text(), self._copy_block(spool)
+
+    def _copy_block(self, spool: BinaryIO) -> Header:
         reader = self._reader
         if self._query.compressed:
             reader = WireReader(frame_reader(self._reader))
         try:
             reader.skip_block_info()
-            return name, BlockCopier(reader, spool).copy()
+            return BlockCopier(reader, spool).copy()
         except ServerError as error:
             raise _BrokenStream(error.code, error.text) from error
 

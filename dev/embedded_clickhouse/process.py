@@ -119,13 +119,17 @@ class EmbeddedClickHouse:
 
     def _command(self) -> list[str]:
         tcp, http = self._ports
-        command = [sys.executable, "-m", "dev.embedded_clickhouse", str(self._path)]
+        command = self._module_command("dev.embedded_clickhouse", str(self._path))
         command += ["--tcp", str(tcp), "--http", str(http), "--exit-with-parent"]
         if self._claimed_version:
             command += ["--claim-version", self._claimed_version]
         for user in self._users:
             command += ["--user", user]
         return command
+
+    @staticmethod
+    def _module_command(module: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", module, *arguments]
 
     def _environment(self) -> dict[str, str]:
         path = os.environ.get("PYTHONPATH", "")

@@ -30,13 +30,22 @@ class _Listener(socketserver.ThreadingTCPServer):
     def __init__(self, port: int, serve: Callable[[socket.socket], None]) -> None:
         super().__init__((HOST, port), socketserver.BaseRequestHandler)
         self._serve = serve
+        self._clients: set[socket.socket] = set()
 
     def finish_request(self, request: object, _address: object) -> None:
         """Talk to one client, in its own thread."""
         if isinstance(request, socket.socket):
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._clients.add(request)
             with contextlib.suppress(ConnectionLost, OSError):
                 self._serve(request)
+            self._clients.discard(request)
+
+    def cut(self) -> None:
+        """Close every client's connection, in the middle of whatever it does."""
+        for client in list(self._clients):
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, _request: object, _address: object) -> None:
         """Note what must not happen; the other clients go on."""
@@ -74,6 +83,11 @@ class Server:
         for listener in self._listeners:
             arguments = (_SHUTDOWN_POLL_SECONDS,)
             threading.Thread(target=listener.serve_forever, args=arguments, daemon=True).start()
+
+    def cut(self) -> None:
+        """Close the connections of all clients; new ones are accepted."""
+        for listener in self._listeners:
+            listener.cut()
 
     def stop(self) -> None:
         """Stop accepting, end what runs, close the engine."""
