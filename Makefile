@@ -8,7 +8,7 @@ JOBS   ?= 2
 ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long compat test-zones db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
+.PHONY: help venv demo test test-long compat production cluster test-zones db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -27,7 +27,7 @@ demo: $(READY) ## run every script for real against local servers (SOURCES=live:
 	$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
 
 test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; PYTEST_ARGS=…)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat and not production" $(PYTEST_ARGS)
 
 test-long: $(READY) ## run the tests that take long: backups with faults, whole chains (same variables)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m long $(PYTEST_ARGS)
@@ -41,6 +41,12 @@ build/engine-%/.ready: requirements/engine-%.txt
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	touch $@
 
+production: $(READY) ## run the tests on three replicas over a real ZooKeeper (Debian's zookeeper)
+	OONI_TEST_NEEDS_ZOOKEEPER=1 $(BIN)/python -m pytest -m production $(PYTEST_ARGS)
+
+cluster: $(READY) ## run three replicas in the foreground until Ctrl-C (Debian's zookeeper)
+	$(BIN)/python -m dev.cluster
+
 # With the server and this machine there: where a time without a zone is not UTC.
 ZONES      := Asia/Kolkata America/New_York
 ZONE_TESTS := tests/test_detector*.py tests/test_ooni_db_backup.py tests/test_dev_sample_measurements.py
@@ -48,7 +54,7 @@ ZONE_TESTS := tests/test_detector*.py tests/test_ooni_db_backup.py tests/test_de
 test-zones: $(READY) ## run the tests of what depends on time, and the demo, in other time zones
 	mkdir -p build
 	for zone in $(ZONES); do \
-	  OONI_TEST_TIMEZONE=$$zone $(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat" $(ZONE_TESTS) && \
+	  OONI_TEST_TIMEZONE=$$zone $(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat and not production" $(ZONE_TESTS) && \
 	  { TZ=$$zone $(BIN)/python -m dev.demo > build/demo-zones.log 2>&1 || { tail -n 50 build/demo-zones.log; exit 1; }; } || exit; \
 	done
 

@@ -9,7 +9,9 @@ import socket
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import clickhouse_driver
 
 from dev.cluster.configuration import server_configuration
 from dev.cluster.faults import Faults, StatementFault
@@ -20,6 +22,8 @@ from dev.embedded_clickhouse.process import EmbeddedClickHouse
 
 class Node(EmbeddedClickHouse):
     """One server of the cluster; `kill` and `start` take it away and bring it back.
+
+    After a start its replicated tables are read-only for a second, as on a server.
 
     Args:
         config: where it is.
@@ -33,6 +37,15 @@ class Node(EmbeddedClickHouse):
         self.port = config.tcp
         self._config = config
         self._faults = Faults()
+
+    def client(self, database: str = "default") -> clickhouse_driver.Client:
+        """Return a client of this node; close it."""
+        return clickhouse_driver.Client.from_url(self.uri(database=database))
+
+    def execute(self, query: str, *arguments: object) -> Any:  # noqa: ANN401 - rows of any kind
+        """Run one query on a connection of its own."""
+        with self.client() as client:
+            return client.execute(query, *arguments)
 
     def serve_parts_after(self, seconds: float) -> None:
         """Let the others wait for each part that they fetch from this node."""
@@ -123,6 +136,15 @@ class Cluster:
             self.close()
             raise
         return self
+
+    def mend(self) -> None:
+        """End all faults, and start again what was killed."""
+        if not self.zookeeper.running:
+            self.zookeeper.start()
+        for node in self.nodes:
+            node.mend()
+            if not node.pid:
+                node.start()
 
     def close(self) -> None:
         """End everything."""

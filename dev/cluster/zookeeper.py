@@ -71,6 +71,11 @@ class ZooKeeper:
         self._end(signal.SIGTERM)
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and not ended since."""
+        return self._process is not None
+
+    @property
     def _log(self) -> Path:
         return self._path / "zookeeper.log"
 

@@ -1,0 +1,31 @@
+"""Waiting for replicas, in a test."""
+
+import time
+from collections.abc import Callable
+
+from dev.cluster.cluster import Cluster, Node
+
+PATIENCE = 60  # seconds; nothing waits so long unless it is broken
+POLL_SECONDS = 0.05
+
+
+def wait_for(condition: Callable[[], bool], wanted: str) -> None:
+    """Return when the condition holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited {PATIENCE} s for {wanted}"
+        time.sleep(POLL_SECONDS)
+
+
+def wait_until_writable(*nodes: Node) -> None:
+    """Return when no replicated table of the nodes is read-only any more."""
+    query = "SELECT count() FROM system.replicas WHERE is_readonly"
+    for node in nodes:
+        wait_for(lambda node=node: node.execute(query) == [(0,)], "writable tables")  # type: ignore[misc]
+
+
+def everywhere(cluster: Cluster, *statements: str) -> None:
+    """Run statements on each node, one node after the other."""
+    for node in cluster.nodes:
+        for statement in statements:
+            node.execute(statement)
