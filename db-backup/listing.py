@@ -7,7 +7,7 @@ import msgspec
 
 from backups.manifest import Backup, SavedTable
 from exports.manifest import Export, Layout, TableManifest, summary
-from progress import in_units
+from throttle import in_units
 
 NAME_WIDTH = 26  # so that a line has 80 columns
 BACKUP_COLUMNS = ("BACKUP", "CHAIN", "AGE", "TABLES", "ROWS", "WRITTEN", "STATE")

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 import ooni_db_backup
 from backup_config import Config, TablePolicy
-from exports.clickhouse_http import login_of
-from exports.csv_rows import RowCounter
+from exports.clickhouse_http import RowCounter, login_of
 from exports.manifest import Layout, TableManifest, escaped
 from inventory import first_column, renamed, version_column
 from listing import exports_as_table
 from ooni_common.config import Secret, SecretUrl
-from progress import in_units, progress
+from throttle import in_units, progress
 
 SHIPPED = Path(str(ooni_db_backup.__file__)).with_name("db-backup.conf")
 

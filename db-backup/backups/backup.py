@@ -39,9 +39,8 @@ from inventory import (
 )
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from progress import in_units
 from store import Bucket
-from throttle import Throttle
+from throttle import Throttle, in_units
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -27,10 +27,9 @@ from ooni_common.config import SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, ScriptError
 from ooni_common.run import Job, locked, make_writable
-from progress import in_units
 from staging import Place
 from store import Bucket
-from throttle import Throttle
+from throttle import Throttle, in_units
 
 log = logging.getLogger("ooni.db_backup")
 

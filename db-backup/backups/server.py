@@ -16,8 +16,8 @@ from backup_config import Config
 from ooni_common.config import Secret
 from ooni_common.database import Database, literal, quoted, server_error
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
-from progress import in_units, progress
 from store import CODES_OF_WRONG_CONFIG, Store
+from throttle import in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
 

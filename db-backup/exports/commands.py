@@ -21,9 +21,8 @@ from ooni_common import __version__
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.run import Job
-from progress import in_units
 from store import Bucket, end_interrupted_uploads
-from throttle import Bandwidth, Throttle
+from throttle import Bandwidth, Throttle, in_units
 
 log = logging.getLogger("ooni.db_backup")
 

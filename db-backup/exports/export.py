@@ -17,15 +17,13 @@ import zstandard
 
 from digest import SCHEME
 from exports.chunks import Chunk, Fingerprint, Reader, survey
-from exports.clickhouse_http import ClickHouseHTTP
-from exports.csv_rows import RowCounter
+from exports.clickhouse_http import ClickHouseHTTP, RowCounter
 from exports.manifest import JSON, Export, Layout, TableManifest, encoded
 from inventory import have_tuples
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.metrics import Metrics
-from progress import in_units, progress
 from store import Bucket, Upload
-from throttle import Bandwidth, Throttle
+from throttle import Bandwidth, Throttle, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -15,8 +15,8 @@ from exports.manifest import (
     read_manifest,
     summary,
 )
-from progress import in_units
 from store import Bucket
+from throttle import in_units
 
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"

@@ -13,9 +13,9 @@ from exports.manifest import Export, TableManifest, present_exports
 from inventory import have_tuples, is_in_utc, renamed, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
-from progress import progress
 from staging import Place, drop_leftovers, dropped_on_failure
 from store import Bucket, NoSuchObject
+from throttle import progress
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 import zstandard
 
-from exports.csv_rows import RowCounter
+from exports.clickhouse_http import RowCounter
 from exports.manifest import (
     Export,
     Layout,
@@ -19,8 +19,8 @@ from exports.manifest import (
     read_table_manifests,
     summary,
 )
-from progress import in_units, progress
 from store import Bucket, NoSuchObject
+from throttle import in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
 
