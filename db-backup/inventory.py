@@ -1,11 +1,12 @@
 """What the database has: its tables, their columns and keys."""
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ooni_common.database import Database, literal, quoted
-from ooni_common.errors import DataRefused
+from ooni_common.errors import DataRefused, UsageError
 
 # Engines whose rows the server's BACKUP has. The others either have rows of their own, which BACKUP
 # leaves out without a word (EmbeddedRocksDB before 26.7, Join and Set in all versions), or none.
@@ -24,6 +25,7 @@ TIME = r"DateTime(?:64\(\d\))?"
 TIME_WITHOUT_ZONE = re.compile(rf"{QUOTED}|\b{TIME}(?=[,)]|$)")
 LOW_CARDINALITY_OF_TIME = re.compile(rf"{QUOTED}|LowCardinality\(({TIME}|Nullable\({TIME}\))\)")
 NOT_CONVERTIBLE = re.compile(r"\b(AggregateFunction|Variant|Dynamic|JSON|Object)\b(?! )")
+MOST_LISTED = 20  # names in a message
 
 
 @dataclass(frozen=True)
@@ -236,3 +238,28 @@ def _without_replication(create: str) -> str:
         create,
         count=1,
     )
+
+
+def check_names(names: Iterable[str], there: Collection[str], what: str = "table") -> None:
+    """Check that names are of things that exist.
+
+    Args:
+        names: from the command line.
+        there: the names of all that exists.
+        what: these are, for the message.
+
+    Raises:
+        UsageError: one of them does not; it says what does.
+    """
+    for name in names:
+        if name not in there:
+            raise UsageError(f"there is no {what} {name!r}{_instead(name, sorted(set(there)))}")
+
+
+def _instead(name: str, there: list[str]) -> str:
+    if not there:
+        return "; there is none at all"
+    if similar := difflib.get_close_matches(name, there, n=3):
+        return f"; did you mean {' or '.join(map(repr, similar))}?"
+    more = f" and {len(there) - MOST_LISTED} more" if len(there) > MOST_LISTED else ""
+    return f"; there are: {', '.join(there[:MOST_LISTED])}{more}"

@@ -39,9 +39,8 @@ from backups.manifest import Backup, BackupLayout, good_backups, read_backups
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import export_tables, prune_exports, restore_export, verify_exports
 from exports.manifest import Layout, TableManifest, exported_tables, read_table_manifests
-from inventory import read_table, table_names
+from inventory import check_names, read_table, table_names
 from listing import as_json, backup_as_table, backups_as_table, chunks_as_table, exports_as_table
-from naming import check_names
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.output import show

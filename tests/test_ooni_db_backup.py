@@ -18,8 +18,7 @@ from dev.servers.fault_proxy import FaultProxy, s3_error
 from dev.servers.misbehaving import MisbehavingServer, body
 from exports.chunks import Chunk, Reader, survey
 from exports.manifest import escaped
-from inventory import read_table
-from naming import check_names
+from inventory import check_names, read_table
 from ooni_common.database import Database as OurDatabase
 from ooni_common.errors import UsageError
 from ooni_common.run import locked

@@ -22,7 +22,7 @@ from backups.prune import delete_backup, in_progress, unwanted
 from backups.restore import Wanted, restore_tables, verify_backup
 from backups.server import ServerBackups, target_of
 from exports.commands import TOOL
-from naming import check_names
+from inventory import check_names
 from ooni_common.config import SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, ScriptError

@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from backups.contents import NO_ROWS, Partition
 from digest import FIRST_SCHEME
-from naming import check_names
+from inventory import check_names
 from ooni_common.errors import DataRefused
 from store import Bucket
 
