@@ -1,4 +1,4 @@
-"""The database's HTTP interface: results and rows to insert as streams of bytes, and their count."""
+"""The database's HTTP interface: streams of rows, both ways, and how many rows they have."""
 
 import contextlib
 import json

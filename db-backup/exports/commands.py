@@ -11,9 +11,15 @@ from backup_config import Config
 from exports.chunks import Reader
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.export import Exporter, Means, Step, now, owner_of_its_names, plan
-from exports.manifest import Layout, RunManifest, TableManifest, read_manifest, read_table_manifests
+from exports.manifest import (
+    Layout,
+    RunManifest,
+    TableManifest,
+    publish,
+    read_manifest,
+    read_table_manifests,
+)
 from exports.prune import delete, leftovers
-from exports.publication import publish
 from exports.restore import restore
 from exports.verify import verify
 from inventory import is_in_utc, read_table

@@ -11,8 +11,9 @@ first, with the new export under `pending`: the object is the one in `chunks` or
 `pending`, and its token tells which. The next run moves what arrived to `chunks`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TypeVar
 from urllib.parse import quote, unquote
 
@@ -22,9 +23,13 @@ from msgspec import Meta
 from exports.chunks import Chunk, Fingerprint
 from ooni_common.errors import DataRefused
 from store import Bucket
+from throttle import in_units
 
 JSON = "application/json"
 FORMAT = 1
+TEXT = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+TEMPLATE = "index.html.jinja"
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,3 +269,46 @@ def checksums(manifests: Iterable[TableManifest], layout: Layout) -> bytes:
     exports = [export for manifest in manifests for export in manifest.exports]
     lines = (f"{export.sha256}  {layout.relative(export.key)}\n" for export in exports)
     return "".join(sorted(lines, key=lambda line: line[66:])).encode()
+
+
+def publish(
+    bucket: Bucket, layout: Layout, manifests: Mapping[str, TableManifest], run: RunManifest
+) -> bool:
+    """Write what tells people and programs of the exports, the manifest of all last.
+
+    Args:
+        bucket: gets it.
+        layout: where things are.
+        manifests: of all tables.
+        run: of this run; its tables are filled in.
+
+    Returns:
+        Whether that was necessary: otherwise all of it is as it has to be.
+    """
+    tables = {name: summary(manifest) for name, manifest in sorted(manifests.items())}
+    before = read_manifest(bucket, layout.run, RunManifest)
+    if tables == (before.tables if before else {}):
+        return False
+    run = msgspec.structs.replace(run, tables=tables)
+    bucket.put(layout.sums, checksums(manifests.values(), layout), TEXT)
+    bucket.put(layout.index, page(run, manifests, layout), HTML)
+    bucket.put(layout.run, encoded(run, layout.run), JSON)
+    return True
+
+
+def page(run: RunManifest, manifests: Mapping[str, TableManifest], layout: Layout) -> bytes:
+    """Return the page for people."""
+    import jinja2  # noqa: PLC0415 (most runs have nothing to publish)
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["units"] = in_units
+    text = environment.get_template(TEMPLATE).render(
+        run=run, manifests=dict(sorted(manifests.items())), layout=layout
+    )
+    return text.encode()

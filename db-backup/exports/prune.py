@@ -18,9 +18,9 @@ from exports.manifest import (
     TableManifest,
     encoded,
     named_keys,
+    publish,
     read_manifest,
 )
-from exports.publication import publish
 from store import Bucket
 
 
