@@ -14,6 +14,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
+from ooni_common import __version__
 from ooni_common.config import Secret
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ooni.db_backup")
 
+TOOL = f"ooni-db-backup {__version__}"
+JSON = "application/json"
+SQL = "application/sql"
 PART = 8 * 1024 * 1024  # bytes; of these, the first, the last and one between are in memory
 MOST_PARTS = 10_000
 MOST_AT_ONCE = 1000  # keys that one request can delete
@@ -290,6 +296,26 @@ def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
         return
     if ended:
         log.warning("%d uploads of runs that were interrupted are aborted", ended)
+
+
+def encoded(manifest: msgspec.Struct, key: str) -> bytes:
+    """Return a manifest as JSON that can be read back.
+
+    Args:
+        manifest: of any kind.
+        key: under which it will be written.
+
+    Raises:
+        DataRefused: it can't, so that it must not be written.
+    """
+    content = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    try:
+        same = msgspec.json.decode(content, type=type(manifest)) == manifest
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataRefused(f"{key}: not written: it could not be read back: {error}") from None
+    if not same:
+        raise DataRefused(f"{key}: not written: it would be read back as another one")
+    return content
 
 
 class Upload:

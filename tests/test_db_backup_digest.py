@@ -8,8 +8,9 @@ import pytest
 from db_backup_harness import BACKUPS, LAYOUT, BackupTool
 from digest import Expression, row_hash, split_arguments
 from exports.chunks import Chunk, Fingerprint
-from exports.manifest import Export, TableManifest, encoded
+from exports.manifest import Export, TableManifest
 from ooni_common.errors import DataRefused
+from store import encoded
 
 # Each table has rows with a NULL; the change is of one cell of such a row.
 TABLES = {

@@ -49,12 +49,11 @@ from dev.servers.fault_proxy import (
 from dev.servers.misbehaving import server_tls
 from dev.servers.s3 import KEY, KEY_ID, S3Server
 from exports.clickhouse_http import TAG, ClickHouseHTTP, reported_failure
-from exports.manifest import encoded
 from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed
 from ooni_common.errors import Stopped, Unavailable
 from ooni_common.run import StopSignals
-from store import Bucket
+from store import Bucket, encoded
 from throttle import Bandwidth, Throttle
 
 TraceFunction = Callable[[FrameType, str, Any], Any]

@@ -26,7 +26,6 @@ from backups.manifest import (
 from backups.prune import delete_backup
 from backups.server import ServerBackups
 from digest import SCHEME, Expression, digest, is_sound
-from exports.manifest import JSON, encoded
 from inventory import (
     BACKED_UP,
     NOT_BACKED_UP,
@@ -39,12 +38,11 @@ from inventory import (
 )
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from store import Bucket
+from store import JSON, SQL, Bucket, encoded
 from throttle import Throttle, in_units
 
 log = logging.getLogger("ooni.db_backup")
 
-SQL = "application/sql"
 NOT_GRANTED = "(code 497)"
 
 

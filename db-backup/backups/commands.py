@@ -21,14 +21,13 @@ from backups.manifest import (
 from backups.prune import delete_backup, in_progress, unwanted
 from backups.restore import Wanted, restore_tables, verify_backup
 from backups.server import ServerBackups, target_of
-from exports.commands import TOOL
 from inventory import check_names
 from ooni_common.config import SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, ScriptError
 from ooni_common.run import Job, locked, make_writable
 from staging import Place
-from store import Bucket
+from store import TOOL, Bucket
 from throttle import Throttle, in_units
 
 log = logging.getLogger("ooni.db_backup")

@@ -23,16 +23,13 @@ from exports.prune import delete, leftovers
 from exports.restore import restore
 from exports.verify import verify
 from inventory import is_in_utc, read_table
-from ooni_common import __version__
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.run import Job
-from store import Bucket, end_interrupted_uploads
+from store import TOOL, Bucket, end_interrupted_uploads
 from throttle import Bandwidth, Throttle, in_units
 
 log = logging.getLogger("ooni.db_backup")
-
-TOOL = f"ooni-db-backup {__version__}"
 
 
 @dataclass

@@ -18,17 +18,16 @@ import zstandard
 from digest import SCHEME
 from exports.chunks import Chunk, Fingerprint, Reader, survey
 from exports.clickhouse_http import ClickHouseHTTP, RowCounter
-from exports.manifest import JSON, Export, Layout, TableManifest, encoded
+from exports.manifest import Export, Layout, TableManifest
 from inventory import have_tuples
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.metrics import Metrics
-from store import Bucket, Upload
+from store import JSON, SQL, Bucket, Upload, encoded
 from throttle import Bandwidth, Throttle, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
 
 ZSTD = "application/zstd"
-SQL = "application/sql"
 COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes; several times as much is in memory
 
 Reason = Literal[

@@ -22,10 +22,9 @@ from msgspec import Meta
 
 from exports.chunks import Chunk, Fingerprint
 from ooni_common.errors import DataRefused
-from store import Bucket
+from store import JSON, Bucket, encoded
 from throttle import in_units
 
-JSON = "application/json"
 FORMAT = 1
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
@@ -230,26 +229,6 @@ def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export
         if bucket.token(export.key) == export.token
     }
     return dict(sorted((manifest.chunks | pending).items()))
-
-
-def encoded(manifest: msgspec.Struct, key: str) -> bytes:
-    """Return a manifest as JSON that can be read back.
-
-    Args:
-        manifest: of any kind.
-        key: under which it will be written.
-
-    Raises:
-        DataRefused: it can't, so that it must not be written.
-    """
-    content = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
-    try:
-        same = msgspec.json.decode(content, type=type(manifest)) == manifest
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{key}: not written: it could not be read back: {error}") from None
-    if not same:
-        raise DataRefused(f"{key}: not written: it would be read back as another one")
-    return content
 
 
 def summary(manifest: TableManifest) -> TableSummary:

@@ -12,16 +12,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from exports.manifest import (
-    JSON,
     Layout,
     RunManifest,
     TableManifest,
-    encoded,
     named_keys,
     publish,
     read_manifest,
 )
-from store import Bucket
+from store import JSON, Bucket, encoded
 
 
 @dataclass(frozen=True)
