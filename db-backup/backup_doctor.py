@@ -18,7 +18,7 @@ from backups.manifest import BackupLayout, read_backups
 from backups.server import ServerBackups, target_of
 from exports.chunks import Reader, check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
-from exports.manifest import Layout
+from exports.manifest import ExportLayout
 from inventory import read_table, table_names
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
@@ -79,8 +79,8 @@ class Doctor:
 
     def _examinations_of_exports(self) -> dict[str, Callable[[], str]]:
         bucket = Bucket(self.config.store("public"), self.user_agent)
-        layout = Layout(self.config.public_prefix)
-        probe = f"{layout.prefix}/doctor"
+        layout = ExportLayout(self.config.public_prefix)
+        probe = layout.probe
 
         def listed() -> str:
             return f"{bucket.url} has {len(list(bucket.listing(layout.exports)))} exports"
@@ -95,7 +95,7 @@ class Doctor:
     def _examinations_of_backups(self) -> dict[str, Callable[[], str]]:
         bucket = Bucket(self.config.store("private"), self.user_agent)
         layout = BackupLayout(self.config.private_prefix)
-        probe = f"{layout.prefix}/doctor"
+        probe = layout.probe
 
         def listed() -> str:
             backups = read_backups(bucket, layout)
@@ -167,11 +167,11 @@ class Doctor:
         return f"{key} was written, read and deleted"
 
     @staticmethod
-    def _uploads(bucket: Bucket, layout: Layout) -> str:
+    def _uploads(bucket: Bucket, layout: ExportLayout) -> str:
         """Begin an upload of parts, and end it."""
         with (
             contextlib.suppress(Abandoned),
-            bucket.upload(f"{layout.prefix}/doctor", "text/plain", "") as upload,
+            bucket.upload(layout.probe, "text/plain", "") as upload,
         ):
             upload.begin()
             raise Abandoned

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from backups.manifest import Backup, SavedTable
-from exports.manifest import Export, Layout, TableManifest, summary
+from exports.manifest import Export, ExportLayout, TableManifest, summary
 from throttle import in_units
 
 NAME_WIDTH = 26  # so that a line has 80 columns
@@ -112,14 +112,14 @@ def exports_as_table(manifests: Mapping[str, TableManifest]) -> str:
     return "\n".join(rows)
 
 
-def chunks_as_table(manifest: TableManifest, layout: Layout) -> str:
+def chunks_as_table(manifest: TableManifest, layout: ExportLayout) -> str:
     """Return one line for each chunk of a table."""
     rows = [_row("OBJECT", "", "ROWS", "SIZE", "EXPORTED (UTC)")]
     rows += [_chunk_row(export, layout) for export in manifest.exports]
     return "\n".join(rows)
 
 
-def _chunk_row(export: Export, layout: Layout) -> str:
+def _chunk_row(export: Export, layout: ExportLayout) -> str:
     dropped = " gone" if export.dropped else ""
     name = layout.relative(export.key).removeprefix("csv/")
     return _row(

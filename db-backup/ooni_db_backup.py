@@ -38,7 +38,7 @@ from backups.commands import (
 from backups.manifest import Backup, BackupLayout, good_backups, read_backups
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import export_tables, prune_exports, restore_export, verify_exports
-from exports.manifest import Layout, TableManifest, exported_tables, read_table_manifests
+from exports.manifest import ExportLayout, TableManifest, exported_tables, read_table_manifests
 from inventory import check_names, read_table, table_names
 from listing import as_json, backup_as_table, backups_as_table, chunks_as_table, exports_as_table
 from ooni_common.database import connected
@@ -277,7 +277,7 @@ def list_all(job: Job[Config]) -> None:
         )
         return
     sections = []
-    layout, now = Layout(job.config.public_prefix), datetime.now(UTC)
+    layout, now = ExportLayout(job.config.public_prefix), datetime.now(UTC)
     for name in names:
         if name in manifests:
             sections.append(chunks_as_table(manifests[name], layout))
@@ -294,7 +294,7 @@ def _exports_there(job: Job[Config]) -> dict[str, TableManifest]:
     if not _has(job.config, "public"):
         return {}
     bucket = Bucket(job.config.store("public"), job.user_agent)
-    return read_table_manifests(bucket, Layout(job.config.public_prefix))
+    return read_table_manifests(bucket, ExportLayout(job.config.public_prefix))
 
 
 def _backups_there(job: Job[Config]) -> list[Backup]:
@@ -367,7 +367,7 @@ def _stored_tables(job: Job[Config]) -> set[str]:
     stored: set[str] = set()
     if _has(job.config, "public"):
         bucket = Bucket(job.config.store("public"), job.user_agent)
-        stored |= exported_tables(bucket, Layout(job.config.public_prefix))
+        stored |= exported_tables(bucket, ExportLayout(job.config.public_prefix))
     if _has(job.config, "private"):
         bucket = Bucket(job.config.store("private"), job.user_agent)
         backups = read_backups(bucket, BackupLayout(job.config.private_prefix))

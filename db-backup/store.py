@@ -13,6 +13,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -96,6 +97,32 @@ class Written:
 
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in a bucket, as far as exports and backups do the same."""
+
+    prefix: str
+
+    @property
+    def manifests(self) -> str:
+        """What the keys of the manifests of tables, or of backups, start with."""
+        return f"{self.prefix}/manifest/"
+
+    def manifest(self, name: str) -> str:
+        """Return the key of the manifest of a table, or of a backup."""
+        return f"{self.manifests}{escaped(name)}.json"
+
+    @property
+    def probe(self) -> str:
+        """What the keys of objects start with that are only written to see whether one can."""
+        return f"{self.prefix}/doctor"
+
+
+def escaped(name: str) -> str:
+    """Return a name as a part of a key: letters, digits, `_.-~`, and the rest as %XX."""
+    return quote(name, safe="")
 
 
 class NoSuchObject(Exception):

@@ -22,12 +22,12 @@ from backups.manifest import BackupLayout, BackupManifest
 from conftest import Database as FreshDatabase
 from dev.samples.measurements import create, fill
 from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
-from exports.manifest import Layout, TableManifest
+from exports.manifest import ExportLayout, TableManifest
 from ooni_common.config import Secret, load_config
 from store import Bucket, Store
 
 ROOT = Path(__file__).parents[1]
-LAYOUT = Layout("clickhouse_export")
+LAYOUT = ExportLayout("clickhouse_export")
 CSV = LAYOUT.exports
 BACKUPS = BackupLayout("clickhouse_backup")
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import ooni_db_backup
 from backup_config import Config, TablePolicy
 from exports.clickhouse_http import RowCounter, login_of
-from exports.manifest import Layout, TableManifest, escaped
+from exports.manifest import ExportLayout, TableManifest
 from inventory import first_column, renamed, version_column
 from listing import exports_as_table
 from ooni_common.config import Secret, SecretUrl
+from store import escaped
 from throttle import in_units, progress
 
 SHIPPED = Path(str(ooni_db_backup.__file__)).with_name("db-backup.conf")
@@ -161,7 +162,7 @@ def test_no_two_tables_share_a_name_and_none_leaves_its_folder(tables: list[str]
 
 
 def test_objects_have_the_names_of_old() -> None:
-    layout = Layout("clickhouse_export")
+    layout = ExportLayout("clickhouse_export")
     key = "clickhouse_export/csv/fastpath_202301.csv.zstd"
     assert layout.export("fastpath", "202301") == key
     assert layout.relative(key) == "csv/fastpath_202301.csv.zstd"

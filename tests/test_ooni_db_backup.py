@@ -17,11 +17,11 @@ from dev.samples.measurements import create
 from dev.servers.fault_proxy import FaultProxy, s3_error
 from dev.servers.misbehaving import MisbehavingServer, body
 from exports.chunks import Chunk, Reader, survey
-from exports.manifest import escaped
 from inventory import check_names, read_table
 from ooni_common.database import Database as OurDatabase
 from ooni_common.errors import UsageError
 from ooni_common.run import locked
+from store import escaped
 
 if TYPE_CHECKING:
     import boto3.session

@@ -25,7 +25,7 @@ from backups.contents import NO_ROWS, Partition
 from digest import FIRST_SCHEME
 from inventory import check_names
 from ooni_common.errors import DataRefused
-from store import Bucket
+from store import Bucket, Layout
 
 FORMAT = 1
 NAME = r"\d{8}T\d{6}Z"  # the time of its start, UTC
@@ -172,25 +172,13 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.rows_bytes + sum(part.bytes for part in self.parts.values())
 
 
-@dataclass(frozen=True)
-class BackupLayout:
+class BackupLayout(Layout):
     """Where things are in the bucket of the backups."""
-
-    prefix: str
-
-    @property
-    def manifests(self) -> str:
-        """What the keys of all manifests start with."""
-        return f"{self.prefix}/manifest/"
 
     @property
     def all_data(self) -> str:
         """What the keys of all that backups have start with."""
         return f"{self.prefix}/data/"
-
-    def manifest(self, backup: str) -> str:
-        """Return the key of a backup's manifest."""
-        return f"{self.manifests}{backup}.json"
 
     def data(self, backup: str) -> str:
         """Return what the keys of all that a backup has start with."""

@@ -12,7 +12,7 @@ from exports.chunks import Reader
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.export import Exporter, Means, Step, now, owner_of_its_names, plan
 from exports.manifest import (
-    Layout,
+    ExportLayout,
     RunManifest,
     TableManifest,
     publish,
@@ -52,7 +52,7 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     Returns:
         What has failed.
     """
-    config, layout = job.config, Layout(job.config.public_prefix)
+    config, layout = job.config, ExportLayout(job.config.public_prefix)
     bucket = Bucket(config.store("public"), job.user_agent)
     started = now()
     with job.metrics.timer("run_export"):
@@ -165,7 +165,7 @@ def means_of(job: Job[Config], database: Database, bucket: Bucket, server: str) 
     return Means(
         http=ClickHouseHTTP(config, job.user_agent),
         bucket=bucket,
-        layout=Layout(config.public_prefix),
+        layout=ExportLayout(config.public_prefix),
         throttle=Throttle(database, config),
         bandwidth=Bandwidth(config.max_bandwidth),
         metrics=job.metrics,
@@ -180,7 +180,7 @@ def means_of(job: Job[Config], database: Database, bucket: Bucket, server: str) 
 def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
     """Check the exports of these tables, or of all; return what is wrong with them."""
     bucket = Bucket(job.config.store("public"), job.user_agent)
-    layout = Layout(job.config.public_prefix)
+    layout = ExportLayout(job.config.public_prefix)
     findings = list(verify(bucket, layout, tables, quick=job.arguments.quick))
     if not findings:
         log.info("%s/%s: everything is as exported", bucket.url, layout.prefix)
@@ -190,7 +190,7 @@ def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
 def restore_export(job: Job[Config], table: str) -> None:
     """Make a new table of an export."""
     name = job.arguments.name or f"{table}_restored"
-    layout = Layout(job.config.public_prefix)
+    layout = ExportLayout(job.config.public_prefix)
     bucket = Bucket(job.config.store("public"), job.user_agent)
     manifest = read_manifest(bucket, layout.manifest(table), TableManifest)
     if manifest is None:
@@ -207,7 +207,7 @@ def restore_export(job: Job[Config], table: str) -> None:
 
 def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
     """Delete exports that nobody needs, or show which these are."""
-    config, layout = job.config, Layout(job.config.public_prefix)
+    config, layout = job.config, ExportLayout(job.config.public_prefix)
     bucket = Bucket(config.store("public"), job.user_agent)
     manifests = read_table_manifests(bucket, layout)
     age = timedelta(days=job.arguments.older_than)

@@ -18,7 +18,7 @@ import zstandard
 from digest import SCHEME
 from exports.chunks import Chunk, Fingerprint, Reader, survey
 from exports.clickhouse_http import ClickHouseHTTP, RowCounter
-from exports.manifest import Export, Layout, TableManifest
+from exports.manifest import Export, ExportLayout, TableManifest
 from inventory import have_tuples
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.metrics import Metrics
@@ -137,7 +137,7 @@ class Means:
 
     http: ClickHouseHTTP
     bucket: Bucket
-    layout: Layout
+    layout: ExportLayout
     throttle: Throttle
     bandwidth: Bandwidth
     metrics: Metrics
@@ -375,7 +375,7 @@ def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
 
 
 def owner_of_its_names(
-    table: str, steps: list[Step], manifests: Mapping[str, TableManifest], layout: Layout
+    table: str, steps: list[Step], manifests: Mapping[str, TableManifest], layout: ExportLayout
 ) -> str:
     """Return the other table that has objects of the names that this one would write; "" for none.
 

@@ -12,17 +12,16 @@ first, with the new export under `pending`: the object is the one in `chunks` or
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Meta
 
 from exports.chunks import Chunk, Fingerprint
 from ooni_common.errors import DataRefused
-from store import JSON, Bucket, encoded
+from store import JSON, Bucket, Layout, encoded, escaped
 from throttle import in_units
 
 FORMAT = 1
@@ -122,11 +121,8 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
 M = TypeVar("M", TableManifest, RunManifest)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where things are in the bucket."""
-
-    prefix: str
+class ExportLayout(Layout):
+    """Where things are in the bucket of the exports."""
 
     def export(self, table: str, chunk: str) -> str:
         """Return the key of an object with rows."""
@@ -136,10 +132,6 @@ class Layout:
     def schema(self, table: str) -> str:
         """Return the key of a table's schema."""
         return f"{self.prefix}/schema/{escaped(table)}.sql"
-
-    def manifest(self, table: str) -> str:
-        """Return the key of a table's manifest."""
-        return f"{self.manifests}{escaped(table)}.json"
 
     def table_of(self, manifest: str) -> str:
         """Return the table whose manifest has this key."""
@@ -153,11 +145,6 @@ class Layout:
     def exports(self) -> str:
         """What the keys of all objects with rows start with."""
         return f"{self.prefix}/csv/"
-
-    @property
-    def manifests(self) -> str:
-        """What the keys of the tables' manifests start with."""
-        return f"{self.prefix}/manifest/"
 
     @property
     def run(self) -> str:
@@ -175,11 +162,6 @@ class Layout:
         return f"{self.prefix}/index.html"
 
 
-def escaped(table: str) -> str:
-    """Return a table's name as a part of a key: letters, digits, `_.-~`, and the rest as %XX."""
-    return quote(table, safe="")
-
-
 def read_manifest(bucket: Bucket, key: str, kind: type[M]) -> M | None:
     """Read a manifest; None if there is none.
 
@@ -195,7 +177,7 @@ def read_manifest(bucket: Bucket, key: str, kind: type[M]) -> M | None:
         raise DataRefused(f"{bucket.url}/{key}: damaged: {error}") from None
 
 
-def read_table_manifests(bucket: Bucket, layout: Layout) -> dict[str, TableManifest]:
+def read_table_manifests(bucket: Bucket, layout: ExportLayout) -> dict[str, TableManifest]:
     """Read the manifests of all tables."""
     found = {}
     for listed in bucket.listing(layout.manifests):
@@ -207,7 +189,7 @@ def read_table_manifests(bucket: Bucket, layout: Layout) -> dict[str, TableManif
     return found
 
 
-def exported_tables(bucket: Bucket, layout: Layout) -> set[str]:
+def exported_tables(bucket: Bucket, layout: ExportLayout) -> set[str]:
     """Return the names of the tables that have a manifest, damaged or not."""
     return {layout.table_of(listed.key) for listed in bucket.listing(layout.manifests)}
 
@@ -243,7 +225,7 @@ def summary(manifest: TableManifest) -> TableSummary:
     )
 
 
-def checksums(manifests: Iterable[TableManifest], layout: Layout) -> bytes:
+def checksums(manifests: Iterable[TableManifest], layout: ExportLayout) -> bytes:
     """Return SHA256SUMS, for `sha256sum --check` in a copy of the exports."""
     exports = [export for manifest in manifests for export in manifest.exports]
     lines = (f"{export.sha256}  {layout.relative(export.key)}\n" for export in exports)
@@ -251,7 +233,7 @@ def checksums(manifests: Iterable[TableManifest], layout: Layout) -> bytes:
 
 
 def publish(
-    bucket: Bucket, layout: Layout, manifests: Mapping[str, TableManifest], run: RunManifest
+    bucket: Bucket, layout: ExportLayout, manifests: Mapping[str, TableManifest], run: RunManifest
 ) -> bool:
     """Write what tells people and programs of the exports, the manifest of all last.
 
@@ -275,7 +257,7 @@ def publish(
     return True
 
 
-def page(run: RunManifest, manifests: Mapping[str, TableManifest], layout: Layout) -> bytes:
+def page(run: RunManifest, manifests: Mapping[str, TableManifest], layout: ExportLayout) -> bytes:
     """Return the page for people."""
     import jinja2  # noqa: PLC0415 (most runs have nothing to publish)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from exports.manifest import (
-    Layout,
+    ExportLayout,
     RunManifest,
     TableManifest,
     named_keys,
@@ -43,7 +43,7 @@ class Leftover:
 
 def leftovers(
     bucket: Bucket,
-    layout: Layout,
+    layout: ExportLayout,
     manifests: Mapping[str, TableManifest],
     is_withdrawn: Callable[[str], bool],
     older_than: timedelta,
@@ -75,7 +75,7 @@ def leftovers(
 
 def delete(
     bucket: Bucket,
-    layout: Layout,
+    layout: ExportLayout,
     manifests: Mapping[str, TableManifest],
     unwanted: list[Leftover],
     run: RunManifest,

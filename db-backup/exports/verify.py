@@ -9,7 +9,7 @@ import zstandard
 from exports.clickhouse_http import RowCounter
 from exports.manifest import (
     Export,
-    Layout,
+    ExportLayout,
     RunManifest,
     TableManifest,
     checksums,
@@ -26,7 +26,7 @@ log = logging.getLogger("ooni.db_backup")
 
 
 def verify(
-    bucket: Bucket, layout: Layout, tables: Collection[str] = (), *, quick: bool = False
+    bucket: Bucket, layout: ExportLayout, tables: Collection[str] = (), *, quick: bool = False
 ) -> Iterator[str]:
     """Yield what is wrong with the exports: a line each.
 
@@ -54,7 +54,9 @@ def verify(
         yield from _check_publication(bucket, layout)
 
 
-def _unknown(bucket: Bucket, layout: Layout, manifests: dict[str, TableManifest]) -> list[str]:
+def _unknown(
+    bucket: Bucket, layout: ExportLayout, manifests: dict[str, TableManifest]
+) -> list[str]:
     """Return the keys of the objects with rows that no manifest names."""
     keys = {listed.key for listed in bucket.listing(layout.exports)}
     unknown = keys - named_keys(manifests.values())
@@ -115,7 +117,7 @@ def _check_content(bucket: Bucket, export: Export) -> Iterator[str]:
         yield f"{export.key}: {size:,} bytes of CSV instead of {export.bytes:,}"
 
 
-def _check_publication(bucket: Bucket, layout: Layout) -> Iterator[str]:
+def _check_publication(bucket: Bucket, layout: ExportLayout) -> Iterator[str]:
     """Check what is made from the manifests of the tables, unless a run is still at it."""
     manifests = read_table_manifests(bucket, layout)
     run = read_manifest(bucket, layout.run, RunManifest)
