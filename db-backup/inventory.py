@@ -57,11 +57,6 @@ class Table:
     create: str
 
     @property
-    def merges_rows(self) -> bool:
-        """Whether the server makes one row of those with the same key, whenever it likes."""
-        return bool(re.search("Replacing|Collapsing|Summing|Aggregating|Graphite", self.engine))
-
-    @property
     def column_list(self) -> str:
         """The columns as SQL."""
         return ", ".join(quoted(column.name) for column in self.columns)
@@ -222,6 +217,11 @@ def renamed(create: str, target: str) -> str:
 def refreshes_itself(create: str) -> bool:
     """Tell whether a view computes all its rows anew from time to time; BACKUP leaves them out."""
     return bool(re.search(r"^REFRESH (?!.*\bAPPEND\b)", create, re.MULTILINE))
+
+
+def merges_rows(engine: str) -> bool:
+    """Tell whether the server makes one row of those with the same key, whenever it likes."""
+    return bool(re.search("Replacing|Collapsing|Summing|Aggregating|Graphite", engine))
 
 
 def is_replicated(engine: str) -> bool:

@@ -16,7 +16,7 @@ from backups.backup import BackupMeans
 from backups.contents import ALIASES_OF_2_0_0, Content, Source, columns_of, read_content
 from backups.manifest import BackupManifest, SavedTable
 from digest import digest, is_sound
-from inventory import is_replicated, renamed, storage_of
+from inventory import is_replicated, merges_rows, renamed, storage_of
 from ooni_common.database import Database, StatementFailed, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
@@ -246,7 +246,7 @@ def _rows_of(means: BackupMeans, saved: SavedTable, place: Place, wanted: Wanted
     if not saved.findings(content) and not saved.later and compared(saved, content):
         return "with the rows of the backup"
     # Nobody can tell these from other rows; whoever says --replace wants those of the backup.
-    if saved.merges_rows and 0 < rows <= saved.rows and not wanted.replace:
+    if merges_rows(saved.engine) and 0 < rows <= saved.rows and not wanted.replace:
         return "with fewer rows than the backup: those with the same key may have become one"
     return ""
 

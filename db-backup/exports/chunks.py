@@ -19,7 +19,7 @@ from digest import (
     row_hash,
     split_arguments,
 )
-from inventory import Table, first_column, with_utc
+from inventory import Table, first_column, merges_rows, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 
@@ -194,7 +194,7 @@ class Reader:
             hashed = digest(self._hashed)
         except DataRefused as error:
             raise DataRefused(f"{self.table.name}: {error}") from None
-        merged = self._key and (version or self.table.merges_rows)
+        merged = self._key and (version or merges_rows(self.table.engine))
         keys = f"uniqCombined64({row_hash(self._keys)})" if merged else "count()"
         return f"count(), {highest}, {hashed}, {keys}, {literal(SCHEME)}"
 
