@@ -10,7 +10,7 @@ from datetime import timedelta
 from backup_config import Config
 from exports.chunks import Reader
 from exports.clickhouse_http import ClickHouseHTTP
-from exports.export import Exporter, Means, Step, now, owner_of_its_names, plan
+from exports.export import Exporter, now, owner_of_its_names, plan
 from exports.manifest import (
     ExportLayout,
     RunManifest,
@@ -27,7 +27,7 @@ from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.run import Job
 from store import TOOL, Bucket, end_interrupted_uploads
-from throttle import Bandwidth, Throttle, in_units
+from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -52,20 +52,22 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     Returns:
         What has failed.
     """
-    config, layout = job.config, ExportLayout(job.config.public_prefix)
-    bucket = Bucket(config.store("public"), job.user_agent)
+    bucket, layout = bucket_of(job)
     started = now()
     with job.metrics.timer("run_export"):
         if not job.dry_run:
             end_interrupted_uploads(bucket, layout.exports)
         manifests = read_table_manifests(bucket, layout)
-        warn_of_stale_exports(config, manifests)
+        warn_of_stale_exports(job.config, manifests)
         ((server,),) = database.query("SELECT version()")
-        means = means_of(job, database, bucket, server)
+        http = ClickHouseHTTP(job.config, job.user_agent)
         outcome = Outcome([])
         for name in names:
+            manifest = manifests.get(name) or TableManifest(table=name)
             try:
-                export_table(job, means, database, name, manifests, outcome)
+                reader = reader_of(job.config, database, name)
+                exporter = Exporter(job, bucket, http, reader, manifest)
+                export_table(job, exporter, manifests, outcome)
             except (DataRefused, ConfigError, StatementFailed) as error:
                 outcome.failures.append(error)
             except ScriptError as error:
@@ -81,27 +83,35 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     return outcome.failures
 
 
+def bucket_of(job: Job[Config]) -> tuple[Bucket, ExportLayout]:
+    """Return the bucket of the exports, and where they are in it."""
+    bucket = Bucket(job.config.store("public"), job.user_agent)
+    return bucket, ExportLayout(job.config.public_prefix)
+
+
+def reader_of(config: Config, database: Database, name: str) -> Reader:
+    """Return what reads a table as its policy says."""
+    policy = config.policy_of(name)
+    if policy is None:
+        raise ConfigError(f"{name!r} is not listed")
+    table, in_utc = read_table(database, name), is_in_utc(database)
+    return Reader(database, table, policy, config.settings_clause, in_utc=in_utc)
+
+
 def export_table(
     job: Job[Config],
-    means: Means,
-    database: Database,
-    name: str,
+    exporter: Exporter,
     manifests: dict[str, TableManifest],
     outcome: Outcome,
 ) -> None:
     """Export what has changed in one table; its manifest is added to the others."""
-    policy = job.config.policy_of(name)
-    if policy is None:
-        raise ConfigError(f"{name!r} is not listed")
-    manifest = manifests.get(name) or TableManifest(table=name)
-    table, settings = read_table(database, name), job.config.settings_clause
-    reader = Reader(database, table, policy, settings, in_utc=is_in_utc(database))
-    exporter = Exporter(means, reader, manifest)
+    reader, manifest = exporter.reader, exporter.manifest
+    name = manifest.table
     if not job.dry_run:
         exporter.recover()
-    means.throttle.wait()
+    exporter.throttle.wait()
     steps = plan(reader, manifest, max_shrink=job.config.max_shrink, force=job.force)
-    if owner := owner_of_its_names(name, steps, manifests, means.layout):
+    if owner := owner_of_its_names(name, steps, manifests, exporter.layout):
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)
     if renewed := sum(step.reason == "with an older digest" for step in steps):
@@ -113,7 +123,8 @@ def export_table(
         )
     if job.dry_run:
         outcome.exported += sum(step.exports for step in steps)
-        explain(name, steps)
+        for step in steps:
+            log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
         return
     try:
         with job.metrics.timer(f"table_{metric_name(name)}_backup_time_ms"):
@@ -128,12 +139,6 @@ def export_table(
 def metric_name(table: str) -> str:
     """Return a table's name without what statsd would misread."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", table)
-
-
-def explain(name: str, steps: Sequence[Step]) -> None:
-    """Log what would be done with the chunks of a table, and why."""
-    for step in steps:
-        log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
 
 
 def log_outcome(job: Job[Config], outcome: Outcome) -> None:
@@ -159,28 +164,9 @@ def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]
             log.warning("%s: not public any more, but its exports are still in the bucket", name)
 
 
-def means_of(job: Job[Config], database: Database, bucket: Bucket, server: str) -> Means:
-    """Return what an export works with."""
-    config = job.config
-    return Means(
-        http=ClickHouseHTTP(config, job.user_agent),
-        bucket=bucket,
-        layout=ExportLayout(config.public_prefix),
-        throttle=Throttle(database, config),
-        bandwidth=Bandwidth(config.max_bandwidth),
-        metrics=job.metrics,
-        tool=TOOL,
-        server=server,
-        level=config.compression_level,
-        retries=config.retries,
-        retry_wait=config.retry_wait,
-    )
-
-
 def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
     """Check the exports of these tables, or of all; return what is wrong with them."""
-    bucket = Bucket(job.config.store("public"), job.user_agent)
-    layout = ExportLayout(job.config.public_prefix)
+    bucket, layout = bucket_of(job)
     findings = list(verify(bucket, layout, tables, quick=job.arguments.quick))
     if not findings:
         log.info("%s/%s: everything is as exported", bucket.url, layout.prefix)
@@ -190,8 +176,7 @@ def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
 def restore_export(job: Job[Config], table: str) -> None:
     """Make a new table of an export."""
     name = job.arguments.name or f"{table}_restored"
-    layout = ExportLayout(job.config.public_prefix)
-    bucket = Bucket(job.config.store("public"), job.user_agent)
+    bucket, layout = bucket_of(job)
     manifest = read_manifest(bucket, layout.manifest(table), TableManifest)
     if manifest is None:
         raise UsageError(f"{table!r} has no export; see list")
@@ -207,13 +192,12 @@ def restore_export(job: Job[Config], table: str) -> None:
 
 def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
     """Delete exports that nobody needs, or show which these are."""
-    config, layout = job.config, ExportLayout(job.config.public_prefix)
-    bucket = Bucket(config.store("public"), job.user_agent)
+    bucket, layout = bucket_of(job)
     manifests = read_table_manifests(bucket, layout)
     age = timedelta(days=job.arguments.older_than)
 
     def is_withdrawn(table: str) -> bool:
-        policy = config.policy_of(table)
+        policy = job.config.policy_of(table)
         return policy is not None and not policy.exported
 
     unwanted = list(leftovers(bucket, layout, manifests, is_withdrawn, age))

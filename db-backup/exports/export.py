@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -15,14 +15,15 @@ from typing import Literal
 import msgspec
 import zstandard
 
+from backup_config import Config
 from digest import SCHEME
 from exports.chunks import Chunk, Fingerprint, Reader, survey
 from exports.clickhouse_http import ClickHouseHTTP, RowCounter
 from exports.manifest import Export, ExportLayout, TableManifest
 from inventory import have_tuples
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
-from ooni_common.metrics import Metrics
-from store import JSON, SQL, Bucket, Upload, encoded
+from ooni_common.run import Job
+from store import JSON, SQL, TOOL, Bucket, Upload, encoded
 from throttle import Bandwidth, Throttle, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -131,51 +132,49 @@ def has_shrunk(after: Fingerprint, before: Fingerprint, max_shrink: float) -> bo
     return keys_after < keys_before * (1 - max_shrink) and after.rows < before.rows
 
 
-@dataclass(frozen=True)
-class Means:
-    """What an export works with."""
-
-    http: ClickHouseHTTP
-    bucket: Bucket
-    layout: ExportLayout
-    throttle: Throttle
-    bandwidth: Bandwidth
-    metrics: Metrics
-    tool: str
-    server: str
-    level: int
-    retries: int
-    retry_wait: float
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
 class Exporter:
     """Exports the chunks of one table.
 
     Attributes:
+        reader: of the table.
+        manifest: of its last export, brought up to date chunk by chunk.
+        layout: where things are in the bucket.
+        throttle: lets chunks begin.
         exported: chunks, so far.
         uploaded: bytes of their objects.
     """
 
-    def __init__(self, means: Means, reader: Reader, manifest: TableManifest) -> None:
-        self._means = means
-        self._reader = reader
-        self._manifest = manifest
-        self._key = means.layout.manifest(manifest.table)
-        self._written = encoded(manifest, self._key)
-        self._schema = manifest.schema  # of the file in the bucket
-        self._place = ""  # of the chunk among those that are exported
+    def __init__(
+        self,
+        job: Job[Config],
+        bucket: Bucket,
+        http: ClickHouseHTTP,
+        reader: Reader,
+        manifest: TableManifest,
+    ) -> None:
+        self._job = job
+        self._bucket = bucket
+        self._http = http
+        self._bandwidth = Bandwidth(job.config.max_bandwidth)
+        self.reader = reader
+        self.manifest = manifest
+        self.layout = ExportLayout(job.config.public_prefix)
+        self.throttle = Throttle(reader.database, job.config)
         self.exported = 0
         self.uploaded = 0
+        self._key = self.layout.manifest(manifest.table)
+        self._written = encoded(manifest, self._key)
+        self._schema = manifest.schema  # of the file in the bucket
+        ((self._server,),) = reader.database.query("SELECT version()")
+        self._place = ""  # of the chunk among those that are exported
 
     def recover(self) -> None:
         """Take over what an interrupted run has published."""
-        for name, export in list(self._manifest.pending.items()):
-            if self._means.bucket.token(export.key) == export.token:
+        for name, export in list(self.manifest.pending.items()):
+            if self._bucket.token(export.key) == export.token:
                 log.info("%s: taken over from a run that was interrupted", export.key)
-                self._manifest.chunks[name] = export
-            del self._manifest.pending[name]
+                self.manifest.chunks[name] = export
+            del self.manifest.pending[name]
 
     def carry_out(self, steps: list[Step]) -> None:
         """Do what was planned, and write the manifest, if anything has changed.
@@ -194,7 +193,7 @@ class Exporter:
         shrunk = [step for step in steps if step.reason == "shrunk"]
         if shrunk:
             raise DataRefused(
-                f"{self._manifest.table}: {', '.join(map(str, shrunk))}: too many rows are gone"
+                f"{self.manifest.table}: {', '.join(map(str, shrunk))}: too many rows are gone"
                 " (max_shrink), so what was exported stays; --force exports what is left"
             )
 
@@ -205,17 +204,17 @@ class Exporter:
             if step.reason == "dropped":
                 self._mark_dropped(step)
             elif step.exports:
-                self._means.throttle.wait()
+                self.throttle.wait()
                 number += 1
                 self._place = f"{number}/{total}"
-                started = self._means.clock()
+                started = time.monotonic()
                 self._export_with_retries(step)
-                self._means.throttle.rest(self._means.clock() - started)
+                self.throttle.rest(time.monotonic() - started)
             elif step.before and step.reason == "unchanged":
-                self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(
+                self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
                     step.before,
                     chunk=step.chunk,
-                    types=types_of(self._reader),
+                    types=types_of(self.reader),
                     # One of 2.0.0 that was sound gets the name of today's scheme.
                     fingerprint=msgspec.structs.replace(step.before.fingerprint, scheme=SCHEME),
                 )
@@ -225,15 +224,14 @@ class Exporter:
             return
         log.warning(
             "%s is not among the chunks of the table any more; what was exported stays",
-            self._means.layout.relative(step.before.key),
+            self.layout.relative(step.before.key),
         )
-        self._manifest.chunks[step.chunk.name] = msgspec.structs.replace(step.before, dropped=now())
+        self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(step.before, dropped=now())
 
     def _export_with_retries(self, step: Step) -> None:
         """Export a chunk; once more, counting exactly, if its lines are not its rows."""
-        means = self._means
         failures = 0
-        exact = self._manifest.line_breaks
+        exact = self.manifest.line_breaks
         while True:
             try:
                 self._export(step, exact=exact)
@@ -241,25 +239,25 @@ class Exporter:
                 exact = True
             except Unavailable as error:
                 failures += 1
-                if failures > means.retries:
+                if failures > self._job.config.retries:
                     raise
-                log.warning("%s; trying again in %g s", error, means.retry_wait)
-                means.sleep(means.retry_wait)
+                log.warning("%s; trying again in %g s", error, self._job.config.retry_wait)
+                time.sleep(self._job.config.retry_wait)
                 self.recover()
-                if self._manifest.chunks.get(step.chunk.name) is not step.before:
+                if self.manifest.chunks.get(step.chunk.name) is not step.before:
                     return  # the answer was lost, and not the object
             else:
                 return
 
     def _export(self, step: Step, *, exact: bool) -> None:
-        means, table, chunk = self._means, self._manifest.table, step.chunk
-        key, token = means.layout.export(table, chunk.name), uuid.uuid4().hex
-        fingerprint = self._reader.fingerprint(chunk.condition)
-        started, clock = now(), means.clock()
+        table, chunk = self.manifest.table, step.chunk
+        key, token = self.layout.export(table, chunk.name), uuid.uuid4().hex
+        fingerprint = self.reader.fingerprint(chunk.condition)
+        started, clock = now(), time.monotonic()
         counter = RowCounter(exact=exact)
         with (
-            means.metrics.timer("upload_to_s3"),
-            means.bucket.upload(key, ZSTD, token) as upload,
+            self._job.metrics.timer("upload_to_s3"),
+            self._bucket.upload(key, ZSTD, token) as upload,
         ):
             size = self._stream(chunk, fingerprint.rows, counter, upload)
             self._check_rows(chunk, fingerprint, counter, exact=exact)
@@ -267,7 +265,7 @@ class Exporter:
             export = Export(
                 chunk=chunk,
                 key=key,
-                query=self._reader.select(chunk),
+                query=self.reader.select(chunk),
                 rows=counter.rows,
                 bytes=size,
                 compressed_bytes=written.size,
@@ -276,20 +274,20 @@ class Exporter:
                 fingerprint=fingerprint,
                 started=started,
                 finished=now(),
-                types=types_of(self._reader),
+                types=types_of(self.reader),
             )
-            self._manifest.pending[chunk.name] = export
+            self.manifest.pending[chunk.name] = export
             self._describe()
             self._write_manifest()
             upload.publish()
-        self._manifest.chunks[chunk.name] = self._manifest.pending.pop(chunk.name)
-        self._manifest.line_breaks |= counter.line_breaks
+        self.manifest.chunks[chunk.name] = self.manifest.pending.pop(chunk.name)
+        self.manifest.line_breaks |= counter.line_breaks
         self.exported += 1
         self.uploaded += written.size
-        seconds = max(means.clock() - clock, 0.001)
+        seconds = max(time.monotonic() - clock, 0.001)
         log.info(
             "%s: %s: %s rows, %s of CSV as %s, in %.1f s (%s/s)",
-            means.layout.relative(key),
+            self.layout.relative(key),
             step.reason,
             f"{export.rows:,}",
             in_units(size),
@@ -300,20 +298,19 @@ class Exporter:
 
     def _stream(self, chunk: Chunk, rows: int, counter: RowCounter, upload: Upload) -> int:
         """Read, compress and upload a chunk; return the size of its CSV in bytes."""
-        means = self._means
-        compressor = compressor_of(means.level)
+        compressor = compressor_of(self._job.config.compression_level)
         size = 0
 
         def send(data: bytes) -> None:
             if data:
-                means.bandwidth.spend(len(data))
+                self._bandwidth.spend(len(data))
                 upload.write(data)
 
-        name = f"{self._place} {means.layout.relative(upload.key)}"
-        tuples = have_tuples(column.type for column in self._reader.table.columns)
+        name = f"{self._place} {self.layout.relative(upload.key)}"
+        tuples = have_tuples(column.type for column in self.reader.table.columns)
         with (
             progress(name, rows, "rows") as shown,
-            means.http.rows(self._reader.select(chunk), tuples=tuples) as pieces,
+            self._http.rows(self.reader.select(chunk), tuples=tuples) as pieces,
         ):
             for piece in pieces:
                 counter.add(piece)
@@ -336,34 +333,34 @@ class Exporter:
             return
         if not exact:
             raise LineBreaksInValues
-        after = self._reader.fingerprint(chunk.condition)
+        after = self.reader.fingerprint(chunk.condition)
         least, most = sorted((before.rows, after.rows))
         if not (counter.complete and least <= counter.rows <= most):
             raise Unavailable(
-                f"{self._manifest.table}: {chunk.name}: {counter.rows:,} rows arrived, and the"
+                f"{self.manifest.table}: {chunk.name}: {counter.rows:,} rows arrived, and the"
                 f" database counts {before.rows:,}"
             )
 
     def _write_if_changed(self) -> None:
         self._describe()
-        if encoded(self._manifest, self._key) != self._written:
+        if encoded(self.manifest, self._key) != self._written:
             self._write_manifest()
 
     def _describe(self) -> None:
-        table, manifest = self._reader.table, self._manifest
+        table, manifest = self.reader.table, self.manifest
         manifest.schema = table.create
         manifest.columns = [(column.name, column.type) for column in table.columns]
 
     def _write_manifest(self) -> None:
-        means, manifest = self._means, self._manifest
+        manifest = self.manifest
         manifest.generation = uuid.uuid4().hex
-        manifest.tool, manifest.server = means.tool, means.server
+        manifest.tool, manifest.server = TOOL, self._server
         if manifest.schema != self._schema:
             schema = f"{manifest.schema};\n".encode()
-            means.bucket.put(means.layout.schema(manifest.table), schema, SQL)
+            self._bucket.put(self.layout.schema(manifest.table), schema, SQL)
             self._schema = manifest.schema
         self._written = encoded(manifest, self._key)
-        means.bucket.put(self._key, self._written, JSON)
+        self._bucket.put(self._key, self._written, JSON)
 
 
 def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
