@@ -15,7 +15,7 @@ from pathlib import Path
 from backup_config import Config, is_name
 from backups.backup import access, check_engine, not_encrypted
 from backups.manifest import BackupLayout, read_backups
-from backups.server import ServerBackups, target_of
+from backups.server import ServerBackups
 from exports.chunks import Reader, check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import ExportLayout
@@ -181,14 +181,14 @@ class Doctor:
 
     def _server_writes(self, bucket: Bucket, key: str) -> str:
         """Let the server write an object, and look for it in the bucket."""
-        target = target_of(self.config)
+        collection = self.config.private_named_collection
         bucket.delete(key)
-        ServerBackups(self.database, target, self.config).write_probe(key, uuid.uuid4().hex)
+        ServerBackups(self.database, self.config).write_probe(key, uuid.uuid4().hex)
         found = bucket.look(key)
         if found is None:
             raise ConfigError(
                 f"the server wrote {key}, but not to {bucket.url}: check the URL of the named"
-                f" collection {target.collection}; it has to end with the bucket and a slash"
+                f" collection {collection}; it has to end with the bucket and a slash"
             )
         bucket.delete(key)
         if self.config.private_sse not in ("", found.encryption):

@@ -62,10 +62,6 @@ class Throttle:
         """Rest in proportion to the time, in seconds, that a chunk took."""
         self._sleep(min(self._rest * duration, LONGEST_REST))
 
-    def pause(self, seconds: float) -> None:
-        """Do nothing for some seconds."""
-        self._sleep(seconds)
-
     def _running(self) -> int:
         """Count the queries of others."""
         ((running,),) = self._database.query(

@@ -13,10 +13,10 @@ import pytest
 from clickhouse_driver.errors import ServerException
 
 from backup_config import Config
-from backups.backup import BackupMeans, back_up, plan_backup
+from backups.backup import back_up, plan_backup
 from backups.manifest import SERVER_MANIFEST, BackupManifest, chosen, read_backups
 from backups.restore import Wanted, restore_tables, verify_backup
-from backups.server import ServerBackups, target_of
+from backups.server import ServerBackups
 from conftest import Database as FreshDatabase
 from db_backup_harness import BACKUPS, BackupTool
 from dev.servers.s3 import KEY, KEY_ID
@@ -25,7 +25,6 @@ from ooni_common.database import Database
 from ooni_common.errors import Unavailable
 from staging import Place
 from store import Bucket
-from throttle import Throttle
 
 CREATE = (
     "CREATE TABLE default.{}\n(\n    `a` UInt8\n)\n"
@@ -113,8 +112,8 @@ def node() -> ScriptedNode:
 
 
 @pytest.fixture
-def means(backup_tool: BackupTool, node: ScriptedNode) -> BackupMeans:
-    """What a backup is made with, on a cluster; the bucket is a real one."""
+def server(backup_tool: BackupTool, node: ScriptedNode) -> ServerBackups:
+    """A server that is a node of a cluster; its bucket is a real one."""
     backup_tool.keep_private()
     config = Config(
         cluster="oonidata",
@@ -125,28 +124,27 @@ def means(backup_tool: BackupTool, node: ScriptedNode) -> BackupMeans:
         private_aws_secret_access_key=Secret(KEY),
     )
     database = Database(node, config.cluster, sleep=lambda _seconds: None)
-    return BackupMeans(
-        config=config,
-        database=database,
-        bucket=Bucket(config.store("private"), "test"),
-        layout=BACKUPS,
-        server_backups=ServerBackups(
-            database, target_of(config), config, sleep=lambda _seconds: None
-        ),
-        throttle=Throttle(database, config, sleep=lambda _seconds: None),
-        tool="test",
-        collection="",
+    return ServerBackups(
+        database,
+        config,
         clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        sleep=lambda _seconds: None,
     )
 
 
-def make(means: BackupMeans) -> BackupManifest:
+@pytest.fixture
+def bucket(server: ServerBackups) -> Bucket:
+    """The bucket of the backups."""
+    return Bucket(server.config.store("private"), "test")
+
+
+def make(server: ServerBackups, bucket: Bucket) -> BackupManifest:
     """Make a backup of both tables."""
     for part in ("definitions", "incremental"):  # which the scripted server does not write
         key = BACKUPS.part("20260101T000000Z", part) + SERVER_MANIFEST
-        means.bucket.put(key, b"", "text/plain")
-    plan = plan_backup(means, list(ENGINES), [])
-    return back_up(means, plan, [])
+        bucket.put(key, b"", "text/plain")
+    plan = plan_backup(server, list(ENGINES), [])
+    return back_up(server, bucket, plan, [])
 
 
 @pytest.fixture
@@ -161,9 +159,11 @@ def parsed(node: ScriptedNode, database: FreshDatabase) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("parsed")
-def test_every_node_backs_up_its_shard(means: BackupMeans, node: ScriptedNode) -> None:
-    manifest = make(means)
-    assert chosen(read_backups(means.bucket, BACKUPS), "") == manifest
+def test_every_node_backs_up_its_shard(
+    server: ServerBackups, bucket: Bucket, node: ScriptedNode
+) -> None:
+    manifest = make(server, bucket)
+    assert chosen(read_backups(bucket, BACKUPS), "") == manifest
     assert [each.split(" TO S3(")[0] for each in node.changes()] == 2 * [
         "BACKUP TABLE `default`.`replicated`, TABLE `default`.`plain` ON CLUSTER `oonidata`"
     ]
@@ -175,21 +175,25 @@ def test_every_node_backs_up_its_shard(means: BackupMeans, node: ScriptedNode) -
 
 
 @pytest.mark.usefixtures("parsed")
-def test_a_node_that_fails_makes_no_backup(means: BackupMeans, node: ScriptedNode) -> None:
+def test_a_node_that_fails_makes_no_backup(
+    server: ServerBackups, bucket: Bucket, node: ScriptedNode
+) -> None:
     node.status = "BACKUP_FAILED"
     with pytest.raises(Unavailable, match="replica b is gone"):
-        make(means)
+        make(server, bucket)
     assert node.changes()[-1].startswith("KILL QUERY ON CLUSTER `oonidata` WHERE")
-    assert read_backups(means.bucket, BACKUPS) == []
-    assert list(means.bucket.listing("")) == []
+    assert read_backups(bucket, BACKUPS) == []
+    assert list(bucket.listing("")) == []
 
 
 @pytest.mark.usefixtures("parsed")
-def test_tables_are_restored_on_every_node(means: BackupMeans, node: ScriptedNode) -> None:
-    manifest = make(means)
+def test_tables_are_restored_on_every_node(
+    server: ServerBackups, bucket: Bucket, node: ScriptedNode
+) -> None:
+    manifest = make(server, bucket)
     node.statements.clear()
     places = {name: Place("default", f"{name}_restored") for name in ENGINES}
-    restore_tables(means, Wanted(manifest, places, "default"))
+    restore_tables(server, Wanted(manifest, places, "default"))
     assert [first_words(each) for each in node.changes()] == [
         "CREATE DATABASE IF NOT EXISTS `default`",
         *filled("replicated_restored"),
@@ -204,12 +208,12 @@ def test_tables_are_restored_on_every_node(means: BackupMeans, node: ScriptedNod
 
 @pytest.mark.usefixtures("parsed")
 def test_after_a_disaster_replicated_tables_are_replicated_again(
-    means: BackupMeans, node: ScriptedNode
+    server: ServerBackups, bucket: Bucket, node: ScriptedNode
 ) -> None:
-    manifest = make(means)
+    manifest = make(server, bucket)
     node.statements.clear()
     places = {name: Place("default", name) for name in ENGINES}
-    restore_tables(means, Wanted(manifest, places, "default", everything=True))
+    restore_tables(server, Wanted(manifest, places, "default", everything=True))
     changes = [first_words(each) for each in node.changes()]
     both = [f"`default`.`{name}`" for name in ENGINES]
     assert changes[9:] == [
@@ -222,12 +226,14 @@ def test_after_a_disaster_replicated_tables_are_replicated_again(
 
 
 @pytest.mark.usefixtures("parsed")
-def test_a_live_table_is_exchanged_on_every_node(means: BackupMeans, node: ScriptedNode) -> None:
-    manifest = make(means)
+def test_a_live_table_is_exchanged_on_every_node(
+    server: ServerBackups, bucket: Bucket, node: ScriptedNode
+) -> None:
+    manifest = make(server, bucket)
     node.statements.clear()
     node.there = {"plain"}
     wanted = Wanted(manifest, {"plain": Place("default", "plain")}, "default", replace=True)
-    restore_tables(means, wanted)
+    restore_tables(server, wanted)
     assert [first_words(each) for each in node.changes()[-2:]] == [
         renamed(staging("plain"), f"plain{KEPT}"),
         f"EXCHANGE TABLES `default`.`plain{KEPT}` AND `default`.`plain`",
@@ -235,21 +241,25 @@ def test_a_live_table_is_exchanged_on_every_node(means: BackupMeans, node: Scrip
 
 
 @pytest.mark.usefixtures("parsed")
-def test_what_a_node_has_not_renamed_is_not_dropped(means: BackupMeans, node: ScriptedNode) -> None:
-    manifest = make(means)
+def test_what_a_node_has_not_renamed_is_not_dropped(
+    server: ServerBackups, bucket: Bucket, node: ScriptedNode
+) -> None:
+    manifest = make(server, bucket)
     node.statements.clear()
     node.failing = "RENAME"
     wanted = Wanted(manifest, {"plain": Place("default", "new")}, "default")
     with pytest.raises(Unavailable, match="1 of 2 hosts did not finish"):
-        restore_tables(means, wanted)
+        restore_tables(server, wanted)
     assert node.changes()[-1].startswith("RENAME")
 
 
 @pytest.mark.usefixtures("parsed")
-def test_a_backup_is_verified_on_every_node(means: BackupMeans, node: ScriptedNode) -> None:
-    manifest = make(means)
+def test_a_backup_is_verified_on_every_node(
+    server: ServerBackups, bucket: Bucket, node: ScriptedNode
+) -> None:
+    manifest = make(server, bucket)
     node.statements.clear()
-    assert verify_backup(means, manifest, list(ENGINES)) == []
+    assert verify_backup(server, manifest, list(ENGINES)) == []
     changes = node.changes()
     assert all(" ON CLUSTER `oonidata`" in each for each in changes)
     assert first_words(changes[0]).startswith("CREATE DATABASE `ooni_verify_")

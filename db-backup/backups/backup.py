@@ -5,11 +5,10 @@ The manifest is written last: whatever ends this before, there is no backup.
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
-from backup_config import Config
 from backups.contents import ALIASES_OF_2_0_0, PARTITION, Content, Source, differences, read_content
 from backups.manifest import (
     NAME_FORMAT,
@@ -38,32 +37,12 @@ from inventory import (
 )
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from store import JSON, SQL, Bucket, encoded
-from throttle import Throttle, in_units
+from store import JSON, SQL, TOOL, Bucket, encoded
+from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
 NOT_GRANTED = "(code 497)"
-
-
-@dataclass(frozen=True)
-class BackupMeans:
-    """What backups are made and restored with."""
-
-    config: Config
-    database: Database
-    bucket: Bucket
-    layout: BackupLayout
-    server_backups: ServerBackups
-    throttle: Throttle
-    tool: str
-    collection: str
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-
-    @property
-    def settings(self) -> str:
-        """The settings of the queries that read whole tables, as SQL."""
-        return self.config.settings_clause
 
 
 @dataclass(frozen=True)
@@ -135,7 +114,7 @@ class Plan:
 
 
 def plan_backup(
-    means: BackupMeans,
+    server: ServerBackups,
     names: Sequence[str],
     backups: Sequence[Backup],
     *,
@@ -145,26 +124,26 @@ def plan_backup(
     """Find out what is to be done; change nothing.
 
     Args:
-        means: what it is done with.
+        server: which does it.
         names: the private tables.
         backups: what there is.
         full: begin a chain, whatever there is.
         force: also if nothing has changed.
     """
-    ((database,),) = means.database.query("SELECT currentDatabase()")
-    savings, refused = _savings(means, database, names)
+    ((database,),) = server.database.query("SELECT currentDatabase()")
+    savings, refused = _savings(server, database, names)
     good = [
         each
         for each in good_backups(backups)
-        if (each.database, each.collection) == (database, means.collection)
+        if (each.database, each.collection) == (database, server.collection)
     ]
     last = good[-1] if good else None
     incremental = any(saving.method == "incremental" for saving in savings)
     kind: Kind = "full"
-    if last and incremental and not full and last.number < means.config.full_every:
+    if last and incremental and not full and last.number < server.config.full_every:
         kind = "incremental"
-    content = {saving.name: _content(means, saving, last) for saving in savings}
-    created, rights = definitions(means.database), access(means.database)
+    content = {saving.name: _content(server, saving, last) for saving in savings}
+    created, rights = definitions(server.database), access(server.database)
     if last is None:
         reason = "the first one"
     elif full or force:
@@ -174,26 +153,29 @@ def plan_backup(
     return Plan(database, savings, created, rights, content, refused, last, reason, kind)
 
 
-def back_up(means: BackupMeans, plan: Plan, backups: Sequence[Backup]) -> BackupManifest:
+def back_up(
+    server: ServerBackups, bucket: Bucket, plan: Plan, backups: Sequence[Backup]
+) -> BackupManifest:
     """Make a backup as planned, and return its manifest, which is in the bucket then.
 
     Raises:
         DataRefused: the store does not encrypt as it should.
         Unavailable, ConfigError: it failed. In all cases there is no backup.
     """
-    started = _free_time(means, backups)
+    started = _free_time(server, backups)
     name = f"{started:{NAME_FORMAT}}"
     base = plan.base if plan.kind == "incremental" else None
-    with _removed_unless_complete(means, name):
-        parts = _make_parts(means, plan, name, base)
+    with _removed_unless_complete(bucket, server.layout, name):
+        parts = _make_parts(server, plan, name, base)
         for table in plan.tables("rows"):
-            _save_rows(means, plan, name, table)
-        _put_text(means, plan, name)
+            _save_rows(server, plan, name, table)
+        _put_text(bucket, server.layout, plan, name)
         saved = {
-            saving.name: _saved(means, saving, plan.content[saving.name]) for saving in plan.savings
+            saving.name: _saved(server, saving, plan.content[saving.name])
+            for saving in plan.savings
         }
-        ((server,),) = means.database.query("SELECT version()")
-        objects = means.bucket.listing(f"{means.layout.data(name)}rows/")
+        ((version,),) = server.database.query("SELECT version()")
+        objects = bucket.listing(f"{server.layout.data(name)}rows/")
         manifest = BackupManifest(
             name=name,
             kind=plan.kind,
@@ -201,31 +183,31 @@ def back_up(means: BackupMeans, plan: Plan, backups: Sequence[Backup]) -> Backup
             chain=base.chain if base else name,
             number=base.number + 1 if base else 1,
             database=plan.database,
-            collection=means.collection,
+            collection=server.collection,
             tables=saved,
             definitions=dict(plan.definitions),
             parts=parts,
             rows_bytes=sum(listed.size for listed in objects),
             access=plan.access,
             started=f"{started:%Y-%m-%dT%H:%M:%SZ}",
-            finished=f"{means.clock():%Y-%m-%dT%H:%M:%SZ}",
-            tool=means.tool,
-            server=server,
+            finished=f"{server.clock():%Y-%m-%dT%H:%M:%SZ}",
+            tool=TOOL,
+            server=version,
         )
-        _check_objects(means, manifest)
-        key = means.layout.manifest(name)
-        means.bucket.put(key, encoded(manifest, key), JSON)
+        _check_objects(server, bucket, manifest)
+        key = server.layout.manifest(name)
+        bucket.put(key, encoded(manifest, key), JSON)
     return manifest
 
 
 def _savings(
-    means: BackupMeans, database: str, names: Sequence[str]
+    server: ServerBackups, database: str, names: Sequence[str]
 ) -> tuple[list[Saving], list[DataRefused]]:
     """Return how tables are saved, and why others can't be."""
     savings, refused = [], []
     for name in names:
         try:
-            saving = _saving(means, database, name)
+            saving = _saving(server, database, name)
         except DataRefused as error:
             refused.append(error)
         else:
@@ -233,14 +215,14 @@ def _savings(
     return savings, refused
 
 
-def _saving(means: BackupMeans, database: str, name: str) -> Saving | None:
+def _saving(server: ServerBackups, database: str, name: str) -> Saving | None:
     """Return how a table is saved; None if it has no rows of its own."""
-    policy = means.config.policy_of(name)
+    policy = server.config.policy_of(name)
     if policy is None:
         raise ConfigError(f"{name!r} is not listed")
-    table = read_table(means.database, name)
-    storage = storage_of(means.database, name)
-    keeper = table if storage == name else read_table(means.database, storage)
+    table = read_table(server.database, name)
+    storage = storage_of(server.database, name)
+    keeper = table if storage == name else read_table(server.database, storage)
     _check_engine(name, keeper.engine)
     if refreshes_itself(table.create):
         log.info("%s computes its rows anew; its definition is saved", name)
@@ -282,7 +264,7 @@ def _check_engine(name: str, engine: str) -> None:
         )
 
 
-def _content(means: BackupMeans, saving: Saving, last: BackupManifest | None) -> Content:
+def _content(server: ServerBackups, saving: Saving, last: BackupManifest | None) -> Content:
     """Return what a table has; partitions that are as in the last backup are not read."""
     known: Content = {}
     before = last.tables.get(saving.name) if last else None
@@ -294,8 +276,8 @@ def _content(means: BackupMeans, saving: Saving, last: BackupManifest | None) ->
             for name, partition in before.partitions.items()
             if name not in before.later and bool(partition.checksum) == bool(saving.source.digest)
         }
-    means.throttle.wait()
-    return read_content(means.database, saving.source, known, means.settings)
+    server.throttle.wait()
+    return read_content(server.database, saving.source, known, server.config.settings_clause)
 
 
 def _change(
@@ -329,7 +311,7 @@ def _change(
 
 
 def _make_parts(
-    means: BackupMeans, plan: Plan, name: str, base: BackupManifest | None
+    server: ServerBackups, plan: Plan, name: str, base: BackupManifest | None
 ) -> dict[str, Part]:
     """Let the server write its backups."""
     groups: dict[str, list[str]] = {
@@ -341,11 +323,11 @@ def _make_parts(
     for kind, tables in groups.items():
         if not tables:
             continue
-        means.throttle.wait()
-        path = means.layout.part(name, kind)
+        server.throttle.wait()
+        path = server.layout.part(name, kind)
         below = base.parts.get(kind) if base and kind == "incremental" else None
-        started = means.clock()
-        written = means.server_backups.back_up(
+        started = server.clock()
+        written = server.back_up(
             tables,
             path,
             below.path if below else "",
@@ -364,31 +346,31 @@ def _make_parts(
             kind,
             len(tables),
             in_units(written.bytes),
-            (means.clock() - started).total_seconds(),
+            (server.clock() - started).total_seconds(),
         )
     return parts
 
 
-def _save_rows(means: BackupMeans, plan: Plan, name: str, table: str) -> None:
+def _save_rows(server: ServerBackups, plan: Plan, name: str, table: str) -> None:
     saving = next(each for each in plan.savings if each.name == table)
     if not plan.content[table]:
         return  # there are no rows
-    key = means.layout.rows(name, table)
-    means.server_backups.save_rows(saving.source.table, saving.column_names, key)
+    key = server.layout.rows(name, table)
+    server.save_rows(saving.source.table, saving.column_names, key)
     log.info("%s: rows of %s (%s)", name, table, saving.source.engine)
 
 
-def _put_text(means: BackupMeans, plan: Plan, name: str) -> None:
+def _put_text(bucket: Bucket, layout: BackupLayout, plan: Plan, name: str) -> None:
     """Write for people what the server's backup has of definitions, and the access rights."""
     schema = "\n\n".join(f"{create};" for create in plan.definitions.values())
-    means.bucket.put(means.layout.schema(name), f"{schema}\n".encode(), SQL)
+    bucket.put(layout.schema(name), f"{schema}\n".encode(), SQL)
     if plan.access:
-        means.bucket.put(means.layout.access(name), plan.access.encode(), SQL)
+        bucket.put(layout.access(name), plan.access.encode(), SQL)
 
 
-def _saved(means: BackupMeans, saving: Saving, before: Content) -> SavedTable:
+def _saved(server: ServerBackups, saving: Saving, before: Content) -> SavedTable:
     """Describe a table, and the partitions that were changed while it was saved."""
-    after = read_content(means.database, saving.source, before, means.settings)
+    after = read_content(server.database, saving.source, before, server.config.settings_clause)
     later = differences(before, after)
     if later:
         log.info(
@@ -408,18 +390,18 @@ def _saved(means: BackupMeans, saving: Saving, before: Content) -> SavedTable:
     )
 
 
-def _check_objects(means: BackupMeans, manifest: BackupManifest) -> None:
+def _check_objects(server: ServerBackups, bucket: Bucket, manifest: BackupManifest) -> None:
     """Check that the server has written all that is needed, and that it is encrypted."""
-    wanted = means.config.private_sse
-    for key in needed_objects(means.layout, manifest):
-        found = means.bucket.look(key)
+    wanted = server.config.private_sse
+    for key in needed_objects(server.layout, manifest):
+        found = bucket.look(key)
         if found is None:
             raise ConfigError(
-                f"{means.bucket.url}/{key}: the server has not written it there; if it has a named"
+                f"{bucket.url}/{key}: the server has not written it there; if it has a named"
                 " collection, doctor tells whether that is of this bucket; else try again"
             )
         if wanted not in ("", found.encryption):
-            raise DataRefused(not_encrypted(means.bucket, wanted))
+            raise DataRefused(not_encrypted(bucket, wanted))
 
 
 def not_encrypted(bucket: Bucket, wanted: str) -> str:
@@ -444,9 +426,9 @@ def access(database: Database) -> str:
     return "".join(f"{statement};\n" for (statement,) in rows)
 
 
-def _free_time(means: BackupMeans, backups: Sequence[Backup]) -> datetime:
+def _free_time(server: ServerBackups, backups: Sequence[Backup]) -> datetime:
     """Return the time now; later than the start of every backup there is."""
-    now = means.clock()
+    now = server.clock()
     if backups and backups[-1].started >= now.replace(microsecond=0):
         ahead = (backups[-1].started - now).total_seconds()
         if ahead > 60:
@@ -454,17 +436,17 @@ def _free_time(means: BackupMeans, backups: Sequence[Backup]) -> datetime:
                 f"the backup {backups[-1].name} is {ahead:.0f} s ahead of this machine's clock;"
                 " check its NTP"
             )
-        means.throttle.pause(ahead + 1)
-        now = means.clock()
+        server.sleep(ahead + 1)
+        now = server.clock()
     return now
 
 
 @contextlib.contextmanager
-def _removed_unless_complete(means: BackupMeans, name: str) -> Iterator[None]:
+def _removed_unless_complete(bucket: Bucket, layout: BackupLayout, name: str) -> Iterator[None]:
     """Delete what was written of a backup that failed; what can't be, prune deletes later."""
     try:
         yield
     except BaseException:
         with contextlib.suppress(ScriptError):
-            delete_backup(means.bucket, means.layout, name)
+            delete_backup(bucket, layout, name)
         raise

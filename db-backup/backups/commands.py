@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from backup_config import Config
-from backups.backup import BackupMeans, Plan, back_up, plan_backup
+from backups.backup import Plan, back_up, plan_backup
 from backups.manifest import (
     Backup,
     BackupLayout,
@@ -20,15 +20,15 @@ from backups.manifest import (
 )
 from backups.prune import delete_backup, in_progress, unwanted
 from backups.restore import Wanted, restore_tables, verify_backup
-from backups.server import ServerBackups, target_of
+from backups.server import ServerBackups
 from inventory import check_names
 from ooni_common.config import SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, ScriptError
 from ooni_common.run import Job, locked, make_writable
 from staging import Place
-from store import TOOL, Bucket
-from throttle import Throttle, in_units
+from store import Bucket
+from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -36,28 +36,10 @@ ALL = "all"  # with --from, in the place of a backup's name
 SILENCE = timedelta(hours=1)  # a backup to which nothing was added for so long is at its end
 
 
-def means_of(
-    job: Job[Config], database: Database, manifest: BackupManifest | None = None
-) -> BackupMeans:
-    """Return what backups are made and restored with.
-
-    Args:
-        job: has the configuration.
-        database: the connection.
-        manifest: of the backup that is restored: it may have been made in another way.
-    """
-    config = job.config
-    target = target_of(config, manifest.collection if manifest else None)
-    return BackupMeans(
-        config=config,
-        database=database,
-        bucket=Bucket(config.store("private"), job.user_agent),
-        layout=BackupLayout(config.private_prefix),
-        server_backups=ServerBackups(database, target, config),
-        throttle=Throttle(database, config),
-        tool=TOOL,
-        collection=target.collection,
-    )
+def bucket_of(job: Job[Config]) -> tuple[Bucket, BackupLayout]:
+    """Return the bucket of the backups, and where they are in it."""
+    bucket = Bucket(job.config.store("private"), job.user_agent)
+    return bucket, BackupLayout(job.config.private_prefix)
 
 
 def back_up_tables(
@@ -73,13 +55,14 @@ def back_up_tables(
     """
     if not names:
         raise ConfigError("no table is private in the configuration: there is nothing to back up")
-    means = means_of(job, database)
+    bucket, layout = bucket_of(job)
+    server = ServerBackups(database, job.config)
     with job.metrics.timer("run_backup"):
         if not job.dry_run:
-            means.server_backups.end_abandoned()
-        backups = read_backups(means.bucket, means.layout)
+            server.end_abandoned()
+        backups = read_backups(bucket, layout)
         warn_of_bad_backups(backups)
-        plan = plan_backup(means, names, backups, full=full, force=job.force)
+        plan = plan_backup(server, names, backups, full=full, force=job.force)
         if job.dry_run:
             explain(plan)
         elif not plan.reason:
@@ -88,7 +71,7 @@ def back_up_tables(
             )
         else:
             log.info("%s: %s", plan, plan.reason)
-            manifest = back_up(means, plan, backups)
+            manifest = back_up(server, bucket, plan, backups)
             job.metrics.gauge("backup_bytes", manifest.bytes)
             log.info(
                 "the backup %s is complete: %s rows in %d tables, %s written",
@@ -110,8 +93,7 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
     Returns:
         What is wrong with them.
     """
-    bucket = Bucket(job.config.store("private"), job.user_agent)
-    backups = read_backups(bucket, BackupLayout(job.config.private_prefix))
+    backups = read_backups(*bucket_of(job))
     name = job.arguments.source
     findings = [
         f"the backup {backup.name} is broken: {backup.reason}"
@@ -130,7 +112,8 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
     ):
         for manifest in wanted:
             there = [table for table in tables or manifest.tables if table in manifest.tables]
-            found = verify_backup(means_of(job, database, manifest), manifest, there)
+            server = ServerBackups(database, job.config, manifest.collection)
+            found = verify_backup(server, manifest, there)
             if there and not found:
                 log.info("the backup %s can be restored", manifest.name)
             findings += found
@@ -150,8 +133,7 @@ def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
         UsageError: one was named, and there is none of this name.
         DataRefused: it can't be restored.
     """
-    bucket = Bucket(job.config.store("private"), job.user_agent)
-    backups = read_backups(bucket, BackupLayout(job.config.private_prefix))
+    backups = read_backups(*bucket_of(job))
     if job.arguments.source or not table:
         return chosen(backups, job.arguments.source)
     with_it = [each for each in good_backups(backups) if table in each.tables]
@@ -177,7 +159,8 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
             log.info("would restore %s of %s as %s: %s rows", each, manifest.name, place, rows)
         return
     with connected_to_server(job.config) as database:
-        done = restore_tables(means_of(job, database, manifest), wanted)
+        server = ServerBackups(database, job.config, manifest.collection)
+        done = restore_tables(server, wanted)
     for line in done:
         log.info("restored %s", line)
     if not done:
@@ -186,8 +169,8 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
 
 def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
     """Delete the backups that are too old, or show which these are."""
-    config, layout = job.config, BackupLayout(job.config.private_prefix)
-    bucket = Bucket(config.store("private"), job.user_agent)
+    config = job.config
+    bucket, layout = bucket_of(job)
     keep = config.keep_chains if job.arguments.keep is None else job.arguments.keep
     days = config.keep_days if job.arguments.keep_days is None else job.arguments.keep_days
     backups = with_progress(job, bucket, read_backups(bucket, layout))
@@ -250,7 +233,7 @@ def with_progress(job: Job[Config], bucket: Bucket, backups: Sequence[Backup]) -
     layout = BackupLayout(job.config.private_prefix)
     try:
         with connected_to_server(job.config) as database:
-            running = ServerBackups(database, target_of(job.config), job.config).running()
+            running = ServerBackups(database, job.config).running()
     except ScriptError as error:
         log.warning("%s; so it is not known whether backups are in progress", error)
         running = [f"-{backup.name}-" for backup in backups]

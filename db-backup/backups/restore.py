@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backups.backup import BackupMeans
 from backups.contents import ALIASES_OF_2_0_0, Content, Source, columns_of, read_content
 from backups.manifest import BackupManifest, SavedTable
+from backups.server import ServerBackups
 from digest import digest, is_sound
 from inventory import is_replicated, merges_rows, renamed, storage_of
 from ooni_common.database import Database, StatementFailed, literal, quoted
@@ -31,15 +31,17 @@ GONE = r"HTTP response code: 404\b|\b(NOT_FOUND|NO_SUCH_KEY|NoSuchKey)\b"
 SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
 
 
-def verify_backup(means: BackupMeans, manifest: BackupManifest, tables: Sequence[str]) -> list[str]:
+def verify_backup(
+    server: ServerBackups, manifest: BackupManifest, tables: Sequence[str]
+) -> list[str]:
     """Restore the tables of a backup, one after the other, and return what is wrong with them.
 
     Args:
-        means: what it is done with. Nobody else may verify at the same time.
+        server: which does it. Nobody else may verify at the same time.
         manifest: of the backup.
         tables: only these.
     """
-    database = means.database
+    database = server.database
     _drop_scratches(database)
     scratch = f"{SCRATCH}{uuid.uuid4().hex[:8]}"
     database.query(f"CREATE DATABASE {quoted(scratch)}{database.on_cluster}")
@@ -48,7 +50,7 @@ def verify_backup(means: BackupMeans, manifest: BackupManifest, tables: Sequence
         for name in tables:
             place = Place(scratch, name)
             try:
-                fill(means, manifest, name, place)
+                fill(server, manifest, name, place)
             except DataRefused as error:
                 findings.append(str(error))
             finally:
@@ -78,7 +80,7 @@ class Wanted:
     everything: bool = False
 
 
-def restore_tables(means: BackupMeans, wanted: Wanted) -> list[str]:
+def restore_tables(server: ServerBackups, wanted: Wanted) -> list[str]:
     """Restore tables; return what was done, a line for each.
 
     Raises:
@@ -87,15 +89,15 @@ def restore_tables(means: BackupMeans, wanted: Wanted) -> list[str]:
         Unavailable: the database or the store failed. A table that was complete by then may be
             left beside its place; the next restore drops it.
     """
-    database, manifest = means.database, wanted.manifest
+    database, manifest = server.database, wanted.manifest
     database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}{database.on_cluster}")
-    absent = _absent(means, wanted)
-    started = means.clock()
+    absent = _absent(server, wanted)
+    started = server.clock()
     for place in wanted.places.values():
         drop_leftovers(database, place)
     with dropped_on_failure(database, [place.staging(started) for place in absent.values()]):
         for name, place in absent.items():
-            fill(means, manifest, name, place.staging(started))
+            fill(server, manifest, name, place.staging(started))
     later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
     done = [
         _put_in_place(database, manifest.tables[name], place, started)
@@ -103,14 +105,14 @@ def restore_tables(means: BackupMeans, wanted: Wanted) -> list[str]:
         if name not in later
     ]
     if wanted.everything:
-        done += _restore_definitions(means, wanted)
+        done += _restore_definitions(server, wanted)
     done += [
         _attach(database, manifest.tables[name], absent[name], started) for name in sorted(later)
     ]
     return done
 
 
-def fill(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) -> None:
+def fill(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> None:
     """Make a table of the rows of one in a backup, and compare them with the manifest.
 
     Raises:
@@ -119,7 +121,7 @@ def fill(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) 
     """
     where, saved = f"{manifest.name}: {name}", manifest.tables[name]
     try:
-        content = _filled(means, manifest, name, place)
+        content = _filled(server, manifest, name, place)
     except StatementFailed as error:
         if error.code in CODES_OF_FAILURES and not re.search(GONE, str(error)):
             raise
@@ -132,9 +134,9 @@ def fill(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) 
     log.info("%s: %s rows, %s", where, f"{saved.rows:,}", proof)
 
 
-def _filled(means: BackupMeans, manifest: BackupManifest, name: str, place: Place) -> Content:
+def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> Content:
     """Make a table of the rows of one in a backup; return what it has."""
-    database, saved = means.database, manifest.tables[name]
+    database, saved = server.database, manifest.tables[name]
     create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
     database.query(create)
     merges = saved.engine.endswith("MergeTree")
@@ -142,22 +144,22 @@ def _filled(means: BackupMeans, manifest: BackupManifest, name: str, place: Plac
         database.query(f"SYSTEM STOP MERGES{database.on_cluster} {place}")
     if saved.method == "rows":
         if saved.rows:
-            key = means.layout.rows(manifest.name, name)
-            means.server_backups.load_rows(place.database, place.table, saved.columns, key)
+            key = server.layout.rows(manifest.name, name)
+            server.load_rows(place.database, place.table, saved.columns, key)
     else:
         part = manifest.parts[saved.method]
         source = (manifest.database, name)
         tables = {source: (place.database, place.table)}
-        means.server_backups.restore(tables, part.path, has_base=bool(part.base))
-    content = _content(means, saved, place, _plain(saved.engine))
+        server.restore(tables, part.path, has_base=bool(part.base))
+    content = _content(server, saved, place, _plain(saved.engine))
     if merges:
         database.query(f"SYSTEM START MERGES{database.on_cluster} {place}")
     return content
 
 
-def _content(means: BackupMeans, saved: SavedTable, place: Place, engine: str) -> Content:
+def _content(server: ServerBackups, saved: SavedTable, place: Place, engine: str) -> Content:
     """Return what a table has, with checksums of the scheme of a saved one, to compare it."""
-    database = means.database
+    database = server.database
     sums = ""
     if saved.has_checksums:
         columns = columns_of(database, place.database, place.table, saved.columns)
@@ -169,7 +171,7 @@ def _content(means: BackupMeans, saved: SavedTable, place: Place, engine: str) -
                 place,
             )
     source = Source(place.database, place.table, engine, sums)
-    return read_content(database, source, settings=means.settings)
+    return read_content(database, source, settings=server.config.settings_clause)
 
 
 def compared(saved: SavedTable, content: Content) -> bool:
@@ -186,7 +188,7 @@ def _plain(engine: str) -> str:
     return engine.removeprefix("Replicated").removeprefix("Shared")
 
 
-def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
+def _absent(server: ServerBackups, wanted: Wanted) -> dict[str, Place]:
     """Return what is to be restored: with `everything`, not the tables that are there already.
 
     Raises:
@@ -196,8 +198,8 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
     for name, place in wanted.places.items():
         saved = wanted.manifest.tables[name]
         there: str | None = None
-        if exists(means.database, place):
-            there = _rows_of(means, saved, place, wanted) if wanted.everything else ""
+        if exists(server.database, place):
+            there = _rows_of(server, saved, place, wanted) if wanted.everything else ""
         if there is None:
             absent[name] = place
         elif there:
@@ -209,7 +211,7 @@ def _absent(means: BackupMeans, wanted: Wanted) -> dict[str, Place]:
                 " (--as), and then REPLACE its partitions"
             )
         elif wanted.replace:
-            _check_exchange(means.database, place)
+            _check_exchange(server.database, place)
             absent[name] = place
         else:
             refused.append(str(place))
@@ -233,13 +235,13 @@ def _check_exchange(database: Database, place: Place) -> None:
         )
 
 
-def _rows_of(means: BackupMeans, saved: SavedTable, place: Place, wanted: Wanted) -> str | None:
+def _rows_of(server: ServerBackups, saved: SavedTable, place: Place, wanted: Wanted) -> str | None:
     """Say which rows a table has that is there: those of the backup, or "" for other ones.
 
     None: it was made by a run that was interrupted before it had filled it.
     """
-    storage = storage_of(means.database, place.table, place.database)
-    content = _content(means, saved, Place(place.database, storage), saved.engine)
+    storage = storage_of(server.database, place.table, place.database)
+    content = _content(server, saved, Place(place.database, storage), saved.engine)
     rows = sum(partition.rows for partition in content.values())
     if saved.rows and not rows and (saved.is_view or is_replicated(saved.engine)):
         return None
@@ -294,16 +296,16 @@ def _attach(database: Database, saved: SavedTable, place: Place, started: dateti
     return f"{place}: {saved.rows:,} rows"
 
 
-def _restore_definitions(means: BackupMeans, wanted: Wanted) -> list[str]:
+def _restore_definitions(server: ServerBackups, wanted: Wanted) -> list[str]:
     """Let the server make what is not there yet: views, dictionaries, replicated tables."""
-    database, manifest = means.database, wanted.manifest
+    database, manifest = server.database, wanted.manifest
     places = {name: Place(wanted.database, name) for name in manifest.definitions}
     missing = [name for name, place in places.items() if not exists(database, place)]
     if not missing:
         return []
     part = manifest.parts["definitions"]
     # All of them, also those that are there: so the server knows what their names are now.
-    means.server_backups.restore(
+    server.restore(
         {(manifest.database, name): (wanted.database, name) for name in places},
         part.path,
         structure_only=True,

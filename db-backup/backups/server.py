@@ -11,13 +11,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from backup_config import Config
+from backups.manifest import BackupLayout
 from ooni_common.config import Secret
 from ooni_common.database import Database, literal, quoted, server_error
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
 from store import CODES_OF_WRONG_CONFIG, Store
-from throttle import in_units, progress
+from throttle import Throttle, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -85,20 +87,10 @@ class Written:
     total_bytes: int
 
 
-def target_of(config: Config, collection: str | None = None) -> Target:
-    """Return how the server reaches the bucket of the backups.
-
-    Args:
-        config: names it.
-        collection: the one by which a backup was made; None: the configured one.
-    """
+def target_of(config: Config, collection: str) -> Target:
+    """Return how the server reaches the bucket of the backups; `collection` is "" for none."""
     store = config.store("private")
-    return Target(
-        collection=config.private_named_collection if collection is None else collection,
-        url=url_of(store),
-        key_id=store.key_id,
-        key=store.key,
-    )
+    return Target(collection=collection, url=url_of(store), key_id=store.key_id, key=store.key)
 
 
 def url_of(store: Store) -> str:
@@ -110,30 +102,36 @@ def url_of(store: Store) -> str:
 
 
 class ServerBackups:
-    """Runs BACKUP and RESTORE.
+    """Runs BACKUP and RESTORE, and has what their callers need.
 
-    Args:
+    Attributes:
         database: the connection.
-        target: the bucket.
-        config: has the limits of a statement.
+        config: says what is done, and has the limits of a statement.
+        layout: where things are in the bucket.
+        collection: the named collection by which the server reaches the bucket, "" for none: that
+            of the configuration, unless a backup was made by another one.
+        throttle: lets statements begin.
+        clock: gives the time, UTC.
+        sleep: waits for some seconds.
     """
 
     def __init__(
         self,
         database: Database,
-        target: Target,
         config: Config,
+        collection: str | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._database = database
-        self._target = target
-        self._longest = config.max_backup_time
-        self._storage_class = config.private_storage_class
-        self._prefix = config.private_prefix
-        self._clock = clock
-        self._sleep = sleep
+        self.database = database
+        self.config = config
+        self.layout = BackupLayout(config.private_prefix)
+        self.collection = config.private_named_collection if collection is None else collection
+        self.clock = clock
+        self.throttle = Throttle(database, config, sleep=sleep)
+        self.sleep = sleep
+        self._target = target_of(config, self.collection)
         retries = str(config.private_retries)
         self._optional = {"backup_restore_s3_retry_attempts": retries}
         self._optional_for_rows = {"s3_retry_attempts": retries}
@@ -151,15 +149,15 @@ class ServerBackups:
             base: where the backup is that has what is not new; "" for a full one.
             structure_only: without rows.
         """
-        ((database,),) = self._database.query("SELECT currentDatabase()")
+        ((database,),) = self.database.query("SELECT currentDatabase()")
         listed = ", ".join(f"TABLE {_full_name(database, table)}" for table in tables)
         settings = {"structure_only": "true"} if structure_only else {}
-        if self._storage_class:
-            settings["s3_storage_class"] = literal(self._storage_class)
+        if self.config.private_storage_class:
+            settings["s3_storage_class"] = literal(self.config.private_storage_class)
         if base:
             settings["base_backup"] = self._target.backup(base)
             settings |= self._same_credentials()
-        statement = f"BACKUP {listed}{self._database.on_cluster} TO {self._target.backup(path)}"
+        statement = f"BACKUP {listed}{self.database.on_cluster} TO {self._target.backup(path)}"
         total = 0 if structure_only else self._size(database, tables)
         return self._run(statement, settings, path, "BACKUP_CREATED", total)
 
@@ -191,14 +189,14 @@ class ServerBackups:
             settings["structure_only"] = "true"
         if has_base:
             settings |= self._same_credentials()
-        statement = f"RESTORE {listed}{self._database.on_cluster} FROM {self._target.backup(path)}"
+        statement = f"RESTORE {listed}{self.database.on_cluster} FROM {self._target.backup(path)}"
         self._run(statement, settings, path, "RESTORED", 0)
 
     def save_rows(self, table: str, columns: Sequence[str], key: str) -> None:
         """Write the rows of a table of the current database as one object."""
         selected = ", ".join(map(quoted, columns))
         with self._store_errors():
-            self._database.query(
+            self.database.query(
                 f"INSERT INTO FUNCTION {self._target.rows(key)}"
                 f" SELECT {selected} FROM {quoted(table)}{self._patience}"
             )
@@ -207,7 +205,7 @@ class ServerBackups:
         """Insert the rows of such an object into a table."""
         selected = ", ".join(map(quoted, columns))
         with self._store_errors():
-            self._database.query(
+            self.database.query(
                 f"INSERT INTO {_full_name(database, table)} ({selected})"
                 f" SELECT {selected} FROM {self._target.rows(key)}{self._patience}"
             )
@@ -215,14 +213,14 @@ class ServerBackups:
     def write_probe(self, key: str, text: str) -> None:
         """Let the server write an object, to see whether it can."""
         with self._store_errors():
-            self._database.query(
+            self.database.query(
                 f"INSERT INTO FUNCTION {self._target.rows(key)}"
                 f" SELECT {literal(text)} AS probe{self._patience}"
             )
 
     def running(self) -> list[str]:
         """Return the IDs of our backups that the server is at."""
-        rows = self._database.query(
+        rows = self.database.query(
             "SELECT id FROM system.backups WHERE status = 'CREATING_BACKUP'"
             " AND startsWith(id, %(ours)s)"
             # Another configuration may have backups of its own on this server.
@@ -230,7 +228,7 @@ class ServerBackups:
             {
                 "ours": OURS,
                 "bucket": self._target.collection or self._target.url,
-                "prefix": f"{self._prefix}/",
+                "prefix": f"{self.config.private_prefix}/",
             },
         )
         return [backup_id for (backup_id,) in rows]
@@ -249,16 +247,16 @@ class ServerBackups:
     ) -> Written:
         name = " ".join(path.split("/")[-3:-1])  # the backup, and which part of it
         backup_id = f"{OURS}{name.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
-        optional = self._database.settings_it_has(self._optional)
+        optional = self.database.settings_it_has(self._optional)
         settings = {"id": literal(backup_id)} | settings | optional
         listed = ", ".join(f"{name} = {value}" for name, value in settings.items())
         try:
             with self._store_errors():
-                self._database.query(f"{statement} SETTINGS {listed} ASYNC")
+                self.database.query(f"{statement} SETTINGS {listed} ASYNC")
             return self._watch(backup_id, name, done, total)
         except BaseException:
             # A connection that was interrupted while it waited for an answer is of no use.
-            self._database.close()
+            self.database.close()
             with contextlib.suppress(ScriptError):
                 self._end(backup_id)
             raise
@@ -270,11 +268,11 @@ class ServerBackups:
             ConfigError: the store lets the server do nothing there.
             Unavailable: it failed, the server has forgotten it, or it takes too long.
         """
-        started = noted = self._clock()
+        started = noted = time.monotonic()
         polls = iter(POLLS)
         with progress(name, total, "B") as shown:
             while True:
-                rows = self._database.query(
+                rows = self.database.query(
                     "SELECT status, error, total_size, compressed_size FROM system.backups"
                     " WHERE id = %(id)s",
                     {"id": backup_id},
@@ -286,40 +284,40 @@ class ServerBackups:
                     return Written(written, size)
                 if not status.startswith(("CREATING", "RESTORING")):
                     raise _failure(str(status), str(error))
-                now = self._clock()
-                if now - started > self._longest:
+                now = time.monotonic()
+                if now - started > self.config.max_backup_time:
                     raise Unavailable(
                         f"database: {name} has taken longer than max_backup_time"
-                        f" ({self._longest:g} s)"
+                        f" ({self.config.max_backup_time:g} s)"
                     )
                 if now - noted > NOTE_AFTER:
                     log.info("%s: %s so far", name, in_units(size))
                     noted = now
                 shown.show(size)
-                self._sleep(next(polls, POLLS[-1]))
+                self.sleep(next(polls, POLLS[-1]))
 
     def _end(self, backup_id: str) -> None:
         """Let the server end a statement, and wait until it has."""
-        self._database.query(
-            f"KILL QUERY{self._database.on_cluster} WHERE position(query, %(id)s) > 0"
+        self.database.query(
+            f"KILL QUERY{self.database.on_cluster} WHERE position(query, %(id)s) > 0"
             " AND (startsWith(query, 'BACKUP') OR startsWith(query, 'RESTORE')) ASYNC",
             {"id": backup_id},
         )
-        until = self._clock() + ENDING_TIME
-        while self._clock() < until:
-            rows = self._database.query(
+        until = time.monotonic() + ENDING_TIME
+        while time.monotonic() < until:
+            rows = self.database.query(
                 "SELECT count() FROM system.backups WHERE id = %(id)s"
                 " AND status IN ('CREATING_BACKUP', 'RESTORING')",
                 {"id": backup_id},
             )
             if rows == [(0,)]:
                 return
-            self._sleep(POLLS[1])
+            self.sleep(POLLS[1])
         log.warning("%s does not end; look at system.backups", backup_id)
 
     def _size(self, database: str, tables: Sequence[str]) -> int:
         """Return how many bytes tables have on the disk, about."""
-        ((size,),) = self._database.query(
+        ((size,),) = self.database.query(
             "SELECT sum(total_bytes) FROM system.tables"
             " WHERE database = %(database)s AND name IN %(tables)s",
             {"database": database, "tables": tuple(tables)},
@@ -333,7 +331,7 @@ class ServerBackups:
     @property
     def _patience(self) -> str:
         """How often rows are tried again; of itself, the server goes on for most of an hour."""
-        known = self._database.settings_it_has(self._optional_for_rows)
+        known = self.database.settings_it_has(self._optional_for_rows)
         listed = ", ".join(f"{name} = {value}" for name, value in known.items())
         return f" SETTINGS {listed}" if listed else ""
 
