@@ -24,6 +24,7 @@ from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.run import make_writable
 from store import Bucket
+from uploads import uploading
 
 MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
 NAME_WIDTH = 15
@@ -171,7 +172,7 @@ class Doctor:
         """Begin an upload of parts, and end it."""
         with (
             contextlib.suppress(Abandoned),
-            bucket.upload(layout.probe, "text/plain", "") as upload,
+            uploading(bucket, layout.probe, "text/plain", "") as upload,
         ):
             upload.begin()
             raise Abandoned

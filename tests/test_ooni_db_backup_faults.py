@@ -25,7 +25,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-import store as store_module
+import uploads as uploads_module
 from backup_config import Config
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
@@ -55,6 +55,7 @@ from ooni_common.errors import Stopped, Unavailable
 from ooni_common.run import StopSignals
 from store import Bucket, encoded
 from throttle import Bandwidth, Throttle
+from uploads import uploading
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "5"))
@@ -507,7 +508,7 @@ def test_nothing_of_an_upload_is_visible_before_it_is_published(large: BackupToo
     key = f"{CSV}x"
 
     def upload_and_fail() -> None:
-        with bucket_of(large).upload(key, "text/plain", "token") as upload:
+        with uploading(bucket_of(large), key, "text/plain", "token") as upload:
             for _ in range(5):
                 upload.write(os.urandom(5_000_000))
             assert upload.finish().size == 25_000_000
@@ -635,7 +636,7 @@ def test_a_stop_while_the_store_does_not_say_that_an_upload_is_begun_leaves_noth
     signals: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("store.CLOSING_TIME", 0.3)
+    monkeypatch.setattr("uploads.CLOSING_TIME", 0.3)
     gate = Gate()
 
     def begin(exchange: Exchange) -> None:
@@ -658,7 +659,7 @@ def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
     backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, *, publishes: bool
 ) -> None:
     """Between any two lines of the main thread, also those that clear away after a failure."""
-    monkeypatch.setattr("store.PART", 1000)
+    monkeypatch.setattr("uploads.PART", 1000)
     bucket = bucket_of(backup_tool)
     uploads = 0
     stopped = True
@@ -676,11 +677,11 @@ def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
 
 @contextmanager
 def stopped_after(lines: int) -> Iterator[None]:
-    """Raise Stopped when so many lines of store.py have run, as a signal would."""
+    """Raise Stopped when so many lines of store.py and uploads.py have run, as a signal would."""
 
     def trace(frame: FrameType, event: str, _argument: object) -> TraceFunction | None:
         nonlocal lines
-        if not frame.f_code.co_filename.endswith("/store.py"):
+        if not frame.f_code.co_filename.endswith(("/store.py", "/uploads.py")):
             return None
         lines -= event == "line"
         if lines == 0 and event == "line":
@@ -697,8 +698,8 @@ def stopped_after(lines: int) -> Iterator[None]:
 
 def upload_something(bucket: Bucket, *, publishes: bool = True) -> None:
     """Upload an object of one part, or fail after that."""
-    with bucket.upload(f"{CSV}x", "text/plain", "token") as upload:
-        upload.write(bytes(store_module.PART))
+    with uploading(bucket, f"{CSV}x", "text/plain", "token") as upload:
+        upload.write(bytes(uploads_module.PART))
         upload.finish()
         if not publishes:
             raise ZeroDivisionError

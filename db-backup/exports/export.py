@@ -23,8 +23,9 @@ from exports.manifest import Export, ExportLayout, TableManifest
 from inventory import have_tuples
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.run import Job
-from store import JSON, SQL, TOOL, Bucket, Upload, encoded
+from store import JSON, SQL, TOOL, Bucket, encoded
 from throttle import Bandwidth, Throttle, in_units, progress
+from uploads import Upload, uploading
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -257,7 +258,7 @@ class Exporter:
         counter = RowCounter(exact=exact)
         with (
             self._job.metrics.timer("upload_to_s3"),
-            self._bucket.upload(key, ZSTD, token) as upload,
+            uploading(self._bucket, key, ZSTD, token) as upload,
         ):
             size = self._stream(chunk, fingerprint.rows, counter, upload)
             self._check_rows(chunk, fingerprint, counter, exact=exact)
