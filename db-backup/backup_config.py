@@ -143,8 +143,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             return getattr(self, f"{side}_{name}")
 
         if not key("bucket_name"):
-            what = "exports" if side == "public" else "backups"
-            raise ConfigError(f"{side}_bucket_name is missing: where do the {what} go?")
+            contents = "exports" if side == "public" else "backups"
+            raise ConfigError(f"{side}_bucket_name is missing: where do the {contents} go?")
         if ca_file := key("ca_file"):
             load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), f"{side}_ca_file", ca_file)
         options = {
@@ -185,7 +185,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             return listed[table]
         if is_of_a_restore(table):
             return TablePolicy(policy="none")
-        return next((each for name, each in listed.items() if fnmatchcase(table, name)), None)
+        return next((policy for name, policy in listed.items() if fnmatchcase(table, name)), None)
 
     def is_only_private(self, table: str) -> bool:
         """Tell whether a table has backups and no exports."""
@@ -204,10 +204,10 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             if how == "ignore":
                 listed.setdefault(name, TablePolicy(policy="none"))
             elif name not in self.tables:
-                known = listed.get(name, TablePolicy(policy="private"))
+                policy = listed.get(name, TablePolicy(policy="private"))
                 listed[name] = msgspec.structs.replace(
-                    known,
-                    policy="both" if known.exported else "private",
+                    policy,
+                    policy="both" if policy.exported else "private",
                     method="full" if how == "full" else "incremental",
                 )
         return listed

@@ -185,16 +185,16 @@ class Doctor:
         collection = self.config.private_named_collection
         bucket.delete(key)
         ServerBackups(self.database, self.config).write_probe(key, uuid.uuid4().hex)
-        found = bucket.look(key)
-        if found is None:
+        head = bucket.look(key)
+        if head is None:
             raise ConfigError(
                 f"the server wrote {key}, but not to {bucket.url}: check the URL of the named"
                 f" collection {collection}; it has to end with the bucket and a slash"
             )
         bucket.delete(key)
-        if self.config.private_sse not in ("", found.encryption):
+        if self.config.private_sse not in ("", head.encryption):
             raise DataRefused(not_encrypted(bucket, self.config.private_sse))
-        how = f", encrypted with {found.encryption}" if found.encryption else ""
+        how = f", encrypted with {head.encryption}" if head.encryption else ""
         return f"it wrote {key}{how}"
 
     def _access(self) -> str:
@@ -207,7 +207,7 @@ class Abandoned(Exception):
     """The upload was only an attempt."""
 
 
-def skew(theirs: float, ours: float, what: str) -> str:
+def skew(theirs: float, ours: float, clock: str) -> str:
     """Say how much two clocks differ, given in Unix seconds.
 
     Raises:
@@ -216,5 +216,5 @@ def skew(theirs: float, ours: float, what: str) -> str:
     seconds = round(ours - theirs)
     if abs(seconds) > MOST_SKEW:
         direction = "ahead of" if seconds > 0 else "behind"
-        raise ConfigError(f"this machine is {abs(seconds)} s {direction} {what}; check its NTP")
+        raise ConfigError(f"this machine is {abs(seconds)} s {direction} {clock}; check its NTP")
     return f"{abs(seconds)} s from this machine's"

@@ -60,7 +60,7 @@ def row_hash(hashed: Sequence[Expression], scheme: str = SCHEME) -> str:
         DataRefused: a type can't be hashed in a way that lasts.
     """
     if scheme == FIRST_SCHEME:
-        return f"cityHash64({', '.join(each.sql for each in hashed)})"
+        return f"cityHash64({', '.join(expression.sql for expression in hashed)})"
     return f"cityHash64({', '.join(map(_hashed, hashed))})"
 
 
@@ -78,14 +78,15 @@ def is_sound(hashed: Sequence[Expression], scheme: str, aliases: Sequence[str]) 
         aliases: in the queries of the first scheme; they stood for columns of the same name.
     """
     return scheme == SCHEME or all(
-        SCALAR.fullmatch(_bare(each.type)) and each.sql.strip("`") not in aliases for each in hashed
+        SCALAR.fullmatch(_bare(expression.type)) and expression.sql.strip("`") not in aliases
+        for expression in hashed
     )
 
 
 def split_arguments(text: str) -> list[str]:
     """Split SQL at the commas that are within no brackets and no quotes."""
     # What is quoted may have brackets and commas: here it is as long, and has none.
-    plain = QUOTED.sub(lambda found: "_" * len(found[0]), text)
+    plain = QUOTED.sub(lambda match: "_" * len(match[0]), text)
     parts, depth, start = [], 0, 0
     for place, character in enumerate(plain):
         depth += (character in "([") - (character in ")]")
@@ -143,8 +144,8 @@ def _with_one_nan(sql: str, kind: str, depth: int = 0) -> str:
 
 def _type_of_element(element: str) -> str:
     """Return the type of an element of a tuple, which may have a name before it."""
-    found = re.match(rf"(?:{QUOTED.pattern}|\w+)\s+(.*)", element, re.DOTALL)
-    return found[1] if found else element
+    match = re.match(rf"(?:{QUOTED.pattern}|\w+)\s+(.*)", element, re.DOTALL)
+    return match[1] if match else element
 
 
 def _bare_scalar(kind: str) -> str:

@@ -71,14 +71,14 @@ def with_utc(kind: str) -> str:
     if NOT_CONVERTIBLE.search(re.sub(QUOTED, "", kind)):
         return kind
 
-    def with_zone(found: re.Match[str]) -> str:
-        text = found[0]
+    def with_zone(match: re.Match[str]) -> str:
+        text = match[0]
         if text.startswith(("'", "`")):
             return text
         return text[:-1] + ", 'UTC')" if text.endswith(")") else f"{text}('UTC')"
 
     # Of times, it is not allowed by default, though a table can have it.
-    plain = LOW_CARDINALITY_OF_TIME.sub(lambda found: found[1] or found[0], kind)
+    plain = LOW_CARDINALITY_OF_TIME.sub(lambda match: match[1] or match[0], kind)
     return TIME_WITHOUT_ZONE.sub(with_zone, plain)
 
 
@@ -128,14 +128,14 @@ def storage_of(database: Database, name: str, of: str = "") -> str:
         of: the database that has it; "" for the current one.
     """
     where = f"WHERE database = {literal(of) if of else 'currentDatabase()'} AND name "
-    found = database.query(
+    views = database.query(
         f"SELECT toString(uuid) FROM system.tables {where}= %(table)s"
         " AND engine = 'MaterializedView'",
         {"table": name},
     )
-    if not found:
+    if not views:
         return name
-    candidates = _inner_names(name, found[0][0])
+    candidates = _inner_names(name, views[0][0])
     rows = database.query(
         f"SELECT name FROM system.tables {where}IN %(names)s", {"names": candidates}
     )
@@ -159,14 +159,14 @@ def read_table(database: Database, name: str) -> Table:
         DataRefused: there is no such table any more.
     """
     where = "WHERE database = currentDatabase() AND {} = %(table)s"
-    found = database.query(
+    rows = database.query(
         "SELECT engine, engine_full, sorting_key, primary_key FROM system.tables "
         + where.format("name"),
         {"table": name},
     )
-    if not found:
+    if not rows:
         raise DataRefused(f"{name!r}: there is no such table any more")
-    ((engine, engine_full, sorting_key, primary_key),) = found
+    ((engine, engine_full, sorting_key, primary_key),) = rows
     columns = database.query(
         "SELECT name, type FROM system.columns "
         + where.format("table")
@@ -185,18 +185,18 @@ def read_table(database: Database, name: str) -> Table:
 
 def version_column(engine_full: str) -> str:
     """Return the version column of a ReplacingMergeTree, replicated or not, as SQL; else ""."""
-    found = re.match(r"(Replicated|Shared)?ReplacingMergeTree\((.*?)\)(?: [A-Z]|$)", engine_full)
-    if not found:
+    match = re.match(r"(Replicated|Shared)?ReplacingMergeTree\((.*?)\)(?: [A-Z]|$)", engine_full)
+    if not match:
         return ""
-    arguments = re.findall(rf"'(?:[^'\\]|\\.)*'|{IDENTIFIER}", found[2])
+    arguments = re.findall(rf"'(?:[^'\\]|\\.)*'|{IDENTIFIER}", match[2])
     columns = [argument for argument in arguments if not argument.startswith("'")]
     return columns[0] if columns else ""
 
 
 def first_column(key: str) -> str:
     """Return the name of the first column of a sorting key; "" if it is an expression."""
-    found = re.match(rf"({IDENTIFIER})(?:,|$)", key)
-    return re.sub(r"\\(.)", r"\1", found[1].strip("`")) if found else ""
+    match = re.match(rf"({IDENTIFIER})(?:,|$)", key)
+    return re.sub(r"\\(.)", r"\1", match[1].strip("`")) if match else ""
 
 
 def renamed(create: str, target: str) -> str:
@@ -207,10 +207,10 @@ def renamed(create: str, target: str) -> str:
     Raises:
         ValueError: it is no statement that can be understood.
     """
-    found = re.match(rf"CREATE TABLE (?:(?:{IDENTIFIER})\.)?(?:{IDENTIFIER})\s", create)
-    if not found:
+    match = re.match(rf"CREATE TABLE (?:(?:{IDENTIFIER})\.)?(?:{IDENTIFIER})\s", create)
+    if not match:
         raise ValueError("no CREATE TABLE statement")
-    text = f"CREATE TABLE {target}\n{create[found.end() :]}"
+    text = f"CREATE TABLE {target}\n{create[match.end() :]}"
     return _without_replication(text)
 
 
@@ -234,32 +234,32 @@ def _without_replication(create: str) -> str:
     return re.sub(
         rf"(\nENGINE = )(?:Replicated|Shared)(\w*MergeTree)"
         rf"(?:\({literal}, {literal}(?:, )?([^\n]*)\))?(?=\s|$)",
-        lambda found: f"{found[1]}{found[2]}" + (f"({found[3]})" if found[3] else ""),
+        lambda match: f"{match[1]}{match[2]}" + (f"({match[3]})" if match[3] else ""),
         create,
         count=1,
     )
 
 
-def check_names(names: Iterable[str], there: Collection[str], what: str = "table") -> None:
+def check_names(names: Iterable[str], existing: Collection[str], kind: str = "table") -> None:
     """Check that names are of things that exist.
 
     Args:
         names: from the command line.
-        there: the names of all that exists.
-        what: these are, for the message.
+        existing: the names of all that exists.
+        kind: these are, for the message.
 
     Raises:
         UsageError: one of them does not; it says what does.
     """
     for name in names:
-        if name not in there:
-            raise UsageError(f"there is no {what} {name!r}{_instead(name, sorted(set(there)))}")
+        if name not in existing:
+            raise UsageError(f"there is no {kind} {name!r}{_instead(name, sorted(set(existing)))}")
 
 
-def _instead(name: str, there: list[str]) -> str:
-    if not there:
+def _instead(name: str, existing: list[str]) -> str:
+    if not existing:
         return "; there is none at all"
-    if similar := difflib.get_close_matches(name, there, n=3):
+    if similar := difflib.get_close_matches(name, existing, n=3):
         return f"; did you mean {' or '.join(map(repr, similar))}?"
-    more = f" and {len(there) - MOST_LISTED} more" if len(there) > MOST_LISTED else ""
-    return f"; there are: {', '.join(there[:MOST_LISTED])}{more}"
+    more = f" and {len(existing) - MOST_LISTED} more" if len(existing) > MOST_LISTED else ""
+    return f"; there are: {', '.join(existing[:MOST_LISTED])}{more}"

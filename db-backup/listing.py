@@ -15,7 +15,7 @@ BACKUP_COLUMNS = ("BACKUP", "CHAIN", "AGE", "TABLES", "ROWS", "WRITTEN", "STATE"
 
 def as_json(manifests: Mapping[str, TableManifest], backups: Sequence[Backup]) -> str:
     """Return all that is known: the manifests of exports, by table, and the backups."""
-    known = {
+    stored = {
         "exports": dict(sorted(manifests.items())),
         "backups": [
             {
@@ -29,7 +29,7 @@ def as_json(manifests: Mapping[str, TableManifest], backups: Sequence[Backup]) -
             for backup in backups
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(known)).decode()
+    return msgspec.json.format(msgspec.json.encode(stored)).decode()
 
 
 def backups_as_table(backups: Sequence[Backup], now: datetime) -> str:
@@ -46,7 +46,8 @@ def backup_as_table(backup: Backup, now: datetime) -> str:
     rows = [backups_as_table([backup], now), ""]
     if backup.manifest:
         rows.append(_saved_row("TABLE", "ROWS", "SAVED", "VERIFIED BY"))
-        rows += [_saved_line(*each) for each in sorted(backup.manifest.tables.items())]
+        tables = sorted(backup.manifest.tables.items())
+        rows += [_saved_line(name, saved) for name, saved in tables]
     return "\n".join(rows)
 
 

@@ -85,9 +85,9 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _restore_arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("table", nargs="?", default="", metavar="TABLE", help="the one to restore")
-    what.add_argument(
+    scope = parser.add_mutually_exclusive_group(required=True)
+    scope.add_argument("table", nargs="?", default="", metavar="TABLE", help="the one to restore")
+    scope.add_argument(
         "--all",
         dest="everything",
         action="store_true",
@@ -271,8 +271,8 @@ def list_all(job: Job[Config]) -> None:
         chosen = names or [*manifests, *by_name]
         show(
             as_json(
-                {name: each for name, each in manifests.items() if name in chosen},
-                [each for each in backups if each.name in chosen],
+                {name: manifest for name, manifest in manifests.items() if name in chosen},
+                [backup for backup in backups if backup.name in chosen],
             )
         )
         return

@@ -58,8 +58,8 @@ def is_of_a_restore(name: str) -> bool:
 
 def exists(database: Database, place: Place) -> bool:
     """Tell whether there is a table."""
-    ((found,),) = database.query(f"EXISTS TABLE {place}")
-    return bool(found)
+    ((answer,),) = database.query(f"EXISTS TABLE {place}")
+    return bool(answer)
 
 
 def drop(database: Database, place: Place) -> None:

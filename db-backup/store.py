@@ -159,22 +159,22 @@ class Bucket:
 
     def token(self, key: str) -> str | None:
         """Return the token of the upload that an object is from; None: there is no object."""
-        found = self.look(key)
-        return found.token if found else None
+        head = self.look(key)
+        return head.token if head else None
 
     def look(self, key: str) -> "Found | None":
         """Return what the store says of an object; None: there is none."""
         with self.errors(f"looking at {key}"):
             try:
-                found = self.client.head_object(Bucket=self._name, Key=key)
+                answer = self.client.head_object(Bucket=self._name, Key=key)
             except self.client.exceptions.ClientError as error:
                 if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey"):
                     return None
                 raise
             return Found(
-                size=found["ContentLength"],
-                token=found["Metadata"].get(TOKEN, ""),
-                encryption=found.get("ServerSideEncryption", ""),
+                size=answer["ContentLength"],
+                token=answer["Metadata"].get(TOKEN, ""),
+                encryption=answer.get("ServerSideEncryption", ""),
             )
 
     def put(self, key: str, content: bytes, content_type: str, token: str = "") -> None:
@@ -194,8 +194,8 @@ class Bucket:
                 Bucket=self._name, Prefix=prefix
             )
             for page in pages:
-                for found in page.get("Contents", []):
-                    yield Listed(found["Key"], found["Size"], found["LastModified"])
+                for entry in page.get("Contents", []):
+                    yield Listed(entry["Key"], entry["Size"], entry["LastModified"])
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Yield the beginnings of keys up to the first `/` after the prefix, without it."""
@@ -204,8 +204,8 @@ class Bucket:
                 Bucket=self._name, Prefix=prefix, Delimiter="/"
             )
             for page in pages:
-                for found in page.get("CommonPrefixes", []):
-                    yield found["Prefix"].removesuffix("/")
+                for entry in page.get("CommonPrefixes", []):
+                    yield entry["Prefix"].removesuffix("/")
 
     def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
@@ -252,7 +252,9 @@ class Bucket:
 
         `exactly`: only those of the object whose key is the prefix.
         """
-        leftovers = [each for each in self.leftovers(prefix) if not exactly or each[0] == prefix]
+        leftovers = [
+            upload for upload in self.leftovers(prefix) if not exactly or upload[0] == prefix
+        ]
         with self.errors("ending uploads that were interrupted"):
             for key, upload_id in leftovers:
                 self.client.abort_multipart_upload(**self.target(key), UploadId=upload_id)

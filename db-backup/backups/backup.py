@@ -70,11 +70,11 @@ class Saving:
         """The names of the columns."""
         return tuple(column.name for column in self.columns)
 
-    def proves(self, before: SavedTable) -> bool:
+    def proves(self, earlier: SavedTable) -> bool:
         """Tell whether the checksums of an earlier backup have seen every row of this table."""
-        if not before.has_checksums:
+        if not earlier.has_checksums:
             return True
-        return is_sound(hashed(self.columns), before.scheme, ALIASES_OF_2_0_0)
+        return is_sound(hashed(self.columns), earlier.scheme, ALIASES_OF_2_0_0)
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ def plan_backup(
     ((database,),) = server.database.query("SELECT currentDatabase()")
     savings, refused = _savings(server, database, names)
     good = [
-        each
-        for each in good_backups(backups)
-        if (each.database, each.collection) == (database, server.collection)
+        manifest
+        for manifest in good_backups(backups)
+        if (manifest.database, manifest.collection) == (database, server.collection)
     ]
     last = good[-1] if good else None
     incremental = any(saving.method == "incremental" for saving in savings)
@@ -266,18 +266,18 @@ def _check_engine(name: str, engine: str) -> None:
 
 def _content(server: ServerBackups, saving: Saving, last: BackupManifest | None) -> Content:
     """Return what a table has; partitions that are as in the last backup are not read."""
-    known: Content = {}
-    before = last.tables.get(saving.name) if last else None
+    unchanged: Content = {}
+    saved = last.tables.get(saving.name) if last else None
     # A column with another DEFAULT has other values in the very same parts.
-    as_before = before and before.storage_schema == saving.storage_schema
-    if before and as_before and before.scheme == SCHEME:
-        known = {
+    as_before = saved and saved.storage_schema == saving.storage_schema
+    if saved and as_before and saved.scheme == SCHEME:
+        unchanged = {
             name: partition
-            for name, partition in before.partitions.items()
-            if name not in before.later and bool(partition.checksum) == bool(saving.source.digest)
+            for name, partition in saved.partitions.items()
+            if name not in saved.later and bool(partition.checksum) == bool(saving.source.digest)
         }
     server.throttle.wait()
-    return read_content(server.database, saving.source, known, server.config.settings_clause)
+    return read_content(server.database, saving.source, unchanged, server.config.settings_clause)
 
 
 def _change(
@@ -293,7 +293,9 @@ def _change(
         return f"new tables: {', '.join(new)}"
     if gone := sorted(last.tables.keys() - names):
         return f"tables are gone: {', '.join(gone)}"
-    if unproven := [each.name for each in savings if not each.proves(last.tables[each.name])]:
+    if unproven := [
+        saving.name for saving in savings if not saving.proves(last.tables[saving.name])
+    ]:
         return (
             "the checksums of version 2.0.0 missed some rows or columns, so nobody knows whether"
             f" these have changed: {', '.join(unproven)}"
@@ -352,7 +354,7 @@ def _make_parts(
 
 
 def _save_rows(server: ServerBackups, plan: Plan, name: str, table: str) -> None:
-    saving = next(each for each in plan.savings if each.name == table)
+    saving = next(saving for saving in plan.savings if saving.name == table)
     if not plan.content[table]:
         return  # there are no rows
     key = server.layout.rows(name, table)
@@ -368,10 +370,10 @@ def _put_text(bucket: Bucket, layout: BackupLayout, plan: Plan, name: str) -> No
         bucket.put(layout.access(name), plan.access.encode(), SQL)
 
 
-def _saved(server: ServerBackups, saving: Saving, before: Content) -> SavedTable:
+def _saved(server: ServerBackups, saving: Saving, content: Content) -> SavedTable:
     """Describe a table, and the partitions that were changed while it was saved."""
-    after = read_content(server.database, saving.source, before, server.config.settings_clause)
-    later = differences(before, after)
+    after = read_content(server.database, saving.source, content, server.config.settings_clause)
+    later = differences(content, after)
     if later:
         log.info(
             "%s: changed meanwhile; of %d partitions only the number of rows can be verified",
@@ -385,7 +387,7 @@ def _saved(server: ServerBackups, saving: Saving, before: Content) -> SavedTable
         storage_schema=saving.storage_schema,
         columns=saving.column_names,
         scheme=SCHEME,
-        partitions=before,
+        partitions=content,
         later=later,
     )
 
@@ -394,13 +396,13 @@ def _check_objects(server: ServerBackups, bucket: Bucket, manifest: BackupManife
     """Check that the server has written all that is needed, and that it is encrypted."""
     wanted = server.config.private_sse
     for key in needed_objects(server.layout, manifest):
-        found = bucket.look(key)
-        if found is None:
+        head = bucket.look(key)
+        if head is None:
             raise ConfigError(
                 f"{bucket.url}/{key}: the server has not written it there; if it has a named"
                 " collection, doctor tells whether that is of this bucket; else try again"
             )
-        if wanted not in ("", found.encryption):
+        if wanted not in ("", head.encryption):
             raise DataRefused(not_encrypted(bucket, wanted))
 
 

@@ -111,16 +111,17 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
         connected_to_server(job.config) as database,
     ):
         for manifest in wanted:
-            there = [table for table in tables or manifest.tables if table in manifest.tables]
+            present = [table for table in tables or manifest.tables if table in manifest.tables]
             server = ServerBackups(database, job.config, manifest.collection)
-            found = verify_backup(server, manifest, there)
-            if there and not found:
+            damages = verify_backup(server, manifest, present)
+            if present and not damages:
                 log.info("the backup %s can be restored", manifest.name)
-            findings += found
+            findings += damages
     return findings + [
         f"{table}: not in the backup {wanted[-1].name}"
         for table in tables
-        if job.config.is_only_private(table) and not any(table in each.tables for each in wanted)
+        if job.config.is_only_private(table)
+        and not any(table in manifest.tables for manifest in wanted)
     ]
 
 
@@ -136,7 +137,7 @@ def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
     backups = read_backups(*bucket_of(job))
     if job.arguments.source or not table:
         return chosen(backups, job.arguments.source)
-    with_it = [each for each in good_backups(backups) if table in each.tables]
+    with_it = [manifest for manifest in good_backups(backups) if table in manifest.tables]
     return with_it[-1] if with_it else None
 
 
@@ -151,12 +152,12 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
         name = arguments.name or (f"{table}_restored" if beside else table)
         places = {table: Place(target, name)}
     else:
-        places = {each: Place(target, each) for each in manifest.tables}
+        places = {source: Place(target, source) for source in manifest.tables}
     wanted = Wanted(manifest, places, target, replace=arguments.replace, everything=not table)
     if job.dry_run:
-        for each, place in places.items():
-            rows = f"{manifest.tables[each].rows:,}"
-            log.info("would restore %s of %s as %s: %s rows", each, manifest.name, place, rows)
+        for source, place in places.items():
+            rows = f"{manifest.tables[source].rows:,}"
+            log.info("would restore %s of %s as %s: %s rows", source, manifest.name, place, rows)
         return
     with connected_to_server(job.config) as database:
         server = ServerBackups(database, job.config, manifest.collection)
@@ -175,11 +176,11 @@ def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
     days = config.keep_days if job.arguments.keep_days is None else job.arguments.keep_days
     backups = with_progress(job, bucket, read_backups(bucket, layout))
     gone = unwanted(backups, keep=keep, keep_days=days, now=datetime.now(UTC))
-    for each in gone:
+    for deletion in gone:
         verb = "deleting" if confirmed else "would delete"
-        log.info("%s the backup %s: %s", verb, each.backup.name, each.reason)
+        log.info("%s the backup %s: %s", verb, deletion.backup.name, deletion.reason)
         if confirmed:
-            delete_backup(bucket, layout, each.backup.name)
+            delete_backup(bucket, layout, deletion.backup.name)
     kept = len(backups) - len(gone)
     if not gone:
         log.info("nothing to do: all %d backups stay", kept)

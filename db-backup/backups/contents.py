@@ -66,7 +66,7 @@ class Source:
 def read_content(
     database: Database,
     source: Source,
-    known: Mapping[str, Partition] | None = None,
+    earlier: Mapping[str, Partition] | None = None,
     settings: str = "",
 ) -> Content:
     """Return the content of a table, by the ID of the partition.
@@ -74,15 +74,15 @@ def read_content(
     Args:
         database: the connection.
         source: the table.
-        known: its content of before; partitions whose parts are the same are not read again.
+        earlier: its content of before; partitions whose parts are the same are not read again.
         settings: of the query, as SQL; "" for none.
     """
     has_partitions = source.engine.endswith("MergeTree")
     parts = _parts(database, source) if has_partitions and not database.cluster else {}
     same = {
-        name: before
-        for name, before in (known or {}).items()
-        if before.parts != NO_PARTS and before.parts == parts.get(name)
+        name: partition
+        for name, partition in (earlier or {}).items()
+        if partition.parts != NO_PARTS and partition.parts == parts.get(name)
     }
     if parts and parts.keys() == same.keys():
         return same

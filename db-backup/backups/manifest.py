@@ -79,24 +79,26 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
 
     def findings(self, restored: Mapping[str, Partition]) -> list[str]:
         """Return how restored rows differ from the ones that were saved."""
-        found = []
+        differences = []
         names = self.partitions.keys() | self.later.keys() | restored.keys()
         for name in sorted(names):
-            before, now = self.partitions.get(name, NO_ROWS), restored.get(name, NO_ROWS)
-            counts = sorted((before.rows, self.later.get(name, before).rows))
+            saved, now = self.partitions.get(name, NO_ROWS), restored.get(name, NO_ROWS)
+            counts = sorted((saved.rows, self.later.get(name, saved).rows))
             where = f"partition {name}: " if name else ""
             if name in self.later:
                 fits = counts[0] <= now.rows <= counts[1] or (
                     merges_rows(self.engine) and now.rows > 0
                 )
             else:
-                fits = now.rows == before.rows
+                fits = now.rows == saved.rows
             if not fits:
                 expected = " to ".join(f"{count:,}" for count in dict.fromkeys(counts))
-                found.append(f"{where}{now.rows:,} rows instead of {expected}")
-            elif name not in self.later and not now.agrees_with(before):
-                found.append(f"{where}{now.rows:,} rows, as many as there were, but other ones")
-        return found
+                differences.append(f"{where}{now.rows:,} rows instead of {expected}")
+            elif name not in self.later and not now.agrees_with(saved):
+                differences.append(
+                    f"{where}{now.rows:,} rows, as many as there were, but other ones"
+                )
+        return differences
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,7 +249,7 @@ def read_backups(bucket: Bucket, layout: BackupLayout) -> list[Backup]:
 
 def good_backups(backups: Sequence[Backup]) -> list[BackupManifest]:
     """Return the manifests of those that can be restored, oldest first."""
-    return [each.manifest for each in backups if each.manifest and each.state == "good"]
+    return [backup.manifest for backup in backups if backup.manifest and backup.state == "good"]
 
 
 def _names(bucket: Bucket, layout: BackupLayout) -> set[str]:
@@ -318,8 +320,8 @@ def chosen(backups: Sequence[Backup], name: str) -> BackupManifest:
         if not good:
             raise DataRefused("there is no good backup; see list")
         return good[-1]
-    check_names([name], [each.name for each in backups], "backup")
-    found = next(each for each in backups if each.name == name)
-    if found.state != "good" or found.manifest is None:
-        raise DataRefused(f"the backup {name} is {found.state}: {found.reason}")
-    return found.manifest
+    check_names([name], [backup.name for backup in backups], "backup")
+    backup = next(backup for backup in backups if backup.name == name)
+    if backup.state != "good" or backup.manifest is None:
+        raise DataRefused(f"the backup {name} is {backup.state}: {backup.reason}")
+    return backup.manifest

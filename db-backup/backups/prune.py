@@ -63,14 +63,14 @@ def _kept_chains(backups: Sequence[Backup], keep: int, oldest: datetime) -> set[
 
 def _root(backup: Backup, backups: Sequence[Backup]) -> str:
     """Return the name of the backup with which a chain begins."""
-    by_name = {each.name: each for each in backups}
+    by_name = {member.name: member for member in backups}
     while backup.base and backup.base in by_name:
         backup = by_name[backup.base]
     return backup.name
 
 
 def _with_bases(kept: Iterable[Backup], backups: Sequence[Backup]) -> set[str]:
-    by_name = {each.name: each for each in backups}
+    by_name = {member.name: member for member in backups}
     needed: set[str] = set()
     for backup in kept:
         name = backup.name

@@ -197,17 +197,17 @@ def _absent(server: ServerBackups, wanted: Wanted) -> dict[str, Place]:
     absent, refused = {}, []
     for name, place in wanted.places.items():
         saved = wanted.manifest.tables[name]
-        there: str | None = None
+        present: str | None = None
         if exists(server.database, place):
-            there = _rows_of(server, saved, place, wanted) if wanted.everything else ""
-        if there is None:
+            present = _rows_of(server, saved, place, wanted) if wanted.everything else ""
+        if present is None:
             absent[name] = place
-        elif there:
-            log.info("%s is there already, %s", place, there)
+        elif present:
+            log.info("%s is there already, %s", place, present)
         elif wanted.replace and (saved.is_view or is_replicated(saved.engine)):
-            what = "a materialized view" if saved.is_view else "replicated"
+            kind = "a materialized view" if saved.is_view else "replicated"
             raise ConfigError(
-                f"{place} is {what} and can't be replaced as a whole; restore it under another name"
+                f"{place} is {kind} and can't be replaced as a whole; restore it under another name"
                 " (--as), and then REPLACE its partitions"
             )
         elif wanted.replace:

@@ -331,8 +331,8 @@ class ServerBackups:
     @property
     def _patience(self) -> str:
         """How often rows are tried again; of itself, the server goes on for most of an hour."""
-        known = self.database.settings_it_has(self._optional_for_rows)
-        listed = ", ".join(f"{name} = {value}" for name, value in known.items())
+        supported = self.database.settings_it_has(self._optional_for_rows)
+        listed = ", ".join(f"{name} = {value}" for name, value in supported.items())
         return f" SETTINGS {listed}" if listed else ""
 
     @contextlib.contextmanager
@@ -353,6 +353,6 @@ def _full_name(database: str, table: str) -> str:
 def _failure(status: str, text: str) -> ScriptError:
     """Return what a status and an error of system.backups mean to the operator."""
     reason = text.partition("Stack trace")[0].partition(", Stack trace")[0].strip(" ,\n")
-    found = re.match(r"Code: (\d+)\. ?(.*)", reason, re.DOTALL)
-    error = server_error(int(found[1]), found[2]) if found else Unavailable(f"database: {status}")
+    match = re.match(r"Code: (\d+)\. ?(.*)", reason, re.DOTALL)
+    error = server_error(int(match[1]), match[2]) if match else Unavailable(f"database: {status}")
     return ConfigError(str(error)) if WRONG_CONFIG.search(reason) else error

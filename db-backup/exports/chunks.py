@@ -213,12 +213,12 @@ class Reader:
         return expressions(self.database, texts, self._source)
 
 
-def survey(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:
+def survey(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:
     """Return the chunks that a table has now, and their fingerprints.
 
     Args:
         reader: of the table.
-        known: the chunks of the last export. Ranges stay as they are, unless they have grown.
+        exported: the chunks of the last export. Ranges stay as they are, unless they have grown.
     """
     _check_columns(reader)
     match reader.policy.chunk_by:
@@ -227,7 +227,7 @@ def survey(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerpr
         case "day":
             return _by_time(reader, "toYYYYMMDD")
         case "range":
-            return _by_range(reader, known)
+            return _by_range(reader, exported)
     return [(Chunk("", ""), reader.fingerprint(""))]
 
 
@@ -272,20 +272,20 @@ def _by_time(reader: Reader, function: str) -> list[tuple[Chunk, Fingerprint]]:
     if reader.zoned_type(name) != kind:
         value = f"{function}({column}, 'UTC')"
     nullable = "Nullable(" in kind
-    found = reader.fingerprints(f"ifNull({value}, 0)" if nullable else value)
+    fingerprints = reader.fingerprints(f"ifNull({value}, 0)" if nullable else value)
 
     def chunk(number: int) -> Chunk:
         if nullable and number == 0:
             return Chunk(NO_TIME, f"{column} IS NULL")
         return Chunk(str(number), f"{value} = {number}")
 
-    return [(chunk(number), fingerprint) for number, fingerprint in found.items()]
+    return [(chunk(number), fingerprint) for number, fingerprint in fingerprints.items()]
 
 
-def _by_range(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:
+def _by_range(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:
     """Return the ranges of the first column of the key; one that has doubled is split."""
     column = _range_column(reader)
-    ranges = _partition(reader, column, known)
+    ranges = _partition(reader, column, exported)
     number = 1 + max(int(chunk.name) for chunk in ranges)
     surveyed = []
     for chunk in ranges:
@@ -300,13 +300,13 @@ def _by_range(reader: Reader, known: Sequence[Chunk]) -> list[tuple[Chunk, Finge
     return surveyed
 
 
-def _partition(reader: Reader, column: str, known: Sequence[Chunk]) -> list[Chunk]:
-    """Return the known ranges so that each row is in one of them.
+def _partition(reader: Reader, column: str, exported: Sequence[Chunk]) -> list[Chunk]:
+    """Return the exported ranges so that each row is in one of them.
 
     A run that was interrupted while it split a range may have left ranges that overlap, or a gap.
     Each begins at its lower bound, which no other one has, and ends where the next one begins.
     """
-    numbers = {chunk.bounds[0]: int(chunk.name) for chunk in known if chunk.bounds}
+    numbers = {chunk.bounds[0]: int(chunk.name) for chunk in exported if chunk.bounds}
     numbers.setdefault(None, 1 + max(numbers.values(), default=-1))
     inner = [bound for bound in numbers if bound is not None]
     bounds = [None, *reader.ordered(column, inner), None]
@@ -325,7 +325,9 @@ def _split(reader: Reader, column: str, chunk: Chunk, rows: int, number: int) ->
     bounds = [lower, *(bound for bound in dict.fromkeys(inner) if bound != lower), upper]
     numbers = [int(chunk.name), *range(number, number + len(bounds))]
     pairs = itertools.pairwise(bounds)
-    return [_range(reader, column, *each) for each in zip(numbers, pairs, strict=False)]
+    return [
+        _range(reader, column, number, pair) for number, pair in zip(numbers, pairs, strict=False)
+    ]
 
 
 def _range(

@@ -255,7 +255,7 @@ def reported_failure(tail: bytes, tag: str) -> ScriptError | None:
         reported = re.search(block, tail, re.DOTALL)
         return _server_error(reported[1]) if reported else None
     text = tail.rstrip()
-    starts = [found.start() for found in re.finditer(BARE_EXCEPTION, text)]
+    starts = [match.start() for match in re.finditer(BARE_EXCEPTION, text)]
     if not starts or not text.endswith(b")"):
         return None
     error = _server_error(text[starts[-1] :])

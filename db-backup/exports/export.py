@@ -62,7 +62,7 @@ class Step:
     chunk: Chunk
     fingerprint: Fingerprint
     reason: Reason
-    before: Export | None
+    last: Export | None
 
     @property
     def exports(self) -> bool:
@@ -71,8 +71,8 @@ class Step:
 
     def __str__(self) -> str:
         rows = f"{self.fingerprint.rows:,} rows"
-        if self.before and self.before.rows != self.fingerprint.rows:
-            rows += f" ({self.fingerprint.rows - self.before.rows:+,})"
+        if self.last and self.last.rows != self.fingerprint.rows:
+            rows += f" ({self.fingerprint.rows - self.last.rows:+,})"
         name = self.chunk.name or "the whole table"
         return f"{name}: {self.reason}, {rows}"
 
@@ -92,23 +92,23 @@ def plan(
     ranges = [export.chunk for export in manifest.exports]
     steps = []
     for chunk, fingerprint in survey(reader, ranges):
-        before = manifest.chunks.get(chunk.name)
+        last = manifest.chunks.get(chunk.name)
         reason: Reason = "changed"
-        if before is None:
+        if last is None:
             reason = "new"
         elif force:
             reason = "again, by --force"
-        elif chunk == before.chunk and has_shrunk(fingerprint, before.fingerprint, max_shrink):
+        elif chunk == last.chunk and has_shrunk(fingerprint, last.fingerprint, max_shrink):
             reason = "shrunk"
-        elif reader.select(chunk) != before.query:
-            reason = "with other columns" if chunk == before.chunk else "changed"
-        elif types_of(reader) != types_of_export(before, manifest):
+        elif reader.select(chunk) != last.query:
+            reason = "with other columns" if chunk == last.chunk else "changed"
+        elif types_of(reader) != types_of_export(last, manifest):
             reason = "with other columns"
-        elif not reader.trusts(before.fingerprint):
+        elif not reader.trusts(last.fingerprint):
             reason = "with an older digest"
-        elif fingerprint.same_as(before.fingerprint) and not before.dropped:
+        elif fingerprint.same_as(last.fingerprint) and not last.dropped:
             reason = "unchanged"
-        steps.append(Step(chunk, fingerprint, reason, before))
+        steps.append(Step(chunk, fingerprint, reason, last))
     present = {step.chunk.name for step in steps}
     return steps + [
         Step(export.chunk, Fingerprint(0, "", "0", 0, SCHEME), "dropped", export)
@@ -211,23 +211,23 @@ class Exporter:
                 started = time.monotonic()
                 self._export_with_retries(step)
                 self.throttle.rest(time.monotonic() - started)
-            elif step.before and step.reason == "unchanged":
+            elif step.last and step.reason == "unchanged":
                 self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
-                    step.before,
+                    step.last,
                     chunk=step.chunk,
                     types=types_of(self.reader),
                     # One of 2.0.0 that was sound gets the name of today's scheme.
-                    fingerprint=msgspec.structs.replace(step.before.fingerprint, scheme=SCHEME),
+                    fingerprint=msgspec.structs.replace(step.last.fingerprint, scheme=SCHEME),
                 )
 
     def _mark_dropped(self, step: Step) -> None:
-        if step.before is None or step.before.dropped:
+        if step.last is None or step.last.dropped:
             return
         log.warning(
             "%s is not among the chunks of the table any more; what was exported stays",
-            self.layout.relative(step.before.key),
+            self.layout.relative(step.last.key),
         )
-        self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(step.before, dropped=now())
+        self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(step.last, dropped=now())
 
     def _export_with_retries(self, step: Step) -> None:
         """Export a chunk; once more, counting exactly, if its lines are not its rows."""
@@ -245,7 +245,7 @@ class Exporter:
                 log.warning("%s; trying again in %g s", error, self._job.config.retry_wait)
                 time.sleep(self._job.config.retry_wait)
                 self.recover()
-                if self.manifest.chunks.get(step.chunk.name) is not step.before:
+                if self.manifest.chunks.get(step.chunk.name) is not step.last:
                     return  # the answer was lost, and not the object
             else:
                 return
@@ -380,9 +380,9 @@ def owner_of_its_names(
     A table `a_b` and a chunk `b` of a table `a` have the same name.
     """
     names = {layout.export(table, step.chunk.name) for step in steps}
-    for other, manifest in manifests.items():
-        if other != table and any(export.key in names for export in manifest.exports):
-            return other
+    for owner, manifest in manifests.items():
+        if owner != table and any(export.key in names for export in manifest.exports):
+            return owner
     return ""
 
 

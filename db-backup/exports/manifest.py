@@ -179,14 +179,14 @@ def read_manifest(bucket: Bucket, key: str, kind: type[M]) -> M | None:
 
 def read_table_manifests(bucket: Bucket, layout: ExportLayout) -> dict[str, TableManifest]:
     """Read the manifests of all tables."""
-    found = {}
+    manifests = {}
     for listed in bucket.listing(layout.manifests):
         manifest = read_manifest(bucket, listed.key, TableManifest)
         if manifest and layout.manifest(manifest.table) != listed.key:
             raise DataRefused(f"{bucket.url}/{listed.key}: it is of the table {manifest.table!r}")
         if manifest:
-            found[manifest.table] = manifest
-    return found
+            manifests[manifest.table] = manifest
+    return manifests
 
 
 def exported_tables(bucket: Bucket, layout: ExportLayout) -> set[str]:
@@ -247,8 +247,8 @@ def publish(
         Whether that was necessary: otherwise all of it is as it has to be.
     """
     tables = {name: summary(manifest) for name, manifest in sorted(manifests.items())}
-    before = read_manifest(bucket, layout.run, RunManifest)
-    if tables == (before.tables if before else {}):
+    last = read_manifest(bucket, layout.run, RunManifest)
+    if tables == (last.tables if last else {}):
         return False
     run = msgspec.structs.replace(run, tables=tables)
     bucket.put(layout.sums, checksums(manifests.values(), layout), TEXT)

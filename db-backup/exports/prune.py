@@ -94,7 +94,7 @@ def delete(
     for table in {leftover.table for leftover in unwanted if leftover.table}:
         gone = {leftover.chunk for leftover in unwanted if leftover.table == table}
         manifest = manifests[table]
-        chunks = {name: each for name, each in manifest.chunks.items() if name not in gone}
+        chunks = {name: export for name, export in manifest.chunks.items() if name not in gone}
         if chunks or manifest.pending:
             kept[table] = msgspec.structs.replace(
                 manifest, chunks=chunks, generation=uuid.uuid4().hex
@@ -104,8 +104,8 @@ def delete(
         else:
             del kept[table]
             emptied += [layout.manifest(table), layout.schema(table)]
-    before = read_manifest(bucket, layout.run, RunManifest)
-    server = before.server if before else ""
+    last = read_manifest(bucket, layout.run, RunManifest)
+    server = last.server if last else ""
     publish(bucket, layout, kept, msgspec.structs.replace(run, server=server))
     for key in (*emptied, *(leftover.key for leftover in unwanted)):
         bucket.delete(key)

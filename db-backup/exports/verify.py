@@ -66,12 +66,12 @@ def _unknown(
 
 
 def _check(bucket: Bucket, export: Export, *, quick: bool) -> Iterator[str]:
-    found = bucket.look(export.key)
-    if found is None:
+    head = bucket.look(export.key)
+    if head is None:
         yield f"{export.key}: missing"
-    elif found.size != export.compressed_bytes:
-        yield f"{export.key}: {found.size:,} bytes instead of {export.compressed_bytes:,}"
-    elif found.token != export.token:
+    elif head.size != export.compressed_bytes:
+        yield f"{export.key}: {head.size:,} bytes instead of {export.compressed_bytes:,}"
+    elif head.token != export.token:
         yield f"{export.key}: it is not the object that was uploaded"
     elif not quick:
         try:
@@ -127,8 +127,8 @@ def _check_publication(bucket: Bucket, layout: ExportLayout) -> Iterator[str]:
         return
     for table in sorted(run.tables.keys() - manifests.keys()):
         yield f"{layout.run}: it names the table {table!r}, which has no manifest"
-    generations = {table: each.generation for table, each in run.tables.items()}
-    if generations != {table: each.generation for table, each in manifests.items()}:
+    generations = {table: figures.generation for table, figures in run.tables.items()}
+    if generations != {table: manifest.generation for table, manifest in manifests.items()}:
         log.warning("%s: older than the exports: the last run is not complete", layout.run)
         return
     for table, manifest in manifests.items():
