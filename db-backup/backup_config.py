@@ -16,7 +16,7 @@ from staging import is_of_a_restore
 from store import Store
 
 Policy = Literal["public", "private", "both", "none"]
-Kind = Literal["", "table", "month", "day", "range"]
+ChunkBy = Literal["", "table", "month", "day", "range"]
 Method = Literal["incremental", "full"]
 Side = Literal["public", "private"]
 Sse = Literal["", "AES256", "aws:kms"]
@@ -33,7 +33,7 @@ class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What is done with a table; the keys are explained in db-backup.conf."""
 
     policy: Policy
-    chunk_by: Kind = ""
+    chunk_by: ChunkBy = ""
     column: str = ""
     rows_per_chunk: Annotated[int, Meta(ge=1)] = 100_000_000
     key: tuple[str, ...] = ()

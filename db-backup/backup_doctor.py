@@ -27,11 +27,11 @@ from store import Bucket
 from uploads import uploading
 
 MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
-NAME_WIDTH = 15
+CHECK_WIDTH = 15
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What was found out about one thing.
 
     Attributes:
@@ -46,7 +46,7 @@ class Finding:
 
     def __str__(self) -> str:
         state = "FAILED" if self.error else "ok"
-        return f"{state:<6}  {self.name:<{NAME_WIDTH}}  {self.text}"
+        return f"{state:<6}  {self.name:<{CHECK_WIDTH}}  {self.text}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Doctor:
     user_agent: str
     clock: Callable[[], float] = time.time
 
-    def examine(self) -> Iterator[Finding]:
+    def examine(self) -> Iterator[CheckResult]:
         """Yield a finding for each thing, whatever is wrong with those before."""
         examinations: dict[str, Callable[[], str]] = {
             "state directory": lambda: self._state_dir(self.config.state_dir),
@@ -74,9 +74,9 @@ class Doctor:
             examinations |= self._examinations_of_backups()
         for name, examination in examinations.items():
             try:
-                yield Finding(name, examination())
+                yield CheckResult(name, examination())
             except ScriptError as error:
-                yield Finding(name, str(error), error)
+                yield CheckResult(name, str(error), error)
 
     def _examinations_of_exports(self) -> dict[str, Callable[[], str]]:
         bucket = Bucket(self.config.store("public"), self.user_agent)

@@ -25,7 +25,7 @@ SCALAR = re.compile(
 )
 NULLABLE = "Nullable("
 FLOAT = re.compile(r"B?Float\d+")
-JSON = re.compile(r"\b(JSON|Object)\b(?! )")  # a space follows the name of an element
+JSON_TYPE = re.compile(r"\b(JSON|Object)\b(?! )")  # a space follows the name of an element
 QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`", re.DOTALL)
 
 
@@ -103,7 +103,7 @@ def _hashed(expression: Expression) -> str:
     scalar = SCALAR.fullmatch(_bare_scalar(bare))
     if bare == "JSON" or bare.startswith("JSON("):  # RowBinary has its paths as they are stored
         return f"toString({sql}), toString(JSONAllPathsWithTypes({sql}))"
-    if JSON.search(QUOTED.sub("", kind)):
+    if JSON_TYPE.search(QUOTED.sub("", kind)):
         raise DataRefused(
             f"column {sql}: values of type {kind} can't be compared; give JSON a column of its own"
         )

@@ -12,7 +12,7 @@ from ooni_common.errors import DataRefused, UsageError
 # leaves out without a word (EmbeddedRocksDB before 26.7, Join and Set in all versions), or none.
 BACKED_UP = re.compile(r"\w*MergeTree|(Tiny|Stripe)?Log|Memory|KeeperMap")
 NOT_BACKED_UP = ("EmbeddedRocksDB", "Join")
-UNREADABLE = ("Set",)
+UNREADABLE_ENGINES = ("Set",)
 # They show what other tables have.
 WITHOUT_DATA = ("View", "LiveView", "WindowView", "Dictionary")
 # Where a materialized view without a target keeps its rows, and has those that it computes anew.
@@ -21,9 +21,11 @@ IDENTIFIER = r"`(?:[^`\\]|\\.|``)*`|\w+"
 NAMES_OF_UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Universal|Zulu|Greenwich)")
 # A time without a zone in a type; what is in quotes is a name, and so is what a space follows.
 QUOTED = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
-TIME = r"DateTime(?:64\(\d\))?"
-TIME_WITHOUT_ZONE = re.compile(rf"{QUOTED}|\b{TIME}(?=[,)]|$)")
-LOW_CARDINALITY_OF_TIME = re.compile(rf"{QUOTED}|LowCardinality\(({TIME}|Nullable\({TIME}\))\)")
+TIME_TYPE = r"DateTime(?:64\(\d\))?"
+TIME_WITHOUT_ZONE = re.compile(rf"{QUOTED}|\b{TIME_TYPE}(?=[,)]|$)")
+LOW_CARDINALITY_OF_TIME = re.compile(
+    rf"{QUOTED}|LowCardinality\(({TIME_TYPE}|Nullable\({TIME_TYPE}\))\)"
+)
 NOT_CONVERTIBLE = re.compile(r"\b(AggregateFunction|Variant|Dynamic|JSON|Object)\b(?! )")
 MOST_LISTED = 20  # names in a message
 
@@ -37,7 +39,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class SourceTable:
     """A table.
 
     Attributes:
@@ -55,11 +57,6 @@ class Table:
     key: str
     version: str
     create: str
-
-    @property
-    def column_list(self) -> str:
-        """The columns as SQL."""
-        return ", ".join(quoted(column.name) for column in self.columns)
 
 
 def with_utc(kind: str) -> str:
@@ -152,7 +149,7 @@ def _show_create(database: Database, name: str) -> str:
     return str(create)
 
 
-def read_table(database: Database, name: str) -> Table:
+def read_table(database: Database, name: str) -> SourceTable:
     """Describe one table.
 
     Raises:
@@ -173,7 +170,7 @@ def read_table(database: Database, name: str) -> Table:
         + " AND default_kind NOT IN ('MATERIALIZED', 'ALIAS', 'EPHEMERAL') ORDER BY position",
         {"table": name},
     )
-    return Table(
+    return SourceTable(
         name=name,
         engine=engine,
         columns=tuple(Column(*column) for column in columns),

@@ -13,7 +13,7 @@ NAME_WIDTH = 26  # so that a line has 80 columns
 BACKUP_COLUMNS = ("BACKUP", "CHAIN", "AGE", "TABLES", "ROWS", "WRITTEN", "STATE")
 
 
-def as_json(manifests: Mapping[str, TableManifest], backups: Sequence[Backup]) -> str:
+def stored_as_json(manifests: Mapping[str, TableManifest], backups: Sequence[Backup]) -> str:
     """Return all that is known: the manifests of exports, by table, and the backups."""
     stored = {
         "exports": dict(sorted(manifests.items())),

@@ -40,7 +40,13 @@ from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import export_tables, prune_exports, restore_export, verify_exports
 from exports.manifest import ExportLayout, TableManifest, exported_tables, read_table_manifests
 from inventory import check_names, read_table, table_names
-from listing import as_json, backup_as_table, backups_as_table, chunks_as_table, exports_as_table
+from listing import (
+    backup_as_table,
+    backups_as_table,
+    chunks_as_table,
+    exports_as_table,
+    stored_as_json,
+)
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.output import show
@@ -270,7 +276,7 @@ def list_all(job: Job[Config]) -> None:
     if job.arguments.json:
         chosen = names or [*manifests, *by_name]
         show(
-            as_json(
+            stored_as_json(
                 {name: manifest for name, manifest in manifests.items() if name in chosen},
                 [backup for backup in backups if backup.name in chosen],
             )

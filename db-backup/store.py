@@ -28,10 +28,10 @@ TOOL = f"ooni-db-backup {__version__}"
 JSON = "application/json"
 SQL = "application/sql"
 MOST_AT_ONCE = 1000  # keys that one request can delete
-PIECE = 1024 * 1024
+READ_SIZE = 1024 * 1024
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TOKEN = "ooni-export"  # noqa: S105 (the name of the metadata that tells one upload from another)
-CODES_OF_WRONG_CONFIG = {
+S3_CODES_OF_WRONG_CONFIG = {
     "403", "AccessDenied", "AccountProblem", "AllAccessDisabled", "AuthorizationHeaderMalformed",
     "ExpiredToken", "InvalidAccessKeyId", "InvalidBucketName", "InvalidStorageClass",
     "InvalidToken", "NoSuchBucket", "PermanentRedirect",
@@ -72,7 +72,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Found:
+class ObjectHead:
     """An object, as the store describes it.
 
     Attributes:
@@ -155,14 +155,14 @@ class Bucket:
             except self.client.exceptions.NoSuchKey:
                 raise NoSuchObject(key) from None
             with contextlib.closing(body):
-                yield from body.iter_chunks(PIECE)
+                yield from body.iter_chunks(READ_SIZE)
 
     def token(self, key: str) -> str | None:
         """Return the token of the upload that an object is from; None: there is no object."""
         head = self.look(key)
         return head.token if head else None
 
-    def look(self, key: str) -> "Found | None":
+    def look(self, key: str) -> ObjectHead | None:
         """Return what the store says of an object; None: there is none."""
         with self.errors(f"looking at {key}"):
             try:
@@ -171,7 +171,7 @@ class Bucket:
                 if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey"):
                     return None
                 raise
-            return Found(
+            return ObjectHead(
                 size=answer["ContentLength"],
                 token=answer["Metadata"].get(TOKEN, ""),
                 encryption=answer.get("ServerSideEncryption", ""),
@@ -282,7 +282,7 @@ class Bucket:
             details = error.response.get("Error", {})
             code = str(details.get("Code", "unknown error"))
             message = f"{where}: {code}: {details.get('Message', '')}".rstrip(": ")
-            if code in CODES_OF_WRONG_CONFIG:
+            if code in S3_CODES_OF_WRONG_CONFIG:
                 raise ConfigError(message) from None
             raise Unavailable(message) from None
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):

@@ -11,9 +11,9 @@ from typing import Any, cast
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
 from store import Bucket, content_md5
 
-PART = 8 * 1024 * 1024  # bytes; of these, the first, the last and one between are in memory
+PART_SIZE = 8 * 1024 * 1024  # bytes; of these, the first, the last and one between are in memory
 MOST_PARTS = 10_000
-CLOSING_TIME = 5  # seconds that an abort waits for what is on its way, and a stop for its end
+ABORT_TIME = 5  # seconds that an abort waits for what is on its way, and a stop for its end
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def uploading(bucket: Bucket, key: str, content_type: str, token: str) -> Iterat
             upload.abort()
             raise
     except BaseException:  # a stop, at any instruction: it may have interrupted that abort
-        upload.abort(CLOSING_TIME)
+        upload.abort(ABORT_TIME)
         raise
 
 
@@ -64,9 +64,9 @@ class Upload:
         self._hash.update(data)
         self._size += len(data)
         self._buffer += data
-        while len(self._buffer) >= PART:
-            self._send(bytes(memoryview(self._buffer)[:PART]))
-            del self._buffer[:PART]
+        while len(self._buffer) >= PART_SIZE:
+            self._send(bytes(memoryview(self._buffer)[:PART_SIZE]))
+            del self._buffer[:PART_SIZE]
 
     def finish(self) -> Written:
         """Wait until all parts are there. Nobody sees an object yet."""
@@ -107,7 +107,7 @@ class Upload:
     def _send(self, part: bytes) -> None:
         parts = self._parts or self.begin()
         if parts.count >= MOST_PARTS - 2:
-            limit = PART * MOST_PARTS // 10**9
+            limit = PART_SIZE * MOST_PARTS // 10**9
             raise DataRefused(f"{self.key}: more than {limit} GB; use smaller chunks")
         with self._bucket.errors(self._action):
             parts.send(part)
@@ -186,7 +186,7 @@ class _Parts:
         if not self._asked:
             return
         self._waiting.put(None)
-        self._sending.wait(CLOSING_TIME)
+        self._sending.wait(ABORT_TIME)
         ending = _Background(self._end)
         ending.start()
         ending.wait(seconds)

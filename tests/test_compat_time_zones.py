@@ -16,7 +16,7 @@ from exports.chunks import Chunk, Reader, survey
 from exports.clickhouse_http import OUTPUT_SETTINGS, TUPLE_SETTINGS
 from exports.manifest import TableManifest
 from exports.restore import insert_statement
-from inventory import Column, Table
+from inventory import Column, SourceTable
 from ooni_common.database import SESSION, Database
 from staging import Place
 from times_table import COLUMNS, ZONES
@@ -48,7 +48,7 @@ def test_chunks_have_the_same_bytes_and_can_be_restored(
     zoned_engine: Engine, tmp_path: Path
 ) -> None:
     columns = tuple(Column(*column) for column in COLUMNS.items())
-    table = Table("times", "MergeTree", columns, "at", "", "")
+    table = SourceTable("times", "MergeTree", columns, "at", "", "")
     policy = TablePolicy(policy="public", chunk_by="month", column="at")
     reader = Reader(Database(EngineClient(zoned_engine)), table, policy, in_utc=False)
     chunks: list[Chunk] = [chunk for chunk, _ in survey(reader, [])]

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from backups.contents import Content, Partition, Source, columns_of, differences, read_content
+from backups.contents import (
+    ContentSource,
+    Partition,
+    Partitions,
+    columns_of,
+    differences,
+    read_content,
+)
 from backups.manifest import SavedTable
 from backups.server import _failure, url_of
 from conftest import Database as FreshDatabase
@@ -48,10 +55,12 @@ def watched(database: FreshDatabase) -> Watched:
     return Watched(database.client())
 
 
-def content(watched: Watched, database: FreshDatabase, known: Content | None = None) -> Content:
+def content(
+    watched: Watched, database: FreshDatabase, known: Partitions | None = None
+) -> Partitions:
     connection = Database(watched)
     columns = columns_of(connection, database.name, "t", ("p", "a", "q"))
-    source = Source(database.name, "t", "MergeTree", digest(columns))
+    source = ContentSource(database.name, "t", "MergeTree", digest(columns))
     return read_content(connection, source, known)
 
 
@@ -117,7 +126,7 @@ def saved(**fields: Any) -> SavedTable:
     ],
 )  # fmt: skip
 def test_restored_rows_are_compared_partition_by_partition(
-    later: Content, restored: dict[str, tuple[int, str]], findings: list[str]
+    later: Partitions, restored: dict[str, tuple[int, str]], findings: list[str]
 ) -> None:
     table = saved(later=later)
     found = {name: Partition(*each) for name, each in restored.items()}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backups import commands
-from backups.manifest import NAME_FORMAT, Backup, BackupManifest, State
+from backups.manifest import NAME_FORMAT, Backup, BackupManifest, BackupState
 from backups.prune import unwanted
 from db_backup_harness import BACKUPS, BackupTool
 
@@ -26,7 +26,7 @@ def name_of(number: int) -> str:
     return f"{START + timedelta(days=7 * number):{NAME_FORMAT}}"
 
 
-def made(number: int, base: int | None, state: State) -> Backup:
+def made(number: int, base: int | None, state: BackupState) -> Backup:
     """Return a backup; a manifest with the two fields that count."""
     fields = SimpleNamespace(base="" if base is None else name_of(base))
     manifest = None if state in ("unfinished", "in progress") else cast("BackupManifest", fields)
@@ -121,7 +121,7 @@ def test_six_chains_with_a_broken_and_a_running_one() -> None:
     for chain in range(6):
         for place in range(5):
             number = 5 * chain + place
-            state: State = "broken" if chain == 4 and place >= 3 else "good"
+            state: BackupState = "broken" if chain == 4 and place >= 3 else "good"
             backups.append(made(number, number - 1 if place else None, state))
     backups[-1] = made(29, None, "in progress")
     gone = [each.backup.name for each in unwanted(backups, keep=2, keep_days=0, now=NOW)]

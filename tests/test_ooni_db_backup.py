@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backup_config import Kind, TablePolicy
+from backup_config import ChunkBy, TablePolicy
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from dev.samples.measurements import create
@@ -502,7 +502,7 @@ def test_private_backups_are_not_silently_left_out(backup_tool: BackupTool) -> N
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize("chunk_by", ["month", "range", "table"])
 def test_on_a_cluster_one_replica_of_each_shard_is_read(
-    database: Database, chunk_by: Kind, *, final: bool
+    database: Database, chunk_by: ChunkBy, *, final: bool
 ) -> None:
     """The engine knows no cluster; its parser tells whether the statements are right."""
     client = database.client()

@@ -636,7 +636,7 @@ def test_a_stop_while_the_store_does_not_say_that_an_upload_is_begun_leaves_noth
     signals: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uploads.CLOSING_TIME", 0.3)
+    monkeypatch.setattr("uploads.ABORT_TIME", 0.3)
     gate = Gate()
 
     def begin(exchange: Exchange) -> None:
@@ -659,7 +659,7 @@ def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
     backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, *, publishes: bool
 ) -> None:
     """Between any two lines of the main thread, also those that clear away after a failure."""
-    monkeypatch.setattr("uploads.PART", 1000)
+    monkeypatch.setattr("uploads.PART_SIZE", 1000)
     bucket = bucket_of(backup_tool)
     uploads = 0
     stopped = True
@@ -699,7 +699,7 @@ def stopped_after(lines: int) -> Iterator[None]:
 def upload_something(bucket: Bucket, *, publishes: bool = True) -> None:
     """Upload an object of one part, or fail after that."""
     with uploading(bucket, f"{CSV}x", "text/plain", "token") as upload:
-        upload.write(bytes(uploads_module.PART))
+        upload.write(bytes(uploads_module.PART_SIZE))
         upload.finish()
         if not publishes:
             raise ZeroDivisionError

@@ -9,15 +9,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from backups.contents import ALIASES_OF_2_0_0, PARTITION, Content, Source, differences, read_content
+from backups.contents import (
+    ALIASES_OF_2_0_0,
+    PARTITION,
+    ContentSource,
+    Partitions,
+    differences,
+    read_content,
+)
 from backups.manifest import (
     NAME_FORMAT,
     Backup,
+    BackupKind,
     BackupLayout,
     BackupManifest,
-    Kind,
-    Method,
     Part,
+    SavedAs,
     SavedTable,
     good_backups,
     needed_objects,
@@ -28,7 +35,7 @@ from digest import SCHEME, Expression, digest, is_sound
 from inventory import (
     BACKED_UP,
     NOT_BACKED_UP,
-    UNREADABLE,
+    UNREADABLE_ENGINES,
     Column,
     definitions,
     read_table,
@@ -59,8 +66,8 @@ class Saving:
     """
 
     name: str
-    method: Method
-    source: Source
+    method: SavedAs
+    source: ContentSource
     columns: Sequence[Column]
     schema: str
     storage_schema: str
@@ -97,13 +104,13 @@ class Plan:
     savings: Sequence[Saving]
     definitions: Mapping[str, str]
     access: str
-    content: Mapping[str, Content]
+    content: Mapping[str, Partitions]
     refused: Sequence[DataRefused]
     base: BackupManifest | None
     reason: str
-    kind: Kind
+    kind: BackupKind
 
-    def tables(self, method: Method) -> list[str]:
+    def tables(self, method: SavedAs) -> list[str]:
         """Return the tables that are saved in one way."""
         return [saving.name for saving in self.savings if saving.method == method]
 
@@ -139,7 +146,7 @@ def plan_backup(
     ]
     last = good[-1] if good else None
     incremental = any(saving.method == "incremental" for saving in savings)
-    kind: Kind = "full"
+    kind: BackupKind = "full"
     if last and incremental and not full and last.number < server.config.full_every:
         kind = "incremental"
     content = {saving.name: _content(server, saving, last) for saving in savings}
@@ -228,7 +235,7 @@ def _saving(server: ServerBackups, database: str, name: str) -> Saving | None:
         log.info("%s computes its rows anew; its definition is saved", name)
         return None
     if keeper.engine in NOT_BACKED_UP:
-        method: Method = "rows"
+        method: SavedAs = "rows"
     elif BACKED_UP.fullmatch(keeper.engine):
         method = policy.method
     else:
@@ -242,7 +249,7 @@ def _saving(server: ServerBackups, database: str, name: str) -> Saving | None:
         digest_of_rows = digest(hashed(keeper.columns)) if policy.checksum else ""
     except DataRefused as error:
         raise DataRefused(f"{name!r}: {error}, or set checksum = false for the table") from None
-    source = Source(database, storage, keeper.engine, digest_of_rows)
+    source = ContentSource(database, storage, keeper.engine, digest_of_rows)
     return Saving(name, method, source, keeper.columns, table.create, keeper.create)
 
 
@@ -257,16 +264,16 @@ def check_engine(database: Database, name: str) -> None:
 
 
 def _check_engine(name: str, engine: str) -> None:
-    if engine in UNREADABLE:
+    if engine in UNREADABLE_ENGINES:
         raise DataRefused(
             f"{name!r}: nobody can read the rows of the engine {engine}, and the server's BACKUP"
             " leaves them out; make it 'none', and keep its rows in another table"
         )
 
 
-def _content(server: ServerBackups, saving: Saving, last: BackupManifest | None) -> Content:
+def _content(server: ServerBackups, saving: Saving, last: BackupManifest | None) -> Partitions:
     """Return what a table has; partitions that are as in the last backup are not read."""
-    unchanged: Content = {}
+    unchanged: Partitions = {}
     saved = last.tables.get(saving.name) if last else None
     # A column with another DEFAULT has other values in the very same parts.
     as_before = saved and saved.storage_schema == saving.storage_schema
@@ -283,7 +290,7 @@ def _content(server: ServerBackups, saving: Saving, last: BackupManifest | None)
 def _change(
     last: BackupManifest,
     savings: Sequence[Saving],
-    content: Mapping[str, Content],
+    content: Mapping[str, Partitions],
     created: Mapping[str, str],
     access: str,
 ) -> str:
@@ -370,7 +377,7 @@ def _put_text(bucket: Bucket, layout: BackupLayout, plan: Plan, name: str) -> No
         bucket.put(layout.access(name), plan.access.encode(), SQL)
 
 
-def _saved(server: ServerBackups, saving: Saving, content: Content) -> SavedTable:
+def _saved(server: ServerBackups, saving: Saving, content: Partitions) -> SavedTable:
     """Describe a table, and the partitions that were changed while it was saved."""
     after = read_content(server.database, saving.source, content, server.config.settings_clause)
     later = differences(content, after)

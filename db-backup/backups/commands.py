@@ -36,7 +36,7 @@ ALL = "all"  # with --from, in the place of a backup's name
 SILENCE = timedelta(hours=1)  # a backup to which nothing was added for so long is at its end
 
 
-def bucket_of(job: Job[Config]) -> tuple[Bucket, BackupLayout]:
+def private_bucket(job: Job[Config]) -> tuple[Bucket, BackupLayout]:
     """Return the bucket of the backups, and where they are in it."""
     bucket = Bucket(job.config.store("private"), job.user_agent)
     return bucket, BackupLayout(job.config.private_prefix)
@@ -55,7 +55,7 @@ def back_up_tables(
     """
     if not names:
         raise ConfigError("no table is private in the configuration: there is nothing to back up")
-    bucket, layout = bucket_of(job)
+    bucket, layout = private_bucket(job)
     server = ServerBackups(database, job.config)
     with job.metrics.timer("run_backup"):
         if not job.dry_run:
@@ -93,7 +93,7 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
     Returns:
         What is wrong with them.
     """
-    backups = read_backups(*bucket_of(job))
+    backups = read_backups(*private_bucket(job))
     name = job.arguments.source
     findings = [
         f"the backup {backup.name} is broken: {backup.reason}"
@@ -134,7 +134,7 @@ def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
         UsageError: one was named, and there is none of this name.
         DataRefused: it can't be restored.
     """
-    backups = read_backups(*bucket_of(job))
+    backups = read_backups(*private_bucket(job))
     if job.arguments.source or not table:
         return chosen(backups, job.arguments.source)
     with_it = [manifest for manifest in good_backups(backups) if table in manifest.tables]
@@ -171,7 +171,7 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
 def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
     """Delete the backups that are too old, or show which these are."""
     config = job.config
-    bucket, layout = bucket_of(job)
+    bucket, layout = private_bucket(job)
     keep = config.keep_chains if job.arguments.keep is None else job.arguments.keep
     days = config.keep_days if job.arguments.keep_days is None else job.arguments.keep_days
     backups = with_progress(job, bucket, read_backups(bucket, layout))

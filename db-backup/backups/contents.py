@@ -43,11 +43,11 @@ class Partition(msgspec.Struct, frozen=True):
 
 
 NO_ROWS = Partition(0, "0")
-Content = dict[str, Partition]
+Partitions = dict[str, Partition]
 
 
 @dataclass(frozen=True)
-class Source:
+class ContentSource:
     """A table whose content is wanted.
 
     Attributes:
@@ -65,10 +65,10 @@ class Source:
 
 def read_content(
     database: Database,
-    source: Source,
+    source: ContentSource,
     earlier: Mapping[str, Partition] | None = None,
     settings: str = "",
-) -> Content:
+) -> Partitions:
     """Return the content of a table, by the ID of the partition.
 
     Args:
@@ -100,7 +100,7 @@ def read_content(
     return dict(sorted((same | read).items()))
 
 
-def differences(before: Mapping[str, Partition], after: Mapping[str, Partition]) -> Content:
+def differences(before: Mapping[str, Partition], after: Mapping[str, Partition]) -> Partitions:
     """Return the partitions of `after` that have other rows than before; those without any, too."""
     return {
         name: after.get(name, NO_ROWS)
@@ -121,7 +121,7 @@ def _from(database: Database, of: str, table: str) -> str:
     return f"cluster({literal(database.cluster)}, {names})"
 
 
-def _parts(database: Database, source: Source) -> dict[str, str]:
+def _parts(database: Database, source: ContentSource) -> dict[str, str]:
     """Return a hash of the parts of each partition; nothing if that does not tell the content."""
     rows = database.query(
         "SELECT partition_id, toString(groupBitXor(sipHash64(name, hash_of_all_files))),"

@@ -27,14 +27,14 @@ from inventory import check_names, merges_rows
 from ooni_common.errors import DataRefused
 from store import Bucket, Layout
 
-FORMAT = 1
-NAME = r"\d{8}T\d{6}Z"  # the time of its start, UTC
+MANIFEST_FORMAT = 1
+NAME_PATTERN = r"\d{8}T\d{6}Z"  # the time of its start, UTC
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 SERVER_MANIFEST = ".backup"  # the server writes it last
 
-Kind = Literal["full", "incremental"]
-Method = Literal["full", "incremental", "rows"]
-State = Literal["good", "broken", "unfinished", "in progress"]
+BackupKind = Literal["full", "incremental"]
+SavedAs = Literal["full", "incremental", "rows"]
+BackupState = Literal["good", "broken", "unfinished", "in progress"]
 
 
 class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
             has of these, or what in between, nobody knows.
     """
 
-    method: Method
+    method: SavedAs
     engine: str
     schema: str
     storage_schema: str
@@ -142,8 +142,8 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
         format: of this document.
     """
 
-    name: Annotated[str, Meta(pattern=f"^{NAME}$")]
-    kind: Kind
+    name: Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")]
+    kind: BackupKind
     base: str = ""
     chain: str
     number: int
@@ -158,7 +158,7 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     finished: str
     tool: str
     server: str
-    format: int = FORMAT
+    format: int = MANIFEST_FORMAT
 
     @property
     def rows(self) -> int:
@@ -218,7 +218,7 @@ class Backup:
     """
 
     name: str
-    state: State
+    state: BackupState
     reason: str = ""
     manifest: BackupManifest | None = None
 
@@ -231,10 +231,10 @@ class Backup:
     @property
     def started(self) -> datetime:
         """When it was begun, UTC."""
-        return time_of(self.name)
+        return start_of(self.name)
 
 
-def time_of(name: str) -> datetime:
+def start_of(name: str) -> datetime:
     """Return when a backup was begun, UTC."""
     return datetime.strptime(name, NAME_FORMAT).replace(tzinfo=UTC)
 
@@ -262,10 +262,10 @@ def _names(bucket: Bucket, layout: BackupLayout) -> set[str]:
 
 def _is_time(name: str) -> bool:
     try:
-        time_of(name)
+        start_of(name)
     except ValueError:
         return False
-    return re.fullmatch(NAME, name, re.ASCII) is not None
+    return re.fullmatch(NAME_PATTERN, name, re.ASCII) is not None
 
 
 def _examined(

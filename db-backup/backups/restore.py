@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backups.contents import ALIASES_OF_2_0_0, Content, Source, columns_of, read_content
+from backups.contents import ALIASES_OF_2_0_0, ContentSource, Partitions, columns_of, read_content
 from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
 from digest import digest, is_sound
@@ -134,7 +134,7 @@ def fill(server: ServerBackups, manifest: BackupManifest, name: str, place: Plac
     log.info("%s: %s rows, %s", where, f"{saved.rows:,}", proof)
 
 
-def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> Content:
+def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> Partitions:
     """Make a table of the rows of one in a backup; return what it has."""
     database, saved = server.database, manifest.tables[name]
     create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
@@ -157,7 +157,7 @@ def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: P
     return content
 
 
-def _content(server: ServerBackups, saved: SavedTable, place: Place, engine: str) -> Content:
+def _content(server: ServerBackups, saved: SavedTable, place: Place, engine: str) -> Partitions:
     """Return what a table has, with checksums of the scheme of a saved one, to compare it."""
     database = server.database
     sums = ""
@@ -170,11 +170,11 @@ def _content(server: ServerBackups, saved: SavedTable, place: Place, engine: str
                 "%s: rows are only counted: the checksums of version 2.0.0 missed some of them",
                 place,
             )
-    source = Source(place.database, place.table, engine, sums)
+    source = ContentSource(place.database, place.table, engine, sums)
     return read_content(database, source, settings=server.config.settings_clause)
 
 
-def compared(saved: SavedTable, content: Content) -> bool:
+def compared(saved: SavedTable, content: Partitions) -> bool:
     """Tell whether rows were compared with saved ones, and not only counted."""
     return all(
         partition.checksum and content[name].checksum

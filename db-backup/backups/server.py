@@ -18,7 +18,7 @@ from backups.manifest import BackupLayout
 from ooni_common.config import Secret
 from ooni_common.database import Database, literal, quoted, server_error
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
-from store import CODES_OF_WRONG_CONFIG, Store
+from store import S3_CODES_OF_WRONG_CONFIG, Store
 from throttle import Throttle, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -27,18 +27,18 @@ OURS = "ooni-db-backup-"  # how the IDs of our statements begin
 POLLS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between two looks, the last one for good
 NOTE_AFTER = 600  # seconds between two lines in the log
 ENDING_TIME = 20  # seconds that a statement has to end when it is killed
-FORMAT = "Native"
+ROWS_FORMAT = "Native"
 # How the AWS library of the server calls what boto3 calls by the names of the documentation.
 SERVER_CODES = "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET"
 # "403" alone could be a part of a time or of a bucket's name, so it is looked for where it is told.
 WRONG_CONFIG = re.compile(
-    rf"\b({SERVER_CODES}|{'|'.join(CODES_OF_WRONG_CONFIG - {'403'})})\b"
+    rf"\b({SERVER_CODES}|{'|'.join(S3_CODES_OF_WRONG_CONFIG - {'403'})})\b"
     r"|HTTP response code: 403\b|does not exist, bucket|There is no named collection"
 )
 
 
 @dataclass(frozen=True)
-class Target:
+class BucketAddress:
     """The bucket, as the server reaches it.
 
     Attributes:
@@ -63,8 +63,8 @@ class Target:
         """Return the table function of an object with rows, as SQL."""
         if self.collection:
             name = quoted(self.collection)
-            return f"s3({name}, filename = {literal(key)}, format = {literal(FORMAT)})"
-        arguments = (literal(self.url + key), *self._credentials, literal(FORMAT))
+            return f"s3({name}, filename = {literal(key)}, format = {literal(ROWS_FORMAT)})"
+        arguments = (literal(self.url + key), *self._credentials, literal(ROWS_FORMAT))
         return f"s3({', '.join(arguments)})"
 
     @property
@@ -80,17 +80,19 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Written:
+class BackupSize:
     """What a BACKUP has written: bytes, and the bytes of all that is restored from it."""
 
     bytes: int
     total_bytes: int
 
 
-def target_of(config: Config, collection: str) -> Target:
+def address_of(config: Config, collection: str) -> BucketAddress:
     """Return how the server reaches the bucket of the backups; `collection` is "" for none."""
     store = config.store("private")
-    return Target(collection=collection, url=url_of(store), key_id=store.key_id, key=store.key)
+    return BucketAddress(
+        collection=collection, url=url_of(store), key_id=store.key_id, key=store.key
+    )
 
 
 def url_of(store: Store) -> str:
@@ -131,7 +133,7 @@ class ServerBackups:
         self.clock = clock
         self.throttle = Throttle(database, config, sleep=sleep)
         self.sleep = sleep
-        self._target = target_of(config, self.collection)
+        self._address = address_of(config, self.collection)
         retries = str(config.private_retries)
         self._optional = {"backup_restore_s3_retry_attempts": retries}
         self._optional_for_rows = {"s3_retry_attempts": retries}
@@ -140,7 +142,7 @@ class ServerBackups:
 
     def back_up(
         self, tables: Sequence[str], path: str, base: str = "", *, structure_only: bool = False
-    ) -> Written:
+    ) -> BackupSize:
         """Write a backup of tables of the current database.
 
         Args:
@@ -155,9 +157,9 @@ class ServerBackups:
         if self.config.private_storage_class:
             settings["s3_storage_class"] = literal(self.config.private_storage_class)
         if base:
-            settings["base_backup"] = self._target.backup(base)
+            settings["base_backup"] = self._address.backup(base)
             settings |= self._same_credentials()
-        statement = f"BACKUP {listed}{self.database.on_cluster} TO {self._target.backup(path)}"
+        statement = f"BACKUP {listed}{self.database.on_cluster} TO {self._address.backup(path)}"
         total = 0 if structure_only else self._size(database, tables)
         return self._run(statement, settings, path, "BACKUP_CREATED", total)
 
@@ -189,7 +191,7 @@ class ServerBackups:
             settings["structure_only"] = "true"
         if has_base:
             settings |= self._same_credentials()
-        statement = f"RESTORE {listed}{self.database.on_cluster} FROM {self._target.backup(path)}"
+        statement = f"RESTORE {listed}{self.database.on_cluster} FROM {self._address.backup(path)}"
         self._run(statement, settings, path, "RESTORED", 0)
 
     def save_rows(self, table: str, columns: Sequence[str], key: str) -> None:
@@ -197,7 +199,7 @@ class ServerBackups:
         selected = ", ".join(map(quoted, columns))
         with self._store_errors():
             self.database.query(
-                f"INSERT INTO FUNCTION {self._target.rows(key)}"
+                f"INSERT INTO FUNCTION {self._address.rows(key)}"
                 f" SELECT {selected} FROM {quoted(table)}{self._patience}"
             )
 
@@ -207,14 +209,14 @@ class ServerBackups:
         with self._store_errors():
             self.database.query(
                 f"INSERT INTO {_full_name(database, table)} ({selected})"
-                f" SELECT {selected} FROM {self._target.rows(key)}{self._patience}"
+                f" SELECT {selected} FROM {self._address.rows(key)}{self._patience}"
             )
 
     def write_probe(self, key: str, text: str) -> None:
         """Let the server write an object, to see whether it can."""
         with self._store_errors():
             self.database.query(
-                f"INSERT INTO FUNCTION {self._target.rows(key)}"
+                f"INSERT INTO FUNCTION {self._address.rows(key)}"
                 f" SELECT {literal(text)} AS probe{self._patience}"
             )
 
@@ -227,7 +229,7 @@ class ServerBackups:
             " AND position(name, %(bucket)s) > 0 AND position(name, %(prefix)s) > 0",
             {
                 "ours": OURS,
-                "bucket": self._target.collection or self._target.url,
+                "bucket": self._address.collection or self._address.url,
                 "prefix": f"{self.config.private_prefix}/",
             },
         )
@@ -244,7 +246,7 @@ class ServerBackups:
 
     def _run(
         self, statement: str, settings: dict[str, str], path: str, done: str, total: int
-    ) -> Written:
+    ) -> BackupSize:
         name = " ".join(path.split("/")[-3:-1])  # the backup, and which part of it
         backup_id = f"{OURS}{name.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
         optional = self.database.settings_it_has(self._optional)
@@ -261,7 +263,7 @@ class ServerBackups:
                 self._end(backup_id)
             raise
 
-    def _watch(self, backup_id: str, name: str, done: str, total: int) -> Written:
+    def _watch(self, backup_id: str, name: str, done: str, total: int) -> BackupSize:
         """Wait until it is done.
 
         Raises:
@@ -281,7 +283,7 @@ class ServerBackups:
                     raise Unavailable(f"database: it has forgotten {backup_id}: was it restarted?")
                 ((status, error, size, written),) = rows
                 if status == done:
-                    return Written(written, size)
+                    return BackupSize(written, size)
                 if not status.startswith(("CREATING", "RESTORING")):
                     raise _failure(str(status), str(error))
                 now = time.monotonic()
@@ -326,7 +328,7 @@ class ServerBackups:
 
     def _same_credentials(self) -> dict[str, str]:
         """Let a base be read with the credentials of the statement: they are not stored in it."""
-        return {"use_same_s3_credentials_for_base_backup": "true"} if self._target.has_key else {}
+        return {"use_same_s3_credentials_for_base_backup": "true"} if self._address.has_key else {}
 
     @property
     def _patience(self) -> str:

@@ -19,7 +19,7 @@ from digest import (
     row_hash,
     split_arguments,
 )
-from inventory import Table, first_column, merges_rows, with_utc
+from inventory import SourceTable, first_column, merges_rows, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 
@@ -80,7 +80,7 @@ class Reader:
     """
 
     database: Database
-    table: Table
+    table: SourceTable
     policy: TablePolicy
     settings: str = ""
     in_utc: bool = True
@@ -129,7 +129,7 @@ class Reader:
     def sample(self, column: str, condition: str) -> list[str]:
         """Return values of a column, in their order, from rows all over the table."""
         conditions = [condition] if condition else []
-        if _bare(self.column_type(column)) == "String":
+        if _name_of_type(self.column_type(column)) == "String":
             conditions.append(f"isValidUTF8({quoted(column)})")  # for JSON
         where = _where(" AND ".join(conditions))
         ((values,),) = self._ask(
@@ -257,7 +257,7 @@ def _time_column(reader: Reader) -> tuple[str, str]:
     """Return the name and the type of the column by whose month or day the rows are divided."""
     name = reader.policy.column
     kind = reader.column_type(name)
-    if _bare(kind) not in TIMES:
+    if _name_of_type(kind) not in TIMES:
         raise ConfigError(
             f"tables: {reader.table.name}: {name!r} is of type {kind}, not a date or time"
         )
@@ -356,7 +356,7 @@ def _range_column(reader: Reader) -> str:
     return first
 
 
-def _bare(kind: str) -> str:
+def _name_of_type(kind: str) -> str:
     """Return the name of a type without LowCardinality, Nullable and parameters."""
     for wrapper in ("LowCardinality(", "Nullable("):
         kind = kind.removeprefix(wrapper)

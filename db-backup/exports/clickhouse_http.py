@@ -16,7 +16,7 @@ from ooni_common.database import CONNECT_TIMEOUT, SESSION, StatementFailed, serv
 from ooni_common.errors import ScriptError, Unavailable
 from ooni_common.fetch import reason_of, tls_context
 
-PIECE = 1024 * 1024  # bytes
+READ_SIZE = 1024 * 1024  # bytes
 TAIL = 64 * 1024  # bytes at the end of a result in which an exception is looked for
 PORTS = {"clickhouse": ("http", 8123), "clickhouses": ("https", 8443)}
 TAG = "X-ClickHouse-Exception-Tag"  # a header: by its value, random each time, a failure is known
@@ -168,7 +168,7 @@ class ClickHouseHTTP:
         tail, tag = b"", response.headers.get(TAG, "")
         try:
             with _errors_of_http():
-                for piece in response.stream(PIECE, decode_content=False):
+                for piece in response.stream(READ_SIZE, decode_content=False):
                     tail = (tail + piece[-TAIL:])[-TAIL:]
                     yield piece
         except Unavailable as broken:

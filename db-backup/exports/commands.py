@@ -52,7 +52,7 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     Returns:
         What has failed.
     """
-    bucket, layout = bucket_of(job)
+    bucket, layout = public_bucket(job)
     started = now()
     with job.metrics.timer("run_export"):
         if not job.dry_run:
@@ -83,7 +83,7 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     return outcome.failures
 
 
-def bucket_of(job: Job[Config]) -> tuple[Bucket, ExportLayout]:
+def public_bucket(job: Job[Config]) -> tuple[Bucket, ExportLayout]:
     """Return the bucket of the exports, and where they are in it."""
     bucket = Bucket(job.config.store("public"), job.user_agent)
     return bucket, ExportLayout(job.config.public_prefix)
@@ -166,7 +166,7 @@ def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]
 
 def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
     """Check the exports of these tables, or of all; return what is wrong with them."""
-    bucket, layout = bucket_of(job)
+    bucket, layout = public_bucket(job)
     findings = list(verify(bucket, layout, tables, quick=job.arguments.quick))
     if not findings:
         log.info("%s/%s: everything is as exported", bucket.url, layout.prefix)
@@ -176,7 +176,7 @@ def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
 def restore_export(job: Job[Config], table: str) -> None:
     """Make a new table of an export."""
     name = job.arguments.name or f"{table}_restored"
-    bucket, layout = bucket_of(job)
+    bucket, layout = public_bucket(job)
     manifest = read_manifest(bucket, layout.manifest(table), TableManifest)
     if manifest is None:
         raise UsageError(f"{table!r} has no export; see list")
@@ -192,7 +192,7 @@ def restore_export(job: Job[Config], table: str) -> None:
 
 def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
     """Delete exports that nobody needs, or show which these are."""
-    bucket, layout = bucket_of(job)
+    bucket, layout = public_bucket(job)
     manifests = read_table_manifests(bucket, layout)
     age = timedelta(days=job.arguments.older_than)
 

@@ -24,7 +24,7 @@ from ooni_common.errors import DataRefused
 from store import JSON, Bucket, Layout, encoded, escaped
 from throttle import in_units
 
-FORMAT = 1
+MANIFEST_FORMAT = 1
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 TEMPLATE = "index.html.jinja"
@@ -89,7 +89,7 @@ class TableManifest(msgspec.Struct, kw_only=True):
     line_breaks: bool = False
     tool: str = ""
     server: str = ""
-    format: int = FORMAT
+    format: int = MANIFEST_FORMAT
 
     @property
     def exports(self) -> list[Export]:
@@ -115,7 +115,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     tool: str
     server: str
     tables: dict[str, TableSummary] = {}
-    format: int = FORMAT
+    format: int = MANIFEST_FORMAT
 
 
 M = TypeVar("M", TableManifest, RunManifest)
