@@ -37,7 +37,7 @@ def backups_as_table(backups: Sequence[Backup], now: datetime) -> str:
     rows = [_backup_row(*BACKUP_COLUMNS)]
     for backup in backups:
         rows.append(_backup_line(backup, now))
-        rows += [f"    {backup.reason}"] if backup.state in ("broken", "unfinished") else []
+        rows += [f"    {backup.reason}"] if backup.state in ("damaged", "unfinished") else []
     return "\n".join(rows)
 
 

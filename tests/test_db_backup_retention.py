@@ -38,14 +38,14 @@ def sets_of_backups(draw: st.DrawFn) -> list[Backup]:
     """Return backups as they can come to be: a base is older, and a good one has a good base."""
     backups: list[Backup] = []
     for number in range(draw(st.integers(0, 30))):
-        kind = draw(st.sampled_from(["good", "good", "good", "broken", "unfinished", "progress"]))
+        kind = draw(st.sampled_from(["good", "good", "good", "damaged", "unfinished", "progress"]))
         if kind in ("unfinished", "progress"):
             backups.append(made(number, None, "unfinished" if kind[0] == "u" else "in progress"))
             continue
         bases = [index for index, each in enumerate(backups) if each.manifest]
         base = draw(st.none() | st.sampled_from(bases)) if bases else None
         is_good = kind == "good" and (base is None or backups[base].state == "good")
-        backups.append(made(number, base, "good" if is_good else "broken"))
+        backups.append(made(number, base, "good" if is_good else "damaged"))
     return backups
 
 
@@ -111,17 +111,17 @@ def test_exactly_the_newest_chains_are_kept(
             kept |= {backup.name for backup in chain}
     for backup in backups:
         # Nothing else has what these have, even if nobody knows yet how to get at it.
-        if backup.state == "broken" and (not good or backup.name > good[-1].name):
+        if backup.state == "damaged" and (not good or backup.name > good[-1].name):
             kept |= {backup.name, *bases_of(backup, by_name)}
     assert gone == by_name.keys() - kept
 
 
-def test_six_chains_with_a_broken_and_a_running_one() -> None:
+def test_six_chains_with_a_damaged_and_a_running_one() -> None:
     backups = []
     for chain in range(6):
         for place in range(5):
             number = 5 * chain + place
-            state: BackupState = "broken" if chain == 4 and place >= 3 else "good"
+            state: BackupState = "damaged" if chain == 4 and place >= 3 else "good"
             backups.append(made(number, number - 1 if place else None, state))
     backups[-1] = made(29, None, "in progress")
     gone = [each.backup.name for each in unwanted(backups, keep=2, keep_days=0, now=NOW)]
@@ -131,7 +131,7 @@ def test_six_chains_with_a_broken_and_a_running_one() -> None:
 
 @pytest.mark.parametrize("bases", [[1, 0], [0], [2, 0, 1], [1, 2, 1]])
 def test_bases_in_a_circle_do_not_make_prune_endless(bases: list[int]) -> None:
-    backups = [made(number, base, "broken") for number, base in enumerate(bases)]
+    backups = [made(number, base, "damaged") for number, base in enumerate(bases)]
     backups.append(made(9, None, "good"))
     gone = [each.backup.name for each in unwanted(backups, keep=1, keep_days=0, now=NOW)]
     assert gone == [name_of(number) for number in reversed(range(len(bases)))]
@@ -196,7 +196,7 @@ def test_what_prune_leaves_can_be_restored(
     assert "nothing to do: all 1 backups stay" in chains.run("prune", "--confirm")[1]
 
 
-def test_manifests_that_name_each_other_as_base_are_broken_and_can_be_pruned(
+def test_manifests_that_name_each_other_as_base_are_damaged_and_can_be_pruned(
     chains: BackupTool,
 ) -> None:
     first, second, *others = chains.backups()

@@ -382,15 +382,15 @@ def test_a_table_that_a_backup_does_not_have_is_not_verified_silently(saved: Bac
 
 
 @pytest.mark.long
-def test_a_backup_without_all_that_it_needs_is_broken(chain: BackupTool) -> None:
+def test_a_backup_without_all_that_it_needs_is_damaged(chain: BackupTool) -> None:
     second = chain.backups()[1]
     key = second.parts["incremental"].path + ".backup"
     chain.client.delete_object(Bucket=chain.private_bucket_name, Key=key)
     states = {each["name"]: each["state"] for each in listed(chain)}
-    assert list(states.values()) == ["good", "broken", "broken", "broken"]
+    assert list(states.values()) == ["good", "damaged", "damaged", "damaged"]
     assert chain.run("verify", "--quick")[0] == 65
     status, log = chain.run("restore", "rocks", "--from", second.name)
-    assert (status, "is broken" in log) == (65, True)
+    assert (status, "is damaged" in log) == (65, True)
     add_rows(chain, 9)
     assert chain.run("backup")[0] == 0
     assert chain.backups()[-1].base == chain.backups()[0].name  # the last good one
@@ -402,9 +402,9 @@ def test_a_damaged_manifest_is_no_backup(private_tool: BackupTool) -> None:
     key = BACKUPS.manifest(private_tool.backups()[0].name)
     private_tool.client.put_object(Bucket=private_tool.private_bucket_name, Key=key, Body=b"{")
     (backup,) = listed(private_tool)
-    assert (backup["state"], "damaged" in backup["reason"]) == ("broken", True)
+    assert (backup["state"], "damaged" in backup["reason"]) == ("damaged", True)
     assert private_tool.run("backup")[0] == 0
-    assert [each["state"] for each in listed(private_tool)] == ["broken", "good"]
+    assert [each["state"] for each in listed(private_tool)] == ["damaged", "good"]
 
 
 def listed(tool: BackupTool) -> list[dict[str, Any]]:

@@ -490,7 +490,7 @@ def test_kills_at_any_time_leave_no_backup_that_is_listed_as_good_and_is_not(
         processes.append(tool.start("backup"))
         log, _ = processes[-1].communicate(timeout=SECONDS)
         assert processes[-1].returncode in (0, -signal.SIGKILL), log
-        assert "broken" not in states(tool).values()
+        assert "damaged" not in states(tool).values()
         status, log = tool.run("verify", "--quick", "--from", "all")
         assert status == 0, log
     store.heal()

@@ -96,9 +96,9 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
     backups = read_backups(*private_bucket(job))
     name = job.arguments.source
     findings = [
-        f"the backup {backup.name} is broken: {backup.reason}"
+        f"the backup {backup.name} is damaged: {backup.reason}"
         for backup in backups
-        if backup.state == "broken" and name in ("", ALL)
+        if backup.state == "damaged" and name in ("", ALL)
     ]
     wanted = good_backups(backups) if name == ALL else [chosen(backups, name)]
     if name not in ("", ALL):

@@ -34,7 +34,7 @@ SERVER_MANIFEST = ".backup"  # the server writes it last
 
 BackupKind = Literal["full", "incremental"]
 SavedAs = Literal["full", "incremental", "rows"]
-BackupState = Literal["good", "broken", "unfinished", "in progress"]
+BackupState = Literal["good", "damaged", "unfinished", "in progress"]
 
 
 class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,7 +277,7 @@ def _examined(
     try:
         manifest = msgspec.json.decode(content, type=BackupManifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Backup(name, "broken", f"its manifest is damaged: {error}")
+        return Backup(name, "damaged", f"its manifest is damaged: {error}")
     reason = ""
     if manifest.name != name:
         reason = f"its manifest is that of {manifest.name}"
@@ -289,7 +289,7 @@ def _examined(
         reason = f"its base {manifest.base} is missing"
     elif manifest.base and earlier[manifest.base].state != "good":
         reason = f"its base {manifest.base} is {earlier[manifest.base].state}"
-    return Backup(name, "broken" if reason else "good", reason, manifest)
+    return Backup(name, "damaged" if reason else "good", reason, manifest)
 
 
 def needed_objects(layout: BackupLayout, manifest: BackupManifest) -> list[str]:

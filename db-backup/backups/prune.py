@@ -25,8 +25,8 @@ def unwanted(
     """Return the backups that can be deleted, in the order in which to delete them.
 
     What stays: the good backups of the newest chains and of the younger ones; those in progress;
-    broken ones that are newer than every good one, as nothing else has what they have; and what any
-    of these needs.
+    damaged ones that are newer than every good one, as nothing else has what they have; and what
+    any of these needs.
 
     Args:
         backups: what there is, oldest first.
@@ -42,7 +42,7 @@ def unwanted(
         backup
         for backup in backups
         if (backup.state == "good" and roots[backup.name] in kept_chains)
-        or (backup.state == "broken" and backup.name > newest_good)
+        or (backup.state == "damaged" and backup.name > newest_good)
         or backup.state == "in progress"
     ]
     needed = _with_bases(kept, backups)

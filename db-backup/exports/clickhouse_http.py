@@ -171,8 +171,8 @@ class ClickHouseHTTP:
                 for piece in response.stream(READ_SIZE, decode_content=False):
                     tail = (tail + piece[-TAIL:])[-TAIL:]
                     yield piece
-        except Unavailable as broken:
-            raise reported_failure(tail, tag) or broken from None
+        except Unavailable as error:
+            raise reported_failure(tail, tag) or error from None
         if failure := reported_failure(tail, tag):
             raise failure
 

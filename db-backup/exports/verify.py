@@ -92,25 +92,25 @@ def _check_content(bucket: Bucket, export: Export) -> Iterator[str]:
     """Read an object as a whole: its checksum, its compression, its rows."""
     digest, counter, size = hashlib.sha256(), RowCounter(exact=True), 0
     decompressor = zstandard.ZstdDecompressor().decompressobj()
-    broken, read = "", 0
+    fault, read = "", 0
     with progress(export.key, export.compressed_bytes, "B") as shown:
         for piece in bucket.stream(export.key):
             read += len(piece)
             shown.show(read)
             digest.update(piece)
-            if broken or decompressor.eof:
+            if fault or decompressor.eof:
                 continue
             try:
                 rows = decompressor.decompress(piece)
             except zstandard.ZstdError as error:
-                broken = str(error)
+                fault = str(error)
                 continue
             counter.add(rows)
             size += len(rows)
     if digest.hexdigest() != export.sha256:
         yield f"{export.key}: SHA-256 {digest.hexdigest()} instead of {export.sha256}"
-    if broken or not decompressor.eof:
-        yield f"{export.key}: it can't be decompressed: {broken or 'it ends too early'}"
+    if fault or not decompressor.eof:
+        yield f"{export.key}: it can't be decompressed: {fault or 'it ends too early'}"
     elif counter.rows != export.rows:
         yield f"{export.key}: {counter.rows:,} rows instead of {export.rows:,}"
     elif size != export.bytes:
