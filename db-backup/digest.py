@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inventory import QUOTED
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
 
@@ -26,7 +27,7 @@ SCALAR = re.compile(
 NULLABLE = "Nullable("
 FLOAT = re.compile(r"B?Float\d+")
 JSON_TYPE = re.compile(r"\b(JSON|Object)\b(?! )")  # a space follows the name of an element
-QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`", re.DOTALL)
+QUOTED_TEXT = re.compile(QUOTED, re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def is_sound(hashed: Sequence[Expression], scheme: str, aliases: Sequence[str]) 
 def split_arguments(text: str) -> list[str]:
     """Split SQL at the commas that are within no brackets and no quotes."""
     # What is quoted may have brackets and commas: here it is as long, and has none.
-    plain = QUOTED.sub(lambda match: "_" * len(match[0]), text)
+    plain = QUOTED_TEXT.sub(lambda match: "_" * len(match[0]), text)
     parts, depth, start = [], 0, 0
     for place, character in enumerate(plain):
         depth += (character in "([") - (character in ")]")
@@ -103,7 +104,7 @@ def _hashed(expression: Expression) -> str:
     scalar = SCALAR.fullmatch(_bare_scalar(bare))
     if bare == "JSON" or bare.startswith("JSON("):  # RowBinary has its paths as they are stored
         return f"toString({sql}), toString(JSONAllPathsWithTypes({sql}))"
-    if JSON_TYPE.search(QUOTED.sub("", kind)):
+    if JSON_TYPE.search(QUOTED_TEXT.sub("", kind)):
         raise DataRefused(
             f"column {sql}: values of type {kind} can't be compared; give JSON a column of its own"
         )
@@ -117,7 +118,7 @@ def _hashed(expression: Expression) -> str:
 
 def _with_one_nan(sql: str, kind: str, depth: int = 0) -> str:
     """Return an expression with the same bytes in which all NaNs are the same, as SQL."""
-    if not FLOAT.search(QUOTED.sub("", kind)):
+    if not FLOAT.search(QUOTED_TEXT.sub("", kind)):
         return sql
     kind = _bare(kind)
     scalar = _bare_scalar(kind)
@@ -144,7 +145,7 @@ def _with_one_nan(sql: str, kind: str, depth: int = 0) -> str:
 
 def _type_of_element(element: str) -> str:
     """Return the type of an element of a tuple, which may have a name before it."""
-    match = re.match(rf"(?:{QUOTED.pattern}|\w+)\s+(.*)", element, re.DOTALL)
+    match = re.match(rf"(?:{QUOTED}|\w+)\s+(.*)", element, re.DOTALL)
     return match[1] if match else element
 
 

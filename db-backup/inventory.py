@@ -20,7 +20,7 @@ INNER = (".inner.", ".inner_id.", ".tmp.inner.", ".tmp.inner_id.")
 IDENTIFIER = r"`(?:[^`\\]|\\.|``)*`|\w+"
 NAMES_OF_UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Universal|Zulu|Greenwich)")
 # A time without a zone in a type; what is in quotes is a name, and so is what a space follows.
-QUOTED = r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`"
+QUOTED = r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`"
 TIME_TYPE = r"DateTime(?:64\(\d\))?"
 TIME_WITHOUT_ZONE = re.compile(rf"{QUOTED}|\b{TIME_TYPE}(?=[,)]|$)")
 LOW_CARDINALITY_OF_TIME = re.compile(
