@@ -30,14 +30,21 @@ from backup_doctor import Doctor
 from backups.commands import (
     back_up_tables,
     backup_with,
+    private_bucket,
     prune_backups,
     restore_backup,
     verify_backups,
     with_progress,
 )
-from backups.manifest import Backup, BackupLayout, good_backups, read_backups
+from backups.manifest import Backup, good_backups, read_backups
 from exports.clickhouse_http import ClickHouseHTTP
-from exports.commands import export_tables, prune_exports, restore_export, verify_exports
+from exports.commands import (
+    export_tables,
+    prune_exports,
+    public_bucket,
+    restore_export,
+    verify_exports,
+)
 from exports.manifest import ExportLayout, TableManifest, exported_tables, read_table_manifests
 from inventory import check_names, read_table, table_names
 from listing import (
@@ -51,11 +58,265 @@ from ooni_common.database import connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, locked, make_writable
-from store import Bucket
 
 log = logging.getLogger("ooni.db_backup")
 
 EXPORTS = "exports"  # with --from, in the place of a backup's name
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command as the command line says; return the exit status."""
+    commands: Mapping[str, Callable[[Job[Config]], None]] = {
+        "run": run,
+        "export": export,
+        "backup": backup,
+        "list": list_all,
+        "verify": verify,
+        "restore": restore,
+        "schema": show_schema,
+        "prune": prune,
+        "doctor": examine,
+    }
+    return execute(SCRIPT, lambda job: commands[job.command](job), argv)
+
+
+def run(job: Job[Config]) -> None:
+    """Export the public tables, back up the private ones, and refuse those that nobody has listed.
+
+    One that fails does not keep the others from being done.
+    """
+    config = job.config
+    with connected(config) as database:
+        names = table_names(database)
+        unlisted = [name for name in names if config.policy_of(name) is None]
+        job.metrics.gauge("unlisted_tables", len(unlisted))
+        public = _among(config, names, lambda policy: policy.exported)
+        private = _among(config, names, lambda policy: policy.backed_up)
+        failures: list[ScriptError] = []
+        if _exports(config) and (public or config.public_bucket_name or not private):
+            failures += _failures(lambda: export_tables(job, database, public))
+        if _backs_up(config) and (private or config.action == "backup"):
+            failures += _failures(lambda: back_up_tables(job, database, private))
+        if unlisted:
+            failures.append(
+                DataRefused(
+                    "tables that are not listed in the configuration (public, private, both or"
+                    f" none): {', '.join(map(repr, unlisted))}; the listed ones are done"
+                )
+            )
+    raise_first(failures)
+
+
+def _exports(config: Config) -> bool:
+    return config.action != "backup"
+
+
+def _backs_up(config: Config) -> bool:
+    return config.action != "export"
+
+
+def _failures(work: Callable[[], Sequence[ScriptError]]) -> Sequence[ScriptError]:
+    """Do a part of a run; return what has failed."""
+    try:
+        return work()
+    except ScriptError as error:
+        return (error,)
+
+
+def raise_first(failures: Sequence[ScriptError]) -> None:
+    """Raise the first failure, if there is one; log the others."""
+    for failure in failures[1:]:
+        log.error("%s", failure)
+    if failures:
+        raise failures[0]
+
+
+def export(job: Job[Config]) -> None:
+    """Export the public tables, or those of them that were named."""
+    config = job.config
+    with connected(config) as database:
+        names = table_names(database)
+        public = _among(config, names, lambda policy: policy.exported)
+        check_names(job.arguments.tables, names)
+        for name in job.arguments.tables:
+            if name not in public:
+                raise ConfigError(
+                    f"{name!r} is not public in the configuration; public are: {', '.join(public)}"
+                )
+        raise_first(export_tables(job, database, job.arguments.tables or public))
+
+
+def backup(job: Job[Config]) -> None:
+    """Back up the private tables, all of them at once."""
+    with connected(job.config) as database:
+        names = table_names(database)
+        private = _among(job.config, names, lambda policy: policy.backed_up)
+        raise_first(back_up_tables(job, database, private, full=job.arguments.full))
+
+
+def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bool]) -> list[str]:
+    """Return the tables whose policy has something."""
+    policies = {name: config.policy_of(name) for name in names}
+    return [name for name, policy in policies.items() if policy and has(policy)]
+
+
+def list_all(job: Job[Config]) -> None:
+    """Print what there is of exports and backups, in the order of their names."""
+    manifests, backups = _stored_exports(job), _stored_backups(job)
+    by_name = {backup.name: backup for backup in backups}
+    names = job.arguments.names
+    check_names(names, [*manifests, *by_name], "export or backup")
+    if job.arguments.json:
+        chosen = names or [*manifests, *by_name]
+        show(
+            stored_as_json(
+                {name: manifest for name, manifest in manifests.items() if name in chosen},
+                [backup for backup in backups if backup.name in chosen],
+            )
+        )
+        return
+    sections = []
+    layout, now = ExportLayout(job.config.public_prefix), datetime.now(UTC)
+    for name in names:
+        if name in manifests:
+            sections.append(chunks_as_table(manifests[name], layout))
+        if name in by_name:
+            sections.append(backup_as_table(by_name[name], now))
+    if not names and job.config.public_bucket_name:
+        sections.append(exports_as_table(manifests))
+    if not names and job.config.private_bucket_name:
+        sections.append(backups_as_table(backups, now))
+    show("\n\n".join(sections))
+
+
+def _stored_exports(job: Job[Config]) -> dict[str, TableManifest]:
+    if not _has(job.config, "public"):
+        return {}
+    return read_table_manifests(*public_bucket(job))
+
+
+def _stored_backups(job: Job[Config]) -> list[Backup]:
+    if not _has(job.config, "private"):
+        return []
+    bucket, layout = private_bucket(job)
+    return with_progress(job, bucket, layout, read_backups(bucket, layout))
+
+
+def _has(config: Config, side: Side) -> bool:
+    """Tell whether there is a bucket of this side; the public one has to be, if there is no other.
+
+    Raises:
+        ConfigError: there is none at all.
+    """
+    if side == "private":
+        return bool(config.private_bucket_name)
+    if not config.private_bucket_name:
+        config.store("public")
+    return bool(config.public_bucket_name)
+
+
+def verify(job: Job[Config]) -> None:
+    """Check exports and backups.
+
+    Raises:
+        DataRefused: something is wrong with them.
+    """
+    config, arguments = job.config, job.arguments
+    if arguments.tables:
+        check_names(arguments.tables, [*config.named_tables, *_stored_tables(job)])
+    only_private = [name for name in arguments.tables if config.is_only_private(name)]
+    others = [name for name in arguments.tables if name not in only_private]
+    findings: list[str] = []
+    if (
+        _has(config, "public")
+        and arguments.source in ("", EXPORTS)
+        and (others or not only_private)
+    ):
+        findings += verify_exports(job, others)
+    if _has(config, "private") and arguments.source != EXPORTS:
+        findings += verify_backups(job, arguments.tables)
+    for finding in findings:
+        log.error("%s", finding)
+    if findings:
+        raise DataRefused(
+            f"{len(findings)} findings; make anew what is damaged: export --force, backup --full"
+        )
+
+
+def restore(job: Job[Config]) -> None:
+    """Restore a table from a backup or from its export, or all tables from a backup."""
+    arguments = job.arguments
+    if arguments.everything and (arguments.name or arguments.source == EXPORTS):
+        raise UsageError("--all cannot be combined with --as or --from exports")
+    manifest = None
+    if arguments.source != EXPORTS and (_has(job.config, "private") or arguments.everything):
+        manifest = backup_with(job, arguments.table)
+    if manifest:
+        restore_backup(job, manifest, arguments.table)
+        return
+    check_names([arguments.table], _stored_tables(job), "export or backup of a table")
+    if arguments.replace or arguments.to_database:
+        raise UsageError("no backup has it; from an export: only under a new name (--as)")
+    restore_export(job, arguments.table)
+
+
+def _stored_tables(job: Job[Config]) -> set[str]:
+    """Return the names of the tables that have an export or are in a good backup."""
+    stored: set[str] = set()
+    if _has(job.config, "public"):
+        stored |= exported_tables(*public_bucket(job))
+    if _has(job.config, "private"):
+        backups = read_backups(*private_bucket(job))
+        stored.update(*(manifest.tables for manifest in good_backups(backups)))
+    return stored
+
+
+def show_schema(job: Job[Config]) -> None:
+    """Print the statements that create the tables."""
+    with connected(job.config) as database:
+        names = table_names(database)
+        check_names(job.arguments.tables, names)
+        for name in job.arguments.tables or names:
+            show(f"{read_table(database, name).create};\n")
+
+
+def prune(job: Job[Config]) -> None:
+    """Delete exports and backups that nobody needs, or show which these are."""
+    config = job.config
+    confirmed = job.arguments.confirm and not job.dry_run
+    if confirmed:
+        make_writable("state_dir", config.state_dir)
+    with locked(config.state_dir / f"{SCRIPT.name}.lock") if confirmed else nullcontext():
+        if _has(config, "public"):
+            prune_exports(job, confirmed=confirmed)
+        if _has(config, "private"):
+            prune_backups(job, confirmed=confirmed)
+
+
+def examine(job: Job[Config]) -> None:
+    """Print what is well and what is not.
+
+    Raises:
+        Unhealthy: something is not; with the status of the first of these.
+    """
+    with connected(job.config) as database:
+        http = ClickHouseHTTP(job.config, job.user_agent)
+        doctor = Doctor(job.config, database, http, job.user_agent)
+        failures = []
+        for finding in doctor.examine():
+            show(str(finding))
+            failures += [finding.error] if finding.error else []
+    if failures:
+        checks = "1 check" if len(failures) == 1 else f"{len(failures)} checks"
+        raise Unhealthy(f"{checks} failed; a run would not succeed", failures[0].status)
+
+
+class Unhealthy(ScriptError):
+    """A run would end with this status, or another one if that is mended."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def _tables(parser: argparse.ArgumentParser) -> None:
@@ -169,264 +430,6 @@ SCRIPT = Script(
         Command("doctor", "examine whether a run can succeed", looks_only=True),
     ),
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command as the command line says; return the exit status."""
-    commands: Mapping[str, Callable[[Job[Config]], None]] = {
-        "run": run,
-        "export": export,
-        "backup": backup,
-        "list": list_all,
-        "verify": verify,
-        "restore": restore,
-        "schema": show_schema,
-        "prune": prune,
-        "doctor": examine,
-    }
-    return execute(SCRIPT, lambda job: commands[job.command](job), argv)
-
-
-def run(job: Job[Config]) -> None:
-    """Export the public tables, back up the private ones, and refuse those that nobody has listed.
-
-    One that fails does not keep the others from being done.
-    """
-    config = job.config
-    with connected(config) as database:
-        names = table_names(database)
-        unlisted = [name for name in names if config.policy_of(name) is None]
-        job.metrics.gauge("unlisted_tables", len(unlisted))
-        public = _among(config, names, lambda policy: policy.exported)
-        private = _among(config, names, lambda policy: policy.backed_up)
-        failures: list[ScriptError] = []
-        if _exports(config) and (public or config.public_bucket_name or not private):
-            failures += _failures(lambda: export_tables(job, database, public))
-        if _backs_up(config) and (private or config.action == "backup"):
-            failures += _failures(lambda: back_up_tables(job, database, private))
-        if unlisted:
-            failures.append(
-                DataRefused(
-                    "tables that are not listed in the configuration (public, private, both or"
-                    f" none): {', '.join(map(repr, unlisted))}; the listed ones are done"
-                )
-            )
-    raise_first(failures)
-
-
-def _exports(config: Config) -> bool:
-    return config.action != "backup"
-
-
-def _backs_up(config: Config) -> bool:
-    return config.action != "export"
-
-
-def _failures(work: Callable[[], Sequence[ScriptError]]) -> Sequence[ScriptError]:
-    """Do a part of a run; return what has failed."""
-    try:
-        return work()
-    except ScriptError as error:
-        return (error,)
-
-
-def raise_first(failures: Sequence[ScriptError]) -> None:
-    """Raise the first failure, if there is one; log the others."""
-    for failure in failures[1:]:
-        log.error("%s", failure)
-    if failures:
-        raise failures[0]
-
-
-def export(job: Job[Config]) -> None:
-    """Export the public tables, or those of them that were named."""
-    config = job.config
-    with connected(config) as database:
-        names = table_names(database)
-        public = _among(config, names, lambda policy: policy.exported)
-        check_names(job.arguments.tables, names)
-        for name in job.arguments.tables:
-            if name not in public:
-                raise ConfigError(
-                    f"{name!r} is not public in the configuration; public are: {', '.join(public)}"
-                )
-        raise_first(export_tables(job, database, job.arguments.tables or public))
-
-
-def backup(job: Job[Config]) -> None:
-    """Back up the private tables, all of them at once."""
-    with connected(job.config) as database:
-        names = table_names(database)
-        private = _among(job.config, names, lambda policy: policy.backed_up)
-        raise_first(back_up_tables(job, database, private, full=job.arguments.full))
-
-
-def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bool]) -> list[str]:
-    """Return the tables whose policy has something."""
-    policies = {name: config.policy_of(name) for name in names}
-    return [name for name, policy in policies.items() if policy and has(policy)]
-
-
-def list_all(job: Job[Config]) -> None:
-    """Print what there is of exports and backups, in the order of their names."""
-    manifests, backups = _exports_there(job), _backups_there(job)
-    by_name = {backup.name: backup for backup in backups}
-    names = job.arguments.names
-    check_names(names, [*manifests, *by_name], "export or backup")
-    if job.arguments.json:
-        chosen = names or [*manifests, *by_name]
-        show(
-            stored_as_json(
-                {name: manifest for name, manifest in manifests.items() if name in chosen},
-                [backup for backup in backups if backup.name in chosen],
-            )
-        )
-        return
-    sections = []
-    layout, now = ExportLayout(job.config.public_prefix), datetime.now(UTC)
-    for name in names:
-        if name in manifests:
-            sections.append(chunks_as_table(manifests[name], layout))
-        if name in by_name:
-            sections.append(backup_as_table(by_name[name], now))
-    if not names and job.config.public_bucket_name:
-        sections.append(exports_as_table(manifests))
-    if not names and job.config.private_bucket_name:
-        sections.append(backups_as_table(backups, now))
-    show("\n\n".join(sections))
-
-
-def _exports_there(job: Job[Config]) -> dict[str, TableManifest]:
-    if not _has(job.config, "public"):
-        return {}
-    bucket = Bucket(job.config.store("public"), job.user_agent)
-    return read_table_manifests(bucket, ExportLayout(job.config.public_prefix))
-
-
-def _backups_there(job: Job[Config]) -> list[Backup]:
-    if not _has(job.config, "private"):
-        return []
-    bucket = Bucket(job.config.store("private"), job.user_agent)
-    return with_progress(job, bucket, read_backups(bucket, BackupLayout(job.config.private_prefix)))
-
-
-def _has(config: Config, side: Side) -> bool:
-    """Tell whether there is a bucket of this side; the public one has to be, if there is no other.
-
-    Raises:
-        ConfigError: there is none at all.
-    """
-    if side == "private":
-        return bool(config.private_bucket_name)
-    if not config.private_bucket_name:
-        config.store("public")
-    return bool(config.public_bucket_name)
-
-
-def verify(job: Job[Config]) -> None:
-    """Check exports and backups.
-
-    Raises:
-        DataRefused: something is wrong with them.
-    """
-    config, arguments = job.config, job.arguments
-    if arguments.tables:
-        check_names(arguments.tables, [*config.named_tables, *_stored_tables(job)])
-    only_private = [name for name in arguments.tables if config.is_only_private(name)]
-    others = [name for name in arguments.tables if name not in only_private]
-    findings: list[str] = []
-    if (
-        _has(config, "public")
-        and arguments.source in ("", EXPORTS)
-        and (others or not only_private)
-    ):
-        findings += verify_exports(job, others)
-    if _has(config, "private") and arguments.source != EXPORTS:
-        findings += verify_backups(job, arguments.tables)
-    for finding in findings:
-        log.error("%s", finding)
-    if findings:
-        raise DataRefused(
-            f"{len(findings)} findings; make anew what is damaged: export --force, backup --full"
-        )
-
-
-def restore(job: Job[Config]) -> None:
-    """Restore a table from a backup or from its export, or all tables from a backup."""
-    arguments = job.arguments
-    if arguments.everything and (arguments.name or arguments.source == EXPORTS):
-        raise UsageError("--all cannot be combined with --as or --from exports")
-    manifest = None
-    if arguments.source != EXPORTS and (_has(job.config, "private") or arguments.everything):
-        manifest = backup_with(job, arguments.table)
-    if manifest:
-        restore_backup(job, manifest, arguments.table)
-        return
-    check_names([arguments.table], _stored_tables(job), "export or backup of a table")
-    if arguments.replace or arguments.to_database:
-        raise UsageError("no backup has it; from an export: only under a new name (--as)")
-    restore_export(job, arguments.table)
-
-
-def _stored_tables(job: Job[Config]) -> set[str]:
-    """Return the names of the tables that have an export or are in a good backup."""
-    stored: set[str] = set()
-    if _has(job.config, "public"):
-        bucket = Bucket(job.config.store("public"), job.user_agent)
-        stored |= exported_tables(bucket, ExportLayout(job.config.public_prefix))
-    if _has(job.config, "private"):
-        bucket = Bucket(job.config.store("private"), job.user_agent)
-        backups = read_backups(bucket, BackupLayout(job.config.private_prefix))
-        stored.update(*(manifest.tables for manifest in good_backups(backups)))
-    return stored
-
-
-def show_schema(job: Job[Config]) -> None:
-    """Print the statements that create the tables."""
-    with connected(job.config) as database:
-        names = table_names(database)
-        check_names(job.arguments.tables, names)
-        for name in job.arguments.tables or names:
-            show(f"{read_table(database, name).create};\n")
-
-
-def prune(job: Job[Config]) -> None:
-    """Delete exports and backups that nobody needs, or show which these are."""
-    config = job.config
-    confirmed = job.arguments.confirm and not job.dry_run
-    if confirmed:
-        make_writable("state_dir", config.state_dir)
-    with locked(config.state_dir / f"{SCRIPT.name}.lock") if confirmed else nullcontext():
-        if _has(config, "public"):
-            prune_exports(job, confirmed=confirmed)
-        if _has(config, "private"):
-            prune_backups(job, confirmed=confirmed)
-
-
-def examine(job: Job[Config]) -> None:
-    """Print what is well and what is not.
-
-    Raises:
-        Unhealthy: something is not; with the status of the first of these.
-    """
-    with connected(job.config) as database:
-        http = ClickHouseHTTP(job.config, job.user_agent)
-        doctor = Doctor(job.config, database, http, job.user_agent)
-        failures = []
-        for finding in doctor.examine():
-            show(str(finding))
-            failures += [finding.error] if finding.error else []
-    if failures:
-        checks = "1 check" if len(failures) == 1 else f"{len(failures)} checks"
-        raise Unhealthy(f"{checks} failed; a run would not succeed", failures[0].status)
-
-
-class Unhealthy(ScriptError):
-    """A run would end with this status, or another one if that is mended."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 if __name__ == "__main__":

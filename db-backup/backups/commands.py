@@ -174,7 +174,7 @@ def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
     bucket, layout = private_bucket(job)
     keep = config.keep_chains if job.arguments.keep is None else job.arguments.keep
     days = config.keep_days if job.arguments.keep_days is None else job.arguments.keep_days
-    backups = with_progress(job, bucket, read_backups(bucket, layout))
+    backups = with_progress(job, bucket, layout, read_backups(bucket, layout))
     gone = unwanted(backups, keep=keep, keep_days=days, now=datetime.now(UTC))
     for deletion in gone:
         verb = "deleting" if confirmed else "would delete"
@@ -224,14 +224,15 @@ def connected_to_server(config: Config) -> Iterator[Database]:
         yield database
 
 
-def with_progress(job: Job[Config], bucket: Bucket, backups: Sequence[Backup]) -> list[Backup]:
+def with_progress(
+    job: Job[Config], bucket: Bucket, layout: BackupLayout, backups: Sequence[Backup]
+) -> list[Backup]:
     """Return the backups, where unfinished ones may be in progress.
 
     Without the database nobody knows: then they all are.
     """
     if all(backup.state != "unfinished" for backup in backups):
         return list(backups)
-    layout = BackupLayout(job.config.private_prefix)
     try:
         with connected_to_server(job.config) as database:
             running = ServerBackups(database, job.config).running()
