@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -21,6 +21,8 @@ from ooni_common.errors import ConfigError, DataRefused, Unavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+M = TypeVar("M", bound=msgspec.Struct)
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -303,6 +305,23 @@ def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
         return
     if ended:
         log.warning("%d uploads of runs that were interrupted are aborted", ended)
+
+
+def decoded(content: bytes, kind: type[M], where: str) -> M:
+    """Return a manifest as it was read.
+
+    Args:
+        content: of the object.
+        kind: of manifest.
+        where: it was, for the message.
+
+    Raises:
+        DataRefused: it is damaged.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataRefused(f"{where} damaged: {error}") from None
 
 
 def encoded(manifest: msgspec.Struct, key: str) -> bytes:

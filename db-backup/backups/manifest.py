@@ -25,7 +25,7 @@ from backups.contents import NO_ROWS, Partition
 from digest import FIRST_SCHEME
 from inventory import check_names, merges_rows
 from ooni_common.errors import DataRefused
-from store import Bucket, Layout
+from store import Bucket, Layout, decoded
 
 MANIFEST_FORMAT = 1
 NAME_PATTERN = r"\d{8}T\d{6}Z"  # the time of its start, UTC
@@ -275,9 +275,9 @@ def _examined(
     if content is None:
         return Backup(name, "unfinished", "it has no manifest")
     try:
-        manifest = msgspec.json.decode(content, type=BackupManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return Backup(name, "damaged", f"its manifest is damaged: {error}")
+        manifest = decoded(content, BackupManifest, "its manifest is")
+    except DataRefused as error:
+        return Backup(name, "damaged", str(error))
     reason = ""
     if manifest.name != name:
         reason = f"its manifest is that of {manifest.name}"
