@@ -1,4 +1,4 @@
-"""The backup tool when the database, the store or the process itself fails.
+"""The exports when the database, the store or the process itself fails.
 
 After each failure: no object is visible that is not complete, no manifest names one, what was there
 is there, and the next run completes the work without repeating what was done.

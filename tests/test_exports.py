@@ -1,4 +1,4 @@
-"""The backup tool as a whole: from a real database to a real S3 API, and back."""
+"""The exports as a whole: from a real database to a real S3 API, and back."""
 
 import hashlib
 import json
