@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import functools
 import gc
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ from pathlib import Path
 from blocking_tables import check_tables, read_events, updates_of
 from counts import CHUNK, counts_ahead, measured_hours
 from detector_config import Config
-from evaluation.evaluation_command import evaluate_files, shown
+from evaluation.evaluate import declare_arguments, evaluate
 from following import Checkpoint, Follower, read_checkpoint, write_checkpoint
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
@@ -65,21 +64,6 @@ def date_argument(text: str) -> datetime:
     return time
 
 
-def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `evaluate` is told."""
-    parser.add_argument(
-        "--observations",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="CSV: series,t,cnt,anomaly_cnt; may be compressed with gzip",
-    )
-    parser.add_argument(
-        "--labels", type=Path, required=True, metavar="FILE", help="JSON: what really happened"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
 SCRIPT = Script(
     name="detector",
     command="detector",
@@ -104,7 +88,7 @@ SCRIPT = Script(
         Command(
             "evaluate",
             "tell how good the detector is on labelled observations",
-            evaluate_arguments,
+            declare_arguments,
             looks_only=True,
         ),
     ),
@@ -165,23 +149,6 @@ def without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Print how good the detector is, beside two others.
-
-    Raises:
-        UsageError: a file can't be opened.
-        DataRefused: one is not what it should be.
-    """
-    for option in ("observations", "labels"):
-        path = getattr(arguments, option)
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise UsageError(f"--{option} {path}: {error.strerror}") from None
-    results = evaluate_files(arguments.observations, arguments.labels)
-    show(json.dumps(results, indent=2) if arguments.json else shown(results))
 
 
 def detect(job: Job[Config], now: datetime) -> None:

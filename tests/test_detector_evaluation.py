@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from dev.samples.observations import RATES, SCENARIOS, samples, write
-from evaluation.evaluate import Counts, Label, Truth, read_labels, score_of
-from evaluation.evaluation_command import evaluate_files, shown
+from evaluation.evaluate import Counts, Label, Truth, evaluate_files, read_labels, score_of, shown
 from evaluation.observations import read_observations
 from ooni_common.errors import DataRefused
 from series import hour_of

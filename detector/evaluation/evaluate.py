@@ -1,13 +1,15 @@
-"""How good a detector is on labelled observations: what it finds, how soon, what it gets wrong.
+"""`detector evaluate`: how good the detector is on labelled observations, beside two others.
 
 An event counts as found when a change to its state is detected at or after it, and before the next
 event of the series, at most 20 days later. Every other change is false. The first state that a
 series gets is no change. The time of a detection is the end of the hour whose data caused it.
 """
 
+import argparse
 import itertools
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +19,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.observations import Observations
-from ooni_common.errors import DataRefused
-from sequential import Indices
+from evaluation.baselines import Cusum, WeightedMean
+from evaluation.observations import Observations, read_observations
+from ooni_common.errors import DataRefused, UsageError
+from ooni_common.output import show
+from sequential import Detector, Indices
 from series import NAMES, UNKNOWN, hour_of
 
 LATEST = 20 * 24  # hours after an event in which it can be found
@@ -108,64 +112,6 @@ class Score:
         }
 
 
-def read_labels(path: Path) -> dict[str, Truth]:
-    """Read what is known of each series, from JSON.
-
-    Raises:
-        DataRefused: it is no such file.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Truth])
-    except (OSError, msgspec.DecodeError) as error:
-        raise DataRefused(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def changes_of(detector: Follower, observations: Observations) -> dict[int, list[tuple[int, str]]]:
-    """Let a detector follow observations; return the changes of each series that has any.
-
-    A change is the end of the hour that caused it, in hours since 1970, and the state since then.
-    """
-    found: dict[int, list[tuple[int, str]]] = {}
-    for hour, part in observations.hours():
-        changed, before = detector.advance(
-            hour,
-            observations.index[part],
-            observations.measurements[part],
-            observations.anomalies[part],
-        )
-        for series, state in zip(changed.tolist(), before.tolist(), strict=True):
-            if state != UNKNOWN:
-                name = NAMES[detector.status[series]]
-                found.setdefault(series, []).append((hour + 1, name))
-    return found
-
-
-def score_of(changes: Sequence[tuple[int, str]], truth: Truth, counts: "Counts") -> Score:
-    """Compare the changes of a series with what really happened."""
-    score = Score()
-    left = list(changes)
-    events = sorted((hour_of(label.t), label.to) for label in truth.events)
-    inside_before = ENOUGH
-    for (start, state), following in itertools.zip_longest(events, events[1:]):
-        end = following[0] if following else None
-        inside = counts.between(start, end)
-        # Nobody can find the end of what nobody could find.
-        clear = inside >= ENOUGH and (inside_before >= ENOUGH or state == "BLOCKED")
-        inside_before = inside
-        latest = start + LATEST if end is None else min(start + LATEST, end - 1)
-        hit = next((each for each in left if each[1] == state and start <= each[0] <= latest), None)
-        score.clear += clear
-        if hit is None:
-            score.missed += 1
-            continue
-        left.remove(hit)
-        score.found += 1
-        score.clear_found += clear
-        score.delays.append(hit[0] - start)
-    score.false = len(left)
-    return score
-
-
 @dataclass(frozen=True)
 class Counts:
     """The hours of one series that have measurements, and how many these are."""
@@ -181,7 +127,92 @@ class Counts:
         return int(self.measurements[within].sum())
 
 
-def evaluate(
+NOTHING = np.array([], dtype=np.int64)
+NONE = Counts(NOTHING, NOTHING)
+DETECTORS: dict[str, Callable[[int], Follower]] = {
+    "sequential": Detector,
+    "cusum": Cusum,
+    "weighted_mean": WeightedMean,
+}
+FIGURES = {
+    "tp": ("events found", "d"),
+    "fn": ("events missed", "d"),
+    "fp": ("false changes", "d"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+    "recall_of_clear_events": ("recall of clear events", ".3f"),
+    "median_delay_h": ("median delay, hours", ".1f"),
+    "p90_delay_h": ("9 of 10 delays are at most, hours", ".1f"),
+    "false_per_1000_series_weeks": ("false changes per 1,000 series-weeks", ".2f"),
+}
+SHORT = {  # of a scenario
+    "recall": ("recall", ".3f"),
+    "median_delay_h": ("median", ".1f"),
+    "p90_delay_h": ("p90", ".1f"),
+    "fp": ("false", "d"),
+}
+NAME = 24  # letters of a scenario's name that are shown
+
+
+def declare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `evaluate` is told."""
+    parser.add_argument(
+        "--observations",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="CSV: series,t,cnt,anomaly_cnt; may be compressed with gzip",
+    )
+    parser.add_argument(
+        "--labels", type=Path, required=True, metavar="FILE", help="JSON: what really happened"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print how good the detector is, beside two others.
+
+    Raises:
+        UsageError: a file can't be opened.
+        DataRefused: one is not what it should be.
+    """
+    for option in ("observations", "labels"):
+        path = getattr(arguments, option)
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise UsageError(f"--{option} {path}: {error.strerror}") from None
+    results = evaluate_files(arguments.observations, arguments.labels)
+    show(json.dumps(results, indent=2) if arguments.json else shown(results))
+
+
+def evaluate_files(observations: Path, labels: Path) -> dict[str, dict[str, Any]]:
+    """Return the figures of each detector, by its name; see figures_of.
+
+    Raises:
+        DataRefused: a file is not what it should be; file, line, reason, and what is expected.
+    """
+    truths = read_labels(labels)
+    counts = read_observations(observations)
+    return {
+        name: figures_of(detector(len(counts.series)), counts, truths)
+        for name, detector in DETECTORS.items()
+    }
+
+
+def read_labels(path: Path) -> dict[str, Truth]:
+    """Read what is known of each series, from JSON.
+
+    Raises:
+        DataRefused: it is no such file.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Truth])
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataRefused(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def figures_of(
     detector: Follower, observations: Observations, truths: Mapping[str, Truth]
 ) -> dict[str, Any]:
     """Return the figures of a detector (see Score.figures) for all series, by_scenario and by_rate.
@@ -223,8 +254,24 @@ def evaluate(
     }
 
 
-NOTHING = np.array([], dtype=np.int64)
-NONE = Counts(NOTHING, NOTHING)
+def changes_of(detector: Follower, observations: Observations) -> dict[int, list[tuple[int, str]]]:
+    """Let a detector follow observations; return the changes of each series that has any.
+
+    A change is the end of the hour that caused it, in hours since 1970, and the state since then.
+    """
+    found: dict[int, list[tuple[int, str]]] = {}
+    for hour, part in observations.hours():
+        changed, before = detector.advance(
+            hour,
+            observations.index[part],
+            observations.measurements[part],
+            observations.anomalies[part],
+        )
+        for series, state in zip(changed.tolist(), before.tolist(), strict=True):
+            if state != UNKNOWN:
+                name = NAMES[detector.status[series]]
+                found.setdefault(series, []).append((hour + 1, name))
+    return found
 
 
 def counts_of(observations: Observations) -> list["Counts"]:
@@ -236,3 +283,63 @@ def counts_of(observations: Observations) -> list["Counts"]:
         Counts(hour[start:end], measurements[start:end])
         for start, end in itertools.pairwise(bounds.tolist())
     ]
+
+
+def score_of(changes: Sequence[tuple[int, str]], truth: Truth, counts: "Counts") -> Score:
+    """Compare the changes of a series with what really happened."""
+    score = Score()
+    left = list(changes)
+    events = sorted((hour_of(label.t), label.to) for label in truth.events)
+    inside_before = ENOUGH
+    for (start, state), following in itertools.zip_longest(events, events[1:]):
+        end = following[0] if following else None
+        inside = counts.between(start, end)
+        # Nobody can find the end of what nobody could find.
+        clear = inside >= ENOUGH and (inside_before >= ENOUGH or state == "BLOCKED")
+        inside_before = inside
+        latest = start + LATEST if end is None else min(start + LATEST, end - 1)
+        hit = next((each for each in left if each[1] == state and start <= each[0] <= latest), None)
+        score.clear += clear
+        if hit is None:
+            score.missed += 1
+            continue
+        left.remove(hit)
+        score.found += 1
+        score.clear_found += clear
+        score.delays.append(hit[0] - start)
+    score.false = len(left)
+    return score
+
+
+def shown(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the figures as tables for people, at most 80 columns wide."""
+    lines = [" " * 38 + "".join(f"{name:>14}" for name in results)]
+    for key, (what, form) in FIGURES.items():
+        values = "".join(f"{_value(figures[key], form):>14}" for figures in results.values())
+        lines.append(f"{what:38}{values}")
+    lines += ["", *_by_scenario(results, ["sequential", "cusum"])]
+    lines += [
+        "",
+        f"Clear events: with {ENOUGH} measurements or more until the next one; the end of a",
+        "block is one only if its beginning is. Delays are those of the events found.",
+    ]
+    return "\n".join(lines)
+
+
+def _by_scenario(results: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Return a table of the detectors side by side, a line for each scenario."""
+    width = 7 * len(SHORT)
+    lines = [
+        " " * NAME + "".join(f"{name:>{width}}" for name in names),
+        " " * NAME + "".join(f"{what:>7}" for _ in names for what, _ in SHORT.values()),
+    ]
+    for scenario in results[names[0]]["by_scenario"]:
+        figures = [results[name]["by_scenario"][scenario] for name in names]
+        values = (_value(each[key], form) for each in figures for key, (_, form) in SHORT.items())
+        shown = "".join(letter if letter.isprintable() else "?" for letter in scenario)
+        lines.append(f"{shown[: NAME - 1]:{NAME}}" + "".join(f"{value:>7}" for value in values))
+    return lines
+
+
+def _value(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
