@@ -48,7 +48,7 @@ WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time <
 
 
 @dataclass(frozen=True)
-class Counts:
+class HourlyCounts:
     """Hourly counts: a row for each hour, with a number for each series.
 
     Attributes:
@@ -87,7 +87,7 @@ def counts_ahead(
     targets: Collection[Target],
     hours: tuple[int, int],
     timed: Callable[[], AbstractContextManager[None]],
-) -> Iterator[Counts]:
+) -> Iterator[HourlyCounts]:
     """Yield the counts from an hour up to another one, without it, a part at a time.
 
     While one is looked at, the database counts the next: nobody else may use it meanwhile.
@@ -99,7 +99,7 @@ def counts_ahead(
         timed: wraps each question.
     """
 
-    def answers() -> Iterator[Counts]:
+    def answers() -> Iterator[HourlyCounts]:
         for start in range(*hours, CHUNK):
             with timed():
                 counts = counts_of(database, targets, start, min(start + CHUNK, hours[1]))
@@ -117,7 +117,9 @@ def counts_ahead(
             raise
 
 
-def counts_of(database: Database, targets: Collection[Target], start: int, end: int) -> Counts:
+def counts_of(
+    database: Database, targets: Collection[Target], start: int, end: int
+) -> HourlyCounts:
     """Return the counts from an hour up to another one, without it.
 
     What is in memory grows with the hours: ask for `CHUNK` at once.
@@ -129,7 +131,7 @@ def counts_of(database: Database, targets: Collection[Target], start: int, end: 
         _by_hour([row[column] for row in rows], hours) for column in (4, 5, 6)
     )
     series = [Series._make(row[:4]) for row in rows]
-    return Counts(series, start, measurements, anomalies, confirmed)
+    return HourlyCounts(series, start, measurements, anomalies, confirmed)
 
 
 def tests_and_inputs(targets: Collection[Target]) -> dict[str, tuple[str, ...]]:

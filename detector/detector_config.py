@@ -13,7 +13,7 @@ from series import Target
 WEB_TEST = "web_connectivity"  # the test whose inputs are URLs
 
 Name = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
-Entry = Annotated[str, Meta(min_length=1, max_length=4000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+ServiceEntry = Annotated[str, Meta(min_length=1, max_length=4000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Hours = Annotated[int, Meta(ge=1, le=10_000)]
 Days = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -37,7 +37,9 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     state_dir: Path = Path("/var/lib/detector")
     db_uri: SecretUrl = SecretUrl("clickhouse://detector:detector@localhost/default")
     output_dir: Path = Path("/var/lib/detector/output")
-    services: dict[Name, tuple[Entry, ...]] = msgspec.field(default_factory=lambda: dict(SERVICES))
+    services: dict[Name, tuple[ServiceEntry, ...]] = msgspec.field(
+        default_factory=lambda: dict(SERVICES)
+    )
     late_days: Days = 3
     history_days: Days = 60
     incident_hours: Hours = 48

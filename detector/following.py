@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from counts import Counts
+from counts import HourlyCounts
 from ooni_common.run import write_atomically
 from sequential import Arrays, Detector, Floats, Indices, Parameters, States
 from series import BLOCKED, NAMES, UNKNOWN, Event, Series, SeriesStatus, Target, time_of
@@ -26,8 +26,8 @@ log = logging.getLogger("ooni.detector")
 
 HALF_LIFE = 168  # hours after which a measurement counts half in the counts behind a state
 LEAST_ROOM = 1024  # series that room is made for, at least
-FORMAT = 1  # of the file, and of what its arrays mean
-HEADER = "header"  # the name of an array that is none: JSON
+CHECKPOINT_FORMAT = 1  # of the file, and of what its arrays mean
+HEADER_ARRAY = "header"  # the name of an array that is none: JSON
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ class Follower:
         follower._put(checkpoint.arrays)
         return follower
 
-    def follow(self, counts: Counts) -> list[Event]:
+    def follow(self, counts: HourlyCounts) -> list[Event]:
         """Take counts of hours after all that were taken; return what has changed."""
         numbers = self._numbers_of(counts.series)
         # What is known of the series is read in its order, which is much quicker.
@@ -240,7 +240,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        header = msgspec.json.decode(arrays.pop(HEADER).tobytes(), type=Header)
+        header = msgspec.json.decode(arrays.pop(HEADER_ARRAY).tobytes(), type=Header)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -257,10 +257,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     header = Header(_kind(), checkpoint.hour, checkpoint.until, list(checkpoint.series))
     encoded = np.frombuffer(msgspec.json.encode(header), dtype=np.uint8)
     content = io.BytesIO()
-    arrays: Arrays = {HEADER: encoded, **checkpoint.arrays}
+    arrays: Arrays = {HEADER_ARRAY: encoded, **checkpoint.arrays}
     np.savez(content, allow_pickle=False, **arrays)
     write_atomically(path, content.getvalue())
 
 
 def _kind() -> str:
-    return f"{FORMAT} {Parameters()}"
+    return f"{CHECKPOINT_FORMAT} {Parameters()}"

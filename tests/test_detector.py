@@ -379,7 +379,7 @@ def test_a_checkpoint_of_another_version_of_the_test_is_not_gone_on_from(
 ) -> None:
     detecting.measure(some_history())
     with monkeypatch.context() as patched:
-        patched.setattr(following, "FORMAT", 0)
+        patched.setattr(following, "CHECKPOINT_FORMAT", 0)
         detecting.detect(8 * DAY)
     before = detecting.everything()
     log = detecting.detect(8 * DAY)

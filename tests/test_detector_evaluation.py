@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dev.samples.observations import RATES, SCENARIOS, samples, write
-from evaluation.evaluate import Counts, Label, Truth, evaluate_files, read_labels, score_of, shown
+from evaluation.evaluate import Coverage, Label, Truth, evaluate_files, read_labels, score_of, shown
 from evaluation.observations import read_observations
 from ooni_common.errors import DataRefused
 from series import hour_of
@@ -27,7 +27,7 @@ def truth(*events: tuple[int, str]) -> Truth:
     return Truth("some", 1.0, tuple(labels))
 
 
-EVERY_HOUR = Counts(np.arange(FIRST, FIRST + 2000), np.ones(2000, dtype=np.int64))
+EVERY_HOUR = Coverage(np.arange(FIRST, FIRST + 2000), np.ones(2000, dtype=np.int64))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from outputs.incidents import Incident, blocks_of, incidents_of
 from outputs.links import LONGEST, country_path, search_link, series_path
 from outputs.publish import outputs_of
 from outputs.report import ENDED, ONGOING, SILENT, Report
-from outputs.tallies import Chart, Counts, Period, periods_of
+from outputs.tallies import Chart, Period, Tally, periods_of
 from outputs.wording import clean, country, spoken, spoken_duration, within
 from series import Event, Series, SeriesStatus
 
@@ -58,14 +58,14 @@ def report_of(events: list[Event], *, last: int = 0) -> Report:
     latest = {event.series: event.status for event in events}
     statuses = [status(series, name, last=last) for series, name in sorted(latest.items())]
     charts = {incident.key: chart_of(incident) for incident in found}
-    counts = {period: counts_of(period) for period in periods_of(found, events)}
-    return Report(UNTIL, statuses, events, found, charts, STALE, counts)
+    tallies = {period: tally_of(period) for period in periods_of(found, events)}
+    return Report(UNTIL, statuses, events, found, charts, STALE, tallies)
 
 
-def counts_of(period: Period) -> Counts:
+def tally_of(period: Period) -> Tally:
     """Return 2 measurements of each hour, all with anomalies."""
     count = 2 * ((period.end - period.start) // HOUR)
-    return Counts(count, count)
+    return Tally(count, count)
 
 
 def chart_of(incident: Incident) -> Chart:
@@ -410,11 +410,11 @@ def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
 
 def test_counts_are_those_of_the_steps_that_lie_wholly_in_a_time() -> None:
     chart = Chart(START, 3 * HOUR, (1, 2, 4, 8), (0, 2, 3, 8))
-    inside = chart.counts_within(START + 2 * HOUR, START + 10 * HOUR)
+    inside = chart.tally_within(START + 2 * HOUR, START + 10 * HOUR)
     assert inside is not None
     assert (inside.measurements, inside.anomalies) == (6, 5)
-    assert chart.counts_within(START + 4 * HOUR, START + 6 * HOUR) is None
-    assert chart.counts_within(START - 9 * HOUR, START) is None
+    assert chart.tally_within(START + 4 * HOUR, START + 6 * HOUR) is None
+    assert chart.tally_within(START - 9 * HOUR, START) is None
 
 
 def test_times_and_durations_read_well() -> None:

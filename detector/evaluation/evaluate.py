@@ -47,8 +47,8 @@ class Truth(msgspec.Struct, frozen=True):
     events: tuple[Label, ...]
 
 
-class Follower(Protocol):
-    """A detector."""
+class Candidate(Protocol):
+    """A detector that is evaluated."""
 
     status: NDArray[np.int8]
 
@@ -113,7 +113,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Counts:
+class Coverage:
     """The hours of one series that have measurements, and how many these are."""
 
     hour: Indices
@@ -127,9 +127,8 @@ class Counts:
         return int(self.measurements[within].sum())
 
 
-NOTHING = np.array([], dtype=np.int64)
-NONE = Counts(NOTHING, NOTHING)
-DETECTORS: dict[str, Callable[[int], Follower]] = {
+NOT_MEASURED = Coverage(np.array([], dtype=np.int64), np.array([], dtype=np.int64))
+DETECTORS: dict[str, Callable[[int], Candidate]] = {
     "sequential": Detector,
     "cusum": Cusum,
     "weighted_mean": WeightedMean,
@@ -186,16 +185,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     show(json.dumps(results, indent=2) if arguments.json else shown(results))
 
 
-def evaluate_files(observations: Path, labels: Path) -> dict[str, dict[str, Any]]:
+def evaluate_files(observations_file: Path, labels_file: Path) -> dict[str, dict[str, Any]]:
     """Return the figures of each detector, by its name; see figures_of.
 
     Raises:
         DataRefused: a file is not what it should be; file, line, reason, and what is expected.
     """
-    truths = read_labels(labels)
-    counts = read_observations(observations)
+    truths = read_labels(labels_file)
+    observations = read_observations(observations_file)
     return {
-        name: figures_of(detector(len(counts.series)), counts, truths)
+        name: figures_of(detector(len(observations.series)), observations, truths)
         for name, detector in DETECTORS.items()
     }
 
@@ -213,7 +212,7 @@ def read_labels(path: Path) -> dict[str, Truth]:
 
 
 def figures_of(
-    detector: Follower, observations: Observations, truths: Mapping[str, Truth]
+    detector: Candidate, observations: Observations, truths: Mapping[str, Truth]
 ) -> dict[str, Any]:
     """Return the figures of a detector (see Score.figures) for all series, by_scenario and by_rate.
 
@@ -233,7 +232,7 @@ def figures_of(
         more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
         raise DataRefused(f"no labels of the series {unknown[0]!r}{more}: expected some of each")
     changes = changes_of(detector, observations)
-    counts = counts_of(observations)
+    coverage = coverage_of(observations)
     numbers = {name: number for number, name in enumerate(observations.series)}
     total = Score()
     by_scenario: dict[str, Score] = defaultdict(Score)
@@ -241,9 +240,9 @@ def figures_of(
     for name, truth in truths.items():
         number = numbers.get(name)
         if number is None:
-            score = score_of((), truth, NONE)
+            score = score_of((), truth, NOT_MEASURED)
         else:
-            score = score_of(changes.get(number, ()), truth, counts[number])
+            score = score_of(changes.get(number, ()), truth, coverage[number])
             score.weeks = observations.weeks
         for each in (total, by_scenario[truth.scenario], by_rate[truth.rate_per_h]):
             each.add(score)
@@ -254,7 +253,7 @@ def figures_of(
     }
 
 
-def changes_of(detector: Follower, observations: Observations) -> dict[int, list[tuple[int, str]]]:
+def changes_of(detector: Candidate, observations: Observations) -> dict[int, list[tuple[int, str]]]:
     """Let a detector follow observations; return the changes of each series that has any.
 
     A change is the end of the hour that caused it, in hours since 1970, and the state since then.
@@ -274,18 +273,18 @@ def changes_of(detector: Follower, observations: Observations) -> dict[int, list
     return found
 
 
-def counts_of(observations: Observations) -> list["Counts"]:
-    """Return the measurements of each series."""
+def coverage_of(observations: Observations) -> list[Coverage]:
+    """Return the coverage of each series, in their order."""
     order = np.argsort(observations.index, kind="stable")
     bounds = np.searchsorted(observations.index[order], np.arange(len(observations.series) + 1))
     hour, measurements = observations.hour[order], observations.measurements[order]
     return [
-        Counts(hour[start:end], measurements[start:end])
+        Coverage(hour[start:end], measurements[start:end])
         for start, end in itertools.pairwise(bounds.tolist())
     ]
 
 
-def score_of(changes: Sequence[tuple[int, str]], truth: Truth, counts: "Counts") -> Score:
+def score_of(changes: Sequence[tuple[int, str]], truth: Truth, coverage: Coverage) -> Score:
     """Compare the changes of a series with what really happened."""
     score = Score()
     left = list(changes)
@@ -293,7 +292,7 @@ def score_of(changes: Sequence[tuple[int, str]], truth: Truth, counts: "Counts")
     inside_before = ENOUGH
     for (start, state), following in itertools.zip_longest(events, events[1:]):
         end = following[0] if following else None
-        inside = counts.between(start, end)
+        inside = coverage.between(start, end)
         # Nobody can find the end of what nobody could find.
         clear = inside >= ENOUGH and (inside_before >= ENOUGH or state == "BLOCKED")
         inside_before = inside
@@ -321,7 +320,7 @@ def shown(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines += [
         "",
         f"Clear events: with {ENOUGH} measurements or more until the next one; the end of a",
-        "block is one only if its beginning is. Delays are those of the events found.",
+        "blocking is one only if its beginning is. Delays are those of the events found.",
     ]
     return "\n".join(lines)
 

@@ -183,7 +183,7 @@ class _Hours(dict[str, int]):
         return self.setdefault(text, hour)
 
 
-class _Counts(dict[str, int]):
+class _Numbers(dict[str, int]):
     """Whole numbers, by what the file calls them."""
 
     def __missing__(self, text: str) -> int:
@@ -198,4 +198,4 @@ class _Texts:
 
     names: _Names = field(default_factory=_Names)
     hours: _Hours = field(default_factory=_Hours)
-    counts: _Counts = field(default_factory=_Counts)
+    counts: _Numbers = field(default_factory=_Numbers)

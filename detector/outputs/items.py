@@ -14,7 +14,7 @@ from urllib.parse import quote
 from outputs.incidents import Incident, Network
 from outputs.links import digest, incident_link, search_link
 from outputs.report import Report
-from outputs.tallies import Counts, until_detected, until_over, until_sure
+from outputs.tallies import Tally, until_detected, until_over, until_sure
 from outputs.wording import clean, counted, country, iso, network, spoken, spoken_duration, within
 from series import BLOCKED, NAMES, Event, Series
 
@@ -52,10 +52,10 @@ class Item:
 def of_incident(report: Report, incident: Incident) -> Iterator[Item]:
     """Yield the item that tells of an incident, and the one that tells of its end."""
     state = report.state_of(incident)
-    yield _begun(incident, report.counts.get(until_detected(incident)), state)
+    yield _begun(incident, report.tallies.get(until_detected(incident)), state)
     if incident.end is not None and incident.end_detected is not None:
-        inside = report.counts.get(until_over(incident, incident.end))
-        yield _ended(incident, inside, state, incident.end, incident.end_detected)
+        tally = report.tallies.get(until_over(incident, incident.end))
+        yield _ended(incident, tally, state, incident.end, incident.end_detected)
 
 
 def guid_of(incident: Incident) -> str:
@@ -64,7 +64,7 @@ def guid_of(incident: Incident) -> str:
     return f"{AUTHORITY}/{place}/{iso(incident.detected)}"
 
 
-def _begun(incident: Incident, counts: Counts | None, state: str) -> Item:
+def _begun(incident: Incident, tally: Tally | None, state: str) -> Item:
     # Up to when all was sure: what comes later must not change the item from run to run.
     sure = incident.last_detected
     networks = incident.by_network
@@ -74,7 +74,7 @@ def _begun(incident: Incident, counts: Counts | None, state: str) -> Item:
     times = f"began about {spoken(incident.start)}, detected {spoken(incident.detected)}"
     paragraphs = [
         f"OONI measurements show signs that {service} is blocked in {place}, on {number}: {times}.",
-        *_counts_said(counts),
+        *_tally_said(tally),
     ]
     return Item(
         guid_of(incident),
@@ -83,12 +83,12 @@ def _begun(incident: Incident, counts: Counts | None, state: str) -> Item:
         incident.detected,
         _html(paragraphs, incident, networks),
         (service, country(incident.probe_cc)),
-        _data(incident, networks, state, counts) | {"status": "BLOCKED"},
+        _data(incident, networks, state, tally) | {"status": "BLOCKED"},
     )
 
 
 def _ended(
-    incident: Incident, counts: Counts | None, state: str, end: datetime, detected: datetime
+    incident: Incident, tally: Tally | None, state: str, end: datetime, detected: datetime
 ) -> Item:
     networks = incident.by_network
     service, place = clean(incident.service), within(incident.probe_cc)
@@ -99,7 +99,7 @@ def _ended(
     paragraphs = [
         f"OONI measurements show that {service} can be reached again in {place}, on {number}.",
         f"It appeared to be {times}, detected {spoken(detected)}.",
-        *_counts_said(counts),
+        *_tally_said(tally),
     ]
     return Item(
         f"{guid_of(incident)}/ended/{iso(end)}",
@@ -108,7 +108,7 @@ def _ended(
         detected,
         _html(paragraphs, incident, networks),
         (service, country(incident.probe_cc)),
-        _data(incident, networks, state, counts) | {"status": "OK"},
+        _data(incident, networks, state, tally) | {"status": "OK"},
     )
 
 
@@ -116,15 +116,15 @@ def _networks_said(networks: Sequence[Network]) -> str:
     return network(networks[0].asn) if len(networks) == 1 else counted(len(networks), "network")
 
 
-def _counts_said(counts: Counts | None) -> list[str]:
-    if counts is None:
+def _tally_said(tally: Tally | None) -> list[str]:
+    if tally is None:
         return []
-    whole = counted(counts.measurements, "measurement")
-    return [f"In that time, {counts.anomalies:,} of {whole} showed anomalies."]
+    whole = counted(tally.measurements, "measurement")
+    return [f"In that time, {tally.anomalies:,} of {whole} showed anomalies."]
 
 
-def _counts_data(counts: Counts | None) -> dict[str, int] | None:
-    return None if counts is None else counts._asdict()
+def _tally_data(tally: Tally | None) -> dict[str, int] | None:
+    return None if tally is None else tally._asdict()
 
 
 def _html(paragraphs: Sequence[str], incident: Incident, networks: Sequence[Network]) -> str:
@@ -150,7 +150,7 @@ def _data(
     incident: Incident,
     networks: Sequence[Network],
     state: str,
-    counts: Counts | None,
+    tally: Tally | None,
 ) -> dict[str, Any]:
     return {
         "incident": {
@@ -177,7 +177,7 @@ def _data(
                 for each in networks
             ],
         },
-        "counts": _counts_data(counts),
+        "counts": _tally_data(tally),
     }
 
 
@@ -187,7 +187,7 @@ def _iso(time: datetime | None) -> str | None:
 
 def of_event(report: Report, event: Event, service: str) -> Item:
     """Return the item that tells of a change of a series, which is a part of a service."""
-    inside = report.counts.get(until_sure(event))
+    tally = report.tallies.get(until_sure(event))
     series = event.series
     blocked = event.status == NAMES[BLOCKED]
     said = "blocked" if blocked else "reachable again"
@@ -199,7 +199,7 @@ def of_event(report: Report, event: Event, service: str) -> Item:
     paragraphs = [
         f"Since about {spoken(event.time)}, OONI measurements show {shown} {where}.",
         f"It was detected {spoken(event.detection_time)}.",
-        *_counts_said(inside),
+        *_tally_said(tally),
     ]
     return Item(
         f"{AUTHORITY}/series/{digest(series)}/{iso(event.detection_time)}/{event.status}",
@@ -208,7 +208,7 @@ def of_event(report: Report, event: Event, service: str) -> Item:
         event.detection_time,
         _paragraphs(paragraphs, [series.target]),
         (service, country(series.probe_cc)),
-        {"status": event.status, "since": iso(event.time), "counts": _counts_data(inside)},
+        {"status": event.status, "since": iso(event.time), "counts": _tally_data(tally)},
     )
 
 

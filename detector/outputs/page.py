@@ -18,7 +18,7 @@ from outputs.links import (
 )
 from outputs.report import SILENT, Report
 from outputs.statuses import Service
-from outputs.tallies import Chart, Counts, until_over
+from outputs.tallies import Chart, Tally, until_over
 from outputs.wording import (
     clean,
     counted,
@@ -70,9 +70,9 @@ class Card:
     lasted: str
     networks: Sequence[Link]
     targets: Sequence[Link]
-    inside: Counts | None
+    inside: Tally | None
     charted: datetime | None
-    before: Counts | None
+    before: Tally | None
     link: str
     feed: str
     drawing: Drawing
@@ -132,16 +132,16 @@ def _of_countries(number: int, which: str = "") -> str:
     return f"{number} {which}{'country' if number == 1 else 'countries'}"
 
 
-def _said(counts: Counts, noun: str = "measurement") -> str:
+def _said(tally: Tally, noun: str = "measurement") -> str:
     """Return counts for people: "80 of 88 measurements (91%)"."""
-    whole = counted(counts.measurements, noun) if noun else f"{counts.measurements:,}"
-    return f"{counts.anomalies:,} of {whole} ({_percent(counts)}%)"
+    whole = counted(tally.measurements, noun) if noun else f"{tally.measurements:,}"
+    return f"{tally.anomalies:,} of {whole} ({_percent(tally)}%)"
 
 
-def _percent(counts: Counts) -> int:
+def _percent(tally: Tally) -> int:
     """Return the share of anomalies; only none is 0%, and only all are 100%."""
-    rounded = round(100 * counts.anomalies / counts.measurements)
-    if 0 < counts.anomalies < counts.measurements:
+    rounded = round(100 * tally.anomalies / tally.measurements)
+    if 0 < tally.anomalies < tally.measurements:
         return min(max(1, rounded), 99)
     return rounded
 
@@ -167,12 +167,12 @@ def _card(report: Report, incident: Incident, chart: Chart) -> Card:
     end = incident.end or report.until
     charted = None
     if incident.end is None:
-        inside = chart.counts_within(incident.start, None)
+        inside = chart.tally_within(incident.start, None)
         if chart.end < end:
             charted = chart.end
     else:
-        inside = report.counts.get(until_over(incident, incident.end))
-    before = chart.counts_within(chart.start, incident.start)
+        inside = report.tallies.get(until_over(incident, incident.end))
+    before = chart.tally_within(chart.start, incident.start)
     return Card(
         id=f"incident-{digest((items.guid_of(incident),))}",
         incident=incident,
@@ -199,13 +199,13 @@ def _shortened(test_name: str, input_: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def _label(incident: Incident, inside: Counts | None, before: Counts | None) -> str:
+def _label(incident: Incident, inside: Tally | None, before: Tally | None) -> str:
     """Return what the chart shows, for those who can't see it."""
 
-    def share(counts: Counts | None) -> str:
-        if counts is None:
+    def share(tally: Tally | None) -> str:
+        if tally is None:
             return "no measurements"
-        return f"{_percent(counts)}% of {counted(counts.measurements, 'measurement')}"
+        return f"{_percent(tally)}% of {counted(tally.measurements, 'measurement')}"
 
     return (
         f"Chart for {clean(incident.service)} in {within(incident.probe_cc)}: anomalies in "

@@ -9,7 +9,7 @@ from detector_config import Config
 from following import Checkpoint
 from ooni_common.database import Database
 from outputs.incidents import Incident, blocks_of, incidents_of
-from outputs.tallies import Chart, Counts, Period, charted, periods_of
+from outputs.tallies import Chart, Period, Tally, charted, periods_of
 from series import Event, Series, SeriesStatus, time_of
 
 CHARTS = "charts.json"  # in state_dir
@@ -33,7 +33,7 @@ class Report:
             without one is too old for the page.
         stale: an incident whose networks have all had no measurements for so long is neither
             over nor ongoing.
-        counts: of the periods that the outputs tell of (tallies.periods_of), where there are any
+        tallies: of the periods that the outputs tell of (tallies.periods_of), where there are any
             measurements.
     """
 
@@ -43,7 +43,7 @@ class Report:
     incidents: Sequence[Incident]
     charts: Mapping[tuple[str, str, datetime], Chart]
     stale: timedelta
-    counts: Mapping[Period, Counts]
+    tallies: Mapping[Period, Tally]
 
     @cached_property
     def last_measurements(self) -> dict[Series, datetime]:
@@ -96,14 +96,14 @@ def report_of(
         incidents=incidents_of(blocks_of(followed), services, window),
         charts={},
         stale=timedelta(days=config.stale_days),
-        counts={},
+        tallies={},
     )
     recent = _recent_incidents(report, timedelta(days=config.page_days))
     periods = list(periods_of(report.incidents, report.events))
-    charts, counts = charted(
+    charts, tallies = charted(
         database, recent, periods, checkpoint, config.state_dir / CHARTS, anew=anew
     )
-    return replace(report, charts=charts, counts=counts)
+    return replace(report, charts=charts, tallies=tallies)
 
 
 def _recent_incidents(report: Report, age: timedelta) -> list[Incident]:

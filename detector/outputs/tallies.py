@@ -57,7 +57,7 @@ Steps = tuple[list[int], list[int]]  # measurements and anomalies of each step
 NOTHING: Steps = ([], [])
 
 
-class Counts(NamedTuple):
+class Tally(NamedTuple):
     """Measurements without failures, and how many of them had anomalies."""
 
     measurements: int
@@ -85,7 +85,7 @@ class Chart:
         """When the last step ends."""
         return self.start + self.step * len(self.measurements)
 
-    def counts_within(self, start: datetime, end: datetime | None) -> Counts | None:
+    def tally_within(self, start: datetime, end: datetime | None) -> Tally | None:
         """Add up the steps that lie wholly in a time; None: there are no measurements.
 
         Args:
@@ -95,7 +95,7 @@ class Chart:
         first = max(0, -((self.start - start) // self.step))
         stop = None if end is None else max(0, (end - self.start) // self.step)
         measurements = sum(self.measurements[first:stop])
-        return Counts(measurements, sum(self.anomalies[first:stop])) if measurements else None
+        return Tally(measurements, sum(self.anomalies[first:stop])) if measurements else None
 
 
 class Period(NamedTuple):
@@ -136,7 +136,7 @@ def periods_of(incidents: Iterable[Incident], events: Iterable[Event]) -> Iterat
     yield from map(until_sure, events)
 
 
-class Known(msgspec.Struct, frozen=True):
+class Settled(msgspec.Struct, frozen=True):
     """What is kept for the next runs: fingerprint of a window → counts of its first steps."""
 
     charts: dict[str, Steps] = {}
@@ -181,8 +181,8 @@ def charted(
     path: Path,
     *,
     anew: bool,
-) -> tuple[dict[Key, Chart], dict[Period, Counts]]:
-    """Return a chart of each incident, by its key, and the counts of periods with measurements.
+) -> tuple[dict[Key, Chart], dict[Period, Tally]]:
+    """Return a chart of each incident, by its key, and the tally of each period that has any.
 
     Args:
         database: has the measurements.
@@ -192,25 +192,25 @@ def charted(
         path: keeps what changes no more.
         anew: ask for all of it nevertheless.
     """
-    known = {} if anew else read_state(path, Known).charts
+    earlier = {} if anew else read_state(path, Settled).charts
     windows = [window_of(incident, checkpoint.until) for incident in incidents]
     windows += [_as_window(period) for period in periods]
     prints = [window.fingerprint for window in windows]
-    firsts = [known.get(fingerprint, NOTHING) for fingerprint in prints]
+    firsts = [earlier.get(fingerprint, NOTHING) for fingerprint in prints]
     counts = complete(database, windows, firsts)
     settled: dict[str, Steps] = {}
     for window, fingerprint, (measurements, anomalies) in zip(windows, prints, counts, strict=True):
-        steps = max(0, (checkpoint.hour - window.start) // window.step)
-        settled[fingerprint] = (measurements[:steps], anomalies[:steps])
-    if settled != known:
-        write_state(path, Known(settled))
+        over = max(0, (checkpoint.hour - window.start) // window.step)
+        settled[fingerprint] = (measurements[:over], anomalies[:over])
+    if settled != earlier:
+        write_state(path, Settled(settled))
     charts = {
-        incident.key: chart_of(window, each)
-        for incident, window, each in zip(incidents, windows, counts, strict=False)
+        incident.key: chart_of(window, steps)
+        for incident, window, steps in zip(incidents, windows, counts, strict=False)
     }
     of_periods = zip(periods, counts[len(incidents) :], strict=True)
-    sums = {period: Counts(sum(each[0]), sum(each[1])) for period, each in of_periods}
-    return charts, {period: each for period, each in sums.items() if each.measurements}
+    tallies = {period: Tally(sum(steps[0]), sum(steps[1])) for period, steps in of_periods}
+    return charts, {period: tally for period, tally in tallies.items() if tally.measurements}
 
 
 def window_of(incident: Incident, until: int) -> Window:
@@ -241,10 +241,10 @@ def complete(database: Database, windows: Sequence[Window], firsts: Sequence[Ste
     counts: list[Steps] = []
     rows = []
     for number, (window, first) in enumerate(zip(windows, firsts, strict=True)):
-        known = min(len(first[0]), window.steps)
-        zeros = [0] * (window.steps - known)
-        counts.append((first[0][:known] + zeros, first[1][:known] + zeros))
-        begin = window.start + known * window.step
+        settled = min(len(first[0]), window.steps)
+        zeros = [0] * (window.steps - settled)
+        counts.append((first[0][:settled] + zeros, first[1][:settled] + zeros))
+        begin = window.start + settled * window.step
         if begin < window.end:
             times = (window.start * HOUR, begin * HOUR, window.end * HOUR, window.step * HOUR)
             rows += [(*series, number, *times) for series in window.series]

@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "detector"))
 from outputs.incidents import Incident, blocks_of, incidents_of
 from outputs.publish import outputs_of, publish
 from outputs.report import Report
-from outputs.tallies import Chart, Counts, Period, periods_of
+from outputs.tallies import Chart, Period, Tally, periods_of
 from series import Event, Series, SeriesStatus
 
 UNTIL = datetime(2026, 2, 1, 15, tzinfo=UTC)
@@ -83,8 +83,8 @@ def sample_report(
     statuses = _statuses(events, names, series, chosen)
     last = {status.series: status.last for status in statuses}
     charts = {incident.key: _chart(incident, last, chosen) for incident in found}
-    counts = {period: _counts(period, chosen) for period in periods_of(found, events)}
-    return Report(UNTIL, statuses, events, found, charts, STALE, counts)
+    tallies = {period: _tally(period, chosen) for period in periods_of(found, events)}
+    return Report(UNTIL, statuses, events, found, charts, STALE, tallies)
 
 
 def _places(
@@ -188,9 +188,9 @@ def _chart(incident: Incident, last: dict[Series, datetime], chosen: random.Rand
     return Chart(start, step * HOUR, tuple(measurements), tuple(anomalies))
 
 
-def _counts(period: Period, chosen: random.Random) -> Counts:
+def _tally(period: Period, chosen: random.Random) -> Tally:
     measurements = len(period.series) * ((period.end - period.start) // HOUR)
-    return Counts(measurements, round(measurements * chosen.uniform(0.85, 1)))
+    return Tally(measurements, round(measurements * chosen.uniform(0.85, 1)))
 
 
 def main() -> None:
