@@ -28,7 +28,7 @@ Arrays = dict[str, NDArray[Any]]
 
 FIRST_SHARES = 0.8, 0.15  # of anomalies, in a series that begins blocked or not
 BLOCKED_SHARES = 0.4, 0.97  # no series is believed to have fewer or more while BLOCKED
-LEAST_STEP = 0.2  # by which the share of anomalies falls when a block ends
+LEAST_STEP = 0.2  # by which the share of anomalies falls when a blocking ends
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class Parameters:
         ok_threshold: evidence for a change to OK, in nats.
         first_threshold: evidence for the first state that a series gets, in nats.
         blocked_hours: the least number of hours that can give as much as that threshold. More than
-            three, so that an outage of three hours is no block.
+            three, so that an outage of three hours is no blocking.
         ok_hours: likewise, for a change to OK.
         counted: measurements of one hour that count, at most; more of them have less weight each.
         half_life: hours of silence after which half of the evidence is left.
         prior: anomalies and other measurements, as if seen before the first one, while OK.
-        start_shares: of anomalies in a block that has just been found by each of blocked_shares.
-            The higher one is lower than that: a partial block may have begun with anomalies only.
+        start_shares: of anomalies in a blocking that one of blocked_shares has just found. The
+            higher one is lower than that: a partial blocking may have begun with anomalies only.
         start_weight: measurements, as if seen with that share.
         memory: measurements from which the share while OK is known; older ones fade.
         blocked_memory: likewise, while BLOCKED.
         learning: the part of the threshold up to which a series is believed to be as it was, so
             that its share is learned, while OK.
-        blocked_learning: likewise, while BLOCKED; a partial block has to become known soon.
+        blocked_learning: likewise, while BLOCKED; a partial blocking has to become known soon.
         least_share: no series is believed to have fewer anomalies, while OK.
         most_share: nor more.
     """
@@ -317,7 +317,7 @@ class Detector:
         return np.concatenate([blocked, ok])
 
     def _follow_ok(self, hour: Hour) -> Indices:
-        """Add up the evidence for a block; return the series that are blocked now."""
+        """Add up the evidence for a blocking; return the series that are blocked now."""
         known = self._parameters
         usual = np.clip(self._ok.of(hour.series), known.least_share, known.most_share)
         parts = [
@@ -339,7 +339,7 @@ class Detector:
         return changed
 
     def _follow_blocked(self, hour: Hour) -> Indices:
-        """Add up the evidence for the end of a block; return the series that are OK now."""
+        """Add up the evidence for the end of a blocking; return the series that are OK now."""
         known = self._parameters
         usual = np.clip(self._ok.of(hour.series), known.least_share, known.most_share)
         blocked = np.clip(self._blocked.of(hour.series), *BLOCKED_SHARES)

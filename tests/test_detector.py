@@ -48,7 +48,7 @@ def some_history() -> Iterator[Hour]:
 # --- what is found ---
 
 
-def test_a_block_and_its_end_are_events(detecting: Detecting) -> None:
+def test_a_blocking_and_its_end_are_events(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 200, block=100, unblock=150))
     log = detecting.detect(200)
     changes = detecting.changes()
@@ -106,7 +106,7 @@ def test_a_measurement_that_was_processed_twice_counts_once(detecting: Detecting
     assert detecting.everything() == before
 
 
-def test_a_national_block_is_one_incident_of_thirty_networks(detecting: Detecting) -> None:
+def test_a_national_blocking_is_one_incident_of_thirty_networks(detecting: Detecting) -> None:
     for asn in range(100, 130):
         detecting.measure(blocked(series("IR", asn), 8 * DAY, block=5 * DAY, unblock=None))
     detecting.measure(blocked(series("FR", 7), 8 * DAY, block=5 * DAY))

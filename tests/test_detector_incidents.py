@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outputs.incidents import Incident, blocks_of, incidents_of
+from outputs.incidents import Incident, blockings_of, incidents_of
 from series import Event, Series
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -23,10 +23,10 @@ def event(
 
 
 def incidents(events: Sequence[Event]) -> list[Incident]:
-    return incidents_of(blocks_of(events), SERVICES, WINDOW)
+    return incidents_of(blockings_of(events), SERVICES, WINDOW)
 
 
-def test_a_block_lasts_from_its_event_to_the_next_one() -> None:
+def test_a_blocking_lasts_from_its_event_to_the_next_one() -> None:
     (incident,) = incidents([event(1, "BLOCKED", 0, 5), event(1, "OK", 30, 36)])
     assert incident.start == START
     assert incident.detected == START + timedelta(hours=5)
@@ -45,7 +45,7 @@ def test_an_end_without_a_beginning_is_no_incident() -> None:
     assert incidents([event(1, "OK", 30, 36)]) == []
 
 
-def test_blocks_that_begin_within_the_window_are_one_incident() -> None:
+def test_blockings_that_begin_within_the_window_are_one_incident() -> None:
     (incident,) = incidents(
         [event(asn, "BLOCKED", asn, asn + 5) for asn in range(30)]
         + [event(3, "OK", 40, 50)]
@@ -63,7 +63,7 @@ def test_the_window_begins_anew_with_each_block() -> None:
     assert incident.networks == [0, 1, 2, 3, 4]
 
 
-def test_later_blocks_other_countries_and_other_services_are_other_incidents() -> None:
+def test_later_blockings_other_countries_and_other_services_are_other_incidents() -> None:
     found = incidents(
         [
             event(1, "BLOCKED", 0, 5),

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
-from outputs.incidents import Incident, blocks_of, incidents_of
+from outputs.incidents import Incident, blockings_of, incidents_of
 from outputs.links import LONGEST, country_path, search_link, series_path
 from outputs.publish import outputs_of
 from outputs.report import ENDED, ONGOING, SILENT, Report
@@ -54,7 +54,7 @@ def status(series: Series, name: str = "OK", *, last: int = 0) -> SeriesStatus:
 def report_of(events: list[Event], *, last: int = 0) -> Report:
     """Return a report of these changes, with 2 measurements an hour."""
     events = sorted(events, key=lambda event: (event.detection_time, event.series))
-    found = incidents_of(blocks_of(events), SERVICES, timedelta(days=1))
+    found = incidents_of(blockings_of(events), SERVICES, timedelta(days=1))
     latest = {event.series: event.status for event in events}
     statuses = [status(series, name, last=last) for series, name in sorted(latest.items())]
     charts = {incident.key: chart_of(incident) for incident in found}
@@ -128,7 +128,7 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", "".join(self.texts))
 
 
-def test_a_block_over_thirty_networks_is_one_item_and_thirty_series_have_a_feed_each() -> None:
+def test_a_blocking_over_thirty_networks_is_one_item_and_thirty_series_have_a_feed_each() -> None:
     events = [event for asn in range(1, 31) for event in block(asn)]
     files = files_of(report_of(events))
     assert titles(files["rss/global.xml"]) == [
@@ -391,7 +391,7 @@ def test_countries_have_english_names() -> None:
 
 def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
     series = Series("web_connectivity", "https://a.example/?b=c&d=é", "IR", 7)
-    link = urlsplit(search_link(series, 7, START, UNTIL))
+    link = urlsplit(search_link(series.target, "IR", 7, START, UNTIL))
     assert (link.scheme, link.netloc, link.path) == ("https", "explorer.ooni.org", "/search")
     assert parse_qs(link.query) == {
         "test_name": ["web_connectivity"],
@@ -402,10 +402,10 @@ def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
         "until": ["2026-02-09"],
         "failure": ["false"],
     }
-    assert "probe_asn" not in search_link(series, None, START, UNTIL)
-    assert "input" not in search_link(Series("signal", "", "IR", 7), 7, START, UNTIL)
-    long = Series("web_connectivity", "https://a.example/" + "é" * LONGEST, "IR", 7)
-    assert "input" not in search_link(long, 7, START, UNTIL), "servers refuse such a link"
+    assert "probe_asn" not in search_link(series.target, "IR", None, START, UNTIL)
+    assert "input" not in search_link(("signal", ""), "IR", 7, START, UNTIL)
+    long = ("web_connectivity", "https://a.example/" + "é" * LONGEST)
+    assert "input" not in search_link(long, "IR", 7, START, UNTIL), "servers refuse such a link"
 
 
 def test_counts_are_those_of_the_steps_that_lie_wholly_in_a_time() -> None:

@@ -41,7 +41,7 @@ def test_a_series_gets_its_first_state_after_some_hours() -> None:
     assert follow(hours(0, 2, 50, 50)) == []
 
 
-def test_a_block_is_found_within_hours_and_its_end_too() -> None:
+def test_a_blocking_is_found_within_hours_and_its_end_too() -> None:
     found = follow([*QUIET, *hours(200, 300, 2, 2), *hours(300, 400, 2, 0)])
     assert [state for _, state in found] == ["OK", "BLOCKED", "OK"]
     assert found[1][0] - 200 < 6
@@ -56,7 +56,7 @@ def test_one_probe_in_a_loop_decides_nothing() -> None:
     assert len(follow([*QUIET, (200, 500, 500), *hours(201, 300, 2, 0)])) == 1
 
 
-def test_a_partial_block_does_not_flap() -> None:
+def test_a_partial_blocking_does_not_flap() -> None:
     partial = [(hour, 2, 1) for hour in range(200, 700)]
     found = follow([*QUIET, *partial, *hours(700, 900, 2, 0)])
     assert [state for _, state in found] == ["OK", "BLOCKED", "OK"]

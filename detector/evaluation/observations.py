@@ -61,8 +61,8 @@ class Observations:
 def read_observations(path: Path) -> Observations:
     """Read a CSV file, compressed by gzip or not, with the columns COLUMNS and any others.
 
-    Measurements that failed (the column failure_cnt, if there is one) tell nothing of a block, and
-    are not counted. An hour in which no others are left is as if it were not there.
+    Measurements that failed (the column failure_cnt, if there is one) tell nothing of a blocking,
+    and are not counted. An hour in which no others are left is as if it were not there.
 
     Raises:
         DataRefused: it is no such file; file, line, reason, and what is expected.

@@ -17,7 +17,7 @@ from outputs import items
 from outputs.items import Item
 from outputs.links import EXPLORER, GLOBAL, country_link, country_path, series_path
 from outputs.report import Report
-from outputs.wording import clean, country, iso, network, within
+from outputs.wording import clean, country, iso, network_name, within
 from series import Event, Series
 
 MOST = 100  # items of a feed
@@ -93,7 +93,7 @@ def _of_country(code: str, found: Iterable[Item]) -> Feed:
 def _of_series(report: Report, series: Series, events: Sequence[Event]) -> Feed:
     service = clean(report.services.get(series, series.test_name))
     found = _newest(items.of_event(report, event, service) for event in events)
-    where = f"on {network(series.probe_asn)} in {within(series.probe_cc)}"
+    where = f"on {network_name(series.probe_asn)} in {within(series.probe_cc)}"
     measured = clean(f"{series.test_name} {series.input}".rstrip())
     return Feed(
         series_path(series),

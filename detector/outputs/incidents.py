@@ -1,7 +1,7 @@
 """From the changes of single series to incidents: what happened to a service in a country.
 
-A change of a series to BLOCKED and the next one to OK are one block. Blocks of a service in a
-country that begin within a window are one incident, whatever the networks. Blocks are looked at in
+A change of a series to BLOCKED and the next one to OK are one blocking. Blockings of a service in
+a country that begin within a window are one incident, whatever the networks. They are looked at in
 the order in which they were detected, so that a later one never changes to which incident an
 earlier one belongs: what has been published keeps its name.
 """
@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from series import BLOCKED, NAMES, Event, Series
+from series import BLOCKED, NAMES, Event, Series, Target
 
 
 @dataclass(frozen=True)
-class Block:
+class Blocking:
     """A time in which a series was blocked.
 
     Attributes:
@@ -39,41 +39,41 @@ class Network:
 
     Attributes:
         asn: its number.
-        blocks: its blocks, in the order in which they were detected; at least one.
+        blockings: its blockings, in the order in which they were detected; at least one.
     """
 
     asn: int
-    blocks: tuple[Block, ...]
+    blockings: tuple[Blocking, ...]
 
     @property
     def start(self) -> datetime:
-        """When its first block began."""
-        return min(block.start for block in self.blocks)
+        """When its first blocking began."""
+        return min(blocking.start for blocking in self.blockings)
 
     @property
     def detected(self) -> datetime:
         """When that was sure."""
-        return self.blocks[0].detected
+        return self.blockings[0].detected
 
     @property
     def end(self) -> datetime | None:
-        """When its last block ended; None while there is one that has not."""
-        return last_of([block.end for block in self.blocks])
+        """When its last blocking ended; None while there is one that has not."""
+        return last_of([blocking.end for blocking in self.blockings])
 
 
 @dataclass(frozen=True)
 class Incident:
-    """The blocks of a service in a country that belong together; at least one.
+    """The blockings of a service in a country that belong together; at least one.
 
     Attributes:
         service: its name, as configured.
         probe_cc: the country.
-        blocks: in the order in which they were detected.
+        blockings: in the order in which they were detected.
     """
 
     service: str
     probe_cc: str
-    blocks: tuple[Block, ...]
+    blockings: tuple[Blocking, ...]
 
     @property
     def key(self) -> tuple[str, str, datetime]:
@@ -84,60 +84,62 @@ class Incident:
     def start(self) -> datetime:
         """When it began, as far as the measurements tell: before it was detected, in any case.
 
-        An anomaly by chance, before a block, makes that seem to have begun earlier. Of many blocks
-        there are always some, so the earliest tenth does not count.
+        An anomaly by chance, before a blocking, makes that seem to have begun earlier. Where many
+        began there are always some, so the earliest tenth does not count.
         """
-        starts = sorted(block.start for block in self.blocks)
+        starts = sorted(blocking.start for blocking in self.blockings)
         start = starts[len(starts) // 10]
-        return start if start < self.detected else self.blocks[0].start
+        return start if start < self.detected else self.blockings[0].start
 
     @property
     def detected(self) -> datetime:
-        """When the first block was sure."""
-        return self.blocks[0].detected
+        """When the first blocking was sure."""
+        return self.blockings[0].detected
 
     @property
     def last_detected(self) -> datetime:
-        """When the last block was sure."""
-        return max(block.detected for block in self.blocks)
+        """When the last blocking was sure."""
+        return max(blocking.detected for blocking in self.blockings)
 
     @property
     def end(self) -> datetime | None:
-        """When the last block ended; None while there is one that has not."""
-        return last_of([block.end for block in self.blocks])
+        """When the last blocking ended; None while there is one that has not."""
+        return last_of([blocking.end for blocking in self.blockings])
 
     @property
     def end_detected(self) -> datetime | None:
-        """When it was sure that the last block had ended."""
-        return last_of([block.end_detected for block in self.blocks])
+        """When it was sure that the last blocking had ended."""
+        return last_of([blocking.end_detected for blocking in self.blockings])
 
     @property
     def networks(self) -> list[int]:
         """The ASNs of all networks, from the lowest to the highest."""
-        return sorted({block.series.probe_asn for block in self.blocks})
+        return sorted({blocking.series.probe_asn for blocking in self.blockings})
 
     @property
     def blocked_networks(self) -> list[int]:
-        """The ASNs of the networks in which a block has not ended."""
-        return sorted({block.series.probe_asn for block in self.blocks if block.end is None})
+        """The ASNs of the networks in which a blocking has not ended."""
+        return sorted(
+            {blocking.series.probe_asn for blocking in self.blockings if blocking.end is None}
+        )
 
     @cached_property
     def by_network(self) -> list[Network]:
-        """The networks with their blocks, from the lowest ASN to the highest."""
-        blocks: dict[int, list[Block]] = {}
-        for block in self.blocks:
-            blocks.setdefault(block.series.probe_asn, []).append(block)
-        return [Network(asn, tuple(blocks[asn])) for asn in sorted(blocks)]
+        """The networks with their blockings, from the lowest ASN to the highest."""
+        blockings: dict[int, list[Blocking]] = {}
+        for blocking in self.blockings:
+            blockings.setdefault(blocking.series.probe_asn, []).append(blocking)
+        return [Network(asn, tuple(blockings[asn])) for asn in sorted(blockings)]
 
     @property
     def series(self) -> tuple[Series, ...]:
-        """All series that have blocks, sorted."""
-        return tuple(sorted({block.series for block in self.blocks}))
+        """All series that have blockings, sorted."""
+        return tuple(sorted({blocking.series for blocking in self.blockings}))
 
     @property
-    def targets(self) -> list[tuple[str, str]]:
+    def targets(self) -> list[Target]:
         """What is blocked: tests and inputs."""
-        return sorted({block.series.target for block in self.blocks})
+        return sorted({blocking.series.target for blocking in self.blockings})
 
 
 def last_of(ends: Sequence[datetime | None]) -> datetime | None:
@@ -146,54 +148,56 @@ def last_of(ends: Sequence[datetime | None]) -> datetime | None:
     return max(known) if len(known) == len(ends) else None
 
 
-def blocks_of(events: Iterable[Event]) -> list[Block]:
-    """Return the blocks that events tell of, in the order in which they were detected."""
-    blocks: list[Block] = []
-    begun: dict[Series, Block] = {}
+def blockings_of(events: Iterable[Event]) -> list[Blocking]:
+    """Return the blockings that events tell of, in the order in which they were detected."""
+    blockings: list[Blocking] = []
+    begun: dict[Series, Blocking] = {}
     for event in sorted(events, key=lambda event: (event.series, event.detection_time)):
-        block = begun.get(event.series)
+        blocking = begun.get(event.series)
         if event.status == NAMES[BLOCKED]:
-            if block is None:
-                begun[event.series] = Block(event.series, event.time, event.detection_time)
-        elif block is not None:
-            ended = replace(block, end=event.time, end_detected=event.detection_time)
-            blocks.append(ended)
+            if blocking is None:
+                begun[event.series] = Blocking(event.series, event.time, event.detection_time)
+        elif blocking is not None:
+            ended = replace(blocking, end=event.time, end_detected=event.detection_time)
+            blockings.append(ended)
             del begun[event.series]
-    blocks += begun.values()
-    return sorted(blocks, key=lambda block: (block.detected, block.start, block.series))
+    blockings += begun.values()
+    return sorted(
+        blockings, key=lambda blocking: (blocking.detected, blocking.start, blocking.series)
+    )
 
 
 def incidents_of(
-    blocks: Sequence[Block], services: Mapping[tuple[str, str], str], window: timedelta
+    blockings: Sequence[Blocking], services: Mapping[Target, str], window: timedelta
 ) -> list[Incident]:
-    """Put the blocks together that belong together.
+    """Put the blockings together that belong together.
 
     Args:
-        blocks: in the order in which they were detected.
-        services: test and input → the name of the service; other blocks are left out.
-        window: a block belongs to the latest incident of its service and country if it began no
+        blockings: in the order in which they were detected.
+        services: test and input → the name of the service; other blockings are left out.
+        window: a blocking belongs to the latest incident of its service and country if it began no
             later than this after the latest beginning of one in there, or was detected when the
             first one in there was: else two incidents would have the same key.
 
     Returns:
         The incidents, in the order in which they were detected.
     """
-    found: list[list[Block]] = []
-    latest: dict[tuple[str, str], tuple[list[Block], datetime]] = {}
-    for block in blocks:
-        series = block.series
+    found: list[list[Blocking]] = []
+    latest: dict[tuple[str, str], tuple[list[Blocking], datetime]] = {}
+    for blocking in blockings:
+        series = blocking.series
         service = services.get(series.target)
         if service is None:
             continue
         place = (service, series.probe_cc)
-        members, newest = latest.get(place, ([], block.start))
-        apart = block.start > newest + window
-        if not members or (apart and block.detected > members[0].detected):
+        members, newest = latest.get(place, ([], blocking.start))
+        apart = blocking.start > newest + window
+        if not members or (apart and blocking.detected > members[0].detected):
             members = []
-            newest = block.start
+            newest = blocking.start
             found.append(members)
-        members.append(block)
-        latest[place] = (members, max(newest, block.start))
+        members.append(blocking)
+        latest[place] = (members, max(newest, blocking.start))
     return [
         Incident(
             services[members[0].series.target],

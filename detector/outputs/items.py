@@ -15,7 +15,16 @@ from outputs.incidents import Incident, Network
 from outputs.links import digest, incident_link, search_link
 from outputs.report import Report
 from outputs.tallies import Tally, until_detected, until_over, until_sure
-from outputs.wording import clean, counted, country, iso, network, spoken, spoken_duration, within
+from outputs.wording import (
+    clean,
+    counted,
+    country,
+    iso,
+    network_name,
+    spoken,
+    spoken_duration,
+    within,
+)
 from series import BLOCKED, NAMES, Event, Series
 
 AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name
@@ -113,7 +122,9 @@ def _ended(
 
 
 def _networks_said(networks: Sequence[Network]) -> str:
-    return network(networks[0].asn) if len(networks) == 1 else counted(len(networks), "network")
+    return (
+        network_name(networks[0].asn) if len(networks) == 1 else counted(len(networks), "network")
+    )
 
 
 def _tally_said(tally: Tally | None) -> list[str]:
@@ -129,7 +140,7 @@ def _tally_data(tally: Tally | None) -> dict[str, int] | None:
 
 def _html(paragraphs: Sequence[str], incident: Incident, networks: Sequence[Network]) -> str:
     listed = networks[:LISTED]
-    named = ", ".join(f"{network(each.asn)} since {spoken(each.start)}" for each in listed)
+    named = ", ".join(f"{network_name(each.asn)} since {spoken(each.start)}" for each in listed)
     more = f", and {len(networks) - LISTED:,} more" if len(networks) > LISTED else ""
     return _paragraphs([*paragraphs, f"Networks: {named}{more}."], incident.targets)
 
@@ -191,8 +202,10 @@ def of_event(report: Report, event: Event, service: str) -> Item:
     series = event.series
     blocked = event.status == NAMES[BLOCKED]
     said = "blocked" if blocked else "reachable again"
-    where = f"on {network(series.probe_asn)} in {within(series.probe_cc)}"
-    link = search_link(series, series.probe_asn, event.time, event.detection_time)
+    where = f"on {network_name(series.probe_asn)} in {within(series.probe_cc)}"
+    link = search_link(
+        series.target, series.probe_cc, series.probe_asn, event.time, event.detection_time
+    )
     shown = (
         f"signs that {service} is blocked" if blocked else f"that {service} can be reached again"
     )

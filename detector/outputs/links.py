@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
-from outputs.incidents import Block, Incident
-from outputs.wording import clean, is_code, network
-from series import Series
+from outputs.incidents import Blocking, Incident, Network
+from outputs.wording import clean, is_code, network_name
+from series import Series, Target
 
 EXPLORER = "https://explorer.ooni.org"
 BEFORE = timedelta(days=7)  # shown of the time before, to compare with
@@ -49,35 +49,32 @@ def incident_link(incident: Incident, end: datetime) -> str:
     """
     networks = incident.networks
     asn = networks[0] if len(networks) == 1 else None
-    return search_link(_main(incident.blocks), asn, incident.start, end)
+    target = _main_target(incident.blockings)
+    return search_link(target, incident.probe_cc, asn, incident.start, end)
 
 
-def network_link(blocks: Sequence[Block], end: datetime) -> str:
-    """Return the link to the measurements around the blocks in one network."""
-    start = min(block.start for block in blocks)
-    return search_link(_main(blocks), blocks[0].series.probe_asn, start, end)
+def network_link(network: Network, code: str, end: datetime) -> str:
+    """Return the link to the measurements around an incident in one network of a country."""
+    return search_link(_main_target(network.blockings), code, network.asn, network.start, end)
 
 
-def target_link(incident: Incident, test_name: str, input_: str, end: datetime) -> str:
-    """Return the link to the measurements of one test and input, in the whole country."""
-    return search_link(Series(test_name, input_, incident.probe_cc, 0), None, incident.start, end)
-
-
-def search_link(series: Series, asn: int | None, start: datetime, end: datetime) -> str:
+def search_link(target: Target, code: str, asn: int | None, start: datetime, end: datetime) -> str:
     """Return the link to the measurements of a test and input in a country, from first to last day.
 
     Args:
-        series: its test, input and country.
+        target: the test and the input.
+        code: of the country.
         asn: the only network that counts; None: all.
         start: the search begins some days before.
         end: and it ends some days after.
     """
+    test_name, input_ = target
     # A day means its first second, so that the last one wanted needs the next one.
     until = (end + AFTER + timedelta(days=1)).date()
-    network_ = "" if asn is None else f"&probe_asn={network(asn)}"
+    network = "" if asn is None else f"&probe_asn={network_name(asn)}"
     return (
-        f"{EXPLORER}/search?test_name={_quoted(series.test_name)}{_input(series.input)}"
-        f"&probe_cc={_quoted(series.probe_cc)}{network_}"
+        f"{EXPLORER}/search?test_name={_quoted(test_name)}{_input(input_)}"
+        f"&probe_cc={_quoted(code)}{network}"
         f"&since={(start - BEFORE).date()}&until={until}&failure=false"
     )
 
@@ -92,15 +89,11 @@ def _quoted(text: str) -> str:
     return quote(clean(text), safe="")
 
 
-def _main(blocks: Sequence[Block]) -> Series:
-    """Return a series of the test and input that most networks block."""
-    pairs = {
-        (block.series.test_name, block.series.input, block.series.probe_asn): block.series
-        for block in blocks
-    }
-    numbers = Counter((test_name, input_) for test_name, input_, _ in pairs)
-    most = min(numbers, key=lambda target: (-numbers[target], target))
-    return next(s for s in pairs.values() if (s.test_name, s.input) == most)
+def _main_target(blockings: Sequence[Blocking]) -> Target:
+    """Return the test and input that most networks block."""
+    pairs = {(blocking.series.target, blocking.series.probe_asn) for blocking in blockings}
+    numbers = Counter(target for target, _ in pairs)
+    return min(numbers, key=lambda target: (-numbers[target], target))
 
 
 def country_path(code: str) -> str:

@@ -14,7 +14,7 @@ from outputs.links import (
     digest,
     incident_link,
     network_link,
-    target_link,
+    search_link,
 )
 from outputs.report import SILENT, Report
 from outputs.statuses import Service
@@ -24,7 +24,7 @@ from outputs.wording import (
     counted,
     country,
     iso,
-    network,
+    network_name,
     spoken,
     spoken_date,
     spoken_duration,
@@ -179,10 +179,14 @@ def _card(report: Report, incident: Incident, chart: Chart) -> Card:
         state=state,
         lasted="" if state == SILENT else spoken_duration(end - incident.start),
         networks=[
-            Link(network(each.asn), network_link(each.blocks, end)) for each in incident.by_network
+            Link(network_name(network.asn), network_link(network, incident.probe_cc, end))
+            for network in incident.by_network
         ],
         targets=[
-            Link(_shortened(*target), target_link(incident, *target, end))
+            Link(
+                _shortened(*target),
+                search_link(target, incident.probe_cc, None, incident.start, end),
+            )
             for target in incident.targets
         ],
         inside=inside,

@@ -8,7 +8,7 @@ from functools import cached_property
 from detector_config import Config
 from following import Checkpoint
 from ooni_common.database import Database
-from outputs.incidents import Incident, blocks_of, incidents_of
+from outputs.incidents import Incident, blockings_of, incidents_of
 from outputs.tallies import Chart, Period, Tally, charted, periods_of
 from series import Event, Series, SeriesStatus, time_of
 
@@ -60,7 +60,7 @@ class Report:
         if incident.end is not None:
             return ENDED
         last = self.last_measurements
-        blocked = (block.series for block in incident.blocks if block.end is None)
+        blocked = (blocking.series for blocking in incident.blockings if blocking.end is None)
         recent = any(
             series in last and last[series] >= self.until - self.stale for series in blocked
         )
@@ -93,7 +93,7 @@ def report_of(
         until=time_of(checkpoint.until),
         statuses=statuses,
         events=sorted(followed, key=lambda event: (event.detection_time, event.series)),
-        incidents=incidents_of(blocks_of(followed), services, window),
+        incidents=incidents_of(blockings_of(followed), services, window),
         charts={},
         stale=timedelta(days=config.stale_days),
         tallies={},

@@ -97,10 +97,10 @@ def services_of(report: Report) -> list[Service]:
 def _beginnings_of(incidents: Iterable[Incident]) -> dict[Series, datetime]:
     """Return when that began what blocks a series now: when its incident did."""
     return {
-        block.series: incident.start
+        blocking.series: incident.start
         for incident in incidents
-        for block in incident.blocks
-        if block.end is None
+        for blocking in incident.blockings
+        if blocking.end is None
     }
 
 

@@ -53,7 +53,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def network(asn: int) -> str:
+def network_name(asn: int) -> str:
     """Return the name of a network."""
     return f"AS{asn}"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "detector"))
 
-from outputs.incidents import Incident, blocks_of, incidents_of
+from outputs.incidents import Incident, blockings_of, incidents_of
 from outputs.publish import outputs_of, publish
 from outputs.report import Report
 from outputs.tallies import Chart, Period, Tally, periods_of
@@ -79,7 +79,7 @@ def sample_report(
     ]
     events.sort(key=lambda event: (event.detection_time, event.series))
     names = {target: service for service, targets in services.items() for target in targets}
-    found = incidents_of(blocks_of(events), names, WINDOW)
+    found = incidents_of(blockings_of(events), names, WINDOW)
     statuses = _statuses(events, names, series, chosen)
     last = {status.series: status.last for status in statuses}
     charts = {incident.key: _chart(incident, last, chosen) for incident in found}
@@ -180,7 +180,7 @@ def _chart(incident: Incident, last: dict[Series, datetime], chosen: random.Rand
     for number in range(steps):
         at = start + number * step * HOUR
         daily = 1.5 if 6 <= at.hour < 22 else 0.4
-        measured = any(at < last[block.series] for block in incident.blocks)
+        measured = any(at < last[blocking.series] for blocking in incident.blockings)
         count = round(rate * daily * chosen.uniform(0.4, 1.6)) if measured else 0
         blocked = incident.start <= at < (incident.end or UNTIL)
         measurements.append(count)
