@@ -9,12 +9,12 @@ from db_backup_harness import CSV, BackupTool
 from dev.servers.fault_proxy import (
     Condition,
     FaultProxy,
-    Request,
     answers,
     passed,
     s3_error,
     without,
 )
+from dev.servers.loopback import Request
 from ooni_common.errors import ConfigError
 
 

@@ -18,8 +18,9 @@ import pytest
 import citizenlab_git
 import citizenlab_test_lists_updater
 from conftest import Database as FreshDatabase
+from dev.samples.git import git_environment
 from dev.samples.test_lists import Entry, SampleTestLists, list_path
-from dev.servers.git import GitServer, git_environment
+from dev.servers.git import GitServer
 from dev.servers.statsd import StatsdListener
 from updater_harness import Harness, check_shipped_configuration
 

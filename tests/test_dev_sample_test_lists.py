@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from dev.samples.git import git_environment
 from dev.samples.test_lists import HEADER, Damage, SampleTestLists, list_path
-from dev.servers.git import GitServer, git_environment
+from dev.servers.git import GitServer
 
 GIGABYTE = 10**9
 

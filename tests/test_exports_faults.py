@@ -36,7 +36,6 @@ from dev.servers.fault_proxy import (
     Fault,
     FaultProxy,
     Gate,
-    Request,
     cut_answer,
     cut_request,
     end_with,
@@ -46,6 +45,7 @@ from dev.servers.fault_proxy import (
     stall_answer,
     without,
 )
+from dev.servers.loopback import Request
 from dev.servers.misbehaving import server_tls
 from dev.servers.s3 import KEY, KEY_ID, S3Server
 from exports.clickhouse_http import TAG, ClickHouseHTTP, reported_failure
@@ -301,7 +301,7 @@ def test_a_failure_in_the_place_of_the_last_row_is_not_taken_for_it(
     def fail(exchange: Exchange) -> None:
         exchange.hidden.append(TAG.lower())
         with exchange.forwarded() as response:
-            exchange.send_head(response)
+            exchange.pass_head(response)
             *rows, _last = response.read().splitlines(keepends=True)
             exchange.send(b"".join(rows) + OLD_EXCEPTION)
             exchange.end()

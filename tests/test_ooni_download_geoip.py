@@ -26,6 +26,7 @@ import pytest
 import ooni_download_geoip as script
 from dev.samples.geoip import ASN, COUNTRY, Kind, Record, write_database, write_month
 from dev.servers import misbehaving as http
+from dev.servers.loopback import Exchange
 from dev.servers.misbehaving import Behaviour, MisbehavingServer
 from dev.servers.statsd import StatsdListener
 from dev.servers.upstream import SampleUpstream
@@ -789,7 +790,7 @@ def test_a_folder_that_is_closed_while_a_database_is_downloaded_needs_one_comman
 ) -> None:
     asn, country = good_bodies(published)
 
-    def close_and_send(exchange: http.Exchange) -> None:
+    def close_and_send(exchange: Exchange) -> None:
         geoip.output.chmod(0o555)
         http.body(country)(exchange)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from dev.samples.git_objects import write_object, write_tree, write_zero_blob
+from dev.samples.git import git_environment, write_object, write_tree, write_zero_blob
 from dev.samples.vocabulary import (
     CATEGORIES,
     COUNTRIES,
@@ -36,7 +36,6 @@ from dev.samples.vocabulary import (
     SOURCES,
     SYLLABLES,
 )
-from dev.servers.git import git_environment
 
 BRANCH = "refs/heads/master"
 HEADER = ("url", "category_code", "category_description", "date_added", "source", "notes")

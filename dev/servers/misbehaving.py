@@ -15,119 +15,50 @@ import struct
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import format_datetime, parsedate_to_datetime
-from functools import partial
-from http.client import responses
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
 import trustme
 
 from dev.samples.zeros import BLOCK_BYTES, deflate_zeros
-from dev.servers import loopback
-from dev.servers.loopback import LoopbackServer
+from dev.servers.loopback import Exchange, LoopbackServer
 
 MEGABYTE = 1024 * 1024
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
 
+Behaviour = Callable[[Exchange], None]
 Certificate = Literal["private-ca", "self-signed", "expired", "wrong-host"]
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request as it came in.
-
-    Attributes:
-        method: For example "GET".
-        target: Path and query.
-        headers: Names are compared without case.
-    """
-
-    method: str
-    target: str
-    headers: Message
-
-
-class Exchange:
-    """One request and the means to answer it.
-
-    Attributes:
-        request: The request.
-        stopped: Is set when the server stops; a behaviour that waits, waits for it.
-    """
-
-    def __init__(self, handler: "_Handler", request: Request, stopped: threading.Event) -> None:
-        self.request = request
-        self.stopped = stopped
-        self._handler = handler
-
-    def send_head(self, status: int, headers: Mapping[str, str]) -> None:
-        """Send the status line and these headers, and no others."""
-        lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self.send("\r\n".join([*lines, "", ""]).encode())
-
-    def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        self._handler.wfile.write(data)
-
-    def send_all(self, pieces: Iterable[bytes]) -> None:
-        """Send pieces until there are no more or the server stops."""
-        for piece in pieces:
-            if self.stopped.is_set():
-                return
-            self.send(piece)
-
-    def close(self, *, reset: bool = False) -> None:
-        """Close the connection after this answer, with `reset` at once and by a TCP reset."""
-        if reset:
-            loopback.reset(self._handler)
-        self._handler.close_connection = True
-
-
-Behaviour = Callable[[Exchange], None]
-
-
-class MisbehavingServer:
+class MisbehavingServer(LoopbackServer):
     """An HTTP or HTTPS server on 127.0.0.1.
 
     Args:
         tls: Speak TLS, with a certificate of a private CA (for 127.0.0.1 and localhost), one signed
             by itself, one of the private CA that has expired or is for another host.
-        port: TCP port; 0 takes a free one.
 
     Attributes:
         ca_file: The private CA's certificate (PEM), where there is TLS; it is there until the end.
     """
 
-    def __init__(self, *, tls: Certificate | None = None, port: int = 0) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, *, tls: Certificate | None = None) -> None:
         self._routes: dict[str, Behaviour] = {}
-        self._requests: list[Request] = []
-        self._stopped = threading.Event()
-        self._scheme = "https" if tls else "http"
         self._folder = tempfile.TemporaryDirectory(prefix="misbehaving-http-")
         self.ca_file = Path(self._folder.name) / "ca.pem"
-        context = server_tls(tls, self.ca_file) if tls else None
-        self._http = LoopbackServer(partial(_Handler, self), port=port, tls=context)
+        super().__init__(server_tls(tls, self.ca_file) if tls else None)
 
-    def __enter__(self) -> Self:
-        self._http.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._stopped.set()
-        self._http.stop()
+    def __exit__(self, *exception: object) -> None:
+        """End the server."""
+        super().__exit__(*exception)
         self._folder.cleanup()
 
     def url(self, path: str = "/") -> str:
         """Give the URL of a path."""
-        return f"{self._scheme}://127.0.0.1:{self._http.server_port}{path}"
+        return self.address + path
 
     def route(self, path: str, behaviour: Behaviour) -> str:
         """Answer this path (without its query) in this way from now on.
@@ -135,26 +66,15 @@ class MisbehavingServer:
         Returns:
             The path's URL. Other paths are answered with 404.
         """
-        with self._lock:
-            self._routes[path] = behaviour
+        self._routes[path] = behaviour
         return self.url(path)
 
-    @property
-    def requests(self) -> list[Request]:
-        """All requests so far."""
-        with self._lock:
-            return list(self._requests)
-
-    def clear(self) -> None:
-        """Forget the requests so far."""
-        with self._lock:
-            self._requests.clear()
-
-    def _answer(self, handler: "_Handler", request: Request) -> None:
-        with self._lock:
-            self._requests.append(request)
-            behaviour = self._routes.get(request.target.partition("?")[0], status(404))
-        behaviour(Exchange(handler, request, self._stopped))
+    def answer(self, exchange: Exchange) -> None:
+        """Answer as the path is routed."""
+        for _ in exchange.body():
+            pass
+        path = exchange.request.target.partition("?")[0]
+        self._routes.get(path, status(404))(exchange)
 
 
 def body(
@@ -182,9 +102,7 @@ def body(
         if _is_unchanged(exchange.request.headers, etag, last_modified):
             exchange.send_head(304, all_headers)
             return
-        exchange.send_head(200, all_headers | {"Content-Length": str(len(content))})
-        if exchange.request.method != "HEAD":
-            exchange.send(content)
+        exchange.answer(200, content, all_headers)
 
     return behave
 
@@ -193,13 +111,7 @@ def status(
     code: int, *, content: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> Behaviour:
     """Answer with this status, for example `status(429, headers={"Retry-After": "1"})`."""
-    all_headers = dict(headers or {}) | {"Content-Length": str(len(content))}
-
-    def behave(exchange: Exchange) -> None:
-        exchange.send_head(code, all_headers)
-        exchange.send(content)
-
-    return behave
+    return lambda exchange: exchange.answer(code, content, headers)
 
 
 def sequence(*behaviours: Behaviour) -> Behaviour:
@@ -215,16 +127,6 @@ def sequence(*behaviours: Behaviour) -> Behaviour:
     return behave
 
 
-def needs_user_agent(behaviour: Behaviour, *, text: str = "") -> Behaviour:
-    """Answer 403, as some hosts do, to a request whose User-Agent lacks `text` or is missing."""
-
-    def behave(exchange: Exchange) -> None:
-        agent = exchange.request.headers.get("User-Agent")
-        (status(403) if agent is None or text not in agent else behaviour)(exchange)
-
-    return behave
-
-
 def short_body(content: bytes, *, declared: int) -> Behaviour:
     """Declare a Content-Length (bytes), send less, and close the connection."""
     return _broken_off({"Content-Length": str(declared)}, content)
@@ -232,8 +134,7 @@ def short_body(content: bytes, *, declared: int) -> Behaviour:
 
 def unfinished_chunks(content: bytes) -> Behaviour:
     """Send one chunk of a chunked body and close the connection without the last, empty one."""
-    chunk = b"%x\r\n%b\r\n" % (len(content), content)
-    return _broken_off({"Transfer-Encoding": "chunked"}, chunk)
+    return _broken_off({"Transfer-Encoding": "chunked"}, content)
 
 
 def undeclared_body(content: bytes) -> Behaviour:
@@ -244,12 +145,6 @@ def undeclared_body(content: bytes) -> Behaviour:
 def gzipped(content: bytes) -> Behaviour:
     """Answer with a body in the content encoding gzip, asked for or not."""
     return body(gzip.compress(content, mtime=0), headers={"Content-Encoding": "gzip"})
-
-
-def truncated_gzip(content: bytes, *, missing: int = 8) -> Behaviour:
-    """Answer with a gzip body that lacks its last bytes, under a Content-Length that is right."""
-    data = gzip.compress(content, mtime=0)[:-missing]
-    return body(data, headers={"Content-Encoding": "gzip"})
 
 
 def gzip_bomb(megabytes: int) -> Behaviour:
@@ -325,11 +220,7 @@ def drip(content: bytes, *, interval: float) -> Behaviour:
 
 def cut(*, reset: bool = False) -> Behaviour:
     """Close the connection before any answer, with `reset` by a TCP reset."""
-
-    def behave(exchange: Exchange) -> None:
-        exchange.close(reset=reset)
-
-    return behave
+    return lambda exchange: exchange.cut() if reset else exchange.close()
 
 
 def raw(data: bytes) -> Behaviour:
@@ -340,28 +231,6 @@ def raw(data: bytes) -> Behaviour:
         exchange.send(data)
 
     return behave
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def __init__(self, owner: MisbehavingServer, *arguments: Any) -> None:  # noqa: ANN401 - passed through
-        self._owner = owner
-        super().__init__(*arguments)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - as in the base class
-        """Stay silent: the requests are in `MisbehavingServer.requests`."""
-
-    def do_GET(self) -> None:
-        """Answer as the path is routed."""
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        request = Request(self.command, self.path, self.headers)
-        self._owner._answer(self, request)  # noqa: SLF001 - the owner's other half
-
-    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - as http.server calls them
 
 
 def _broken_off(headers: Mapping[str, str], content: bytes) -> Behaviour:

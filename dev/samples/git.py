@@ -1,10 +1,10 @@
-"""Write git objects without git, which would refuse the hostile ones that tests are about."""
+"""Git without this machine's configuration, and objects without git, which refuses hostile ones."""
 
 import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dev.samples.zeros import BLOCK_BYTES, zlib_zeros
@@ -12,6 +12,30 @@ from dev.samples.zeros import BLOCK_BYTES, zlib_zeros
 TREE_MODE = "40000"
 PACK_TYPE_BLOB = 3
 PACK_HEADER = struct.pack(">4sII", b"PACK", 2, 1)
+
+
+def git_environment(config: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Give an environment in which git knows no configuration but the repository's and `config`.
+
+    Args:
+        config: Configuration keys and their values.
+
+    Returns:
+        This process's environment without its `GIT_*` variables, and with git's isolation in it.
+    """
+    settings = dict(config or {})
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment |= {
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_COUNT": str(len(settings)),
+    }
+    for number, (key, value) in enumerate(settings.items()):
+        environment[f"GIT_CONFIG_KEY_{number}"] = key
+        environment[f"GIT_CONFIG_VALUE_{number}"] = value
+    return environment
 
 
 def write_object(repository: Path, kind: str, content: bytes) -> str:
