@@ -49,7 +49,7 @@ cluster: $(READY) ## run three replicas in the foreground until Ctrl-C (Debian's
 
 # With the server and this machine there: where a time without a zone is not UTC.
 ZONES      := Asia/Kolkata America/New_York
-ZONE_TESTS := tests/test_detector*.py tests/test_exports.py tests/test_dev_sample_measurements.py
+ZONE_TESTS := tests/test_detector*.py tests/test_exports.py tests/test_dev_samples_measurements.py
 
 test-zones: $(READY) ## run the tests of what depends on time, and the demo, in other time zones
 	mkdir -p build

@@ -198,10 +198,6 @@ class SampleFingerprints:
         """Give the rows of a file, without its header, as cells with their exact values."""
         return [list(row) for row in self._rows[kind]]
 
-    def with_rows(self, kind: Kind, rows: Iterable[Sequence[str]]) -> Self:
-        """Give a copy with these rows, right or wrong, in place of a file's own."""
-        return self._changed(kind, [list(row) for row in rows], self._made[kind])
-
     def with_added(self, kind: Kind, n: int) -> Self:
         """Give a copy with that many new rows at a file's end."""
         made = self._made[kind]
