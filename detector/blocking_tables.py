@@ -70,7 +70,7 @@ def read_events(database: Database, targets: Collection[Target], until: int) -> 
 
     Args:
         database: may have the table, or not.
-        targets: what is followed; events of others are of a configuration of before, and stay.
+        targets: what is followed; events of others are of an earlier configuration, and stay.
         until: events that were detected no later than this hour's beginning stay.
     """
     if not database.exists(EVENTS.name):
@@ -80,11 +80,11 @@ def read_events(database: Database, targets: Collection[Target], until: int) -> 
         f" FROM {EVENTS.name} FINAL ORDER BY ALL"
     )
     events = [Event(Series(*row[:4]), row[4], _time(row[5]), _time(row[6])) for row in rows]
-    before = time_of(until)
+    latest = time_of(until)
     return [
         event
         for event in events
-        if event.detection_time <= before or event.series.target not in targets
+        if event.detection_time <= latest or event.series.target not in targets
     ]
 
 

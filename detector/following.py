@@ -93,7 +93,7 @@ class Follower:
             measurements = counts.measurements[row][order]
             some = np.flatnonzero(measurements)
             anomalies, confirmed = (
-                each[row][order][some] for each in (counts.anomalies, counts.confirmed)
+                array[row][order][some] for array in (counts.anomalies, counts.confirmed)
             )
             hour = counts.start + row
             events += self._follow_hour(
@@ -143,8 +143,8 @@ class Follower:
         self._measurements[index] += measurements
         self._anomalies[index] += anomalies
         self._confirmed[index] += confirmed
-        changed, before = self._detector.advance(hour, index, measurements, anomalies)
-        self._old[changed] = before
+        changed, old = self._detector.advance(hour, index, measurements, anomalies)
+        self._old[changed] = old
         begun = self._detector.since[changed].tolist()
         return [
             Event(
@@ -153,8 +153,8 @@ class Follower:
                 time_of(since),
                 time_of(hour + 1),
             )
-            for number, old, since in zip(changed.tolist(), before.tolist(), begun, strict=True)
-            if old != UNKNOWN
+            for number, state, since in zip(changed.tolist(), old.tolist(), begun, strict=True)
+            if state != UNKNOWN
         ]
 
     def _fade(self, index: Indices, hour: int) -> None:
@@ -165,43 +165,43 @@ class Follower:
 
     def _figures(self, until: int, stale: timedelta) -> list[Sequence[Any]]:
         """Return what statuses have after series and service, column by column."""
-        known = slice(len(self.series))
+        used = slice(len(self.series))
         detector = self._detector
-        last, since, old = detector.last[known], detector.since[known], self._old[known]
-        status = detector.status[known]
+        last, since, old = detector.last[used], detector.since[used], self._old[used]
+        status = detector.status[used]
         silent = until - last - 1 > stale / timedelta(hours=1)
-        total = self._measurements[known]
-        anomalies = self._anomalies[known] / total
-        confirmed = np.minimum(self._confirmed[known] / total, anomalies)
+        total = self._measurements[used]
+        anomalies = self._anomalies[used] / total
+        confirmed = np.minimum(self._confirmed[used] / total, anomalies)
         faded = total * 0.5 ** ((until - 1 - last) / HALF_LIFE)
         stability = np.where(
             status == UNKNOWN, 0.0, np.where(status == BLOCKED, anomalies, 1 - anomalies)
         )
         times = {hour: time_of(hour) for hour in {*since.tolist(), *(last + 1).tolist()}}
         return [
-            [NAMES[each] for each in np.where(silent, UNKNOWN, status).tolist()],
-            [NAMES[each] for each in np.where(silent, status, old).tolist()],
+            [NAMES[state] for state in np.where(silent, UNKNOWN, status).tolist()],
+            [NAMES[state] for state in np.where(silent, status, old).tolist()],
             [times[hour] for hour in since.tolist()],
             [times[hour] for hour in (last + 1).tolist()],
             _rounded(faded),
             _rounded(100 * confirmed),
             _rounded(100 * (anomalies - confirmed)),
             _rounded(100 * (1 - anomalies)),
-            _rounded(detector.progress()[known]),
+            _rounded(detector.progress()[used]),
             _rounded(stability),
         ]
 
     def _numbers_of(self, series: Sequence[Series]) -> Indices:
         """Return the numbers of series, which get one where they have none."""
-        numbers = np.array([self._numbers.get(each, -1) for each in series], dtype=np.int64)
+        numbers = np.array([self._numbers.get(key, -1) for key in series], dtype=np.int64)
         for place in np.flatnonzero(numbers < 0).tolist():
             numbers[place] = self._numbers.setdefault(series[place], len(self.series))
             if numbers[place] == len(self.series):
                 self.series.append(series[place])
         if len(self.series) > len(self._old):
-            known = self._arrays()
+            arrays = self._arrays()
             self._make_room(2 * len(self.series))
-            self._put(known)
+            self._put(arrays)
         return numbers
 
     def _make_room(self, series: int) -> None:

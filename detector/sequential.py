@@ -210,20 +210,20 @@ class Detector:
     """
 
     def __init__(self, series: int, parameters: Parameters | None = None) -> None:
-        known = parameters or Parameters()
-        self._parameters = known
+        parameters = parameters or Parameters()
+        self._parameters = parameters
         self.status: States = np.zeros(series, dtype=np.int8)
         self.since: Indices = np.full(series, -1)
         self.last: Indices = np.full(series, -1)
-        self._ok = Shares(series, known.prior, known.memory)
-        highest, weight = known.start_shares[-1], known.start_weight
+        self._ok = Shares(series, parameters.prior, parameters.memory)
+        highest, weight = parameters.start_shares[-1], parameters.start_weight
         prior = (highest * weight, (1 - highest) * weight)
-        self._blocked = Shares(series, prior, known.blocked_memory)
+        self._blocked = Shares(series, prior, parameters.blocked_memory)
         self._for_blocked = [
-            Evidence(series, threshold, known.blocked_hours)
-            for threshold in known.blocked_thresholds
+            Evidence(series, threshold, parameters.blocked_hours)
+            for threshold in parameters.blocked_thresholds
         ]
-        self._for_ok = Evidence(series, known.ok_threshold, known.ok_hours)
+        self._for_ok = Evidence(series, parameters.ok_threshold, parameters.ok_hours)
         self._first: Floats = np.zeros(series)  # above zero: for BLOCKED
 
     def arrays(self) -> Arrays:
@@ -233,7 +233,7 @@ class Detector:
             "blocked": self._blocked,
             "for_ok": self._for_ok,
         }
-        parts |= {f"for_blocked_{n}": each for n, each in enumerate(self._for_blocked)}
+        parts |= {f"for_blocked_{n}": evidence for n, evidence in enumerate(self._for_blocked)}
         nested = {
             f"{part}_{name}": array
             for part, held in parts.items()
@@ -250,17 +250,17 @@ class Detector:
             ValueError: it has another type, or more series than this detector.
         """
         for name, array in self.arrays().items():
-            known = arrays[name]
-            if known.dtype != array.dtype or len(known) > len(array):
+            given = arrays[name]
+            if given.dtype != array.dtype or len(given) > len(array):
                 raise ValueError(name)
-            array[: len(known)] = known
+            array[: len(given)] = given
 
     def progress(self) -> Floats:
         """Return how much of the evidence for another state each series has, from 0 to 1."""
-        known = self._parameters
+        parameters = self._parameters
         shares = (
-            np.abs(self._first) / known.first_threshold,
-            np.max([each.part() for each in self._for_blocked], axis=0),
+            np.abs(self._first) / parameters.first_threshold,
+            np.max([evidence.part() for evidence in self._for_blocked], axis=0),
             self._for_ok.part(),
         )
         share: Floats = np.choose(self.status, shares)
@@ -285,54 +285,57 @@ class Detector:
         unknown, ok, blocked = (counted.where(status == state) for state in (UNKNOWN, OK, BLOCKED))
         groups = [self._follow_unknown(unknown), self._follow_ok(ok), self._follow_blocked(blocked)]
         changed = np.concatenate(groups)
-        before = np.repeat(
-            np.array([UNKNOWN, OK, BLOCKED], np.int8), [len(each) for each in groups]
-        )
+        old = np.repeat(np.array([UNKNOWN, OK, BLOCKED], np.int8), [len(group) for group in groups])
         order = np.argsort(changed)
-        return changed[order], before[order]
+        return changed[order], old[order]
 
     def _counted(
         self, hour: int, index: Indices, measurements: Indices, anomalies: Indices
     ) -> Hour:
         """Give measurements their weight, and note the hour."""
-        known = self._parameters
-        weight: Floats = np.minimum(1.0, known.counted / measurements)
+        parameters = self._parameters
+        weight: Floats = np.minimum(1.0, parameters.counted / measurements)
         last = self.last[index]
         self.since[index[last < 0]] = hour
         self.last[index] = hour
         # Where there were no measurements before, there is no evidence that could fade.
-        fading: Floats = np.exp2((hour - last - 1) / -known.half_life)
+        fading: Floats = np.exp2((hour - last - 1) / -parameters.half_life)
         seen, others = anomalies * weight, (measurements - anomalies) * weight
         return Hour(hour, index, seen, others, fading)
 
     def _follow_unknown(self, hour: Hour) -> Indices:
         """Add up the evidence for the first state; return the series that have one now."""
-        known, index = self._parameters, hour.series
-        most = known.first_threshold / 2
+        parameters, index = self._parameters, hour.series
+        most = parameters.first_threshold / 2
         ratio = np.clip(hour.ratio(*FIRST_SHARES), -most, most)
         value = self._first[index] * hour.fading + ratio
         self._first[index] = value
-        blocked, ok = index[value > known.first_threshold], index[value < -known.first_threshold]
+        blocked, ok = (
+            index[value > parameters.first_threshold],
+            index[value < -parameters.first_threshold],
+        )
         self.status[blocked], self.status[ok] = BLOCKED, OK
         return np.concatenate([blocked, ok])
 
     def _follow_ok(self, hour: Hour) -> Indices:
         """Add up the evidence for a blocking; return the series that are blocked now."""
-        known = self._parameters
-        usual = np.clip(self._ok.of(hour.series), known.least_share, known.most_share)
+        parameters = self._parameters
+        usual = np.clip(self._ok.of(hour.series), parameters.least_share, parameters.most_share)
         parts = [
             evidence.add(hour, hour.ratio(share, usual))
-            for share, evidence in zip(known.blocked_shares, self._for_blocked, strict=True)
+            for share, evidence in zip(parameters.blocked_shares, self._for_blocked, strict=True)
         ]
         most = functools.reduce(np.maximum, parts)
         enough = most >= 1
-        self._ok.learn(hour.where(most < known.learning))
+        self._ok.learn(hour.where(most < parameters.learning))
         changed = hour.series[enough]
         which = np.stack(parts)[:, enough].argmax(axis=0)
         since = [evidence.since[changed] for evidence in self._for_blocked]
         self.since[changed] = np.choose(which, since)
         self.status[changed] = BLOCKED
-        self._blocked.start(changed, np.array(known.start_shares)[which], known.start_weight)
+        self._blocked.start(
+            changed, np.array(parameters.start_shares)[which], parameters.start_weight
+        )
         self._blocked.learn(hour.where(enough))
         for evidence in self._for_blocked:
             evidence.forget(changed)
@@ -340,13 +343,13 @@ class Detector:
 
     def _follow_blocked(self, hour: Hour) -> Indices:
         """Add up the evidence for the end of a blocking; return the series that are OK now."""
-        known = self._parameters
-        usual = np.clip(self._ok.of(hour.series), known.least_share, known.most_share)
+        parameters = self._parameters
+        usual = np.clip(self._ok.of(hour.series), parameters.least_share, parameters.most_share)
         blocked = np.clip(self._blocked.of(hour.series), *BLOCKED_SHARES)
-        back = np.maximum(np.minimum(usual, blocked - LEAST_STEP), known.least_share)
+        back = np.maximum(np.minimum(usual, blocked - LEAST_STEP), parameters.least_share)
         part = self._for_ok.add(hour, hour.ratio(back, blocked))
         enough = part >= 1
-        self._blocked.learn(hour.where(part < known.blocked_learning))
+        self._blocked.learn(hour.where(part < parameters.blocked_learning))
         self._ok.learn(hour.where(enough))
         changed = hour.series[enough]
         self.since[changed] = self._for_ok.since[changed]

@@ -48,23 +48,23 @@ class Cusum:
         self, hour: int, index: Indices, measurements: Indices, anomalies: Indices
     ) -> tuple[Indices, NDArray[np.int8]]:
         """Take the counts of one hour, as Detector.advance does."""
-        known = self._parameters
+        parameters = self._parameters
         last = self._last[index]
         silent = np.where(last < 0, 0, hour - last - 1)
-        fading = 0.5 ** (silent // known.half_life)
+        fading = 0.5 ** (silent // parameters.half_life)
         self._last[index] = hour
-        away = anomalies / measurements - (known.ok_share + known.blocked_share) / 2
+        away = anomalies / measurements - (parameters.ok_share + parameters.blocked_share) / 2
         self._up[index] = np.maximum(0.0, self._up[index] * fading + away)
         self._down[index] = np.maximum(0.0, self._down[index] * fading - away)
-        up = index[self._up[index] > known.threshold]
-        down = index[self._down[index] > known.threshold]
+        up = index[self._up[index] > parameters.threshold]
+        down = index[self._down[index] > parameters.threshold]
         self._up[up] = 0.0
         self._down[down] = 0.0
         return _changed(self.status, up, down)
 
 
 class WeightedMean:
-    """The detector of before: a moving mean of the hours' shares, and two limits.
+    """The detector that was replaced: a moving mean of the hours' shares, and two limits.
 
     Args:
         series: how many.
@@ -100,6 +100,6 @@ def _changed(
     to_blocked = to_blocked[status[to_blocked] != BLOCKED]
     to_ok = to_ok[status[to_ok] != OK]
     changed = np.concatenate([to_blocked, to_ok])
-    before = status[changed]
+    old = status[changed]
     status[to_blocked], status[to_ok] = BLOCKED, OK
-    return changed, np.where(before == UNKNOWN, UNKNOWN, before).astype(np.int8)
+    return changed, np.where(old == UNKNOWN, UNKNOWN, old).astype(np.int8)

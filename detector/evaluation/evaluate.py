@@ -80,15 +80,15 @@ class Score:
     clear_found: int = 0
     weeks: float = 0.0
 
-    def add(self, other: "Score") -> None:
+    def add(self, score: "Score") -> None:
         """Add what was found in another series."""
-        self.found += other.found
-        self.false += other.false
-        self.missed += other.missed
-        self.delays += other.delays
-        self.clear += other.clear
-        self.clear_found += other.clear_found
-        self.weeks += other.weeks
+        self.found += score.found
+        self.false += score.false
+        self.missed += score.missed
+        self.delays += score.delays
+        self.clear += score.clear
+        self.clear_found += score.clear_found
+        self.weeks += score.weeks
 
     def figures(self) -> Figures:
         """Return what is reported; None where there is nothing to tell from."""
@@ -244,8 +244,8 @@ def figures_of(
         else:
             score = score_of(changes.get(number, ()), truth, coverage[number])
             score.weeks = observations.weeks
-        for each in (total, by_scenario[truth.scenario], by_rate[truth.rate_per_h]):
-            each.add(score)
+        for whole in (total, by_scenario[truth.scenario], by_rate[truth.rate_per_h]):
+            whole.add(score)
     return {
         **total.figures(),
         "by_scenario": {name: score.figures() for name, score in sorted(by_scenario.items())},
@@ -258,19 +258,19 @@ def changes_of(detector: Candidate, observations: Observations) -> dict[int, lis
 
     A change is the end of the hour that caused it, in hours since 1970, and the state since then.
     """
-    found: dict[int, list[tuple[int, str]]] = {}
+    changes: dict[int, list[tuple[int, str]]] = {}
     for hour, part in observations.hours():
-        changed, before = detector.advance(
+        changed, old = detector.advance(
             hour,
             observations.index[part],
             observations.measurements[part],
             observations.anomalies[part],
         )
-        for series, state in zip(changed.tolist(), before.tolist(), strict=True):
+        for series, state in zip(changed.tolist(), old.tolist(), strict=True):
             if state != UNKNOWN:
                 name = NAMES[detector.status[series]]
-                found.setdefault(series, []).append((hour + 1, name))
-    return found
+                changes.setdefault(series, []).append((hour + 1, name))
+    return changes
 
 
 def coverage_of(observations: Observations) -> list[Coverage]:
@@ -297,15 +297,15 @@ def score_of(changes: Sequence[tuple[int, str]], truth: Truth, coverage: Coverag
         clear = inside >= ENOUGH and (inside_before >= ENOUGH or state == "BLOCKED")
         inside_before = inside
         latest = start + LATEST if end is None else min(start + LATEST, end - 1)
-        hit = next((each for each in left if each[1] == state and start <= each[0] <= latest), None)
+        hit = next((time for time, to in left if to == state and start <= time <= latest), None)
         score.clear += clear
         if hit is None:
             score.missed += 1
             continue
-        left.remove(hit)
+        left.remove((hit, state))
         score.found += 1
         score.clear_found += clear
-        score.delays.append(hit[0] - start)
+        score.delays.append(hit - start)
     score.false = len(left)
     return score
 
@@ -313,9 +313,9 @@ def score_of(changes: Sequence[tuple[int, str]], truth: Truth, coverage: Coverag
 def shown(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the figures as tables for people, at most 80 columns wide."""
     lines = [" " * 38 + "".join(f"{name:>14}" for name in results)]
-    for key, (what, form) in FIGURES.items():
+    for key, (title, form) in FIGURES.items():
         values = "".join(f"{_value(figures[key], form):>14}" for figures in results.values())
-        lines.append(f"{what:38}{values}")
+        lines.append(f"{title:38}{values}")
     lines += ["", *_by_scenario(results, ["sequential", "cusum"])]
     lines += [
         "",
@@ -330,11 +330,13 @@ def _by_scenario(results: Mapping[str, Mapping[str, Any]], names: Sequence[str])
     width = 7 * len(SHORT)
     lines = [
         " " * NAME + "".join(f"{name:>{width}}" for name in names),
-        " " * NAME + "".join(f"{what:>7}" for _ in names for what, _ in SHORT.values()),
+        " " * NAME + "".join(f"{title:>7}" for _ in names for title, _ in SHORT.values()),
     ]
     for scenario in results[names[0]]["by_scenario"]:
         figures = [results[name]["by_scenario"][scenario] for name in names]
-        values = (_value(each[key], form) for each in figures for key, (_, form) in SHORT.items())
+        values = (
+            _value(of_one[key], form) for of_one in figures for key, (_, form) in SHORT.items()
+        )
         shown = "".join(letter if letter.isprintable() else "?" for letter in scenario)
         lines.append(f"{shown[: NAME - 1]:{NAME}}" + "".join(f"{value:>7}" for value in values))
     return lines

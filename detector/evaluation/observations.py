@@ -134,8 +134,8 @@ def _parsed(rows: Rows, places: Sequence[int], texts: "_Texts") -> NDArray[np.in
     """
     columns = list(zip(*rows, strict=False))
 
-    def parsed(place: int, what: dict[str, int]) -> NDArray[np.int64]:
-        return np.fromiter(map(what.__getitem__, columns[place]), np.int64, len(rows))
+    def parsed(place: int, meanings: dict[str, int]) -> NDArray[np.int64]:
+        return np.fromiter(map(meanings.__getitem__, columns[place]), np.int64, len(rows))
 
     index, hour = parsed(places[0], texts.names), parsed(places[1], texts.hours)
     measurements, anomalies = (parsed(place, texts.counts) for place in places[2:4])

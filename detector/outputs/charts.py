@@ -115,5 +115,5 @@ def _run(points: Sequence[tuple[int, int]]) -> str:
     x, y = points[0]
     if len(points) == 1:
         return f"M{x - WIDTH // 2} {y}h{WIDTH}"
-    steps = (f"l{WIDTH} {after - before}" for (_, before), (_, after) in pairwise(points))
+    steps = (f"l{WIDTH} {right - left}" for (_, left), (_, right) in pairwise(points))
     return f"M{x} {y}" + "".join(steps).replace(" -", "-")

@@ -78,35 +78,35 @@ def feeds_of(report: Report) -> Iterator[Feed]:
         yield _of_series(report, series, by_series[series])
 
 
-def _of_country(code: str, found: Iterable[Item]) -> Feed:
+def _of_country(code: str, news: Iterable[Item]) -> Feed:
     place = within(code)
     return Feed(
         country_path(code),
         f"Blocking of social media in {place}",
         country_link(code),
         f"When OONI measurements show signs that social media are blocked in {escape(place)}.",
-        _newest(found),
+        _newest(news),
         {"probe_cc": clean(code), "country": country(code)},
     )
 
 
 def _of_series(report: Report, series: Series, events: Sequence[Event]) -> Feed:
     service = clean(report.services.get(series, series.test_name))
-    found = _newest(items.of_event(report, event, service) for event in events)
+    newest = _newest(items.of_event(report, event, service) for event in events)
     where = f"on {network_name(series.probe_asn)} in {within(series.probe_cc)}"
     measured = clean(f"{series.test_name} {series.input}".rstrip())
     return Feed(
         series_path(series),
         f"{service} {where}",
-        found[0].link,
+        newest[0].link,
         escape(f"When OONI measurements show signs that {service} is blocked {where}: {measured}"),
-        found,
+        newest,
         items.data_of_series(series, service),
     )
 
 
-def _newest(found: Iterable[Item]) -> tuple[Item, ...]:
-    ordered = sorted(found, key=lambda item: (item.time, item.guid), reverse=True)
+def _newest(news: Iterable[Item]) -> tuple[Item, ...]:
+    ordered = sorted(news, key=lambda item: (item.time, item.guid), reverse=True)
     return tuple(ordered[:MOST])
 
 

@@ -144,8 +144,8 @@ class Incident:
 
 def last_of(ends: Sequence[datetime | None]) -> datetime | None:
     """Return the last one, if all have come."""
-    known = [end for end in ends if end is not None]
-    return max(known) if len(known) == len(ends) else None
+    past = [end for end in ends if end is not None]
+    return max(past) if len(past) == len(ends) else None
 
 
 def blockings_of(events: Iterable[Event]) -> list[Blocking]:
@@ -182,7 +182,7 @@ def incidents_of(
     Returns:
         The incidents, in the order in which they were detected.
     """
-    found: list[list[Blocking]] = []
+    groups: list[list[Blocking]] = []
     latest: dict[tuple[str, str], tuple[list[Blocking], datetime]] = {}
     for blocking in blockings:
         series = blocking.series
@@ -195,7 +195,7 @@ def incidents_of(
         if not members or (apart and blocking.detected > members[0].detected):
             members = []
             newest = blocking.start
-            found.append(members)
+            groups.append(members)
         members.append(blocking)
         latest[place] = (members, max(newest, blocking.start))
     return [
@@ -204,5 +204,5 @@ def incidents_of(
             members[0].series.probe_cc,
             tuple(members),
         )
-        for members in found
+        for members in groups
     ]

@@ -140,7 +140,9 @@ def _tally_data(tally: Tally | None) -> dict[str, int] | None:
 
 def _html(paragraphs: Sequence[str], incident: Incident, networks: Sequence[Network]) -> str:
     listed = networks[:LISTED]
-    named = ", ".join(f"{network_name(each.asn)} since {spoken(each.start)}" for each in listed)
+    named = ", ".join(
+        f"{network_name(network.asn)} since {spoken(network.start)}" for network in listed
+    )
     more = f", and {len(networks) - LISTED:,} more" if len(networks) > LISTED else ""
     return _paragraphs([*paragraphs, f"Networks: {named}{more}."], incident.targets)
 
@@ -153,8 +155,8 @@ def _paragraphs(texts: Sequence[str], targets: Sequence[tuple[str, str]]) -> str
         else escape(clean(test_name))
         for test_name, input_ in targets
     )
-    before = "".join(f"<p>{escape(text)}</p>" for text in texts)
-    return f"{before}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
+    paragraphs = "".join(f"<p>{escape(text)}</p>" for text in texts)
+    return f"{paragraphs}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
 
 
 def _data(
@@ -180,12 +182,12 @@ def _data(
             ],
             "networks": [
                 {
-                    "probe_asn": each.asn,
-                    "start": iso(each.start),
-                    "detected": iso(each.detected),
-                    "end": _iso(each.end),
+                    "probe_asn": network.asn,
+                    "start": iso(network.start),
+                    "detected": iso(network.detected),
+                    "end": _iso(network.end),
                 }
-                for each in networks
+                for network in networks
             ],
         },
         "counts": _tally_data(tally),

@@ -58,7 +58,7 @@ class Card:
         inside: counts of the interval, while it has not ended as far as the chart shows it; None:
             it has none.
         charted: up to when that is; None: it is all of the interval.
-        before: counts of the time before, to compare with.
+        earlier: counts of the time before it, to compare with.
         link: to the measurements.
         feed: of the country, without a suffix.
         drawing: the chart.
@@ -72,7 +72,7 @@ class Card:
     targets: Sequence[Link]
     inside: Tally | None
     charted: datetime | None
-    before: Tally | None
+    earlier: Tally | None
     link: str
     feed: str
     drawing: Drawing
@@ -120,12 +120,12 @@ def page(report: Report, services: Sequence[Service]) -> bytes:
 
 def _summary(services: Sequence[Service]) -> str:
     """Return what matters most."""
-    countries = {each.probe_cc for service in services for each in service.blocked}
+    countries = {place.probe_cc for service in services for place in service.blocked}
     if not countries:
         return "No signs of blocking now."
     names = sum(1 for service in services if service.blocked)
-    what = f"{counted(names, 'service')} in {_of_countries(len(countries))}"
-    return f"Now, there are signs of blocking of {what}."
+    extent = f"{counted(names, 'service')} in {_of_countries(len(countries))}"
+    return f"Now, there are signs of blocking of {extent}."
 
 
 def _of_countries(number: int, which: str = "") -> str:
@@ -157,7 +157,9 @@ def cards_of(report: Report) -> list[Card]:
     """Return the incidents that have a chart, those detected last first."""
     return [
         _card(report, incident, report.charts[incident.key])
-        for incident in sorted(report.incidents, key=lambda each: each.detected, reverse=True)
+        for incident in sorted(
+            report.incidents, key=lambda incident: incident.detected, reverse=True
+        )
         if incident.key in report.charts
     ]
 
@@ -172,7 +174,7 @@ def _card(report: Report, incident: Incident, chart: Chart) -> Card:
             charted = chart.end
     else:
         inside = report.tallies.get(until_over(incident, incident.end))
-    before = chart.tally_within(chart.start, incident.start)
+    earlier = chart.tally_within(chart.start, incident.start)
     return Card(
         id=f"incident-{digest((items.guid_of(incident),))}",
         incident=incident,
@@ -191,10 +193,10 @@ def _card(report: Report, incident: Incident, chart: Chart) -> Card:
         ],
         inside=inside,
         charted=charted,
-        before=before,
+        earlier=earlier,
         link=incident_link(incident, end),
         feed=country_path(incident.probe_cc),
-        drawing=drawing_of(chart, incident.start, incident.end, _label(incident, inside, before)),
+        drawing=drawing_of(chart, incident.start, incident.end, _label(incident, inside, earlier)),
     )
 
 
@@ -203,7 +205,7 @@ def _shortened(test_name: str, input_: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def _label(incident: Incident, inside: Tally | None, before: Tally | None) -> str:
+def _label(incident: Incident, inside: Tally | None, earlier: Tally | None) -> str:
     """Return what the chart shows, for those who can't see it."""
 
     def share(tally: Tally | None) -> str:
@@ -213,5 +215,5 @@ def _label(incident: Incident, inside: Tally | None, before: Tally | None) -> st
 
     return (
         f"Chart for {clean(incident.service)} in {within(incident.probe_cc)}: anomalies in "
-        f"{share(inside)} of the detected interval, and in {share(before)} before it"
+        f"{share(inside)} of the detected interval, and in {share(earlier)} before it"
     )

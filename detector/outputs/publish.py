@@ -61,8 +61,8 @@ def _index(report: Report, all_feeds: Iterable[Feed]) -> bytes:
         for feed in all_feeds
     ]
     content["global"] = listed[0]
-    content["by_country"] = [each for each in listed[1:] if "test_name" not in each]
-    content["by_series"] = [each for each in listed[1:] if "test_name" in each]
+    content["by_country"] = [feed for feed in listed[1:] if "test_name" not in feed]
+    content["by_series"] = [feed for feed in listed[1:] if "test_name" in feed]
     return msgspec.json.encode(content)
 
 
@@ -112,7 +112,7 @@ def _has(path: Path, content: bytes) -> bool:
 
 def _stale(folder: Path, names: set[str]) -> list[Path]:
     """Return our files that are not among the names, and what killed runs have left of any."""
-    found = []
+    stale = []
     for below in ("", *FOLDERS):
         for path in (folder / below).iterdir():
             # write_atomically calls a file so until it is complete.
@@ -121,5 +121,5 @@ def _stale(folder: Path, names: set[str]) -> list[Path]:
             name = f"{below}/{name}" if below else name
             ours = name in names or FLEETING.fullmatch(name.partition("/")[2])
             if ours and (part or name not in names) and path.is_file():
-                found.append(path)
-    return found
+                stale.append(path)
+    return stale

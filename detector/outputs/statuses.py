@@ -35,7 +35,7 @@ class Country:
     Attributes:
         probe_cc: its code.
         blocked: the networks in which at least one series is blocked.
-        known: the networks of which a status is known, these included.
+        measured: the networks of which a status is known, these included.
         since: when what is blocked began first: its incident, or, where nobody knows how it was
             before, its status, which can be older; None: nothing is blocked.
         seen_begin: whether that is known.
@@ -43,7 +43,7 @@ class Country:
 
     probe_cc: str
     blocked: set[int] = field(default_factory=set)
-    known: set[int] = field(default_factory=set)
+    measured: set[int] = field(default_factory=set)
     since: datetime | None = None
     seen_begin: bool = True
 
@@ -52,7 +52,7 @@ class Country:
         if status.status == NAMES[UNKNOWN]:
             return
         asn = status.series.probe_asn
-        self.known.add(asn)
+        self.measured.add(asn)
         if status.status != NAMES[BLOCKED]:
             return
         self.blocked.add(asn)
@@ -81,16 +81,17 @@ class Service:
 
 def services_of(report: Report) -> list[Service]:
     """Return how each service is, sorted by name."""
-    found: dict[str, dict[str, Country]] = {}
+    services: dict[str, dict[str, Country]] = {}
     beginnings = _beginnings_of(report.incidents)
     for status in report.statuses:
-        countries = found.setdefault(status.service, {})
+        countries = services.setdefault(status.service, {})
         code = status.series.probe_cc
         if code not in countries:
             countries[code] = Country(code)
         countries[code].add(status, beginnings)
     return [
-        _service(name, found[name].values()) for name in sorted(found, key=lambda n: n.casefold())
+        _service(name, services[name].values())
+        for name in sorted(services, key=lambda n: n.casefold())
     ]
 
 
@@ -105,12 +106,12 @@ def _beginnings_of(incidents: Iterable[Incident]) -> dict[Series, datetime]:
 
 
 def _service(name: str, countries: Iterable[Country]) -> Service:
-    ordered = sorted(countries, key=lambda each: (country(each.probe_cc), each.probe_cc))
+    ordered = sorted(countries, key=lambda place: (country(place.probe_cc), place.probe_cc))
     return Service(
         name,
-        [each for each in ordered if each.blocked],
-        [each for each in ordered if each.known and not each.blocked],
-        [each for each in ordered if not each.known],
+        [place for place in ordered if place.blocked],
+        [place for place in ordered if place.measured and not place.blocked],
+        [place for place in ordered if not place.measured],
     )
 
 
@@ -169,15 +170,15 @@ def _summary(service: Service) -> dict[str, object]:
         "service": clean(service.name),
         "blocked": [
             {
-                "probe_cc": clean(each.probe_cc),
-                "country": country(each.probe_cc),
-                "networks_blocked": sorted(each.blocked),
-                "networks_known": len(each.known),
-                "since": None if each.since is None else iso(each.since),
-                "seen_begin": each.seen_begin,
+                "probe_cc": clean(place.probe_cc),
+                "country": country(place.probe_cc),
+                "networks_blocked": sorted(place.blocked),
+                "networks_known": len(place.measured),
+                "since": None if place.since is None else iso(place.since),
+                "seen_begin": place.seen_begin,
             }
-            for each in service.blocked
+            for place in service.blocked
         ],
-        "not_blocked": [clean(each.probe_cc) for each in service.others],
-        "unknown": [clean(each.probe_cc) for each in service.unknown],
+        "not_blocked": [clean(place.probe_cc) for place in service.others],
+        "unknown": [clean(place.probe_cc) for place in service.unknown],
     }
