@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from mmdb import Kind
+from mmdb import DatabaseKind
 from ooni_common.config import SecretUrl
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits, Validators
@@ -20,7 +20,7 @@ from ooni_common.fetch import Fetcher, Limits, Validators
 log = logging.getLogger("ooni.geoip")
 
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
-PIECE = 256 * 1024  # bytes that are decompressed at a time
+UNPACKED_AT_ONCE = 256 * 1024  # bytes
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -38,10 +38,10 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Source:
+class DatabaseSource:
     """One of the two databases: what it is, where it comes from, and what file it becomes."""
 
-    kind: Kind
+    kind: DatabaseKind
     url: SecretUrl
     file: str
     wanted_type: str
@@ -51,7 +51,7 @@ class Source:
         """Whether each month has an address of its own."""
         return "{month}" in self.url.reveal()
 
-    def of(self, month: str) -> "Source":
+    def of(self, month: str) -> "DatabaseSource":
         """Return the source of a month, YYYY-MM."""
         year, _, number = month.partition("-")
         url = self.url.reveal().replace("{year}", year).replace("{month}", number)
@@ -68,28 +68,28 @@ class Downloader:
         self._fetcher = Fetcher(user_agent, limits, ca_file=ca_file)
         self._max_size = max_size
 
-    def download(self, source: Source, path: Path, known: Loaded) -> Loaded:
+    def download(self, source: DatabaseSource, path: Path, at_hand: Loaded) -> Loaded:
         """Download and unpack a database unless it is what the caller has.
 
         Args:
             source: which.
             path: where to put it; nothing may be there.
-            known: what the caller has.
+            at_hand: what the caller has.
 
         Returns:
-            What there is now. Where its digest is that of `known`, `path` is no file.
+            What there is now. Where its digest is that of `at_hand`, `path` is no file.
 
         Raises:
             NotFound, Unavailable, DataRefused: as `Fetcher.fetch`; also: it can't be unpacked.
         """
-        validators = known.validators if known.url == source.url.identity else None
+        validators = at_hand.validators if at_hand.url == source.url.identity else None
         current = self._unpacked(source, path, validators)
         digest = digest_of(path)
         if current is None:
             log.info("%s: not modified", source.url)
             path.unlink()
-            return known
-        if digest == known.sha256:
+            return at_hand
+        if digest == at_hand.sha256:
             log.info("%s: the same bytes as before", source.url)
             path.unlink()
         else:
@@ -97,7 +97,7 @@ class Downloader:
         return Loaded(source.url.identity, digest, current)
 
     def _unpacked(
-        self, source: Source, path: Path, validators: Validators | None
+        self, source: DatabaseSource, path: Path, validators: Validators | None
     ) -> Validators | None:
         with path.open("xb") as file:
             unpacker = Unpacker(file, source.url, self._max_size)
@@ -163,7 +163,7 @@ class Unpacker:
                 raise DataRefused(f"{self._url}: something else follows the gzip data")
             self._gzip = zlib.decompressobj(GZIP_WINDOW)
         try:
-            self._put(self._gzip.decompress(data, PIECE))
+            self._put(self._gzip.decompress(data, UNPACKED_AT_ONCE))
         except zlib.error as error:
             what = "no gzip data" if "incorrect header" in str(error) else "damaged gzip data"
             raise DataRefused(f"{self._url}: {what} ({error})") from None

@@ -40,7 +40,7 @@ WELL_KNOWN = (
 )
 
 # What the readers raise for a damaged file, besides their own error.
-UNREADABLE = (
+READER_ERRORS = (
     maxminddb.InvalidDatabaseError,
     ArithmeticError,
     AttributeError,
@@ -55,7 +55,7 @@ Node = tuple[int, int]  # its two records
 
 
 @dataclass(frozen=True)
-class Kind:
+class DatabaseKind:
     """A kind of database.
 
     Attributes:
@@ -87,8 +87,8 @@ def _country_of(reader: Reader, address: str) -> object:
     return reader.country(address).country.iso_code
 
 
-ASN = Kind("asn", _asn_of, _is_asn, "ASN")
-COUNTRY = Kind("cc", _country_of, _is_country, "country")
+ASN = DatabaseKind("asn", _asn_of, _is_asn, "ASN")
+COUNTRY = DatabaseKind("cc", _country_of, _is_country, "country")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Description:
         return datetime.fromtimestamp(self.epoch, UTC)
 
 
-def check(path: Path, kind: Kind, wanted_type: str, label: str = "") -> Description:
+def check(path: Path, kind: DatabaseKind, wanted_type: str, label: str = "") -> Description:
     """Read a whole database, and look some addresses up in it.
 
     Args:
@@ -149,7 +149,7 @@ def describe(path: Path) -> Description:
     try:
         with maxminddb.open_database(path) as reader:
             metadata = reader.metadata()
-    except UNREADABLE:
+    except READER_ERRORS:
         raise DataRefused("no MMDB database, or one without its end") from None
     return Description(metadata.database_type, metadata.build_epoch, metadata.node_count)
 
@@ -158,7 +158,7 @@ def describe(path: Path) -> Description:
 def _damage_refused() -> Iterator[None]:
     try:
         yield
-    except UNREADABLE as error:
+    except READER_ERRORS as error:
         raise DataRefused(f"a damaged database ({_first_line(error)})") from None
 
 
@@ -190,7 +190,7 @@ def _check_whole(path: Path) -> None:
                 raise DataRefused(f"a damaged database (the record at {offset:,} is no map)")
 
 
-def _check_lookups(path: Path, kind: Kind) -> None:
+def _check_lookups(path: Path, kind: DatabaseKind) -> None:
     """Look up some addresses; geoip2 also refuses a type of database that is for something else."""
     with Reader(path) as reader:
         for address in WELL_KNOWN:
@@ -198,7 +198,7 @@ def _check_lookups(path: Path, kind: Kind) -> None:
                 value = kind.look_up(reader, address)
             except AddressNotFoundError:
                 value = None
-            except UNREADABLE as error:
+            except READER_ERRORS as error:
                 raise DataRefused(f"geoip2 can't read it ({_first_line(error)})") from None
             if not kind.is_valid(value):
                 raise DataRefused(f"no {kind.sought} for {address}: {ascii(value)[:100]}")
@@ -228,15 +228,15 @@ class _Tree:
         """
         if self._data_size < 0:
             raise ValueError("the tree is larger than the file")
-        known = bytearray(self._data_size // 8 + 1)  # a bit for each offset
+        seen = bytearray(self._data_size // 8 + 1)  # a bit for each offset
         first = self._nodes + SEPARATOR_SIZE
         for record in self._leaves():
             data = record - first
             if not 0 <= data < self._data_size:
                 raise ValueError(f"a record of the tree leads to {record:,}, where nothing is")
             byte, bit = data >> 3, 1 << (data & 7)
-            if not known[byte] & bit:
-                known[byte] |= bit
+            if not seen[byte] & bit:
+                seen[byte] |= bit
                 yield self.size + SEPARATOR_SIZE + data
 
     def _leaves(self) -> Iterator[int]:

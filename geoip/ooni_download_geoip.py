@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta
 
 import mmdb
-from downloads import Downloader, Loaded, Source, digest_of
+from downloads import DatabaseSource, Downloader, Loaded, digest_of
 from installation import STAMP, Installation
 from mmdb import ASN, COUNTRY, Description
 from ooni_common.config import Config as CommonConfig
@@ -70,7 +70,7 @@ class Config(CommonConfig, frozen=True, kw_only=True):
             raise ValueError(f"cc_file: expected another name than asn_file, and not {STAMP}")
 
 
-State = dict[str, Loaded]  # by the name of the kind
+LoadedByKind = dict[str, Loaded]  # the state: name of the kind → what is installed
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Installed:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedMonth:
     """What a month has: where it came from, and whether any of it is new."""
 
-    found: State
+    loaded: LoadedByKind
     new: bool
 
 
@@ -123,7 +123,7 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
         return
     try:
         if "rollback" in job.flags:
-            put_back(job, installation, now)
+            roll_back_databases(job, installation, now)
         else:
             update(job, installation, now, limits)
     except PermissionError:
@@ -131,11 +131,11 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
         raise
 
 
-def sources_of(config: Config) -> tuple[Source, Source]:
+def sources_of(config: Config) -> tuple[DatabaseSource, DatabaseSource]:
     """Return what has to be installed."""
     return (
-        Source(ASN, config.asn_url, config.asn_file, config.asn_type),
-        Source(COUNTRY, config.cc_url, config.cc_file, config.cc_type),
+        DatabaseSource(ASN, config.asn_url, config.asn_file, config.asn_type),
+        DatabaseSource(COUNTRY, config.cc_url, config.cc_file, config.cc_type),
     )
 
 
@@ -143,7 +143,7 @@ def update(job: Job[Config], installation: Installation, now: datetime, limits: 
     """Install the newest databases that there are, unless they are installed."""
     prepare_folder(job, installation)
     sources = sources_of(job.config)
-    installed = survey(job, installation, sources)
+    installed = read_installed(job, installation, sources)
     complete = len(installed) == len(sources) and not job.force
     months = months_to_try(
         now.date(),
@@ -155,15 +155,17 @@ def update(job: Job[Config], installation: Installation, now: datetime, limits: 
     if published is None and not complete:
         raise Unavailable(f"nothing to install: {' and '.join(months)} are not published")
     if not job.dry_run:
-        kept = {name: each.loaded for name, each in installed.items()}
-        write_state(job.state_file, kept | (published.found if published else {}))
+        kept = {name: database.loaded for name, database in installed.items()}
+        write_state(job.state_file, kept | (published.loaded if published else {}))
     report(job, installation, sources)
     if not (published and published.new):
         log.info("nothing to do: the newest databases are installed")
         check_for_standstill(installed, now, job.config.max_age_days)
 
 
-def have_moved(installed: Mapping[str, Installed], sources: Sequence[Source], month: str) -> bool:
+def have_moved(
+    installed: Mapping[str, Installed], sources: Sequence[DatabaseSource], month: str
+) -> bool:
     """Tell whether a database of the month was loaded from another address than it has now."""
     return any(
         installed[source.kind.name].loaded.url not in ("", source.of(month).url.identity)
@@ -195,24 +197,24 @@ def months_to_try(today: date, installed: str, *, dated: bool, moved: bool = Fal
     this = f"{today:%Y-%m}"
     if not dated:
         return [this]
-    before = f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
+    previous = f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
     again = [installed] if moved else []
-    return [month for month in (this, before) if month > installed or month in again]
+    return [month for month in (this, previous) if month > installed or month in again]
 
 
-def are_dated(sources: Sequence[Source]) -> bool:
+def are_dated(sources: Sequence[DatabaseSource]) -> bool:
     """Tell whether each month has its own address, so that it can be not published yet."""
     return any(source.dated for source in sources)
 
 
-def survey(
-    job: Job[Config], installation: Installation, sources: Sequence[Source]
+def read_installed(
+    job: Job[Config], installation: Installation, sources: Sequence[DatabaseSource]
 ) -> dict[str, Installed]:
     """Return the installed databases that are whole, by kind.
 
     What has the digest of the last run was checked then.
     """
-    state = read_state(job.state_file, State)
+    state = read_state(job.state_file, LoadedByKind)
     installed = {}
     for source in sources:
         path = installation.path(source.file)
@@ -240,7 +242,7 @@ def first_published(
     months: Sequence[str],
     installed: Mapping[str, Installed],
     limits: Limits,
-) -> Published | None:
+) -> PublishedMonth | None:
     """Install what the first of the months has that is published; None: none of them is."""
     for month in months:
         try:
@@ -258,7 +260,7 @@ def install_month(
     month: str,
     installed: Mapping[str, Installed],
     limits: Limits,
-) -> Published:
+) -> PublishedMonth:
     """Fetch, check and install what a month has, as far as it is new.
 
     Raises:
@@ -267,7 +269,7 @@ def install_month(
     """
     with staging(job, installation) as folder:
         try:
-            found = fetch_and_check(job, month, folder, installed, limits)
+            loaded = fetch_and_check(job, month, folder, installed, limits)
         except DataRefused:
             job.metrics.count("ooni_geoip_checkfail")
             raise
@@ -279,7 +281,7 @@ def install_month(
             whole = len(installed) == len(sources_of(job.config))
             install(job, installation, month, keep_replaced=whole)
             job.metrics.count("ooni_geoip_updated")
-    return Published(found, new=bool(new))
+    return PublishedMonth(loaded, new=bool(new))
 
 
 @contextlib.contextmanager
@@ -299,26 +301,28 @@ def fetch_and_check(
     staged: Installation,
     installed: Mapping[str, Installed],
     limits: Limits,
-) -> State:
+) -> LoadedByKind:
     """Fetch what is not installed, and check it; return what there is."""
     config = job.config
     downloader = Downloader(
         job.user_agent, limits, ca_file=config.ca_file, max_size=config.max_size
     )
-    found = {}
+    loaded = {}
     for source in sources_of(config):
         path = staged.staged(source.file)
-        before = installed.get(source.kind.name)
-        known = before.loaded if before and not job.force else Loaded()
+        present = installed.get(source.kind.name)
+        at_hand = present.loaded if present and not job.force else Loaded()
         with job.metrics.timer("download_geoip"):
-            loaded = downloader.download(source.of(month), path, known)
-        if loaded.sha256 != known.sha256:
-            check_new(job, source.of(month), path, before)
-        found[source.kind.name] = loaded
-    return found
+            fetched = downloader.download(source.of(month), path, at_hand)
+        if fetched.sha256 != at_hand.sha256:
+            check_new(job, source.of(month), path, present)
+        loaded[source.kind.name] = fetched
+    return loaded
 
 
-def check_new(job: Job[Config], source: Source, path: Path, installed: Installed | None) -> None:
+def check_new(
+    job: Job[Config], source: DatabaseSource, path: Path, installed: Installed | None
+) -> None:
     """Read a new database as a whole, and compare it with the installed one.
 
     Raises:
@@ -353,7 +357,7 @@ def install(
     log.info("installed: %s", month)
 
 
-def put_back(job: Job[Config], installation: Installation, now: datetime) -> None:
+def roll_back_databases(job: Job[Config], installation: Installation, now: datetime) -> None:
     """Install the databases again that were replaced last; the stamp keeps its month.
 
     Raises:
@@ -369,7 +373,7 @@ def put_back(job: Job[Config], installation: Installation, now: datetime) -> Non
     if job.dry_run:
         log.info("would put these back")
         return
-    whole = len(survey(job, installation, sources)) == len(sources)
+    whole = len(read_installed(job, installation, sources)) == len(sources)
     with installation.staging():
         for source in sources:
             installation.stage_previous(source.file)
@@ -380,9 +384,11 @@ def put_back(job: Job[Config], installation: Installation, now: datetime) -> Non
     report(job, installation, sources)
 
 
-def rolled_back(job: Job[Config], installation: Installation, sources: Sequence[Source]) -> State:
+def rolled_back(
+    job: Job[Config], installation: Installation, sources: Sequence[DatabaseSource]
+) -> LoadedByKind:
     """Return the state in which what was rolled back counts as what upstream has."""
-    state = read_state(job.state_file, State)
+    state = read_state(job.state_file, LoadedByKind)
     return {
         source.kind.name: msgspec.structs.replace(
             state.get(source.kind.name, Loaded()),
@@ -398,20 +404,20 @@ def check_installed(config: Config, installation: Installation, now: datetime) -
     Raises:
         DataRefused: one of them is missing, damaged or older than `max_age_days`.
     """
-    problems = []
+    failures = []
     for source in sources_of(config):
         path = installation.path(source.file)
         try:
             description = mmdb.check(path, source.kind, source.wanted_type)
             check_age(path, description, now, config.max_age_days)
         except FileNotFoundError:
-            problems.append(f"{path}: missing")
+            failures.append(f"{path}: missing")
         except OSError as error:
-            problems.append(f"{path}: {error.strerror}")
+            failures.append(f"{path}: {error.strerror}")
         except DataRefused as error:
-            problems.append(str(error))
-    if problems:
-        raise DataRefused("; ".join(problems))
+            failures.append(str(error))
+    if failures:
+        raise DataRefused("; ".join(failures))
 
 
 def check_age(path: Path, description: Description, now: datetime, most: int) -> None:
@@ -424,15 +430,15 @@ def check_age(path: Path, description: Description, now: datetime, most: int) ->
 
 def check_for_standstill(installed: Mapping[str, Installed], now: datetime, most: int) -> None:
     """Raise Unavailable if nothing new was published for so many days that something is wrong."""
-    for each in installed.values():
-        if (now - each.description.built).days > most:
+    for database in installed.values():
+        if (now - database.description.built).days > most:
             raise Unavailable(
-                f"nothing new upstream, and what is installed is old: {each.description};"
+                f"nothing new upstream, and what is installed is old: {database.description};"
                 " look whether the address has changed"
             )
 
 
-def report(job: Job[Config], installation: Installation, sources: Sequence[Source]) -> None:
+def report(job: Job[Config], installation: Installation, sources: Sequence[DatabaseSource]) -> None:
     """Send what is installed."""
     for source in sources:
         path = installation.path(source.file)
