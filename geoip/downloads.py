@@ -165,8 +165,9 @@ class Unpacker:
         try:
             self._put(self._gzip.decompress(data, UNPACKED_AT_ONCE))
         except zlib.error as error:
-            what = "no gzip data" if "incorrect header" in str(error) else "damaged gzip data"
-            raise DataRefused(f"{self._url}: {what} ({error})") from None
+            is_gzip = "incorrect header" not in str(error)
+            fault = "unreadable gzip data" if is_gzip else "no gzip data"
+            raise DataRefused(f"{self._url}: {fault} ({error})") from None
         return self._gzip.unused_data if self._gzip.eof else self._gzip.unconsumed_tail
 
     def _put(self, data: bytes) -> None:

@@ -39,7 +39,7 @@ WELL_KNOWN = (
     "2620:fe::fe",
 )
 
-# What the readers raise for a damaged file, besides their own error.
+# What the readers raise for a file that they can't read, besides their own error.
 READER_ERRORS = (
     maxminddb.InvalidDatabaseError,
     ArithmeticError,
@@ -124,7 +124,7 @@ def check(path: Path, kind: DatabaseKind, wanted_type: str, label: str = "") -> 
         label: what to call it in a message; its name otherwise.
 
     Raises:
-        DataRefused: it is something else, or damaged.
+        DataRefused: it is something else, or can't be read.
         OSError: it can't be read.
     """
     try:
@@ -155,11 +155,11 @@ def describe(path: Path) -> Description:
 
 
 @contextlib.contextmanager
-def _damage_refused() -> Iterator[None]:
+def _unreadable_refused() -> Iterator[None]:
     try:
         yield
     except READER_ERRORS as error:
-        raise DataRefused(f"a damaged database ({_first_line(error)})") from None
+        raise DataRefused(f"an unreadable database ({_first_line(error)})") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -180,14 +180,14 @@ def _check_whole(path: Path) -> None:
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        _damage_refused(),
+        _unreadable_refused(),
     ):
         tree = _Tree(content, metadata.node_count, metadata.record_size)
         decoder = Decoder(content, tree.size + SEPARATOR_SIZE)
         for offset in tree.data_offsets():
             record, _ = decoder.decode(offset)
             if not isinstance(record, dict):
-                raise DataRefused(f"a damaged database (the record at {offset:,} is no map)")
+                raise DataRefused(f"an unreadable database (the record at {offset:,} is no map)")
 
 
 def _check_lookups(path: Path, kind: DatabaseKind) -> None:

@@ -326,7 +326,7 @@ def check_new(
     """Read a new database as a whole, and compare it with the installed one.
 
     Raises:
-        DataRefused: it is damaged, something else, older or much smaller.
+        DataRefused: it is unreadable, something else, older or much smaller.
     """
     new = mmdb.check(path, source.kind, source.wanted_type, str(source.url))
     log.info("%s: %s", source.file, new)

@@ -413,7 +413,7 @@ def packed(kind: Kind, folder: Path, **options: int) -> bytes:
     return path.read_bytes()
 
 
-def damaged(content: bytes, start: int, size: int) -> bytes:
+def overwritten(content: bytes, start: int, size: int) -> bytes:
     return content[:start] + b"\xff" * size + content[start + size :]
 
 
@@ -435,9 +435,9 @@ def text_instead_of_number(asn: int, _name: str, _country: str) -> Record:
 BAD_DATA: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "not-gzip": (lambda _: b"<html>Service maintenance</html>", "no gzip data"),
     "cut-off": (lambda f: gzip.compress(packed(ASN, f))[:-100], "gzip data is cut off"),
-    "damaged-gzip": (
-        lambda f: damaged(gzip.compress(packed(ASN, f)), 2000, 50),
-        "damaged gzip data",
+    "unreadable-gzip": (
+        lambda f: overwritten(gzip.compress(packed(ASN, f)), 2000, 50),
+        "unreadable gzip data",
     ),
     "trailing-junk": (
         lambda f: gzip.compress(packed(ASN, f)) + b"junk",
@@ -447,14 +447,14 @@ BAD_DATA: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty": (lambda _: gzip.compress(b""), "an empty file"),
     "no-database": (lambda _: gzip.compress(b"x" * 5000), "no MMDB database"),
     "without-end": (lambda f: gzip.compress(packed(ASN, f)[:-600]), "no MMDB database"),
-    "damaged-tree": (
-        lambda f: gzip.compress(damaged(packed(ASN, f), 3000, 600)),
+    "unreadable-tree": (
+        lambda f: gzip.compress(overwritten(packed(ASN, f), 3000, 600)),
         "a record of the tree leads to 16,777,215",
     ),
     "loop": (lambda f: gzip.compress(looped(packed(ASN, f))), "a path in the tree is a loop"),
-    "damaged-data": (
-        lambda f: gzip.compress(damaged(packed(ASN, f), 16_000, 600)),
-        "a damaged database",
+    "unreadable-data": (
+        lambda f: gzip.compress(overwritten(packed(ASN, f), 16_000, 600)),
+        "an unreadable database",
     ),
     "other-type": (
         lambda f: gzip.compress(packed(COUNTRY, f)),
