@@ -40,7 +40,14 @@ from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.tables import Block, LossLimit, Table, Update, blocks_of
-from table_updates import Fetched, fetch_changed, known_source, load, note_unchanged, put_back
+from table_updates import (
+    Fetched,
+    fetch_changed,
+    load,
+    loaded_source,
+    note_unchanged,
+    roll_back_tables,
+)
 
 log = logging.getLogger("ooni.asnmeta")
 
@@ -61,17 +68,17 @@ TABLE = Table(
 LIMITS = Limits(max_bytes=500 * 2**20)  # the file has 32 MB
 
 Json = Any  # whatever upstream has written
-Row = tuple[int, str, str, date, str, str]  # asn, org_name, cc, changed, aut_name, source
+AsnRow = tuple[int, str, str, date, str, str]  # asn, org_name, cc, changed, aut_name, source
 Members = Sequence[tuple[str, Json]]  # (ASN, history)
 
-PIECE = 256 * 2**10  # bytes read at a time: what a processor keeps at hand
+READ_AT_ONCE = 256 * 2**10  # bytes read at a time: what a processor keeps at hand
 LONGEST_PIECE = 32 * 2**20  # bytes without the end of a history
 FIELDS = 5
 NUMBER = re.compile("0|[1-9][0-9]{0,9}")
 LARGEST_ASN = 2**32 - 1
 FIRST_DATE, LAST_DATE = date(1970, 1, 1), date(2149, 6, 6)  # of the database's type Date
 TOLERATED_REFUSED_SHARE = 0.01
-MOST_FINDINGS = 1000  # are kept for the log; the others are counted
+MOST_REFUSALS = 1000  # are kept for the log; the others are counted
 EXCERPT = 100  # characters
 
 OPENING = re.compile(rb"[ \t\r\n]*\{")
@@ -119,30 +126,30 @@ def update(job: Job[Config]) -> None:
     """Load the map if it has changed since the last run."""
     with connected(job.config) as database, tempfile.TemporaryDirectory() as folder:
         if "rollback" in job.flags:
-            put_back(job, database, [TABLE])
+            roll_back_tables(job, database, [TABLE])
             return
-        progress(job, 0)
-        known = known_source(job, database, [TABLE])
+        report_progress(job, 0)
+        loaded = loaded_source(job, database, [TABLE])
         with job.metrics.timer("fetch_data"):
-            fetched = fetch_map(job, known, Path(folder))
+            fetched = fetch_map(job, loaded, Path(folder))
         if not fetched.files:
             note_unchanged(job, fetched.source)
         else:
-            progress(job, 50)
+            report_progress(job, 50)
             load_map(job, database, fetched)
-        progress(job, 100)
+        report_progress(job, 100)
 
 
-def progress(job: Job[Config], percent: int) -> None:
+def report_progress(job: Job[Config], percent: int) -> None:
     """Tell how far the run has come."""
     job.metrics.gauge("asnmeta_update_progress", percent)
 
 
-def fetch_map(job: Job[Config], known: Mapping[str, str], folder: Path) -> Fetched:
+def fetch_map(job: Job[Config], loaded: Mapping[str, str], folder: Path) -> Fetched:
     """Fetch the map unless it is what the table was loaded from."""
     config = job.config
     fetcher = Fetcher(job.user_agent, LIMITS, ca_file=config.ca_file)
-    return fetch_changed(fetcher, {TABLE.name: config.url}, known, folder)
+    return fetch_changed(fetcher, {TABLE.name: config.url}, loaded, folder)
 
 
 def load_map(job: Job[Config], database: Database, fetched: Fetched) -> None:
@@ -178,16 +185,16 @@ class AsnMap:
     Attributes:
         file: its name, for findings.
         read: how many rows have been read, refused ones included.
-        refused: how many of them were refused.
-        findings: why, for the first of them.
+        refused_rows: how many of them were refused.
+        refusals: why, for the first of them.
     """
 
     def __init__(self, file: str, content: BinaryIO) -> None:
         """Read from `content`, which is at its start."""
         self.file = file
         self.read = 0
-        self.refused = 0
-        self.findings: list[str] = []
+        self.refused_rows = 0
+        self.refusals: list[str] = []
         self._content = content
         self._dates = _Dates()
         self._seen: set[int] = set()
@@ -201,7 +208,7 @@ class AsnMap:
         buffer = self._opening()
         ended = False
         while not ended:
-            piece = self._content.read(PIECE)
+            piece = self._content.read(READ_AT_ONCE)
             ended, buffer = not piece, buffer + piece
             end = len(buffer) if ended else _last_boundary(buffer)
             whole = b"{" + buffer[:end] + (b"" if ended else b"}")
@@ -211,14 +218,14 @@ class AsnMap:
                 continue
             buffer = buffer[end + 1 :]
             yield from blocks
-        if self.refused > self.read * TOLERATED_REFUSED_SHARE:
+        if self.refused_rows > self.read * TOLERATED_REFUSED_SHARE:
             raise DataRefused(
-                f"{self.file}: {self.refused:,} of {self.read:,} rows are refused, more than"
+                f"{self.file}: {self.refused_rows:,} of {self.read:,} rows are refused, more than"
                 f" {TOLERATED_REFUSED_SHARE:.0%}"
             )
 
     def _opening(self) -> bytes:
-        start = self._content.read(PIECE)
+        start = self._content.read(READ_AT_ONCE)
         opening = OPENING.match(start)
         if not opening:
             raise DataRefused(f"{self.file}: no JSON object")
@@ -227,8 +234,8 @@ class AsnMap:
     def _check_extensible(self, buffer: bytes, *, ended: bool) -> None:
         """Raise unless reading on can make the buffer hold whole members."""
         if ended or len(buffer) > LONGEST_PIECE:
-            what = "cut off, or no JSON" if ended else "no end of an ASN's history"
-            raise DataRefused(f"{self.file}: {what}, after {len(self._seen):,} ASNs")
+            reason = "cut off, or no JSON" if ended else "no end of an ASN's history"
+            raise DataRefused(f"{self.file}: {reason}, after {len(self._seen):,} ASNs")
 
     def _blocks(self, document: bytes) -> list[Block] | None:
         """Return the valid rows of a document of whole members; None if it is not that."""
@@ -275,7 +282,7 @@ class AsnMap:
         self.read += len(rows)
         return block
 
-    def _valid_rows(self, name: str, history: Json) -> list[Row]:
+    def _valid_rows(self, name: str, history: Json) -> list[AsnRow]:
         """Validate a history row by row, and note what is wrong."""
         rows = history if isinstance(history, list) else [history]
         self.read += len(rows)
@@ -284,7 +291,7 @@ class AsnMap:
         except ValueError as error:
             self._refuse(len(rows), f"ASN {name!a}: {error}")
             return []
-        valid: dict[Row, None] = {}
+        valid: dict[AsnRow, None] = {}
         for number, row in enumerate(rows, start=1):
             try:
                 valid[self._row(asn, row)] = None
@@ -301,7 +308,7 @@ class AsnMap:
         self._seen.add(asn)
         return asn
 
-    def _row(self, asn: int, row: Json) -> Row:
+    def _row(self, asn: int, row: Json) -> AsnRow:
         if not isinstance(row, list) or len(row) != FIELDS:
             fields = f"{len(row)} fields" if isinstance(row, list) else type(row).__name__
             raise ValueError(f"{fields} instead of {FIELDS} fields")
@@ -311,18 +318,18 @@ class AsnMap:
         return (asn, org, cc, self._dates[changed], aut, source)
 
     def _refuse(self, rows: int, reason: str) -> None:
-        self.refused += rows
-        if len(self.findings) < MOST_FINDINGS:
-            self.findings.append(f"{self.file}: {reason}")
+        self.refused_rows += rows
+        if len(self.refusals) < MOST_REFUSALS:
+            self.refusals.append(f"{self.file}: {reason}")
 
 
 def _last_boundary(buffer: bytes) -> int:
     """Return where the comma behind the last whole member is; 0 if there is none."""
-    width, start = PIECE // 16, len(buffer)
+    width, start = READ_AT_ONCE // 16, len(buffer)
     while start > 0:
         start = max(len(buffer) - width, 0)
-        if found := [match.start(1) for match in BOUNDARY.finditer(buffer, start)]:
-            return found[-1]
+        if boundaries := [match.start(1) for match in BOUNDARY.finditer(buffer, start)]:
+            return boundaries[-1]
         width *= 4
     return 0
 
@@ -369,21 +376,21 @@ class _Dates(dict[str, date]):
         try:
             if not (len(text) == 8 and text.isascii() and text.isdigit()):
                 raise ValueError  # noqa: TRY301 (the same answer as below)
-            found = date.fromisoformat(text)
+            day = date.fromisoformat(text)
         except ValueError:
             raise ValueError(f"{text!r} is no date like 20040604") from None
-        if not FIRST_DATE <= found <= LAST_DATE:
+        if not FIRST_DATE <= day <= LAST_DATE:
             raise ValueError(f"{text!r} is not from {FIRST_DATE} to {LAST_DATE}")
-        return self.setdefault(text, found)
+        return self.setdefault(text, day)
 
 
 def report_refused_rows(job: Job[Config], asn_map: AsnMap) -> None:
     """Log what was found in the map."""
-    for finding in asn_map.findings:
-        log.warning("%s; row refused", finding)
-    if asn_map.refused > len(asn_map.findings):
-        log.warning("%s rows are refused in all", f"{asn_map.refused:,}")
-    job.metrics.gauge("rejected_rows", asn_map.refused)
+    for refusal in asn_map.refusals:
+        log.warning("%s; row refused", refusal)
+    if asn_map.refused_rows > len(asn_map.refusals):
+        log.warning("%s rows are refused in all", f"{asn_map.refused_rows:,}")
+    job.metrics.gauge("rejected_rows", asn_map.refused_rows)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ PASSED_ON_IN_ANY_CASE = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """A file in a commit: its mode and object as git has them, its size in bytes."""
 
     path: str
@@ -127,7 +127,7 @@ class Clone:
         self._folder = f"--git-dir={folder}"
         self.commit = git.run(self._folder, "rev-parse", "HEAD").decode().strip()
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TreeEntry]:
         """Return every file of the commit.
 
         Raises:
@@ -144,7 +144,7 @@ class Clone:
         self._refuse_filters(entries)
         return entries
 
-    def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
+    def read(self, entries: Sequence[TreeEntry]) -> Mapping[str, bytes]:
         """Return path → content."""
         wanted = "".join(f"{entry.oid}\n" for entry in entries).encode()
         printed = self._git.run(self._folder, "cat-file", "--batch", stdin=wanted)
@@ -155,7 +155,7 @@ class Clone:
             start += entry.size + 1
         return contents
 
-    def _refuse_filters(self, entries: Sequence[Entry]) -> None:
+    def _refuse_filters(self, entries: Sequence[TreeEntry]) -> None:
         attributes = [entry for entry in entries if entry.path.endswith(".gitattributes")]
         for path, content in self.read(attributes).items() if attributes else ():
             for number, line in enumerate(content.splitlines(), start=1):
@@ -186,7 +186,7 @@ def cloned(git: Git, url: str) -> Iterator[Clone]:
         yield Clone(git, folder)
 
 
-def hostile(entry: Entry) -> str:
+def hostile(entry: TreeEntry) -> str:
     """Say why a repository with this entry is not to be used; "" when it is fine."""
     parts = entry.path.lower().split("/")
     if entry.mode == SYMLINK:
@@ -202,11 +202,11 @@ def hostile(entry: Entry) -> str:
     return ""
 
 
-def _entry(line: str) -> Entry:
+def _entry(line: str) -> TreeEntry:
     """Parse `<mode> <type> <oid> <size>` tab `<path>`; the size of what is no blob is `-`."""
     described, _, path = line.partition("\t")
     mode, _, oid, size = described.split()
-    return Entry(path, mode, oid, int(size) if size != "-" else 0)
+    return TreeEntry(path, mode, oid, int(size) if size != "-" else 0)
 
 
 def _environment(environ: Mapping[str, str], ca_file: Path | None) -> dict[str, str]:

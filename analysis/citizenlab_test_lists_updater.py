@@ -27,14 +27,14 @@ import idna
 from msgspec import Meta
 
 import citizenlab_git
-from citizenlab_git import Entry
+from citizenlab_git import TreeEntry
 from csv_source import BrokenFileError, Finding, ParsedFile, check_header, decoded, records
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
 from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.tables import LossLimit, Row, Table, Update
-from table_updates import known_source, load, put_back, report_findings, versioned
+from table_updates import load, loaded_source, report_findings, roll_back_tables, versioned
 
 log = logging.getLogger("ooni.citizenlab")
 
@@ -114,18 +114,18 @@ def update(job: Job[Config]) -> None:
     config = job.config
     with connected(config) as database:
         if "rollback" in job.flags:
-            put_back(job, database, [TABLE])
+            roll_back_tables(job, database, [TABLE])
             return
         git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
         commit = citizenlab_git.head_commit(git, config.git_url)
-        if known_source(job, database, [TABLE]).items() >= source_of(config, commit).items():
+        if loaded_source(job, database, [TABLE]).items() >= source_of(config, commit).items():
             log.info("nothing to do: %s holds commit %s", TABLE.name, commit)
             return
         with job.metrics.timer("fetch_citizen_lab_lists"):
             commit, lists = fetch_lists(git, config.git_url)
         report_findings(job, lists)
         job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
-        refuse_bad_lists(config, lists)
+        check_lists(config, lists)
         with job.metrics.timer("update_citizenlab_table"):
             load_rows(job, database, commit, rows_to_load(database, lists))
 
@@ -161,7 +161,7 @@ def fetch_lists(git: citizenlab_git.Git, url: str) -> tuple[str, list[TestList]]
     return clone.commit, read_lists(contents)
 
 
-def csv_files(entries: Sequence[Entry]) -> list[Entry]:
+def csv_files(entries: Sequence[TreeEntry]) -> list[TreeEntry]:
     """Return the CSV files of the folder of lists; those in folders below it are not lists."""
     files = [
         entry
@@ -331,16 +331,16 @@ def _check_width(result: TestList, line: int, row: Sequence[str], width: int) ->
 
 
 def _check_refused_share(result: TestList) -> None:
-    refused, rows = len(result.refused), len(result.refused) + len(result.rows)
+    refused, rows = len(result.refusals), len(result.refusals) + len(result.rows)
     if refused > TOLERATED_REFUSED_ROWS and refused > rows * TOLERATED_REFUSED_SHARE:
         raise BrokenFileError(
-            result.refused[0].line,
+            result.refusals[0].line,
             f"{refused} of {rows} rows are refused, from here on;"
             f" {TOLERATED_REFUSED_SHARE:.0%} is the most",
         )
 
 
-def refuse_bad_lists(config: Config, lists: Sequence[TestList]) -> None:
+def check_lists(config: Config, lists: Sequence[TestList]) -> None:
     """Raise DataRefused when the lists are too bad to be loaded."""
     broken = [test_list.broken for test_list in lists if test_list.broken]
     if broken and config.on_broken_file == "refuse":
@@ -349,7 +349,7 @@ def refuse_bad_lists(config: Config, lists: Sequence[TestList]) -> None:
             f"{files}, first {broken[0]}; nothing is loaded until upstream mends it,"
             ' unless on_broken_file = "keep-previous"'
         )
-    refused = sum(len(test_list.refused) for test_list in lists if not test_list.broken)
+    refused = sum(len(test_list.refusals) for test_list in lists if not test_list.broken)
     if refused > config.max_rejected_rows:
         most = config.max_rejected_rows
         raise DataRefused(f"{refused} rows are refused, more than max_rejected_rows = {most}")

@@ -13,7 +13,7 @@ LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong in a file, for people."""
+    """Something wrong in a file, for people: a warning, or the refusal of a row or of the file."""
 
     file: str
     line: int
@@ -39,20 +39,20 @@ class ParsedFile:
     Attributes:
         file: its name or path.
         rows: those to load, in the order of their table's columns.
-        refused: a finding for each row that is not to be loaded.
+        refusals: a finding for each row that is not to be loaded.
         warnings: findings that keep no row from being loaded.
         broken: why nothing of the file can be trusted, if so.
     """
 
     file: str
     rows: list[tuple[Any, ...]] = field(default_factory=list)
-    refused: list[Finding] = field(default_factory=list)
+    refusals: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
     broken: Finding | None = None
 
     def refuse(self, line: int, record: Sequence[str], reason: object) -> None:
         """Note that a record is not to be loaded."""
-        self.refused.append(Finding(self.file, line, f"{reason}: {excerpt(record)}"))
+        self.refusals.append(Finding(self.file, line, f"{reason}: {excerpt(record)}"))
 
 
 def decoded(content: bytes) -> tuple[str, bool]:
@@ -108,8 +108,8 @@ def check_header(line: int, header: Sequence[str], wanted: Sequence[str]) -> Non
         raise BrokenFileError(line, "no header")
     for name in wanted:
         if header.count(name) != 1:
-            problem = "lacks" if name not in header else "repeats"
-            raise BrokenFileError(line, f"the header {problem} the column {name!r}")
+            fault = "lacks" if name not in header else "repeats"
+            raise BrokenFileError(line, f"the header {fault} the column {name!r}")
 
 
 def excerpt(record: Sequence[str], length: int = 100) -> str:

@@ -35,11 +35,11 @@ from ooni_common.tables import LossLimit, Table, Update
 from table_updates import (
     Fetched,
     fetch_changed,
-    known_source,
     load,
+    loaded_source,
     note_unchanged,
-    put_back,
     report_findings,
+    roll_back_tables,
 )
 
 log = logging.getLogger("ooni.fingerprints")
@@ -48,7 +48,7 @@ UPSTREAM = "https://raw.githubusercontent.com/ooni/blocking-fingerprints/main"
 LIMITS = Limits(max_bytes=50 * 2**20)  # of one file; the larger one has 0.3 MB
 CANNOT_COMPILE_REGEXP = 427  # ClickHouse's error code
 
-HEADER = [
+CSV_HEADER = [
     "name",
     "scope",
     "other_names",
@@ -68,14 +68,14 @@ CONFIDENCE = re.compile("[0-9]|10")
 COUNTRIES = re.compile("(?:[A-Z]{2}(?:,[A-Z]{2})*)?")
 
 NAME, SCOPE, PATTERN_TYPE, PATTERN, CONFIDENCE_NO_FP, EXPECTED_COUNTRIES = map(
-    HEADER.index,
+    CSV_HEADER.index,
     ["name", "scope", "pattern_type", "pattern", "confidence_no_fp", "expected_countries"],
 )
 
 
 def table(name: str, scopes: Mapping[str, int]) -> Table:
     """Return a table of fingerprints; the two differ in their scopes alone."""
-    types = dict.fromkeys(HEADER, "String") | {
+    types = dict.fromkeys(CSV_HEADER, "String") | {
         "scope": _enum(scopes),
         "pattern_type": _enum(PATTERN_TYPES),
         "confidence_no_fp": "UInt8",
@@ -133,36 +133,36 @@ def update(job: Job[Config]) -> None:
     tables = list(TABLES.values())
     with connected(job.config) as database, tempfile.TemporaryDirectory() as folder:
         if "rollback" in job.flags:
-            put_back(job, database, tables)
+            roll_back_tables(job, database, tables)
             return
-        progress(job, 0)
-        known = known_source(job, database, tables)
+        report_progress(job, 0)
+        loaded = loaded_source(job, database, tables)
         with job.metrics.timer("fetch_csv"):
-            fetched = fetch_files(job, known, Path(folder))
+            fetched = fetch_files(job, loaded, Path(folder))
         if not fetched.files:
             note_unchanged(job, fetched.source)
-            progress(job, 100)
+            report_progress(job, 100)
             return
-        progress(job, 30)
+        report_progress(job, 30)
         files = read_files(database, fetched)
         report_findings(job, list(files.values()))
-        refuse_bad_files(job.config, list(files.values()))
-        progress(job, 60)
+        check_files(job.config, list(files.values()))
+        report_progress(job, 60)
         load_files(job, database, files, fetched.source)
-        progress(job, 100)
+        report_progress(job, 100)
 
 
-def progress(job: Job[Config], percent: int) -> None:
+def report_progress(job: Job[Config], percent: int) -> None:
     """Tell how far the run has come."""
     job.metrics.gauge("fingerprints_update_progress", percent)
 
 
-def fetch_files(job: Job[Config], known: Mapping[str, str], folder: Path) -> Fetched:
+def fetch_files(job: Job[Config], loaded: Mapping[str, str], folder: Path) -> Fetched:
     """Fetch the files that are not what the tables were loaded from."""
     config = job.config
     fetcher = Fetcher(job.user_agent, LIMITS, ca_file=config.ca_file)
     urls = {"fingerprints_dns": config.dns_url, "fingerprints_http": config.http_url}
-    return fetch_changed(fetcher, urls, known, folder)
+    return fetch_changed(fetcher, urls, loaded, folder)
 
 
 @dataclass
@@ -213,8 +213,8 @@ def read_fingerprints(file: str, content: bytes, scopes: Mapping[str, int]) -> F
             result.warnings.append(Finding(file, 1, "starts with a byte order mark"))
         lines = records(text)
         line, header = next(lines, (1, []))
-        if header != HEADER:
-            raise BrokenFileError(line, f"the header is not {','.join(HEADER)}")  # noqa: TRY301
+        if header != CSV_HEADER:
+            raise BrokenFileError(line, f"the header is not {','.join(CSV_HEADER)}")  # noqa: TRY301
         for line, row in lines:
             _read_row(result, line, row, scopes)
     except BrokenFileError as error:
@@ -223,7 +223,7 @@ def read_fingerprints(file: str, content: bytes, scopes: Mapping[str, int]) -> F
 
 
 def _read_row(result: Fingerprints, line: int, row: list[str], scopes: Mapping[str, int]) -> None:
-    if reason := next(_problems(row, scopes), ""):
+    if reason := next(_refusals(row, scopes), ""):
         result.refuse(line, row, reason)
     elif result.lines.setdefault(row[NAME], line) != line:
         result.refuse(line, row, f"the name is in line {result.lines[row[NAME]]} already")
@@ -232,10 +232,10 @@ def _read_row(result: Fingerprints, line: int, row: list[str], scopes: Mapping[s
         result.rows.append((*row[:CONFIDENCE_NO_FP], confidence, *row[CONFIDENCE_NO_FP + 1 :]))
 
 
-def _problems(row: Sequence[str], scopes: Mapping[str, int]) -> Iterator[str]:
+def _refusals(row: Sequence[str], scopes: Mapping[str, int]) -> Iterator[str]:
     """Yield why a row is refused; the first reason is enough."""
-    if len(row) != len(HEADER):
-        yield f"{len(row)} columns instead of {len(HEADER)}"
+    if len(row) != len(CSV_HEADER):
+        yield f"{len(row)} columns instead of {len(CSV_HEADER)}"
     if not row[NAME]:
         yield "no name"
     if row[SCOPE] not in scopes:
@@ -270,12 +270,12 @@ def wrong_regexps(database: Database, regexps: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def refuse_bad_files(config: Config, files: Sequence[Fingerprints]) -> None:
+def check_files(config: Config, files: Sequence[Fingerprints]) -> None:
     """Raise DataRefused when the files are too bad to be loaded."""
     for file in files:
         if file.broken:
             raise DataRefused(f"{file.broken}; neither table is loaded until upstream mends it")
-    refused = sum(len(file.refused) for file in files)
+    refused = sum(len(file.refusals) for file in files)
     if refused > config.max_rejected_rows:
         most = config.max_rejected_rows
         raise DataRefused(f"{refused} rows are refused, more than max_rejected_rows = {most}")

@@ -28,7 +28,7 @@ from ooni_common.tables import (
 
 log = logging.getLogger("ooni.updates")
 
-Source = Mapping[str, str]
+SourceVersion = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Fetched:
     """
 
     files: Mapping[str, Path]
-    source: Source
+    source: SourceVersion
 
 
-def versioned(source: Source) -> dict[str, str]:
+def versioned(source: SourceVersion) -> dict[str, str]:
     """Return what the state file says of a load: another validation may load other rows."""
     return {**source, "version": __version__}
 
 
-def known_source(
+def loaded_source(
     job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]
 ) -> Mapping[str, str]:
     """Return what the live tables were loaded from; nothing if they hold something else by now."""
@@ -60,7 +60,7 @@ def known_source(
 
 
 def fetch_changed(
-    fetcher: Fetcher, urls: Mapping[str, SecretUrl], known: Source, folder: Path
+    fetcher: Fetcher, urls: Mapping[str, SecretUrl], loaded: SourceVersion, folder: Path
 ) -> Fetched:
     """Fetch the files that are not what the tables were loaded from.
 
@@ -70,17 +70,17 @@ def fetch_changed(
     Args:
         fetcher: fetches them.
         urls: table → URL.
-        known: what the tables were loaded from; an unchanged file costs one conditional request.
+        loaded: what the tables were loaded from; an unchanged file costs one conditional request.
         folder: where to put them.
 
     Raises:
         Unavailable, DataRefused: as `Fetcher.fetch`.
     """
     files: dict[str, Path] = {}
-    source = versioned(known)
+    source = versioned(loaded)
     for name, url in urls.items():
         path = folder / name
-        validators = _validators(known, name) if known.get(f"{name}.url") == url.identity else None
+        validators = _validators(loaded, name, url)
         with path.open("w+b") as file:
             current = fetcher.fetch(url, file, validators)
             if current is None:
@@ -88,7 +88,7 @@ def fetch_changed(
                 continue
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest == known.get(f"{name}.sha256"):
+        if digest == loaded.get(f"{name}.sha256"):
             log.info("%s: the same bytes as before", url)
         else:
             log.info("fetched %s: %s bytes", url, f"{path.stat().st_size:,}")
@@ -100,11 +100,13 @@ def fetch_changed(
     return Fetched(files, source)
 
 
-def _validators(known: Source, name: str) -> Validators:
-    return Validators(known.get(f"{name}.etag", ""), known.get(f"{name}.modified", ""))
+def _validators(loaded: SourceVersion, name: str, url: SecretUrl) -> Validators | None:
+    if loaded.get(f"{name}.url") != url.identity:
+        return None
+    return Validators(loaded.get(f"{name}.etag", ""), loaded.get(f"{name}.modified", ""))
 
 
-def note_unchanged(job: Job[DatabaseConfig], source: Source) -> None:
+def note_unchanged(job: Job[DatabaseConfig], source: SourceVersion) -> None:
     """Say that there is nothing to do, and keep what the server said of the version."""
     log.info("nothing to do: upstream has nothing new")
     if not job.dry_run:
@@ -114,17 +116,17 @@ def note_unchanged(job: Job[DatabaseConfig], source: Source) -> None:
 def report_findings(job: Job[DatabaseConfig], files: Sequence[ParsedFile]) -> None:
     """Log everything that was found, and send how many rows were refused."""
     for file in files:
-        for finding in file.warnings:
-            log.warning("%s", finding)
-        for finding in file.refused:
-            log.warning("%s; row refused", finding)
+        for warning in file.warnings:
+            log.warning("%s", warning)
+        for refusal in file.refusals:
+            log.warning("%s; row refused", refusal)
         if file.broken:
             log.error("%s; file refused", file.broken)
-    job.metrics.gauge("rejected_rows", sum(len(file.refused) for file in files))
+    job.metrics.gauge("rejected_rows", sum(len(file.refusals) for file in files))
 
 
 def load(
-    job: Job[DatabaseConfig], database: Database, updates: Sequence[Update], source: Source
+    job: Job[DatabaseConfig], database: Database, updates: Sequence[Update], source: SourceVersion
 ) -> list[Change]:
     """Replace the tables, and note what they were loaded from; of a dry run, print the difference.
 
@@ -142,7 +144,7 @@ def load(
     return changes
 
 
-def put_back(job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]) -> None:
+def roll_back_tables(job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]) -> None:
     """Swap the content of before the last update in; it stays until upstream has something new.
 
     Raises:

@@ -80,7 +80,7 @@ def read_with(asn: str, history: object) -> tuple[list[tuple[Any, ...]], list[st
     """Read one member among enough good ones; return its rows and the findings."""
     document = {asn: history} | {str(number): [GOOD] for number in range(1000, 2000)}
     rows, reader = read(json.dumps(document).encode())
-    return [row for row in rows if not 1000 <= row[0] < 2000], reader.findings
+    return [row for row in rows if not 1000 <= row[0] < 2000], reader.refusals
 
 
 def test_the_first_run_stores_what_was_sent(updater: Updater, upstream: SampleUpstream) -> None:
@@ -141,10 +141,10 @@ def test_a_dry_run_prints_the_difference_and_writes_nothing(updater: Updater) ->
 def test_a_document_of_many_pieces_is_read_completely(monkeypatch: pytest.MonkeyPatch) -> None:
     document = sample_map(500, 2000, 3, duplicates=20)
     for size in (1000, 4097, 50_000, 10**6):
-        monkeypatch.setattr(asnmeta_updater, "PIECE", size)
+        monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", size)
         rows, reader = read(document)
         assert sorted(rows) == expected_rows(document)
-        assert (len(rows), reader.refused, reader.read) == (2000, 0, 2020)
+        assert (len(rows), reader.refused_rows, reader.read) == (2000, 0, 2020)
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -161,10 +161,10 @@ def test_texts_that_look_like_the_document_are_texts(
 ) -> None:
     document = {str(asn): [[text, "US", "20040604", f"{text}{asn}", text]] for asn in range(500)}
     for size in (100, 1000, 10**6):
-        monkeypatch.setattr(asnmeta_updater, "PIECE", size)
+        monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", size)
         rows, reader = read(json.dumps(document).encode())
         assert sorted(rows) == expected_rows(json.dumps(document).encode())
-        assert reader.findings == []
+        assert reader.refusals == []
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_bytes_that_are_not_utf_8_are_refused_in_their_row() -> None:
     document = b'{"1": [["\xff\xfe", "US", "20040604", "a", "s"]], ' + good.encode() + b"}"
     rows, reader = read(document)
     assert len(rows) == 498
-    assert reader.findings[0].startswith("map.json: ASN 1, row 1: field 1 has a lone surrogate")
+    assert reader.refusals[0].startswith("map.json: ASN 1, row 1: field 1 has a lone surrogate")
 
 
 def test_a_long_name_an_empty_history_and_names_of_any_language_are_loaded() -> None:
@@ -286,10 +286,10 @@ def test_an_asn_that_comes_twice_is_refused_the_second_time(
     again = members[7].replace(":", space + ":", 1)
     document = ("{" + ", ".join([*members, again]) + "}").encode()
     for size in (200, 10**6):
-        monkeypatch.setattr(asnmeta_updater, "PIECE", size)
+        monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", size)
         rows, reader = read(document)
         assert len(rows) == 500
-        assert reader.findings == ["map.json: ASN '7': here for the second time"]
+        assert reader.refusals == ["map.json: ASN '7': here for the second time"]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_an_asn_that_comes_twice_is_refused_the_second_time(
 def test_what_is_no_whole_document_is_refused(
     document: bytes, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asnmeta_updater, "PIECE", size)
+    monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", size)
     with pytest.raises(DataRefused, match=r"^map\.json: "):
         read(document)
 
@@ -324,7 +324,7 @@ def test_what_is_no_whole_document_is_refused(
 def test_an_endless_history_is_refused_before_it_fills_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asnmeta_updater, "PIECE", 10_000)
+    monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", 10_000)
     monkeypatch.setattr(asnmeta_updater, "LONGEST_PIECE", 100_000)
     with pytest.raises(DataRefused, match="no end of an ASN's history"):
         read(b'{"1": [' + b'["o", "US", "20040604", "a", "s"], ' * 10_000)
@@ -359,10 +359,10 @@ def test_a_piece_read_as_a_whole_gives_what_row_by_row_gives(
     except DataRefused:
         rows = expected
     assert rows == expected
-    assert (reader.read, reader.refused, reader.findings) == (
+    assert (reader.read, reader.refused_rows, reader.refusals) == (
         plain.read,
-        plain.refused,
-        plain.findings,
+        plain.refused_rows,
+        plain.refusals,
     )
 
 

@@ -36,7 +36,7 @@ def test_a_row_has_the_domain_the_url_as_it_stands_the_country_and_the_category(
     assert result.rows == [
         ("www.example.org", "https://WWW.Example.org.:8080/Path?q=1#x", "it", "HUMR")
     ]
-    assert (result.refused, result.warnings, result.broken) == ([], [], None)
+    assert (result.refusals, result.warnings, result.broken) == ([], [], None)
 
 
 def test_columns_are_found_by_name_and_others_are_ignored() -> None:
@@ -54,7 +54,7 @@ def test_quoted_cells_may_hold_commas_quotes_and_two_line_breaks() -> None:
 def test_any_line_end_will_do_and_empty_lines_are_nothing(line_end: str) -> None:
     result = read((HEADER + "\n" + GOOD + "\n\n").replace("\n", line_end))
     assert len(result.rows) == 1
-    assert (result.refused, result.broken) == ([], None)
+    assert (result.refusals, result.broken) == ([], None)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_the_domain_is_lower_case_punycode_without_final_dot_and_port(
 )
 def test_a_row_is_refused_with_file_line_and_reason(row: str, reason: str) -> None:
     result = read_row(row)
-    (finding,) = result.refused
+    (finding,) = result.refusals
     assert (finding.file, finding.line) == ("lists/it.csv", 3)
     assert finding.reason.startswith(reason) or reason in finding.reason
     assert str(finding).startswith("lists/it.csv:3: ")
@@ -175,7 +175,7 @@ def test_a_byte_order_mark_is_only_a_warning() -> None:
 
 def test_the_line_of_a_finding_is_the_first_of_its_record() -> None:
     result = read_row('http://b.org/,NEWS,d,d,s,"two\nlines"\nhttp://bad/,NEWS,d,d,s,"x\ny"')
-    assert [finding.line for finding in result.refused] == [5]
+    assert [finding.line for finding in result.refusals] == [5]
 
 
 @pytest.mark.parametrize(
@@ -282,5 +282,5 @@ def test_the_real_lists_load_completely(real_test_lists: Path, real_test_list_co
     ]
     assert {test_list.cc: len(test_list.rows) for test_list in lists} == expected["per_cc"]
     assert sum(len(test_list.rows) for test_list in lists) == expected["rows"] == 38_867
-    assert not any(test_list.refused or test_list.broken for test_list in lists)
+    assert not any(test_list.refusals or test_list.broken for test_list in lists)
     assert len(lists) == expected["files_loaded"]
