@@ -16,9 +16,9 @@ from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
 from ooni_common.tables import (
     Change,
-    State,
     Table,
     Update,
+    UpdateState,
     is_current,
     next_state,
     preview_tables,
@@ -53,7 +53,7 @@ def loaded_source(
     job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]
 ) -> Mapping[str, str]:
     """Return what the live tables were loaded from; nothing if they hold something else by now."""
-    state = read_state(job.state_file, State)
+    state = read_state(job.state_file, UpdateState)
     if job.force or state.source.get("version") != __version__:
         return {}
     return state.source if is_current(database, tables, state) else {}
@@ -110,7 +110,7 @@ def note_unchanged(job: Job[DatabaseConfig], source: SourceVersion) -> None:
     """Say that there is nothing to do, and keep what the server said of the version."""
     log.info("nothing to do: upstream has nothing new")
     if not job.dry_run:
-        write_state(job.state_file, next_state(read_state(job.state_file, State), source, []))
+        write_state(job.state_file, next_state(read_state(job.state_file, UpdateState), source, []))
 
 
 def report_findings(job: Job[DatabaseConfig], files: Sequence[ParsedFile]) -> None:
@@ -138,7 +138,9 @@ def load(
             show(line)
         return []
     changes = replace_tables(database, updates, force=job.force, critical=job.signals.deferred)
-    write_state(job.state_file, next_state(read_state(job.state_file, State), source, changes))
+    write_state(
+        job.state_file, next_state(read_state(job.state_file, UpdateState), source, changes)
+    )
     for change in changes:
         log.info("%s", change)
     return changes
@@ -150,7 +152,7 @@ def roll_back_tables(job: Job[DatabaseConfig], database: Database, tables: Seque
     Raises:
         DataRefused: the shadow tables do not hold it.
     """
-    state = read_state(job.state_file, State)
+    state = read_state(job.state_file, UpdateState)
     if job.dry_run:
         for table in tables:
             log.info("would swap %s and %s", table.shadow, table.name)

@@ -334,11 +334,13 @@ def _secret_keys(config_type: type[Config]) -> dict[str, Any]:
     return {
         field.name: field.type
         for field in msgspec.structs.fields(config_type)
-        if any(isinstance(part, type) and issubclass(part, Secret) for part in _members(field.type))
+        if any(
+            isinstance(part, type) and issubclass(part, Secret) for part in _types_in(field.type)
+        )
     }
 
 
-def _members(wanted: Any) -> tuple[Any, ...]:
+def _types_in(wanted: Any) -> tuple[Any, ...]:
     """Return the types in a union, or the one type."""
     return get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
 

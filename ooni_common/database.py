@@ -18,7 +18,7 @@ log = logging.getLogger("ooni.database")
 CONNECT_TIMEOUT = 10  # seconds
 STATEMENT_TIMEOUT = 300  # seconds without an answer
 # Database, user, password or grants; a named collection.
-CODES_OF_WRONG_CONFIG = {81, 192, 193, 194, 497, 516, 669}
+CODES_OF_CONFIG_ERRORS = {81, 192, 193, 194, 497, 516, 669}
 EXTERNAL_TABLE = "_rows_to_insert"
 FIRST_DAY = date(1970, 1, 1).toordinal()  # day 0 of the database
 CODES_OF_BUGS = {46, 47, 62}  # unknown function, unknown identifier, syntax
@@ -235,7 +235,7 @@ def server_error(code: int, message: str) -> ConfigError | StatementFailed:
             " profile with readonly = 0 (2 is enough where nothing is written), and without a"
             f" constraint on that setting (code {code})"
         )
-    return ConfigError(text) if code in CODES_OF_WRONG_CONFIG else StatementFailed(text, code)
+    return ConfigError(text) if code in CODES_OF_CONFIG_ERRORS else StatementFailed(text, code)
 
 
 @contextlib.contextmanager

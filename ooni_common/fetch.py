@@ -33,7 +33,7 @@ from ooni_common.errors import ConfigError, DataRefused, Unavailable
 
 log = logging.getLogger("ooni.fetch")
 
-PIECE = 64 * 1024  # bytes read at a time
+RECEIVED_AT_ONCE = 64 * 1024  # bytes read at a time
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
 LONGEST_RETRY_AFTER = 120  # seconds; a server that wants more is left to the next run
 MOST_REDIRECTS = 5
@@ -227,7 +227,7 @@ class Fetcher:
         if response.status == 304 and validators != Validators():
             return None
         if response.status != 200:
-            raise _refusal(url, response)
+            raise _error_of_status(url, response)
         headers = response.headers
         encoding = headers.get("Content-Encoding", "")
         if encoding.lower() not in ("", "identity"):
@@ -237,7 +237,7 @@ class Fetcher:
         self._check_size(url, response.length_remaining or 0)
         received = 0
         # read1 returns what has arrived, so that a server that drips can't outlast the deadline.
-        while piece := response.read1(PIECE, decode_content=False):
+        while piece := response.read1(RECEIVED_AT_ONCE, decode_content=False):
             received += len(piece)
             self._check_size(url, received)
             if self._clock() > deadline:
@@ -259,7 +259,7 @@ class Fetcher:
             if current == validators:
                 return None
             received = 0
-            while piece := source.read(PIECE):
+            while piece := source.read(RECEIVED_AT_ONCE):
                 received += len(piece)
                 self._check_size(url, received)
                 into.write(piece)
@@ -347,7 +347,7 @@ def _redirected(url: SecretUrl, address: SplitResult, location: str) -> SplitRes
     return target._replace(netloc=target.netloc.rpartition("@")[2])
 
 
-def _refusal(url: SecretUrl, response: urllib3.BaseHTTPResponse) -> Unavailable:
+def _error_of_status(url: SecretUrl, response: urllib3.BaseHTTPResponse) -> Unavailable:
     """Return the error that a status means: permanent, or worth another try."""
     message = f"{url}: HTTP {response.status} {responses.get(response.status, '')}".rstrip()
     if response.status in (404, 410):

@@ -172,7 +172,7 @@ class Change:
         return f"{self.table.name}: {self.live.rows:,} rows{difference}"
 
 
-class State(msgspec.Struct, frozen=True):
+class UpdateState(msgspec.Struct, frozen=True):
     """What the live tables were loaded from, kept in the state directory.
 
     Attributes:
@@ -302,7 +302,7 @@ def preview_tables(
 def roll_back(
     database: Database,
     tables: Sequence[Table],
-    state: State,
+    state: UpdateState,
     *,
     force: bool = False,
     critical: Critical = contextlib.nullcontext,
@@ -343,7 +343,9 @@ def roll_back(
     return changes
 
 
-def next_state(state: State, source: Mapping[str, str], changes: Sequence[Change]) -> State:
+def next_state(
+    state: UpdateState, source: Mapping[str, str], changes: Sequence[Change]
+) -> UpdateState:
     """Return the state after a run that loaded `source`; tables without a change keep theirs."""
     live = state.live | {change.table.name: change.live for change in changes}
     replaced = {change.table.name: change.previous for change in changes if change.swapped}
@@ -353,10 +355,10 @@ def next_state(state: State, source: Mapping[str, str], changes: Sequence[Change
         for name, content in state.live.items()
         if name not in replaced and content != live[name]
     }
-    return State(dict(source), live, replaced or state.previous)
+    return UpdateState(dict(source), live, replaced or state.previous)
 
 
-def is_current(database: Database, tables: Sequence[Table], state: State) -> bool:
+def is_current(database: Database, tables: Sequence[Table], state: UpdateState) -> bool:
     """Tell whether the live tables still hold what the last run left in them."""
     return all(
         table.name in state.live

@@ -20,9 +20,9 @@ from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database
 from ooni_common.tables import (
     LossLimit,
-    State,
     Table,
     Update,
+    UpdateState,
     is_current,
     next_state,
     preview_tables,
@@ -78,7 +78,7 @@ def test_a_table_is_replaced_and_rolled_back(db: Database, table: Table) -> None
     first = replace_tables(db, [updating(table, old_rows())])
     second = replace_tables(db, [updating(table, new_rows())])
     assert str(second[0]) == f"{table.name}: 110 rows (+10 -0)"
-    state = next_state(next_state(State(), {}, first), {}, second)
+    state = next_state(next_state(UpdateState(), {}, first), {}, second)
     assert is_current(db, [table], state)
     (back,) = roll_back(db, [table], state)
     assert back.live == first[0].live

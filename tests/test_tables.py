@@ -25,9 +25,9 @@ from ooni_common.tables import (
     Change,
     Content,
     LossLimit,
-    State,
     Table,
     Update,
+    UpdateState,
     blocks_of,
     contents,
     is_current,
@@ -435,8 +435,8 @@ def test_a_preview_refuses_a_number_of_rows_outside_the_bounds(db: Database) -> 
         list(preview_tables(db, [updating(FIRST, new_rows(), bounds=(0, 110))]))
 
 
-def after(changes: list[Change], state: State | None = None) -> State:
-    return next_state(state or State(), {"commit": "1"}, changes)
+def after(changes: list[Change], state: UpdateState | None = None) -> UpdateState:
+    return next_state(state or UpdateState(), {"commit": "1"}, changes)
 
 
 def test_a_rollback_puts_the_content_of_before_back_and_a_second_one_undoes_it(
@@ -480,9 +480,9 @@ def test_rows_that_were_refused_can_not_be_rolled_back_to(db: Database) -> None:
 def test_force_rolls_back_to_whatever_the_shadow_holds_unless_it_is_empty(db: Database) -> None:
     load(db, FIRST, old_rows())
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="nothing to roll back"):
-        roll_back(db, [FIRST], State(), force=True)
+        roll_back(db, [FIRST], UpdateState(), force=True)
     load(db, FIRST, new_rows())
-    roll_back(db, [FIRST], State(), force=True)
+    roll_back(db, [FIRST], UpdateState(), force=True)
     assert rows_of(db, "first") == sorted(old_rows())
 
 
@@ -500,12 +500,12 @@ def test_without_an_update_on_record_there_is_nothing_to_roll_back(db: Database)
     load(db, FIRST, old_rows())
     load(db, FIRST, new_rows())
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="no update is on record"):
-        roll_back(db, [FIRST], State())
+        roll_back(db, [FIRST], UpdateState())
 
 
 def test_without_the_tables_there_is_nothing_to_roll_back(db: Database) -> None:
     with pytest.raises(DataRefused, match="first was never updated here"):
-        roll_back(db, [FIRST], State(), force=True)
+        roll_back(db, [FIRST], UpdateState(), force=True)
 
 
 def test_a_run_that_died_before_it_wrote_its_state_can_be_rolled_back(db: Database) -> None:
@@ -516,7 +516,7 @@ def test_a_run_that_died_before_it_wrote_its_state_can_be_rolled_back(db: Databa
 
 
 def test_tables_are_current_only_with_the_content_that_was_left_in_them(db: Database) -> None:
-    assert not is_current(db, [FIRST], State())
+    assert not is_current(db, [FIRST], UpdateState())
     state = after([load(db, FIRST, old_rows())])
     assert is_current(db, [FIRST], state)
     db.query("INSERT INTO first SELECT * FROM first LIMIT 1")
@@ -526,15 +526,15 @@ def test_tables_are_current_only_with_the_content_that_was_left_in_them(db: Data
 
 
 def test_a_state_survives_its_file(tmp_path: Path) -> None:
-    state = State({"commit": "1"}, {"first": Content(1, 2**64 - 1)}, {"first": Content(0, 0)})
+    state = UpdateState({"commit": "1"}, {"first": Content(1, 2**64 - 1)}, {"first": Content(0, 0)})
     write_state(tmp_path / "state.json", state)
-    assert read_state(tmp_path / "state.json", State) == state
+    assert read_state(tmp_path / "state.json", UpdateState) == state
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"live": 1}', "\x00"])
 def test_a_damaged_state_file_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    assert read_state(tmp_path / "state.json", State) == State()
+    assert read_state(tmp_path / "state.json", UpdateState) == UpdateState()
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
