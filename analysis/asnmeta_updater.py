@@ -29,12 +29,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
-from msgspec import Meta
 
-from ooni_common.config import DatabaseConfig, SecretUrl, check_url
+from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
@@ -87,8 +86,6 @@ BOUNDARY = re.compile(rb'\][ \t\r\n]*(,)[ \t\r\n]*"')
 SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
 
 HISTORIES = msgspec.json.Decoder(dict[str, list[tuple[str, str, str, str, str]]])
-
-Count = Annotated[int, Meta(ge=0)]
 
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ from msgspec import Meta
 import citizenlab_git
 from citizenlab_git import TreeEntry
 from csv_source import BrokenFileError, Finding, ParsedFile, check_header, decoded, records
-from ooni_common.config import DatabaseConfig, SecretUrl, check_url
+from ooni_common.config import Count, DatabaseConfig, SecretUrl, Share, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
 from ooni_common.run import ROLLBACK, Job, Script, execute
@@ -66,9 +66,6 @@ PLAIN_URL = re.compile(rf"https?://((?:{LABEL}\.)+[a-z]{{2,63}})(?:[/?#][!-\[\]-
 LONGEST_HOST = 253
 LABEL_SEPARATORS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, section 3.1
 NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-
-Share = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=0)]
 
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):

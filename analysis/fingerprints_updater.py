@@ -21,12 +21,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from msgspec import Meta
 
 from csv_source import BrokenFileError, Finding, ParsedFile, decoded, records
-from ooni_common.config import DatabaseConfig, SecretUrl, check_url
+from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
@@ -90,8 +87,6 @@ def _enum(values: Mapping[str, int]) -> str:
 
 SCOPES = {"fingerprints_dns": DNS_SCOPES, "fingerprints_http": HTTP_SCOPES}
 TABLES = {name: table(name, scopes) for name, scopes in SCOPES.items()}
-
-Count = Annotated[int, Meta(ge=0)]
 
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):

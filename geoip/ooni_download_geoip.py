@@ -30,7 +30,7 @@ from downloads import DatabaseSource, Downloader, Loaded, digest_of
 from installation import STAMP, Installation
 from mmdb import ASN, COUNTRY, Description
 from ooni_common.config import Config as CommonConfig
-from ooni_common.config import SecretUrl, check_url
+from ooni_common.config import SecretUrl, Share, check_url
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.fetch import Limits, NotFound
 from ooni_common.run import ROLLBACK, Job, Script, execute
@@ -56,7 +56,7 @@ class Config(CommonConfig, frozen=True, kw_only=True):
     asn_type: str = "ASN"
     cc_type: str = "Country"
     ca_file: Path | None = None
-    max_shrink: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    max_shrink: Share = 0.2
     max_size: Annotated[int, Meta(gt=0)] = 500_000_000
     max_age_days: Annotated[int, Meta(gt=0)] = 45
 

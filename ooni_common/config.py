@@ -16,6 +16,9 @@ from ooni_common.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
 ENVIRONMENT_PREFIX = "OONI_"
 COMMENT = "__"  # a key that begins so is one: JSON has no other comments
 SHORTEST_MASKED_SECRET = 6  # shorter ones are words like "api", and masking those garbles the log
@@ -131,7 +134,7 @@ class DatabaseConfig(Config, frozen=True, kw_only=True):
 
     db_uri: SecretUrl
     cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
-    max_shrink: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    max_shrink: Share = 0.2
 
     def __post_init__(self) -> None:
         """Refuse a database URI that the driver would misread."""
