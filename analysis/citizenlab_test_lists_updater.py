@@ -237,6 +237,45 @@ def read_list(file: str, cc: str, content: bytes, categories: frozenset[str]) ->
     return result
 
 
+def _read_rows(result: TestList, text: str, categories: frozenset[str]) -> None:
+    lines = records(text, MOST_LINE_BREAKS_IN_CELL)
+    line, header = next(lines, (1, []))
+    check_header(line, header, ["url", "category_code"])
+    url_at, category_at, width = header.index("url"), header.index("category_code"), len(header)
+    seen: dict[str, int] = {}
+    for line, row in lines:
+        try:
+            if len(row) != width:
+                _check_width(result, line, row, width)
+            url, category = row[url_at], row[category_at]
+            if row == header:
+                raise ValueError("the header again")  # noqa: TRY301 (as domain_of does)
+            domain = domain_of(url)
+            if category not in categories:
+                raise ValueError(f"category code {category!r} is not in the legend")  # noqa: TRY301
+            if seen.setdefault(url, line) != line:
+                raise ValueError(f"the URL is in line {seen[url]} already")  # noqa: TRY301
+            result.rows.append((domain, url, result.cc, category))
+        except ValueError as error:
+            result.refuse(line, row, error)
+
+
+def _check_width(result: TestList, line: int, row: Sequence[str], width: int) -> None:
+    if len(row) < width or any(row[width:]):
+        raise ValueError(f"{len(row)} columns instead of {width}")
+    result.warnings.append(Finding(result.file, line, "empty extra cells at the end"))
+
+
+def _check_refused_share(result: TestList) -> None:
+    refused, rows = len(result.refusals), len(result.refusals) + len(result.rows)
+    if refused > TOLERATED_REFUSED_ROWS and refused > rows * TOLERATED_REFUSED_SHARE:
+        raise BrokenFileError(
+            result.refusals[0].line,
+            f"{refused} of {rows} rows are refused, from here on;"
+            f" {TOLERATED_REFUSED_SHARE:.0%} is the most",
+        )
+
+
 def domain_of(url: str) -> str:
     """Return the host of a URL in the table's form: lower case, punycode, no port, no final dot.
 
@@ -296,45 +335,6 @@ def _host_name(host: str) -> str:
 
 def _ascii_label(label: str) -> str:
     return label.lower() if label.isascii() else idna.encode(label, uts46=True).decode("ascii")
-
-
-def _read_rows(result: TestList, text: str, categories: frozenset[str]) -> None:
-    lines = records(text, MOST_LINE_BREAKS_IN_CELL)
-    line, header = next(lines, (1, []))
-    check_header(line, header, ["url", "category_code"])
-    url_at, category_at, width = header.index("url"), header.index("category_code"), len(header)
-    seen: dict[str, int] = {}
-    for line, row in lines:
-        try:
-            if len(row) != width:
-                _check_width(result, line, row, width)
-            url, category = row[url_at], row[category_at]
-            if row == header:
-                raise ValueError("the header again")  # noqa: TRY301 (as domain_of does)
-            domain = domain_of(url)
-            if category not in categories:
-                raise ValueError(f"category code {category!r} is not in the legend")  # noqa: TRY301
-            if seen.setdefault(url, line) != line:
-                raise ValueError(f"the URL is in line {seen[url]} already")  # noqa: TRY301
-            result.rows.append((domain, url, result.cc, category))
-        except ValueError as error:
-            result.refuse(line, row, error)
-
-
-def _check_width(result: TestList, line: int, row: Sequence[str], width: int) -> None:
-    if len(row) < width or any(row[width:]):
-        raise ValueError(f"{len(row)} columns instead of {width}")
-    result.warnings.append(Finding(result.file, line, "empty extra cells at the end"))
-
-
-def _check_refused_share(result: TestList) -> None:
-    refused, rows = len(result.refusals), len(result.refusals) + len(result.rows)
-    if refused > TOLERATED_REFUSED_ROWS and refused > rows * TOLERATED_REFUSED_SHARE:
-        raise BrokenFileError(
-            result.refusals[0].line,
-            f"{refused} of {rows} rows are refused, from here on;"
-            f" {TOLERATED_REFUSED_SHARE:.0%} is the most",
-        )
 
 
 def check_lists(config: Config, lists: Sequence[TestList]) -> None:
