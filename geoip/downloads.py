@@ -15,7 +15,7 @@ import msgspec
 from mmdb import DatabaseKind
 from ooni_common.config import SecretUrl
 from ooni_common.errors import DataRefused
-from ooni_common.fetch import Fetcher, Limits, Validators
+from ooni_common.fetch import Fetcher, Validators
 
 log = logging.getLogger("ooni.geoip")
 
@@ -58,53 +58,41 @@ class DatabaseSource:
         return replace(self, url=SecretUrl(url))
 
 
-class Downloader:
-    """Downloads databases."""
+def download(
+    fetcher: Fetcher, source: DatabaseSource, path: Path, at_hand: Loaded, *, max_size: int
+) -> Loaded:
+    """Download and unpack a database unless it is what the caller has.
 
-    def __init__(
-        self, user_agent: str, limits: Limits, *, ca_file: Path | None, max_size: int
-    ) -> None:
-        """Take `limits` for each download, and `max_size` in bytes for what was packed in it."""
-        self._fetcher = Fetcher(user_agent, limits, ca_file=ca_file)
-        self._max_size = max_size
+    Args:
+        fetcher: downloads it.
+        source: which.
+        path: where to put it; nothing may be there.
+        at_hand: what the caller has.
+        max_size: of the unpacked database, in bytes.
 
-    def download(self, source: DatabaseSource, path: Path, at_hand: Loaded) -> Loaded:
-        """Download and unpack a database unless it is what the caller has.
+    Returns:
+        What there is now. Where its digest is that of `at_hand`, `path` is no file.
 
-        Args:
-            source: which.
-            path: where to put it; nothing may be there.
-            at_hand: what the caller has.
-
-        Returns:
-            What there is now. Where its digest is that of `at_hand`, `path` is no file.
-
-        Raises:
-            NotFound, Unavailable, DataRefused: as `Fetcher.fetch`; also: it can't be unpacked.
-        """
-        validators = at_hand.validators if at_hand.url == source.url.identity else None
-        current = self._unpacked(source, path, validators)
-        digest = digest_of(path)
-        if current is None:
-            log.info("%s: not modified", source.url)
-            path.unlink()
-            return at_hand
-        if digest == at_hand.sha256:
-            log.info("%s: the same bytes as before", source.url)
-            path.unlink()
-        else:
-            log.info("fetched %s: %s bytes unpacked", source.url, f"{path.stat().st_size:,}")
-        return Loaded(source.url.identity, digest, current)
-
-    def _unpacked(
-        self, source: DatabaseSource, path: Path, validators: Validators | None
-    ) -> Validators | None:
-        with path.open("xb") as file:
-            unpacker = Unpacker(file, source.url, self._max_size)
-            current = self._fetcher.fetch(source.url, unpacker, validators)
-            if current is not None:
-                unpacker.finish()
-        return current
+    Raises:
+        NotFound, Unavailable, DataRefused: as `Fetcher.fetch`; also: it can't be unpacked.
+    """
+    validators = at_hand.validators if at_hand.url == source.url.identity else None
+    with path.open("xb") as file:
+        unpacker = Unpacker(file, source.url, max_size)
+        current = fetcher.fetch(source.url, unpacker, validators)
+        if current is not None:
+            unpacker.finish()
+    if current is None:
+        log.info("%s: not modified", source.url)
+        path.unlink()
+        return at_hand
+    digest = digest_of(path)
+    if digest == at_hand.sha256:
+        log.info("%s: the same bytes as before", source.url)
+        path.unlink()
+    else:
+        log.info("fetched %s: %s bytes unpacked", source.url, f"{path.stat().st_size:,}")
+    return Loaded(source.url.identity, digest, current)
 
 
 class Unpacker:

@@ -26,13 +26,13 @@ import msgspec
 from msgspec import Meta
 
 import mmdb
-from downloads import DatabaseSource, Downloader, Loaded, digest_of
+from downloads import DatabaseSource, Loaded, digest_of, download
 from installation import STAMP, Installation
 from mmdb import ASN, COUNTRY, Description
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import SecretUrl, Share, check_url
 from ooni_common.errors import DataRefused, Unavailable
-from ooni_common.fetch import Limits, NotFound
+from ooni_common.fetch import Fetcher, Limits, NotFound
 from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.state import read_state, write_state
 
@@ -304,16 +304,14 @@ def fetch_and_check(
 ) -> LoadedByKind:
     """Fetch what is not installed, and check it; return what there is."""
     config = job.config
-    downloader = Downloader(
-        job.user_agent, limits, ca_file=config.ca_file, max_size=config.max_size
-    )
+    fetcher = Fetcher(job.user_agent, limits, ca_file=config.ca_file)
     loaded = {}
     for source in sources_of(config):
         path = staged.staged(source.file)
         present = installed.get(source.kind.name)
         at_hand = present.loaded if present and not job.force else Loaded()
         with job.metrics.timer("download_geoip"):
-            fetched = downloader.download(source.of(month), path, at_hand)
+            fetched = download(fetcher, source.of(month), path, at_hand, max_size=config.max_size)
         if fetched.sha256 != at_hand.sha256:
             check_new(job, source.of(month), path, present)
         loaded[source.kind.name] = fetched
