@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from ooni_common.config import DatabaseConfig, Secret, SecretUrl, check_url
+from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, check_url
 from ooni_common.errors import ConfigError
 from ooni_common.fetch import load_certificates
 from staging import is_of_a_restore
@@ -20,7 +20,6 @@ ChunkBy = Literal["", "table", "month", "day", "range"]
 Method = Literal["incremental", "full"]
 Side = Literal["public", "private"]
 Sse = Literal["", "AES256", "aws:kms"]
-Count = Annotated[int, Meta(ge=0)]
 MOST_DAYS = 36_500
 Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
 MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
