@@ -28,7 +28,7 @@ from msgspec import Meta
 
 import citizenlab_git
 from citizenlab_git import TreeEntry
-from csv_source import BrokenFileError, Finding, ParsedFile, check_header, decoded, records
+from csv_source import BrokenFileError, Finding, ParsedFile, check_header, csv_text, records
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, Share, check_url
 from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
@@ -212,7 +212,7 @@ def read_categories(content: bytes) -> frozenset[str]:
     Raises:
         BrokenFileError: it is not CSV, or has no codes.
     """
-    text, _ = decoded(content)
+    text, _ = csv_text(content)
     lines = records(text)
     line, header = next(lines, (1, []))
     check_header(line, header, [LEGEND_COLUMN])
@@ -227,7 +227,7 @@ def read_list(file: str, cc: str, content: bytes, categories: frozenset[str]) ->
     """Parse and validate one list; what is wrong is in the result."""
     result = TestList(file, cc=cc)
     try:
-        text, has_bom = decoded(content)
+        text, has_bom = csv_text(content)
         if has_bom:
             result.warnings.append(Finding(file, 1, "starts with a byte order mark"))
         _read_rows(result, text, categories)

@@ -55,7 +55,7 @@ class ParsedFile:
         self.refusals.append(Finding(self.file, line, f"{reason}: {excerpt(record)}"))
 
 
-def decoded(content: bytes) -> tuple[str, bool]:
+def csv_text(content: bytes) -> tuple[str, bool]:
     """Return the text of a CSV file, and whether it started with a byte order mark.
 
     Raises:

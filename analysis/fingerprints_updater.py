@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from csv_source import BrokenFileError, Finding, ParsedFile, decoded, records
+from csv_source import BrokenFileError, Finding, ParsedFile, csv_text, records
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, StatementFailed, connected
 from ooni_common.errors import DataRefused
@@ -203,7 +203,7 @@ def read_fingerprints(file: str, content: bytes, scopes: Mapping[str, int]) -> F
     """
     result = Fingerprints(file)
     try:
-        text, has_bom = decoded(content)
+        text, has_bom = csv_text(content)
         if has_bom:
             result.warnings.append(Finding(file, 1, "starts with a byte order mark"))
         lines = records(text)
