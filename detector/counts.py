@@ -12,10 +12,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ooni_common.database import Database
-from sequential import Indices
 from series import HOUR, Series, Target
+
+Grid = NDArray[np.int64]  # a row for each hour, a column for each series
 
 CHUNK = 24  # hours that one question is about: what is in memory at once
 
@@ -49,10 +51,10 @@ WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time <
 
 @dataclass(frozen=True)
 class HourlyCounts:
-    """Hourly counts: a row for each hour, with a number for each series.
+    """Hourly counts.
 
     Attributes:
-        series: those that have any.
+        series: those that have any; the columns.
         start: the first hour, in hours since 1970.
         measurements: how many.
         anomalies: how many of them.
@@ -61,9 +63,9 @@ class HourlyCounts:
 
     series: Sequence[Series]
     start: int
-    measurements: Indices
-    anomalies: Indices
-    confirmed: Indices
+    measurements: Grid
+    anomalies: Grid
+    confirmed: Grid
 
 
 def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] | None:
@@ -140,7 +142,7 @@ def tests_and_inputs(targets: Collection[Target]) -> dict[str, tuple[str, ...]]:
     return {"tests": tuple(set(tests)), "inputs": tuple(set(inputs))}
 
 
-def _by_hour(texts: Sequence[str], hours: int) -> Indices:
+def _by_hour(texts: Sequence[str], hours: int) -> Grid:
     """Return a row for each hour, with the number of each series, of "1,0,…" for each series."""
     flat = np.fromstring(",".join(texts), dtype=np.int64, sep=",")
     return np.ascontiguousarray(flat.reshape(len(texts), hours).T)

@@ -166,9 +166,8 @@ def detect(job: Job[Config], now: datetime) -> None:
         if job.dry_run:
             return
         write_checkpoint(config.state_dir / CHECKPOINT, checkpoint)
-        report = report_of(
-            config, database, statuses, events, checkpoint, anew="reprocess" in job.flags
-        )
+        fresh = (checkpoint.hour, until)
+        report = report_of(config, database, statuses, events, fresh, anew="reprocess" in job.flags)
     with job.metrics.timer("write_feed"):
         publish(outputs_of(report), config.output_dir)
     tell(job, report, now)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from outputs.incidents import Incident, Network
-from outputs.links import digest, incident_link, search_link
+from outputs.links import incident_link, name_hash, search_link
 from outputs.report import Report
 from outputs.tallies import Tally, until_detected, until_over, until_sure
 from outputs.wording import (
@@ -217,7 +217,7 @@ def of_event(report: Report, event: Event, service: str) -> Item:
         *_tally_said(tally),
     ]
     return Item(
-        f"{AUTHORITY}/series/{digest(series)}/{iso(event.detection_time)}/{event.status}",
+        f"{AUTHORITY}/series/{name_hash(series)}/{iso(event.detection_time)}/{event.status}",
         f"{service} appears to be {said} {where}",
         link,
         event.detection_time,

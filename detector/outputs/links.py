@@ -108,7 +108,7 @@ def series_path(series: Series) -> str:
     return f"{BY_SERIES}/{_safe('.'.join(part for part in parts if part), series)}"
 
 
-def digest(parts: tuple[object, ...]) -> str:
+def name_hash(parts: tuple[object, ...]) -> str:
     """Return what tells these parts from all others."""
     # No part holds NUL: neither a code nor a URL in the database does.
     content = "\0".join(map(str, parts)).encode("utf-8", "surrogatepass")
@@ -119,4 +119,4 @@ def _safe(readable: str, parts: tuple[object, ...]) -> str:
     """Return a name: a part for people, as far as it is safe, and a hash of everything."""
     words = re.sub("[^A-Za-z0-9.]+", "-", readable)
     words = re.sub(r"\.{2,}", ".", words)[:READABLE].strip("-.")
-    return f"{words}-{digest(parts)}" if words else digest(parts)
+    return f"{words}-{name_hash(parts)}" if words else name_hash(parts)

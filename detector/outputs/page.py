@@ -11,8 +11,8 @@ from outputs.incidents import Incident
 from outputs.links import (
     country_link,
     country_path,
-    digest,
     incident_link,
+    name_hash,
     network_link,
     search_link,
 )
@@ -176,7 +176,7 @@ def _card(report: Report, incident: Incident, chart: Chart) -> Card:
         inside = report.tallies.get(until_over(incident, incident.end))
     earlier = chart.tally_within(chart.start, incident.start)
     return Card(
-        id=f"incident-{digest((items.guid_of(incident),))}",
+        id=f"incident-{name_hash((items.guid_of(incident),))}",
         incident=incident,
         state=state,
         lasted="" if state == SILENT else spoken_duration(end - incident.start),

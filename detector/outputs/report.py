@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from detector_config import Config
-from following import Checkpoint
 from ooni_common.database import Database
 from outputs.incidents import Incident, blockings_of, incidents_of
 from outputs.tallies import Chart, Period, Tally, charted, periods_of
@@ -72,7 +71,7 @@ def report_of(
     database: Database,
     statuses: Sequence[SeriesStatus],
     events: Sequence[Event],
-    checkpoint: Checkpoint,
+    hours: tuple[int, int],
     *,
     anew: bool,
 ) -> Report:
@@ -83,14 +82,15 @@ def report_of(
         database: has the measurements.
         statuses: of all series.
         events: of all times; those of series that are no longer followed are left out.
-        checkpoint: of this run.
+        hours: what was measured before the first has settled; the second is the end of the last
+            one that was looked at.
         anew: count all measurements again.
     """
     services = config.service_of
     followed = [event for event in events if event.series.target in services]
     window = timedelta(hours=config.incident_hours)
     report = Report(
-        until=time_of(checkpoint.until),
+        until=time_of(hours[1]),
         statuses=statuses,
         events=sorted(followed, key=lambda event: (event.detection_time, event.series)),
         incidents=incidents_of(blockings_of(followed), services, window),
@@ -101,7 +101,7 @@ def report_of(
     recent = _recent_incidents(report, timedelta(days=config.page_days))
     periods = list(periods_of(report.incidents, report.events))
     charts, tallies = charted(
-        database, recent, periods, checkpoint, config.state_dir / CHARTS, anew=anew
+        database, recent, periods, hours, config.state_dir / CHARTS, anew=anew
     )
     return replace(report, charts=charts, tallies=tallies)
 

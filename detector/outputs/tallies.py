@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from counts import ANOMALY, MEASURED
-from following import Checkpoint
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
 from outputs.incidents import Incident
@@ -177,7 +176,7 @@ def charted(
     database: Database,
     incidents: Sequence[Incident],
     periods: Sequence[Period],
-    checkpoint: Checkpoint,
+    hours: tuple[int, int],
     path: Path,
     *,
     anew: bool,
@@ -188,19 +187,20 @@ def charted(
         database: has the measurements.
         incidents: which.
         periods: which.
-        checkpoint: of this run; measurements of before it are not looked at again.
+        hours: what was measured before the first has settled; the second is the end.
         path: keeps what changes no more.
         anew: ask for all of it nevertheless.
     """
+    settled_until, until = hours
     earlier = {} if anew else read_state(path, Settled).charts
-    windows = [window_of(incident, checkpoint.until) for incident in incidents]
+    windows = [window_of(incident, until) for incident in incidents]
     windows += [_as_window(period) for period in periods]
     prints = [window.fingerprint for window in windows]
     firsts = [earlier.get(fingerprint, NOTHING) for fingerprint in prints]
     counts = complete(database, windows, firsts)
     settled: dict[str, Steps] = {}
     for window, fingerprint, (measurements, anomalies) in zip(windows, prints, counts, strict=True):
-        over = max(0, (checkpoint.hour - window.start) // window.step)
+        over = max(0, (settled_until - window.start) // window.step)
         settled[fingerprint] = (measurements[:over], anomalies[:over])
     if settled != earlier:
         write_state(path, Settled(settled))
