@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from outputs.incidents import Incident, Network
+from outputs.incidents import Incident
 from outputs.links import incident_link, name_hash, search_link
 from outputs.report import Report
 from outputs.tallies import Tally, until_detected, until_over, until_sure
@@ -25,7 +25,7 @@ from outputs.wording import (
     spoken_duration,
     within,
 )
-from series import BLOCKED, NAMES, Event, Series
+from series import BLOCKED, NAMES, Event, Series, Target
 
 AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name
 LISTED = 50  # networks, at most, that a description names; the JSON names all
@@ -60,11 +60,9 @@ class Item:
 
 def of_incident(report: Report, incident: Incident) -> Iterator[Item]:
     """Yield the item that tells of an incident, and the one that tells of its end."""
-    state = report.state_of(incident)
-    yield _begun(incident, report.tallies.get(until_detected(incident)), state)
+    yield _begun(report, incident)
     if incident.end is not None and incident.end_detected is not None:
-        tally = report.tallies.get(until_over(incident, incident.end))
-        yield _ended(incident, tally, state, incident.end, incident.end_detected)
+        yield _ended(report, incident, incident.end, incident.end_detected)
 
 
 def guid_of(incident: Incident) -> str:
@@ -73,13 +71,10 @@ def guid_of(incident: Incident) -> str:
     return f"{AUTHORITY}/{place}/{iso(incident.detected)}"
 
 
-def _begun(incident: Incident, tally: Tally | None, state: str) -> Item:
-    # Up to when all was sure: what comes later must not change the item from run to run.
-    sure = incident.last_detected
-    networks = incident.by_network
+def _begun(report: Report, incident: Incident) -> Item:
+    tally = report.tallies.get(until_detected(incident))
     service, place = clean(incident.service), within(incident.probe_cc)
-    link = incident_link(incident, sure)
-    number = counted(len(networks), "network")
+    number = counted(len(incident.networks), "network")
     times = f"began about {spoken(incident.start)}, detected {spoken(incident.detected)}"
     paragraphs = [
         f"OONI measurements show signs that {service} is blocked in {place}, on {number}: {times}.",
@@ -87,22 +82,20 @@ def _begun(incident: Incident, tally: Tally | None, state: str) -> Item:
     ]
     return Item(
         guid_of(incident),
-        f"{service} appears to be blocked in {place}: {_networks_said(networks)}",
-        link,
+        f"{service} appears to be blocked in {place}: {_networks_said(incident)}",
+        # Up to when all was sure: what comes later must not change the item from run to run.
+        incident_link(incident, incident.last_detected),
         incident.detected,
-        _html(paragraphs, incident, networks),
+        _html(paragraphs, incident),
         (service, country(incident.probe_cc)),
-        _data(incident, networks, state, tally) | {"status": "BLOCKED"},
+        _data(report, incident, tally) | {"status": "BLOCKED"},
     )
 
 
-def _ended(
-    incident: Incident, tally: Tally | None, state: str, end: datetime, detected: datetime
-) -> Item:
-    networks = incident.by_network
+def _ended(report: Report, incident: Incident, end: datetime, detected: datetime) -> Item:
+    tally = report.tallies.get(until_over(incident, end))
     service, place = clean(incident.service), within(incident.probe_cc)
-    link = incident_link(incident, end)
-    number = counted(len(networks), "network")
+    number = counted(len(incident.networks), "network")
     lasted = spoken_duration(end - incident.start)
     times = f"blocked since about {spoken(incident.start)}, for {lasted}; ended about {spoken(end)}"
     paragraphs = [
@@ -112,19 +105,18 @@ def _ended(
     ]
     return Item(
         f"{guid_of(incident)}/ended/{iso(end)}",
-        f"{service} appears to be reachable again in {place}: {_networks_said(networks)}",
-        link,
+        f"{service} appears to be reachable again in {place}: {_networks_said(incident)}",
+        incident_link(incident, end),
         detected,
-        _html(paragraphs, incident, networks),
+        _html(paragraphs, incident),
         (service, country(incident.probe_cc)),
-        _data(incident, networks, state, tally) | {"status": "OK"},
+        _data(report, incident, tally) | {"status": "OK"},
     )
 
 
-def _networks_said(networks: Sequence[Network]) -> str:
-    return (
-        network_name(networks[0].asn) if len(networks) == 1 else counted(len(networks), "network")
-    )
+def _networks_said(incident: Incident) -> str:
+    asns = incident.networks
+    return network_name(asns[0]) if len(asns) == 1 else counted(len(asns), "network")
 
 
 def _tally_said(tally: Tally | None) -> list[str]:
@@ -138,7 +130,8 @@ def _tally_data(tally: Tally | None) -> dict[str, int] | None:
     return None if tally is None else tally._asdict()
 
 
-def _html(paragraphs: Sequence[str], incident: Incident, networks: Sequence[Network]) -> str:
+def _html(paragraphs: Sequence[str], incident: Incident) -> str:
+    networks = incident.by_network
     listed = networks[:LISTED]
     named = ", ".join(
         f"{network_name(network.asn)} since {spoken(network.start)}" for network in listed
@@ -147,7 +140,7 @@ def _html(paragraphs: Sequence[str], incident: Incident, networks: Sequence[Netw
     return _paragraphs([*paragraphs, f"Networks: {named}{more}."], incident.targets)
 
 
-def _paragraphs(texts: Sequence[str], targets: Sequence[tuple[str, str]]) -> str:
+def _paragraphs(texts: Sequence[str], targets: Sequence[Target]) -> str:
     """Return a description. An input must not turn the text around it from right to left."""
     tested = "; ".join(
         f"<bdi>{escape(clean(input_))}</bdi> ({escape(clean(test_name))})"
@@ -159,19 +152,14 @@ def _paragraphs(texts: Sequence[str], targets: Sequence[tuple[str, str]]) -> str
     return f"{paragraphs}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
 
 
-def _data(
-    incident: Incident,
-    networks: Sequence[Network],
-    state: str,
-    tally: Tally | None,
-) -> dict[str, Any]:
+def _data(report: Report, incident: Incident, tally: Tally | None) -> dict[str, Any]:
     return {
         "incident": {
             "id": guid_of(incident),
             "service": clean(incident.service),
             "probe_cc": clean(incident.probe_cc),
             "country": country(incident.probe_cc),
-            "state": state,
+            "state": report.state_of(incident),
             "start": iso(incident.start),
             "detected": iso(incident.detected),
             "end": _iso(incident.end),
@@ -187,7 +175,7 @@ def _data(
                     "detected": iso(network.detected),
                     "end": _iso(network.end),
                 }
-                for network in networks
+                for network in incident.by_network
             ],
         },
         "counts": _tally_data(tally),
