@@ -2,10 +2,13 @@
 
 import contextlib
 import fcntl
+import functools
 import itertools
 import json
+import os
 import re
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -13,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chdb import _chdb
-
 from dev.embedded_clickhouse import sql
 from dev.embedded_clickhouse.blocks import Columns
+from dev.embedded_clickhouse.compiled import compiled_module
 from dev.embedded_clickhouse.errors import ENGINE_ERRORS, Code, ServerError
 
 # A string setting without any effect here (there are no logs to send), by which KILL QUERY tells
@@ -110,7 +112,10 @@ class Engine:
         self.backups = _fresh(path / "backups", keep=True)
         self.spool = _fresh(path / "spool", keep=False)
         self.data = path / "data"
-        self._address = f"{self.data}?backups.allowed_path={self.backups}/"
+        # With memory_worker_use_cgroup it looks for control groups, which a chroot need not have.
+        self._address = (
+            f"{self.data}?backups.allowed_path={self.backups}/&memory_worker_use_cgroup=0"
+        )
         if config_file:
             self._address += f"&config-file={config_file.absolute()}&log-level=information"
         self._numbers = itertools.count(1)
@@ -401,11 +406,22 @@ class Session:
 
 def _disable_signal_handlers() -> None:
     """Keep chDB's handlers away, before it connects: signals are the program's business."""
-    _chdb.set_signal_handlers_enabled(0)  # type: ignore[attr-defined] # compiled, untyped
+    _chdb().set_signal_handlers_enabled(0)
+
+
+@functools.cache
+def _chdb() -> Any:  # noqa: ANN401 - compiled, untyped
+    """Load the module as its package does: it takes its own symbols, not the interpreter's."""
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_DEEPBIND)
+    try:
+        return compiled_module()
+    finally:
+        sys.setdlopenflags(flags)
 
 
 def _connect(address: str) -> Any:  # noqa: ANN401 - chDB's connections are untyped
-    return _chdb.connect(address)  # type: ignore[attr-defined] # compiled, untyped
+    return _chdb().connect(address)
 
 
 def _setting_name(name: str) -> str:

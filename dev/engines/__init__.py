@@ -20,7 +20,6 @@ from typing import Any, Self
 from dev.embedded_clickhouse.errors import ServerError
 
 _ROOT = Path(__file__).resolve().parents[2]
-_RUNNER = Path(__file__).with_name("runner.py")
 _STOP_SECONDS = 20
 PINNED = "pinned"
 VERSIONS = ("24.8", "25.5", PINNED)  # the oldest that is supported first
@@ -49,7 +48,7 @@ class Engine:
     """
 
     def __init__(self, python: Path, path: Path) -> None:
-        self._command = [str(python), str(_RUNNER), str(path)]
+        self._command = [str(python), "-m", "dev.engines.runner", str(path)]
         self._process: subprocess.Popen[bytes] | None = None
         self.version = ""
 
@@ -66,9 +65,11 @@ class Engine:
 
     def start(self) -> Self:
         """Start the process; what it prints beside its answers goes to standard error."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(_ROOT)},
         )
         self.version = self.execute("SELECT version()").decode().strip()
         return self

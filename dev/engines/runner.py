@@ -3,25 +3,22 @@
     {"sql": "SELECT 1", "format": "CSV"}  →  {"result": "MQo="} (the bytes, in base64)
                                           or  {"error": "Code: 47. DB::Exception: …"}
 
-It runs in the virtual environments of all versions, so it needs the standard library alone, and of
-chdb the compiled module, whose `connect` and `query` are the same in all of them: the package
-around it would import pandas and pyarrow.
+It runs in the virtual environments of all versions, so it needs the standard library alone.
 """
 
 import base64
-import importlib
-import importlib.util
 import json
 import os
 import sys
-import types
 from typing import Any, BinaryIO
+
+from dev.embedded_clickhouse.compiled import compiled_module
 
 
 def main() -> None:
     """Answer each line of standard input until it ends."""
     questions, answers = _private_pipes()
-    connection = _engine().connect(sys.argv[1])
+    connection = compiled_module().connect(sys.argv[1])
     for line in questions:
         answer = _answer(connection, **json.loads(line))
         answers.write(json.dumps(answer).encode() + b"\n")
@@ -35,16 +32,6 @@ def _answer(connection: Any, sql: str, format: str) -> dict[str, str]:  # noqa: 
     except RuntimeError as error:
         return {"error": str(error)}
     return {"result": base64.b64encode(result.bytes() or b"").decode()}
-
-
-def _engine() -> Any:  # noqa: ANN401 (compiled, untyped)
-    spec = importlib.util.find_spec("chdb")
-    if spec is None:
-        sys.exit("there is no chdb in this environment")
-    package = types.ModuleType("chdb")
-    package.__path__ = list(spec.submodule_search_locations or ())
-    sys.modules["chdb"] = package
-    return importlib.import_module("chdb._chdb")
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
