@@ -1,13 +1,32 @@
-"""The end of a server's process."""
+"""The start and the end of a server's process."""
 
 import os
 import select
 import signal
 import socket
 import sys
-from typing import NoReturn
+from abc import ABC, abstractmethod
+from typing import NoReturn, Self
 
 _PARENT_CHECK_SECONDS = 0.5
+
+
+class Startable(ABC):
+    """What a `with` starts, and stops at its end."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start it."""
+
+    @abstractmethod
+    def stop(self) -> object:
+        """End it; doing it twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
 
 
 def catch_signals() -> socket.socket:

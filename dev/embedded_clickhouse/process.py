@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote, urlencode
+
+from dev.embedded_clickhouse.lifetime import Startable
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30
@@ -22,7 +23,7 @@ class StartError(Exception):
     """The server did not start; the text is what it said."""
 
 
-class EmbeddedClickHouse:
+class EmbeddedClickHouse(Startable):
     """A server process on 127.0.0.1 that ends with this one at the latest.
 
     Args:
@@ -55,17 +56,6 @@ class EmbeddedClickHouse:
         self._ports = (tcp, http)
         self._process: subprocess.Popen[bytes] | None = None
         self.tcp = self.http = self.pid = 0
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def log(self) -> Path:

@@ -14,10 +14,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from dev.embedded_clickhouse.errors import ServerError
+from dev.embedded_clickhouse.lifetime import Startable
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STOP_SECONDS = 20
@@ -32,7 +32,7 @@ def python_of(version: str) -> Path:
     return _ROOT / "build" / f"engine-{version}" / "bin" / "python"
 
 
-class Engine:
+class Engine(Startable):
     """One engine in a process of its own, which ends with this one at the latest.
 
     The older versions differ from a server of theirs in two ways: the database `default` is an
@@ -51,17 +51,6 @@ class Engine:
         self._command = [str(python), "-m", "dev.engines.runner", str(path)]
         self._process: subprocess.Popen[bytes] | None = None
         self.version = ""
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def start(self) -> Self:
         """Start the process; what it prints beside its answers goes to standard error."""
