@@ -147,7 +147,7 @@ def load(
 
 
 def roll_back_tables(job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]) -> None:
-    """Swap the content of before the last update in; it stays until upstream has something new.
+    """Restore the content that the last update replaced. It stays until upstream changes.
 
     Raises:
         DataRefused: the shadow tables do not hold it.

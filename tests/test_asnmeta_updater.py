@@ -272,8 +272,8 @@ def test_a_long_name_an_empty_history_and_names_of_any_language_are_loaded() -> 
 
 
 def test_exact_duplicates_collapse_and_near_ones_stay() -> None:
-    other = [*GOOD[:4], "RIPE"]
-    rows, findings = read_with("1", [GOOD, other, GOOD, GOOD])
+    by_ripe = [*GOOD[:4], "RIPE"]
+    rows, findings = read_with("1", [GOOD, by_ripe, GOOD, GOOD])
     assert rows == [GOOD_ROW, (*GOOD_ROW[:5], "RIPE")]
     assert findings == []
 

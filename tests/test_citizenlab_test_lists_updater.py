@@ -564,15 +564,15 @@ def test_a_git_that_hangs_is_ended_with_its_child_processes(
 
 def git_processes(git: GitServer) -> list[str]:
     """Return the command lines of git clients of this server."""
-    found = []
+    commands = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if command.startswith(("git", "/usr/lib/git-core")) and git.url("test-lists") in command:
-            found.append(command)
-    return found
+            commands.append(command)
+    return commands
 
 
 def test_sigterm_ends_a_run_and_its_git_and_changes_nothing(
@@ -687,7 +687,7 @@ def test_metrics_tell_what_was_done(updater: Updater, lists: SampleTestLists) ->
         "status",
         "update_citizenlab_table",
     }
-    values = {name.removeprefix(prefix): found for name, found in received.items()}
+    values = {name.removeprefix(prefix): sent for name, sent in received.items()}
     assert values["status"] == [(1, "g"), (0, "g"), (1, "g"), (2, "g")]
     assert values["citizenlab_test_list_len"] == [(ROWS, "g")]
     assert values["rejected_rows"] == [(1, "g"), (1, "g")]

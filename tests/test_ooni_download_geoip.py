@@ -345,7 +345,7 @@ def test_another_address_is_not_asked_for_changes_since_the_first(
         "cc_url": server.route("/cc.gz", http.body(country, etag='"1"')),
     }
     assert geoip.run(day="2026-12-10", **keys)[0] == 0
-    assert ["If-None-Match" in each.headers for each in server.requests] == [False] * 3
+    assert ["If-None-Match" in request.headers for request in server.requests] == [False] * 3
 
 
 def test_a_month_is_asked_for_again_under_another_address(
@@ -385,7 +385,7 @@ def test_the_same_bytes_under_another_address_are_fetched_once(
         server.clear()
         status, log = geoip.run(**keys("second"))
         assert (status, "nothing to do" in log) == (0, True)
-        asked = [each.headers.get("If-None-Match") for each in server.requests]
+        asked = [request.headers.get("If-None-Match") for request in server.requests]
         assert asked == [validators, validators]
     assert "hidden" not in (geoip.state / STATE).read_text()
 
@@ -723,8 +723,8 @@ def type_in(log: str, command: str) -> None:
 
 
 def owners_and_modes(*paths: Path) -> list[tuple[Path, int, int, str]]:
-    found = [(path, path.lstat()) for path in paths]
-    return [(path, it.st_uid, it.st_gid, stat.filemode(it.st_mode)) for path, it in found]
+    statuses = [(path, path.lstat()) for path in paths]
+    return [(path, it.st_uid, it.st_gid, stat.filemode(it.st_mode)) for path, it in statuses]
 
 
 @pytest.fixture
@@ -918,7 +918,7 @@ def test_readers_never_meet_anything_but_whole_databases(
     }
     upstream.publish(OCTOBER, NOVEMBER)
     geoip.run(day="2026-10-10")
-    problems: list[str] = []
+    mixed: list[str] = []
     lookups = [0, 0]
     stop = threading.Event()
 
@@ -926,9 +926,9 @@ def test_readers_never_meet_anything_but_whole_databases(
         file = FILES[number]
         while not stop.is_set():
             with maxminddb.open_database(geoip.output / file) as reader:
-                found = [reader.get(each) for each in addresses]
-                if found not in expected[file].values():
-                    problems.append(file)
+                records = [reader.get(address) for address in addresses]
+                if records not in expected[file].values():
+                    mixed.append(file)
                 lookups[number] += 1
             time.sleep(0.002)  # the update runs in this process, too
 
@@ -945,8 +945,10 @@ def test_readers_never_meet_anything_but_whole_databases(
             stop.set()
             for thread in threads:
                 thread.join()
-        assert [opened_before.get(each) for each in addresses] == expected["asn.mmdb"][OCTOBER]
-    assert problems == []
+        assert [opened_before.get(address) for address in addresses] == expected["asn.mmdb"][
+            OCTOBER
+        ]
+    assert mixed == []
     assert min(lookups) > 100
 
 
@@ -956,7 +958,7 @@ def unpacked(published: Path, name: str, month: str) -> bytes:
 
 def answers(content: bytes, addresses: tuple[str, ...]) -> list[object]:
     with maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD) as reader:
-        return [reader.get(each) for each in addresses]
+        return [reader.get(address) for address in addresses]
 
 
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "10"))
@@ -976,7 +978,7 @@ def test_after_a_kill_the_pair_is_valid_and_the_next_run_completes_it(
         write_database(version / "cc.mmdb", COUNTRY, month, networks=20_000)
         for path in version.iterdir():  # the second is not newer, so that both replace the other
             path.write_bytes(same_epoch(path.read_bytes()))
-    contents = {name: [(each / name).read_bytes() for each in versions] for name in FILES}
+    contents = {name: [(version / name).read_bytes() for version in versions] for name in FILES}
     with SampleUpstream(folder) as server:
         geoip.configure(
             asn_url=server.url("asn.mmdb"), cc_url=server.url("cc.mmdb"), max_age_days=10**5
