@@ -5,7 +5,7 @@ today.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -18,7 +18,7 @@ from outputs.items import Item
 from outputs.links import EXPLORER, GLOBAL, country_link, country_path, series_path
 from outputs.report import Report
 from outputs.wording import clean, country, iso, network_name, within
-from series import Event, Series
+from series import Series
 
 MOST = 100  # items of a feed
 FRESH = 60  # minutes for which a reader needs not ask again
@@ -71,11 +71,11 @@ def feeds_of(report: Report) -> Iterator[Feed]:
     )
     for code in sorted(by_country):
         yield _of_country(code, by_country[code])
-    by_series: dict[Series, list[Event]] = {}
+    by_series: dict[Series, list[Item]] = {}
     for event in report.events:
-        by_series.setdefault(event.series, []).append(event)
+        by_series.setdefault(event.series, []).append(items.of_event(report, event))
     for series in sorted(by_series):
-        yield _of_series(report, series, by_series[series])
+        yield _of_series(series, clean(report.service_of(series)), by_series[series])
 
 
 def _of_country(code: str, news: Iterable[Item]) -> Feed:
@@ -90,9 +90,8 @@ def _of_country(code: str, news: Iterable[Item]) -> Feed:
     )
 
 
-def _of_series(report: Report, series: Series, events: Sequence[Event]) -> Feed:
-    service = clean(report.services.get(series, series.test_name))
-    newest = _newest(items.of_event(report, event, service) for event in events)
+def _of_series(series: Series, service: str, news: Iterable[Item]) -> Feed:
+    newest = _newest(news)
     where = f"on {network_name(series.probe_asn)} in {within(series.probe_cc)}"
     measured = clean(f"{series.test_name} {series.input}".rstrip())
     return Feed(

@@ -60,9 +60,11 @@ class Item:
 
 def of_incident(report: Report, incident: Incident) -> Iterator[Item]:
     """Yield the item that tells of an incident, and the one that tells of its end."""
-    yield _begun(report, incident)
+    data = _data(incident, report.state_of(incident))
+    yield _begun(incident, report.tallies.get(until_detected(incident)), data)
     if incident.end is not None and incident.end_detected is not None:
-        yield _ended(report, incident, incident.end, incident.end_detected)
+        tally = report.tallies.get(until_over(incident, incident.end))
+        yield _ended(incident, tally, data, incident.end, incident.end_detected)
 
 
 def guid_of(incident: Incident) -> str:
@@ -71,8 +73,7 @@ def guid_of(incident: Incident) -> str:
     return f"{AUTHORITY}/{place}/{iso(incident.detected)}"
 
 
-def _begun(report: Report, incident: Incident) -> Item:
-    tally = report.tallies.get(until_detected(incident))
+def _begun(incident: Incident, tally: Tally | None, data: dict[str, Any]) -> Item:
     service, place = clean(incident.service), within(incident.probe_cc)
     number = counted(len(incident.networks), "network")
     times = f"began about {spoken(incident.start)}, detected {spoken(incident.detected)}"
@@ -88,12 +89,13 @@ def _begun(report: Report, incident: Incident) -> Item:
         incident.detected,
         _html(paragraphs, incident),
         (service, country(incident.probe_cc)),
-        _data(report, incident, tally) | {"status": "BLOCKED"},
+        {"incident": data, "counts": _tally_data(tally), "status": "BLOCKED"},
     )
 
 
-def _ended(report: Report, incident: Incident, end: datetime, detected: datetime) -> Item:
-    tally = report.tallies.get(until_over(incident, end))
+def _ended(
+    incident: Incident, tally: Tally | None, data: dict[str, Any], end: datetime, detected: datetime
+) -> Item:
     service, place = clean(incident.service), within(incident.probe_cc)
     number = counted(len(incident.networks), "network")
     lasted = spoken_duration(end - incident.start)
@@ -110,7 +112,7 @@ def _ended(report: Report, incident: Incident, end: datetime, detected: datetime
         detected,
         _html(paragraphs, incident),
         (service, country(incident.probe_cc)),
-        _data(report, incident, tally) | {"status": "OK"},
+        {"incident": data, "counts": _tally_data(tally), "status": "OK"},
     )
 
 
@@ -152,33 +154,31 @@ def _paragraphs(texts: Sequence[str], targets: Sequence[Target]) -> str:
     return f"{paragraphs}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
 
 
-def _data(report: Report, incident: Incident, tally: Tally | None) -> dict[str, Any]:
+def _data(incident: Incident, state: str) -> dict[str, Any]:
+    """Return what an incident is, for programs."""
     return {
-        "incident": {
-            "id": guid_of(incident),
-            "service": clean(incident.service),
-            "probe_cc": clean(incident.probe_cc),
-            "country": country(incident.probe_cc),
-            "state": report.state_of(incident),
-            "start": iso(incident.start),
-            "detected": iso(incident.detected),
-            "end": _iso(incident.end),
-            "end_detected": _iso(incident.end_detected),
-            "targets": [
-                {"test_name": clean(test_name), "input": clean(input_)}
-                for test_name, input_ in incident.targets
-            ],
-            "networks": [
-                {
-                    "probe_asn": network.asn,
-                    "start": iso(network.start),
-                    "detected": iso(network.detected),
-                    "end": _iso(network.end),
-                }
-                for network in incident.by_network
-            ],
-        },
-        "counts": _tally_data(tally),
+        "id": guid_of(incident),
+        "service": clean(incident.service),
+        "probe_cc": clean(incident.probe_cc),
+        "country": country(incident.probe_cc),
+        "state": state,
+        "start": iso(incident.start),
+        "detected": iso(incident.detected),
+        "end": _iso(incident.end),
+        "end_detected": _iso(incident.end_detected),
+        "targets": [
+            {"test_name": clean(test_name), "input": clean(input_)}
+            for test_name, input_ in incident.targets
+        ],
+        "networks": [
+            {
+                "probe_asn": network.asn,
+                "start": iso(network.start),
+                "detected": iso(network.detected),
+                "end": _iso(network.end),
+            }
+            for network in incident.by_network
+        ],
     }
 
 
@@ -186,10 +186,11 @@ def _iso(time: datetime | None) -> str | None:
     return None if time is None else iso(time)
 
 
-def of_event(report: Report, event: Event, service: str) -> Item:
-    """Return the item that tells of a change of a series, which is a part of a service."""
+def of_event(report: Report, event: Event) -> Item:
+    """Return the item that tells of a change of a series."""
     tally = report.tallies.get(until_sure(event))
     series = event.series
+    service = clean(report.service_of(series))
     blocked = event.status == NAMES[BLOCKED]
     said = "blocked" if blocked else "reachable again"
     where = f"on {network_name(series.probe_asn)} in {within(series.probe_cc)}"

@@ -49,10 +49,9 @@ class Report:
         """When each series was measured last."""
         return {status.series: status.last for status in self.statuses}
 
-    @cached_property
-    def services(self) -> dict[Series, str]:
-        """What each series is a part of."""
-        return {status.series: status.service for status in self.statuses}
+    def service_of(self, series: Series) -> str:
+        """Return what a series is a part of, or the name of its test."""
+        return self._services.get(series, series.test_name)
 
     def state_of(self, incident: Incident) -> str:
         """Tell whether an incident is over, as far as the measurements tell."""
@@ -64,6 +63,10 @@ class Report:
             series in last and last[series] >= self.until - self.stale for series in blocked
         )
         return ONGOING if recent else SILENT
+
+    @cached_property
+    def _services(self) -> dict[Series, str]:
+        return {status.series: status.service for status in self.statuses}
 
 
 def report_of(
