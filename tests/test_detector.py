@@ -89,8 +89,8 @@ def test_what_failed_or_is_of_no_known_network_does_not_count(detecting: Detecti
     detecting.measure(measured(series("ZZ", 1), 0, 50))
     detecting.measure(measured(series("IT", 0), 0, 50))
     detecting.measure(measured(series("it", 1), 0, 50))
-    for other in (("web_connectivity", "https://else/"), ("whatsapp", FACEBOOK[1])):
-        detecting.measure(blocked(series("IT", 1, other), 50, block=30))
+    for target in (("web_connectivity", "https://else/"), ("whatsapp", FACEBOOK[1])):
+        detecting.measure(blocked(series("IT", 1, target), 50, block=30))
     detecting.detect(50)
     assert (detecting.statuses(), detecting.changes()) == ({}, [])
 
@@ -256,7 +256,7 @@ def test_a_service_that_is_followed_no_more_disappears_but_for_its_events(
     events = detecting.events()
     detecting.detect(8 * DAY, "--force", services={"WhatsApp": ["whatsapp"]})
     assert detecting.events() == events
-    assert {each.test_name for each in detecting.statuses()} == {"whatsapp"}
+    assert {key.test_name for key in detecting.statuses()} == {"whatsapp"}
     assert "Facebook" not in detecting.page()
 
 
@@ -325,7 +325,7 @@ def test_readers_see_the_old_tables_or_the_new_ones(detecting: Detecting) -> Non
     reader.join()
     new = detecting.events()
     assert old != new
-    assert all(each in (old, new) for each in seen)
+    assert all(row in (old, new) for row in seen)
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(detecting: Detecting) -> None:
@@ -438,11 +438,11 @@ def test_flags_that_do_not_go_together_are_wrong_usage(
 def test_a_file_that_cannot_be_opened_is_wrong_usage(
     detecting: Detecting, option: str, name: str
 ) -> None:
-    other = detecting.folder / "other"
-    other.touch()
+    readable = detecting.folder / "other"
+    readable.touch()
     path = detecting.folder / name
-    files = {"observations": other, "labels": other, option: path}
-    arguments = [text for each, file in files.items() for text in (f"--{each}", str(file))]
+    files = {"observations": readable, "labels": readable, option: path}
+    arguments = [text for name, file in files.items() for text in (f"--{name}", str(file))]
     status, log = detecting.run("evaluate", *arguments)
     assert (status, log.count("\n"), log.count(str(path))) == (USAGE, 1, 1)
     assert log.startswith(f"error: --{option} {path}: ")
@@ -593,7 +593,7 @@ def test_every_item_has_the_counts_of_exactly_the_time_that_it_names(detecting: 
         if incident := item.get("incident"):
             over = item["status"] == "OK"
             times = incident["start"], incident["end" if over else "detected"]
-            networks = [each["probe_asn"] for each in incident["networks"]]
+            networks = [network["probe_asn"] for network in incident["networks"]]
         else:
             times, networks = (item["since"], item["time"]), [feed["probe_asn"]]
         assert item["counts"] == detecting.counted(feed["probe_cc"], networks, *times)
@@ -623,7 +623,7 @@ def test_an_incident_has_one_beginning_everywhere(detecting: Detecting) -> None:
     first = min(network["start"] for network in item["incident"]["networks"])
     assert first < begun
     (service,) = [
-        each for each in json.loads(outputs["json/status.json"])["summary"] if each["blocked"]
+        part for part in json.loads(outputs["json/status.json"])["summary"] if part["blocked"]
     ]
     assert service["blocked"][0]["since"] == begun
     shown = re.findall(r'<time datetime="([^"]+)">', detecting.page())

@@ -220,7 +220,7 @@ def test_it_is_better_than_the_detectors_that_it_is_compared_with(tmp_path: Path
     assert set(ours["by_scenario"]) == set(SCENARIOS)
     assert list(ours["by_rate"]) == [f"{rate:g}" for rate in RATES]
     for part in ("by_scenario", "by_rate"):
-        assert sum(each["tp"] for each in ours[part].values()) == ours["tp"]
+        assert sum(figures["tp"] for figures in ours[part].values()) == ours["tp"]
     for scenario, figures in ours["by_scenario"].items():
         if figures["tp"]:
             assert figures["median_delay_h"] <= cusum["by_scenario"][scenario]["median_delay_h"]

@@ -57,14 +57,14 @@ def test_blockings_that_begin_within_the_window_are_one_incident() -> None:
     assert incident.targets == [(WEB, "https://a/"), (WEB, "https://b/")]
 
 
-def test_the_window_begins_anew_with_each_block() -> None:
-    blocks = [event(asn, "BLOCKED", 40 * asn, 40 * asn + 5) for asn in range(5)]
-    (incident,) = incidents(blocks)
+def test_the_window_begins_anew_with_each_blocking() -> None:
+    events = [event(asn, "BLOCKED", 40 * asn, 40 * asn + 5) for asn in range(5)]
+    (incident,) = incidents(events)
     assert incident.networks == [0, 1, 2, 3, 4]
 
 
 def test_later_blockings_other_countries_and_other_services_are_other_incidents() -> None:
-    found = incidents(
+    separate = incidents(
         [
             event(1, "BLOCKED", 0, 5),
             event(2, "BLOCKED", 49, 60),
@@ -73,7 +73,9 @@ def test_later_blockings_other_countries_and_other_services_are_other_incidents(
             event(5, "BLOCKED", 0, 5, target="https://unknown/"),
         ]
     )
-    assert sorted((each.service, each.probe_cc, *each.networks) for each in found) == [
+    assert sorted(
+        (incident.service, incident.probe_cc, *incident.networks) for incident in separate
+    ) == [
         ("A", "FR", 3),
         ("A", "IT", 1),
         ("A", "IT", 2),
@@ -108,7 +110,7 @@ def test_what_was_published_keeps_its_name(
         for asn, (_, begun, delay) in enumerate(beginnings, start=1)
     ]
     until = START + timedelta(hours=hour)
-    before = incidents([each for each in events if each.detection_time <= until])
+    before = incidents([event for event in events if event.detection_time <= until])
     after = {incident.key: incident for incident in incidents(events)}
     for incident in before:
         assert set(incident.networks) <= set(after[incident.key].networks)

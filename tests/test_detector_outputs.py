@@ -54,12 +54,12 @@ def status(series: Series, name: str = "OK", *, last: int = 0) -> SeriesStatus:
 def report_of(events: list[Event], *, last: int = 0) -> Report:
     """Return a report of these changes, with 2 measurements an hour."""
     events = sorted(events, key=lambda event: (event.detection_time, event.series))
-    found = incidents_of(blockings_of(events), SERVICES, timedelta(days=1))
+    incidents = incidents_of(blockings_of(events), SERVICES, timedelta(days=1))
     latest = {event.series: event.status for event in events}
     statuses = [status(series, name, last=last) for series, name in sorted(latest.items())]
-    charts = {incident.key: chart_of(incident) for incident in found}
-    tallies = {period: tally_of(period) for period in periods_of(found, events)}
-    return Report(UNTIL, statuses, events, found, charts, STALE, tallies)
+    charts = {incident.key: chart_of(incident) for incident in incidents}
+    tallies = {period: tally_of(period) for period in periods_of(incidents, events)}
+    return Report(UNTIL, statuses, events, incidents, charts, STALE, tallies)
 
 
 def tally_of(period: Period) -> Tally:
@@ -72,7 +72,7 @@ def chart_of(incident: Incident) -> Chart:
     """Return 2 measurements of each hour; both have anomalies while something is blocked."""
     hours = [START + number * HOUR for number in range(-50, 100)]
     blocked = [incident.start <= hour < (incident.end or UNTIL) for hour in hours]
-    return Chart(hours[0], HOUR, (2,) * len(hours), tuple(2 * each for each in blocked))
+    return Chart(hours[0], HOUR, (2,) * len(hours), tuple(2 * flag for flag in blocked))
 
 
 def files_of(report: Report) -> dict[str, bytes]:
@@ -240,7 +240,7 @@ def test_the_index_names_all_other_files() -> None:
     files = files_of(sample_report(10))
     index = msgspec.json.decode(files["index.json"])
     listed = [index["global"], *index["by_country"], *index["by_series"]]
-    names = {each[kind] for each in listed for kind in ("rss", "json")}
+    names = {feed[kind] for feed in listed for kind in ("rss", "json")}
     assert names | {index["page"], index["status"], "index.json"} == set(files)
     assert index["until"] == "2026-02-01T15:00:00Z"
 
@@ -420,7 +420,7 @@ def test_counts_are_those_of_the_steps_that_lie_wholly_in_a_time() -> None:
 def test_times_and_durations_read_well() -> None:
     assert spoken(UNTIL) == "1 Feb 2026, 15:00 UTC"
     hours = [0, 1, 25, 48, 24 * 20 + 3]
-    assert [spoken_duration(timedelta(hours=each)) for each in hours] == [
+    assert [spoken_duration(timedelta(hours=hour)) for hour in hours] == [
         "less than an hour",
         "1 hour",
         "1 day 1 hour",

@@ -16,15 +16,15 @@ Hours = Sequence[tuple[int, int, int]]  # hour, measurements, anomalies
 def follow(hours: Hours, detector: Detector | None = None) -> list[tuple[int, str]]:
     """Return the changes of one series: the hour that caused each, and the state since then."""
     detector = detector or Detector(1)
-    found = []
+    changes = []
     for hour, measurements, anomalies in hours:
         changed, before = detector.advance(
             hour, np.array([0]), np.array([measurements]), np.array([anomalies])
         )
         if len(changed):
             assert before[0] != detector.status[0]
-            found.append((hour, NAMES[detector.status[0]]))
-    return found
+            changes.append((hour, NAMES[detector.status[0]]))
+    return changes
 
 
 def hours(start: int, end: int, measurements: int, anomalies: int, step: int = 1) -> Hours:
@@ -42,10 +42,10 @@ def test_a_series_gets_its_first_state_after_some_hours() -> None:
 
 
 def test_a_blocking_is_found_within_hours_and_its_end_too() -> None:
-    found = follow([*QUIET, *hours(200, 300, 2, 2), *hours(300, 400, 2, 0)])
-    assert [state for _, state in found] == ["OK", "BLOCKED", "OK"]
-    assert found[1][0] - 200 < 6
-    assert found[2][0] - 300 < 6
+    changes = follow([*QUIET, *hours(200, 300, 2, 2), *hours(300, 400, 2, 0)])
+    assert [state for _, state in changes] == ["OK", "BLOCKED", "OK"]
+    assert changes[1][0] - 200 < 6
+    assert changes[2][0] - 300 < 6
 
 
 def test_an_outage_of_three_hours_is_no_block() -> None:
@@ -58,9 +58,9 @@ def test_one_probe_in_a_loop_decides_nothing() -> None:
 
 def test_a_partial_blocking_does_not_flap() -> None:
     partial = [(hour, 2, 1) for hour in range(200, 700)]
-    found = follow([*QUIET, *partial, *hours(700, 900, 2, 0)])
-    assert [state for _, state in found] == ["OK", "BLOCKED", "OK"]
-    assert found[2][0] >= 700
+    changes = follow([*QUIET, *partial, *hours(700, 900, 2, 0)])
+    assert [state for _, state in changes] == ["OK", "BLOCKED", "OK"]
+    assert changes[2][0] >= 700
 
 
 def test_a_series_that_always_has_anomalies_is_not_blocked() -> None:
@@ -68,9 +68,9 @@ def test_a_series_that_always_has_anomalies_is_not_blocked() -> None:
 
 
 def test_a_few_measurements_with_days_between_them_suffice() -> None:
-    found = follow([*hours(0, 1000, 1, 0, step=20), *hours(1000, 1400, 1, 1, step=20)])
-    assert [state for _, state in found] == ["OK", "BLOCKED"]
-    assert found[1][0] - 1000 <= 6 * 20
+    changes = follow([*hours(0, 1000, 1, 0, step=20), *hours(1000, 1400, 1, 1, step=20)])
+    assert [state for _, state in changes] == ["OK", "BLOCKED"]
+    assert changes[1][0] - 1000 <= 6 * 20
 
 
 def test_a_state_began_when_the_first_evidence_for_it_was_seen() -> None:
@@ -106,15 +106,15 @@ def test_evidence_fades_in_silence() -> None:
 def test_series_do_not_know_of_each_other(counts: list[tuple[int, int]], series: int) -> None:
     alone = follow([(hour, n, min(n, a)) for hour, (n, a) in enumerate(counts)])
     together = Detector(series)
-    found = []
+    changes = []
     for hour, (measurements, anomalies) in enumerate(counts):
         index = np.arange(series)
         seen = np.full(series, measurements)
         bad = np.where(index == series - 1, min(measurements, anomalies), 0)
         changed, _ = together.advance(hour, index, seen, bad)
         if series - 1 in changed:
-            found.append((hour, NAMES[together.status[series - 1]]))
-    assert found == alone
+            changes.append((hour, NAMES[together.status[series - 1]]))
+    assert changes == alone
 
 
 @pytest.mark.parametrize("status", [UNKNOWN, OK, BLOCKED])
