@@ -13,6 +13,8 @@ from functools import cached_property
 
 from series import BLOCKED, NAMES, Event, Series, Target
 
+Key = tuple[str, str, datetime]  # of an incident: service, country, when it was detected
+
 
 @dataclass(frozen=True)
 class Blocking:
@@ -76,7 +78,7 @@ class Incident:
     blockings: tuple[Blocking, ...]
 
     @property
-    def key(self) -> tuple[str, str, datetime]:
+    def key(self) -> Key:
         """What tells this incident from all others, and never changes."""
         return self.service, self.probe_cc, self.detected
 

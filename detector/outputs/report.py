@@ -7,7 +7,7 @@ from functools import cached_property
 
 from detector_config import Config
 from ooni_common.database import Database
-from outputs.incidents import Incident, blockings_of, incidents_of
+from outputs.incidents import Incident, Key, blockings_of, incidents_of
 from outputs.tallies import Chart, Period, Tally, charted, periods_of
 from series import Event, Series, SeriesStatus, time_of
 
@@ -40,33 +40,27 @@ class Report:
     statuses: Sequence[SeriesStatus]
     events: Sequence[Event]
     incidents: Sequence[Incident]
-    charts: Mapping[tuple[str, str, datetime], Chart]
+    charts: Mapping[Key, Chart]
     stale: timedelta
     tallies: Mapping[Period, Tally]
 
-    @cached_property
-    def last_measurements(self) -> dict[Series, datetime]:
-        """When each series was measured last."""
-        return {status.series: status.last for status in self.statuses}
-
     def service_of(self, series: Series) -> str:
         """Return what a series is a part of, or the name of its test."""
-        return self._services.get(series, series.test_name)
+        status = self._status_of.get(series)
+        return series.test_name if status is None else status.service
 
     def state_of(self, incident: Incident) -> str:
         """Tell whether an incident is over, as far as the measurements tell."""
         if incident.end is not None:
             return ENDED
-        last = self.last_measurements
-        blocked = (blocking.series for blocking in incident.blockings if blocking.end is None)
-        recent = any(
-            series in last and last[series] >= self.until - self.stale for series in blocked
-        )
+        blocked = [blocking.series for blocking in incident.blockings if blocking.end is None]
+        last = [self._status_of[series].last for series in blocked if series in self._status_of]
+        recent = bool(last) and max(last) >= self.until - self.stale
         return ONGOING if recent else SILENT
 
     @cached_property
-    def _services(self) -> dict[Series, str]:
-        return {status.series: status.service for status in self.statuses}
+    def _status_of(self) -> dict[Series, SeriesStatus]:
+        return {status.series: status for status in self.statuses}
 
 
 def report_of(

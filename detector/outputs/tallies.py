@@ -15,7 +15,7 @@ import msgspec
 from counts import ANOMALY, MEASURED
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
-from outputs.incidents import Incident
+from outputs.incidents import Incident, Key
 from series import HOUR, Event, Series, hour_of, time_of
 
 BEFORE, AFTER, LONGEST = 3 * 24, 3 * 24, 30 * 24  # hours around an incident
@@ -51,7 +51,6 @@ STRUCTURE = {
     "step": "Int64",
 }
 
-Key = tuple[str, str, datetime]  # Incident.key
 Steps = tuple[list[int], list[int]]  # measurements and anomalies of each step
 NOTHING: Steps = ([], [])
 
