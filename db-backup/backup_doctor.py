@@ -60,7 +60,7 @@ class Doctor:
     clock: Callable[[], float] = time.time
 
     def examine(self) -> Iterator[CheckResult]:
-        """Yield a finding for each thing, whatever is wrong with those before."""
+        """Yield the result of each check, whatever is wrong with those before."""
         examinations: dict[str, Callable[[], str]] = {
             "state directory": lambda: self._state_dir(self.config.state_dir),
             "database": self._database,
@@ -176,7 +176,7 @@ class Doctor:
         ):
             upload.begin()
             raise Abandoned
-        left = bucket.leftovers(layout.exports)
+        left = bucket.unfinished_uploads(layout.exports)
         note = f"; {len(left)} of interrupted runs are left, the next run ends them" if left else ""
         return f"an upload was begun and ended{note}"
 

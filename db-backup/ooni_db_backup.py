@@ -303,9 +303,9 @@ def examine(job: Job[Config]) -> None:
         http = ClickHouseHTTP(job.config, job.user_agent)
         doctor = Doctor(job.config, database, http, job.user_agent)
         failures = []
-        for finding in doctor.examine():
-            show(str(finding))
-            failures += [finding.error] if finding.error else []
+        for result in doctor.examine():
+            show(str(result))
+            failures += [result.error] if result.error else []
     if failures:
         checks = "1 check" if len(failures) == 1 else f"{len(failures)} checks"
         raise Unhealthy(f"{checks} failed; a run would not succeed", failures[0].status)

@@ -1,4 +1,4 @@
-"""A bucket of S3: objects that are complete or not there."""
+"""The store: a bucket of S3, whose objects are complete or not there, and its manifests."""
 
 import base64
 import contextlib
@@ -240,7 +240,7 @@ class Bucket:
         except ValueError:
             raise Unavailable(f"{self.url}: it does not say what time it is: {stamp!r}") from None
 
-    def leftovers(self, prefix: str) -> list[tuple[str, str]]:
+    def unfinished_uploads(self, prefix: str) -> list[tuple[str, str]]:
         """Return key and ID of the uploads that are not finished."""
         with self.errors("listing uploads that are not finished"):
             pages = self.client.get_paginator("list_multipart_uploads").paginate(
@@ -249,18 +249,20 @@ class Bucket:
             uploads = [upload for page in pages for upload in page.get("Uploads", [])]
             return [(upload["Key"], upload["UploadId"]) for upload in uploads]
 
-    def abort_leftovers(self, prefix: str, *, exactly: bool = False) -> int:
+    def abort_uploads(self, prefix: str, *, exactly: bool = False) -> int:
         """End the uploads that nobody will finish; return how many there were.
 
         `exactly`: only those of the object whose key is the prefix.
         """
-        leftovers = [
-            upload for upload in self.leftovers(prefix) if not exactly or upload[0] == prefix
+        uploads = [
+            upload
+            for upload in self.unfinished_uploads(prefix)
+            if not exactly or upload[0] == prefix
         ]
         with self.errors("ending uploads that were interrupted"):
-            for key, upload_id in leftovers:
+            for key, upload_id in uploads:
                 self.client.abort_multipart_upload(**self.target(key), UploadId=upload_id)
-        return len(leftovers)
+        return len(uploads)
 
     def target(self, key: str) -> Any:  # noqa: ANN401 (keyword arguments for boto3's typed methods)
         """Return what names an object in a request."""
@@ -299,7 +301,7 @@ class Bucket:
 def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
     """End the uploads that nobody will finish, if it is allowed: the store charges for them."""
     try:
-        ended = bucket.abort_leftovers(prefix)
+        ended = bucket.abort_uploads(prefix)
     except ConfigError as error:
         log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
         return

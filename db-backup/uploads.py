@@ -242,7 +242,7 @@ class _Parts:
     def _end_unknown(self) -> None:
         """End all uploads of this object: under the lock, nobody else writes it."""
         with contextlib.suppress(Unavailable, ConfigError):
-            self._bucket.abort_leftovers(self._key, exactly=True)
+            self._bucket.abort_uploads(self._key, exactly=True)
             self._unknown = False
 
 

@@ -409,7 +409,10 @@ def test_uploads_that_a_server_has_not_finished_are_pruned_with_their_backup(
 ) -> None:
     """No listing shows them, and the store charges for them."""
     monkeypatch.setattr("backups.commands.SILENCE", timedelta(0))
-    bucket, path = tool.private_bucket_name, BACKUPS.part("20260101T000000Z", "incremental")
+    bucket, path = (
+        tool.private_bucket_name,
+        BACKUPS.server_backup("20260101T000000Z", "incremental"),
+    )
     tool.client.put_object(Bucket=bucket, Key=f"{path}.lock", Body=b"")
     tool.client.create_multipart_upload(Bucket=bucket, Key=f"{path}data/large.bin")
     tool.client.create_multipart_upload(Bucket=bucket, Key="of/somebody/else")
@@ -426,7 +429,7 @@ def test_a_backup_that_the_server_does_not_end_blocks_nobody(
     monkeypatch.setattr("backups.commands.SILENCE", timedelta(0))
     gate, name = Gate(), "20260101T000000Z"
     store.fail(gate, lambda request: name in request.target and request.method == "PUT")
-    path = f"{store.url}/{tool.private_bucket_name}/{BACKUPS.part(name, 'incremental')}"
+    path = f"{store.url}/{tool.private_bucket_name}/{BACKUPS.server_backup(name, 'incremental')}"
     tool.database.execute(
         f"BACKUP TABLE events TO S3('{path}', '{KEY_ID}', '{KEY}')"
         f" SETTINGS id = 'ooni-db-backup-{name}-incremental-0' ASYNC"

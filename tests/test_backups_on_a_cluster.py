@@ -141,7 +141,7 @@ def bucket(server: ServerBackups) -> Bucket:
 def make(server: ServerBackups, bucket: Bucket) -> BackupManifest:
     """Make a backup of both tables."""
     for part in ("definitions", "incremental"):  # which the scripted server does not write
-        key = BACKUPS.part("20260101T000000Z", part) + SERVER_MANIFEST
+        key = BACKUPS.server_backup("20260101T000000Z", part) + SERVER_MANIFEST
         bucket.put(key, b"", "text/plain")
     plan = plan_backup(server, list(ENGINES), [])
     return back_up(server, bucket, plan, [])

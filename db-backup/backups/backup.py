@@ -23,9 +23,9 @@ from backups.manifest import (
     BackupKind,
     BackupLayout,
     BackupManifest,
-    Part,
     SavedAs,
     SavedTable,
+    ServerBackup,
     good_backups,
     needed_objects,
 )
@@ -173,7 +173,7 @@ def back_up(
     name = f"{started:{NAME_FORMAT}}"
     base = plan.base if plan.kind == "incremental" else None
     with _removed_unless_complete(bucket, server.layout, name):
-        parts = _make_parts(server, plan, name, base)
+        parts = _make_server_backups(server, plan, name, base)
         for table in plan.tables("rows"):
             _save_rows(server, plan, name, table)
         _put_text(bucket, server.layout, plan, name)
@@ -319,21 +319,21 @@ def _change(
     return "changed users, roles or grants" if access != last.access else ""
 
 
-def _make_parts(
+def _make_server_backups(
     server: ServerBackups, plan: Plan, name: str, base: BackupManifest | None
-) -> dict[str, Part]:
+) -> dict[str, ServerBackup]:
     """Let the server write its backups."""
     groups: dict[str, list[str]] = {
         "definitions": list(plan.definitions),
         "full": plan.tables("full"),
         "incremental": plan.tables("incremental"),
     }
-    parts: dict[str, Part] = {}
+    parts: dict[str, ServerBackup] = {}
     for kind, tables in groups.items():
         if not tables:
             continue
         server.throttle.wait()
-        path = server.layout.part(name, kind)
+        path = server.layout.server_backup(name, kind)
         below = base.parts.get(kind) if base and kind == "incremental" else None
         started = server.clock()
         written = server.back_up(
@@ -342,7 +342,7 @@ def _make_parts(
             below.path if below else "",
             structure_only=kind == "definitions",
         )
-        parts[kind] = Part(
+        parts[kind] = ServerBackup(
             path=path,
             base=below.path if below else "",
             tables=tuple(tables),

@@ -101,7 +101,7 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
         return differences
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class ServerBackup(msgspec.Struct, frozen=True, kw_only=True):
     """One of the server's own backups.
 
     Attributes:
@@ -151,7 +151,7 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     collection: str
     tables: dict[str, SavedTable]
     definitions: dict[str, str]
-    parts: dict[str, Part]
+    parts: dict[str, ServerBackup]
     rows_bytes: int
     access: str
     started: str
@@ -183,7 +183,7 @@ class BackupLayout(Layout):
         """Return what the keys of all that a backup has start with."""
         return f"{self.all_data}{backup}/"
 
-    def part(self, backup: str, kind: str) -> str:
+    def server_backup(self, backup: str, kind: str) -> str:
         """Return where the server puts one of its backups."""
         return f"{self.data(backup)}{kind}/"
 

@@ -192,18 +192,18 @@ class RowCounter:
         self._quoted = False
         self._last = b""
 
-    def add(self, block: bytes) -> None:
+    def add(self, piece: bytes) -> None:
         """Take the next bytes of the document."""
-        self._last = block[-1:] or self._last
-        self._lines += block.count(LINE_BREAK)
+        self._last = piece[-1:] or self._last
+        self._lines += piece.count(LINE_BREAK)
         if not self._exact:
             self._row_ends = self._lines
             return
         # Quotes next to each other open and close nothing that has a line break.
-        marks = block.translate(None, BYTES_WITHOUT_MEANING).replace(QUOTE + QUOTE, b"")
-        pieces = marks.split(QUOTE)
-        self._row_ends += sum(piece.count(LINE_BREAK) for piece in pieces[self._quoted :: 2])
-        self._quoted ^= len(pieces) % 2 == 0
+        marks = piece.translate(None, BYTES_WITHOUT_MEANING).replace(QUOTE + QUOTE, b"")
+        texts = marks.split(QUOTE)
+        self._row_ends += sum(text.count(LINE_BREAK) for text in texts[self._quoted :: 2])
+        self._quoted ^= len(texts) % 2 == 0
 
     @property
     def rows(self) -> int:
