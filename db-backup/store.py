@@ -22,7 +22,7 @@ from ooni_common.errors import ConfigError, DataRefused, Unavailable
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-M = TypeVar("M", bound=msgspec.Struct)
+AnyManifest = TypeVar("AnyManifest", bound=msgspec.Struct)
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -309,7 +309,7 @@ def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
         log.warning("%d uploads of runs that were interrupted are aborted", ended)
 
 
-def decoded(content: bytes, kind: type[M], where: str) -> M:
+def decoded_manifest(content: bytes, kind: type[AnyManifest], where: str) -> AnyManifest:
     """Return a manifest as it was read.
 
     Args:

@@ -25,7 +25,7 @@ from backups.contents import NO_ROWS, Partition
 from digest import FIRST_SCHEME
 from inventory import check_names, merges_rows
 from ooni_common.errors import DataRefused
-from store import Bucket, Layout, decoded
+from store import Bucket, Layout, decoded_manifest
 
 MANIFEST_FORMAT = 1
 NAME_PATTERN = r"\d{8}T\d{6}Z"  # the time of its start, UTC
@@ -275,7 +275,7 @@ def _examined(
     if content is None:
         return Backup(name, "unfinished", "it has no manifest")
     try:
-        manifest = decoded(content, BackupManifest, "its manifest is")
+        manifest = decoded_manifest(content, BackupManifest, "its manifest is")
     except DataRefused as error:
         return Backup(name, "damaged", str(error))
     reason = ""

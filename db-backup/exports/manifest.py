@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from exports.chunks import Chunk, Fingerprint
 from ooni_common.errors import DataRefused
-from store import JSON, Bucket, Layout, decoded, encoded, escaped
+from store import JSON, Bucket, Layout, decoded_manifest, encoded, escaped
 from throttle import in_units
 
 MANIFEST_FORMAT = 1
@@ -169,7 +169,7 @@ def read_manifest(bucket: Bucket, key: str, kind: type[M]) -> M | None:
         DataRefused: it is damaged.
     """
     content = bucket.get(key)
-    return None if content is None else decoded(content, kind, f"{bucket.url}/{key}:")
+    return None if content is None else decoded_manifest(content, kind, f"{bucket.url}/{key}:")
 
 
 def read_table_manifests(bucket: Bucket, layout: ExportLayout) -> dict[str, TableManifest]:
