@@ -159,12 +159,6 @@ def test_formats(http_client: Http, query: str, body: str | None) -> None:
     assert http_client.text(query) == (body if body is not None else "0\t2\n1\t1\n\n0\t3\n")
 
 
-def test_default_format(http_client: Http) -> None:
-    assert http_client.text("SELECT 1 AS a", default_format="JSONEachRow") == '{"a":1}\n'
-    headers = {"X-ClickHouse-Format": "CSV"}
-    assert http_client.text("SELECT 'x'", headers=headers) == '"x"\n'
-
-
 def test_one_document_whatever_the_size(http_client: Http) -> None:
     body = http_client.text("SELECT number AS n FROM numbers(300000) FORMAT JSON")
     document = json.loads(body)
@@ -304,12 +298,6 @@ def test_compressed_results(http_client: Http, encoding: str) -> None:
     assert "Content-Encoding" not in plain.headers
 
 
-def test_the_encodings_preference_is_the_servers(http_client: Http) -> None:
-    headers = {"Accept-Encoding": "gzip, deflate, zstd;q=0.5"}
-    answer = http_client.request("SELECT 1", headers=headers, enable_http_compression=1)
-    assert answer.headers["Content-Encoding"] == "zstd"
-
-
 def test_clickhouses_own_frames(http_client: Http) -> None:
     http_client.text("CREATE TABLE t (n UInt32) ENGINE = Memory")
     frames = http_client.request("SELECT number FROM numbers(5) FORMAT TSV", compress=1).data
@@ -426,7 +414,7 @@ def test_a_client_that_leaves_ends_its_query(http_client: Http) -> None:
     )
     assert http_client.text(count) == "1\n"
     connection.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while http_client.text(count) != "0\n":
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -447,7 +435,7 @@ def test_a_client_that_leaves_ends_its_query(http_client: Http) -> None:
 def test_garbage_ends_that_connection_alone(http_client: Http, garbage: bytes) -> None:
     parts = urlsplit(http_client.url())
     with socket.create_connection(
-        (parts.hostname or "", parts.port or 0), timeout=10
+        (parts.hostname or "", parts.port or 0), timeout=60
     ) as connection:
         connection.sendall(garbage)
         connection.shutdown(socket.SHUT_WR)

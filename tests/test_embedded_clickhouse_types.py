@@ -141,16 +141,6 @@ def test_every_type_is_stored_as_sent_and_read_as_stored(
         assert got == value, kind
 
 
-@pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in VALUES}))
-def test_a_type_alone_in_many_rows(database: "Database", kind: str) -> None:
-    values = [value for other, value, _ in VALUES if other == kind]
-    rows = [(n, values[n % len(values)]) for n in range(1000)]
-    client = database.client()
-    client.execute(f"CREATE TABLE t (n UInt32, v {kind}) ENGINE = MergeTree ORDER BY n")
-    client.execute("INSERT INTO t VALUES", rows)
-    assert client.execute("SELECT * FROM t ORDER BY n") == rows
-
-
 def test_time_zones_of_columns_reach_the_client(database: "Database") -> None:
     kinds = [
         "DateTime('Asia/Tokyo')",
@@ -234,11 +224,6 @@ def test_json_is_read_and_not_inserted(database: "Database") -> None:
     client.execute(f"INSERT INTO t SELECT '{document}', ['{document}', '{{}}']")
     expected = {"x": 1, "y": {"z": "w"}, "l": [1, 2]}
     assert client.execute("SELECT a, b FROM t") == [(expected, [expected, {}])]
-
-
-def test_nan_and_infinity(database: "Database") -> None:
-    rows = database.client().execute("SELECT nan, inf, -inf, toFloat32('nan')")
-    assert [str(value) for value in rows[0]] == ["nan", "inf", "-inf", "nan"]
 
 
 def test_text_that_is_not_utf8_keeps_its_bytes(database: "Database") -> None:

@@ -14,8 +14,6 @@ from dev.embedded_clickhouse.blocks import (
     WireReader,
     binary,
     check_insertable,
-    parse_layout,
-    split_arguments,
     text,
     varint,
 )
@@ -125,19 +123,6 @@ def test_types_that_cannot(kind: str) -> None:
     with pytest.raises(ServerError) as caught:
         check_insertable(kind)
     assert caught.value.code == 48
-
-
-def test_json_is_taken_as_text_alone() -> None:
-    as_text = varint(1) + varint(1) + text("j") + text("JSON") + struct.pack("<Q", 1) + text("{}")
-    assert BlockCopier(stream(as_text, 99), io.BytesIO()).copy().rows == 1
-    other = as_text.replace(struct.pack("<Q", 1), struct.pack("<Q", 2))
-    with pytest.raises(ServerError):
-        BlockCopier(stream(other, 99), io.BytesIO()).copy()
-
-
-def test_arguments_are_split_at_outer_commas() -> None:
-    assert split_arguments("a, b(c, d), 'e, f'") == ["a", "b(c, d)", "'e, f'"]
-    assert parse_layout("Tuple(UInt8, UInt8)") == parse_layout("Tuple(a UInt8, `b c` UInt8)")
 
 
 @pytest.mark.parametrize("compress", [lz4_frames, zstd_frames])
