@@ -17,14 +17,14 @@ def find_programs(package: str, *programs: str) -> list[str] | None:
     if len(installed) == len(programs):
         return installed
     folder = UNPACKED / package
-    found = [str(folder / "usr/bin" / program) for program in programs]
-    if not all(map(shutil.which, found)) and shutil.which("apt-get"):
+    paths = [str(folder / "usr/bin" / program) for program in programs]
+    if not all(map(shutil.which, paths)) and shutil.which("apt-get"):
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "-qq", "download", package], cwd=folder, check=False)
         for file in folder.glob(f"{package}_*.deb"):
             subprocess.run(["dpkg-deb", "--extract", file, folder], check=False)
             file.unlink()
-    return found if all(map(shutil.which, found)) else None
+    return paths if all(map(shutil.which, paths)) else None
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:

@@ -26,7 +26,7 @@ from clickhouse_driver import Client
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.metrics_catalogue import read_scripts, undocumented, undocumented_samples
 from dev.samples import blocking, observations
-from dev.samples.asn_map import write_asn_map
+from dev.samples.asn_map import ASNS, ROWS, write_asn_map
 from dev.samples.fingerprints import SampleFingerprints
 from dev.samples.geoip import write_month
 from dev.samples.measurements import create, fill
@@ -203,12 +203,12 @@ def show_asnmeta(servers: Servers) -> None:
     """Load a sample map of the ASNs; again, with nothing new."""
     folder = servers.folder / "asn-map"
     folder.mkdir()
-    expected = write_asn_map(folder / "all_as_org_map.json")
+    write_asn_map(folder / "all_as_org_map.json")
     with SampleUpstream(folder) as upstream:
         keys = keys_for(servers, "api:api") | {"url": upstream.url("all_as_org_map.json")}
-        title(f"ASN metadata: {expected.asns:,} ASNs, read and loaded piece by piece")
+        title(f"ASN metadata: {ASNS:,} ASNs, read and loaded piece by piece")
         log = run_asnmeta(servers, keys)
-        expect(f"asnmeta: {expected.rows:,} rows" in log, "all rows are loaded")
+        expect(f"asnmeta: {ROWS:,} rows" in log, "all rows are loaded")
         title("the second run: upstream says that nothing was modified")
         log = servers.run(ASNMETA, keys)
         expect("nothing to do" in log, "nothing is repeated")
@@ -344,10 +344,10 @@ def show_private_backups(
     measurements.execute("DROP DATABASE drill SYNC")
 
 
-def same_rows(client: Client, one: str, other: str) -> bool:
+def same_rows(client: Client, left: str, right: str) -> bool:
     """Tell whether two tables have the same rows."""
     ((first, second),) = client.execute(
-        f"SELECT (SELECT sum(cityHash64(*)) FROM {one}), (SELECT sum(cityHash64(*)) FROM {other})"  # noqa: S608 (constants of this file)
+        f"SELECT (SELECT sum(cityHash64(*)) FROM {left}), (SELECT sum(cityHash64(*)) FROM {right})"  # noqa: S608 (constants of this file)
     )
     return bool(first == second)
 
@@ -388,11 +388,11 @@ def show_detector(servers: Servers) -> None:
     show_output(output)
     expect("incidents: 2 ongoing, 1 ended" in log, "both countries' blocks are found")
     title("the second run: nothing is new, and no file is written")
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    times = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     log = servers.run(DETECTOR, keys)
     expect(log.count("unchanged") == 2, "both tables are as they were")
-    after = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    expect(after == before, "no file was written")
+    now_written = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    expect(now_written == times, "no file was written")
     title("reprocessing all of it gives the same")
     start = f"{now - timedelta(days=40):%Y-%m-%d}"
     log = servers.run(DETECTOR, keys, "--reprocess", "--start-date", start)
@@ -411,7 +411,7 @@ def show_output(output: Path) -> None:
         print(f"    {entry.published}  {entry.title}")
     files = [path for path in output.rglob("*") if path.is_file()]
     print(f"\n{len(files)} files in {output.name}, among them:")
-    for path in [each for each in sorted(files) if "by-series" not in str(each)]:
+    for path in sorted(file for file in files if "by-series" not in str(file)):
         print(f"    {path.stat().st_size:>9,}  {path.relative_to(output)}")
 
 
@@ -523,10 +523,10 @@ def title(text: str) -> None:
     print(f"\n\n{text}\n{'=' * len(text)}")
 
 
-def expect(fulfilled: bool, what: str) -> None:  # noqa: FBT001 (reads like the sentence it is)
+def expect(fulfilled: bool, expectation: str) -> None:  # noqa: FBT001 (reads like the sentence it is)
     """End the demo with an error unless the expectation is fulfilled."""
     if not fulfilled:
-        sys.exit(f"not as it should be: {what}")
+        sys.exit(f"not as it should be: {expectation}")
 
 
 def indented(text: str) -> str:

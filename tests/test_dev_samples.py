@@ -17,11 +17,10 @@ import maxminddb
 import pytest
 
 from dev.samples.asn_map import asn_map, write_asn_map
-from dev.samples.fingerprints import HEADER, Kind, SampleFingerprints, to_csv
+from dev.samples.fingerprints import HEADER, Protocol, SampleFingerprints, to_csv
 from dev.samples.geoip import ASN, COUNTRY, WELL_KNOWN, write_database, write_month
 from dev.samples.git import git_environment
-from dev.samples.test_lists import HEADER as LIST_HEADER
-from dev.samples.test_lists import Damage, SampleTestLists, list_path
+from dev.samples.test_lists import LIST_HEADER, Damage, SampleTestLists, list_path
 
 Row = tuple[str, ...]
 
@@ -183,16 +182,16 @@ def test_fingerprints_are_like_upstreams() -> None:
     assert SampleFingerprints(dns=110, http=150).http == small.http
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
-def test_changed_fingerprints_leave_the_rest_as_it_is(kind: Kind) -> None:
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_changed_fingerprints_leave_the_rest_as_it_is(protocol: Protocol) -> None:
     sample = SampleFingerprints(dns=10, http=10)
-    rows = parse(getattr(sample, kind))
-    assert parse(getattr(sample.with_added(kind, 5), kind))[:11] == rows
-    fewer = sample.with_removed(kind, 4)
-    assert parse(getattr(fewer, kind)) == rows[:7]
-    again = parse(getattr(fewer.with_added(kind, 4), kind))
+    rows = parse(getattr(sample, protocol))
+    assert parse(getattr(sample.with_added(protocol, 5), protocol))[:11] == rows
+    fewer = sample.with_removed(protocol, 4)
+    assert parse(getattr(fewer, protocol)) == rows[:7]
+    again = parse(getattr(fewer.with_added(protocol, 4), protocol))
     assert {row[0] for row in again[7:]}.isdisjoint(row[0] for row in rows)
-    assert parse(getattr(sample, kind)) == rows
+    assert parse(getattr(sample, protocol)) == rows
 
 
 def test_the_real_fingerprints_are_written_as_they_stand_but_for_needless_quotes(

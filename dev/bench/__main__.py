@@ -24,6 +24,7 @@ from dev.bench.measure import (
     show_medians,
 )
 from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.samples.asn_map import ROWS as ASN_ROWS
 from dev.samples.asn_map import write_asn_map
 from dev.samples.blocking import fill_evenly
 from dev.samples.geoip import write_month
@@ -91,10 +92,8 @@ def bench_asnmeta(folder: Path) -> None:
     upstream_folder = folder / "upstream"
     upstream_folder.mkdir()
     document = upstream_folder / "all_as_org_map.json"
-    expected = write_asn_map(document)
-    print(
-        f"\nASN metadata updater: {expected.rows:,} rows from a local HTTP server into ClickHouse"
-    )
+    write_asn_map(document)
+    print(f"\nASN metadata updater: {ASN_ROWS:,} rows from a local HTTP server into ClickHouse")
     with EmbeddedClickHouse(folder / "db") as db, SampleUpstream(upstream_folder) as upstream:
         url = upstream.url(document.name)
         config = folder / "update-asn-metadata.conf"
@@ -186,8 +185,8 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
     """Measure an export to S3 against a plain one, and against the engine itself."""
     print(f"\nBackup tool: `fastpath` with {rows:,} rows as one object to a local S3 server")
     with sample_fastpath(folder, rows) as (db, s3):
-        with EmbeddedClickHouse(folder / "engine") as other:
-            fill_fastpath(other, rows)
+        with EmbeddedClickHouse(folder / "engine") as engine_server:
+            fill_fastpath(engine_server, rows)
         command = backup_command(folder, db, s3, "public")
         whole, unchanged = "the tool, everything", "the tool, nothing new"
         plain = ["dev.bench.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
@@ -248,7 +247,7 @@ def bench_backup_private(folder: Path) -> None:
                 for name, step in steps.items():
                     measured.setdefault(name, []).append(run(step, ENVIRONMENT))
         medians = show_medians(measured, rounds)
-        peak = max(each.peak for name, each in medians.items() if name.startswith("the tool"))
+        peak = max(figures.peak for name, figures in medians.items() if name.startswith("the tool"))
         print(f"peak memory of the tool: {peak:.0f} MiB (goal: at most 150)")
     ratio(medians, "the tool, full", "the plain BACKUP, full", "at most 2.00")
 

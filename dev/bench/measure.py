@@ -80,8 +80,8 @@ def peak_of_own_memory(command: Sequence[str], environment: Mapping[str, str]) -
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            found = re.search(r"RssAnon:\s*(\d+) kB", status.read_text())
-            peak = max(peak, int(found[1]) if found else 0)
+            resident = re.search(r"RssAnon:\s*(\d+) kB", status.read_text())
+            peak = max(peak, int(resident[1]) if resident else 0)
             time.sleep(0.003)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
@@ -118,10 +118,10 @@ def show_medians(measured: Mapping[str, Sequence[Figures]], rounds: int) -> dict
     return medians
 
 
-def ratio(medians: Mapping[str, Figures], one: str, other: str, goal: str) -> None:
-    """Print how the wall time of one compares with another's."""
-    quotient = medians[one].wall / medians[other].wall
-    print(f"{one} / {other}: {quotient:.2f} (goal: {goal})")
+def ratio(medians: Mapping[str, Figures], dividend: str, divisor: str, goal: str) -> None:
+    """Print how many times as long as the divisor the dividend takes."""
+    quotient = medians[dividend].wall / medians[divisor].wall
+    print(f"{dividend} / {divisor}: {quotient:.2f} (goal: {goal})")
 
 
 def _medians(figures: Sequence[Figures]) -> Figures:

@@ -73,16 +73,16 @@ class OoniApi:
         """Return how often it could not spool."""
         return self._lines("failed")
 
-    def wait_until(self, what: str) -> None:
+    def wait_until(self, word: str) -> None:
         """Wait until it has "spooled" or "failed" some times more.
 
         Raises:
             RuntimeError: it does not within a time that is ample.
         """
-        before, deadline = self._lines(what), time.monotonic() + SECONDS
-        while self._lines(what) < before + 3:
+        lines, deadline = self._lines(word), time.monotonic() + SECONDS
+        while self._lines(word) < lines + 3:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the API has not {what} in {SECONDS} s")
+                raise RuntimeError(f"the API has not {word} in {SECONDS} s")
             time.sleep(0.1)
 
     def owners_and_modes(self) -> str:

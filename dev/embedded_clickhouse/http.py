@@ -480,14 +480,14 @@ class _Response:
 
     def _summary(self, result: Any) -> dict[str, str]:  # noqa: ANN401 - chDB's results are untyped
         # An empty result of chDB's is false.
-        known = result is not None
+        has_result = result is not None
         numbers = {
-            "read_rows": result.storage_rows_read() if known else 0,
-            "read_bytes": result.storage_bytes_read() if known else 0,
-            "written_rows": result.rows_written() if known else 0,
-            "written_bytes": result.bytes_written() if known else 0,
-            "total_rows_to_read": result.storage_rows_read() if known else 0,
-            "result_rows": result.rows_read() if known else 0,
+            "read_rows": result.storage_rows_read() if has_result else 0,
+            "read_bytes": result.storage_bytes_read() if has_result else 0,
+            "written_rows": result.rows_written() if has_result else 0,
+            "written_bytes": result.bytes_written() if has_result else 0,
+            "total_rows_to_read": result.storage_rows_read() if has_result else 0,
+            "result_rows": result.rows_read() if has_result else 0,
             "result_bytes": 0,
             "elapsed_ns": time.monotonic_ns() - self._started,
         }

@@ -140,10 +140,10 @@ class _InsertParser:
 
     def advance(self) -> Token:
         """Step to the next token and return the one before it."""
-        before = self.token
-        self._consumed = before.end
+        token = self.token
+        self._consumed = token.end
         self.token = next(self._tokens, self._end)
-        return before
+        return token
 
     def skip_group(self) -> str:
         """Step over a parenthesised group and return what is in it."""
@@ -234,12 +234,12 @@ class _InsertParser:
 
     def _through_select(self, begin: int, target: str, column_list: str) -> Insert | None:
         """Parse the rest of INSERT … SELECT … FROM input(…) … FORMAT …; None for another SELECT."""
-        before = self.advance()
-        while self.token.kind and not (before.keyword == "INPUT" and self.token.text == "("):
-            before = self.advance()
+        last = self.advance()
+        while self.token.kind and not (last.keyword == "INPUT" and self.token.text == "("):
+            last = self.advance()
         if not self.token.kind:
             return None
-        head, structure = self._sql[begin : before.begin], self.skip_group()
+        head, structure = self._sql[begin : last.begin], self.skip_group()
         behind = self._consumed
         self._skip_until({"FORMAT"})
         rest = self._sql[behind : self.token.begin]

@@ -8,7 +8,7 @@ first, each row with name, country, date of the change, AS name and registry:
 All names are invented, and all follows from the seed: the same calls give the same bytes. Names
 beyond ASCII are in there as \u escapes, as upstream writes them, and as raw UTF-8.
 
-    expected = write_asn_map(folder / "all_as_org_map.json")
+    write_asn_map(folder / "all_as_org_map.json")
     small = asn_map(asns=10, rows=30)
 """
 
@@ -67,19 +67,6 @@ UNUSUAL_NAMES = (
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a correct loader gets.
-
-    Attributes:
-        asns: Autonomous systems.
-        rows: Rows; exact duplicates are counted once.
-    """
-
-    asns: int
-    rows: int
-
-
-@dataclass(frozen=True)
 class _Registry:
     """A registry, its share of the ASNs, and what is usual in its region."""
 
@@ -115,7 +102,7 @@ class _Parts:
 
 def write_asn_map(
     path: Path, asns: int = ASNS, rows: int = ROWS, seed: int = 1, *, duplicates: int = 0
-) -> Expected:
+) -> None:
     """Write a map to a file, piece by piece.
 
     Args:
@@ -130,7 +117,6 @@ def write_asn_map(
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         file.writelines(_pieces(asns, rows, seed, duplicates))
-    return Expected(asns, rows)
 
 
 def asn_map(asns: int, rows: int, seed: int = 1, *, duplicates: int = 0) -> bytes:
@@ -214,8 +200,8 @@ def _lengths(source: random.Random, count: int, total: int) -> Iterator[int]:
 
 def _shares(total: int, count: int) -> Iterator[int]:
     """Share something out among that many, evenly, the first ones first."""
-    each, left = divmod(total, count)
-    return (each + (place < left) for place in range(count))
+    share, left = divmod(total, count)
+    return (share + (place < left) for place in range(count))
 
 
 def _registries(source: random.Random, count: int, size: int) -> list[_Parts]:

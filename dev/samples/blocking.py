@@ -156,17 +156,17 @@ def sample(until: datetime, seed: int = 1) -> Iterator[Hour]:
                 confirmed = _block(share, cc, number, test, url)
                 anomalies = random.binomial(measurements, share)
                 failures = random.binomial(measurements, 0.02)
-                for each in np.flatnonzero(measurements).tolist():
+                for offset in np.flatnonzero(measurements).tolist():
                     yield Hour(
                         test,
                         url,
                         cc,
                         asn,
-                        start + each,
-                        int(measurements[each]),
-                        int(anomalies[each]),
-                        int(anomalies[each]) if confirmed else 0,
-                        int(failures[each]),
+                        start + offset,
+                        int(measurements[offset]),
+                        int(anomalies[offset]),
+                        int(anomalies[offset]) if confirmed else 0,
+                        int(failures[offset]),
                     )
 
 

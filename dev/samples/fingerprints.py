@@ -19,7 +19,7 @@ from typing import Literal, Self
 
 from dev.samples.vocabulary import COUNTRIES, SYLLABLES
 
-Kind = Literal["dns", "http"]
+Protocol = Literal["dns", "http"]
 
 HEADER = (
     "name",
@@ -37,7 +37,7 @@ HEADER = (
 EVERYWHERE = "ZZ"
 
 # Of a common row the first scopes are the likely ones; the unusual rows take turns with all.
-SCOPES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
+SCOPES: Mapping[Protocol, tuple[str, ...]] = MappingProxyType(
     {
         "dns": ("isp", "nat", "prod", "inst", "vbw", "fp"),
         "http": ("isp", "fp", "nat", "prod", "vbw", "inst", "injb", "prov"),
@@ -49,7 +49,7 @@ CONFIDENCES = 11
 
 UNUSUAL_EVERY = 6
 """One row in so many has an unusual pattern."""
-WITHOUT_COUNTRY: Mapping[Kind, float] = MappingProxyType({"dns": 0.04, "http": 0.6})
+WITHOUT_COUNTRY: Mapping[Protocol, float] = MappingProxyType({"dns": 0.04, "http": 0.6})
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Shape:
     pattern: str
 
 
-COMMON: Mapping[Kind, tuple[_Shape, ...]] = MappingProxyType(
+COMMON: Mapping[Protocol, tuple[_Shape, ...]] = MappingProxyType(
     {
         "dns": (
             _Shape("dns", "full", "IPV4"),
@@ -86,7 +86,7 @@ COMMON: Mapping[Kind, tuple[_Shape, ...]] = MappingProxyType(
     }
 )
 
-UNUSUAL: Mapping[Kind, tuple[_Shape, ...]] = MappingProxyType(
+UNUSUAL: Mapping[Protocol, tuple[_Shape, ...]] = MappingProxyType(
     {
         "dns": (
             _Shape("dns", "prefix", "203.0.113."),
@@ -178,10 +178,10 @@ class SampleFingerprints:
     def __init__(self, seed: int = 1, dns: int = 230, http: int = 1750) -> None:
         self._seed = seed
         # Rows made so far, removed ones as well: a name is never given twice.
-        self._made: dict[Kind, int] = {"dns": dns, "http": http}
-        self._rows: dict[Kind, list[list[str]]] = {
-            kind: [_row(seed, kind, place) for place in range(count)]
-            for kind, count in self._made.items()
+        self._made: dict[Protocol, int] = {"dns": dns, "http": http}
+        self._rows: dict[Protocol, list[list[str]]] = {
+            protocol: [_row(seed, protocol, place) for place in range(count)]
+            for protocol, count in self._made.items()
         }
 
     @property
@@ -194,25 +194,25 @@ class SampleFingerprints:
         """The bytes of `fingerprints_http.csv`."""
         return to_csv(self._rows["http"])
 
-    def rows(self, kind: Kind) -> list[list[str]]:
+    def rows(self, protocol: Protocol) -> list[list[str]]:
         """Give the rows of a file, without its header, as cells with their exact values."""
-        return [list(row) for row in self._rows[kind]]
+        return [list(row) for row in self._rows[protocol]]
 
-    def with_added(self, kind: Kind, n: int) -> Self:
+    def with_added(self, protocol: Protocol, n: int) -> Self:
         """Give a copy with that many new rows at a file's end."""
-        made = self._made[kind]
-        added = [_row(self._seed, kind, place) for place in range(made, made + n)]
-        return self._changed(kind, [*self.rows(kind), *added], made + n)
+        made = self._made[protocol]
+        added = [_row(self._seed, protocol, place) for place in range(made, made + n)]
+        return self._changed(protocol, [*self.rows(protocol), *added], made + n)
 
-    def with_removed(self, kind: Kind, n: int) -> Self:
+    def with_removed(self, protocol: Protocol, n: int) -> Self:
         """Give a copy without a file's last rows, as many as there are up to that many."""
-        rows = self.rows(kind)
-        return self._changed(kind, rows[: max(0, len(rows) - n)], self._made[kind])
+        rows = self.rows(protocol)
+        return self._changed(protocol, rows[: max(0, len(rows) - n)], self._made[protocol])
 
-    def _changed(self, kind: Kind, rows: list[list[str]], made: int) -> Self:
+    def _changed(self, protocol: Protocol, rows: list[list[str]], made: int) -> Self:
         copy = type(self)(self._seed, dns=0, http=0)
-        copy._rows = self._rows | {kind: rows}  # noqa: SLF001 - an object of this class
-        copy._made = self._made | {kind: made}  # noqa: SLF001 - the same
+        copy._rows = self._rows | {protocol: rows}  # noqa: SLF001 - an object of this class
+        copy._made = self._made | {protocol: made}  # noqa: SLF001 - the same
         return copy
 
 
@@ -235,24 +235,24 @@ def _cell(value: str) -> str:
     return value
 
 
-def _row(seed: int, kind: Kind, place: int) -> list[str]:
+def _row(seed: int, protocol: Protocol, place: int) -> list[str]:
     """Make the row with this number; it depends on nothing else."""
-    source = random.Random(f"{seed} {kind} {place}")  # noqa: S311 - sample data
+    source = random.Random(f"{seed} {protocol} {place}")  # noqa: S311 - sample data
     turn, left = divmod(place, UNUSUAL_EVERY)
     if left == 0:
         # In turn, not at random, so that small files have them all.
-        shape = UNUSUAL[kind][turn % len(UNUSUAL[kind])]
-        scope = SCOPES[kind][turn % len(SCOPES[kind])]
+        shape = UNUSUAL[protocol][turn % len(UNUSUAL[protocol])]
+        scope = SCOPES[protocol][turn % len(SCOPES[protocol])]
         confidence = turn % CONFIDENCES
     else:
-        shape = source.choice(COMMON[kind])
-        scope = source.choice(SCOPES[kind][:LIKELY_SCOPES])
+        shape = source.choice(COMMON[protocol])
+        scope = source.choice(SCOPES[protocol][:LIKELY_SCOPES])
         confidence = source.choice((5, 5, 5, 5, 8, 10))
-    countries = _countries(source, kind, scope)
+    countries = _countries(source, protocol, scope)
     return [
-        _fingerprint_name(source, kind, place, countries),
+        _fingerprint_name(source, protocol, place, countries),
         scope,
-        _other_names(source, kind, place),
+        _other_names(source, protocol, place),
         shape.location,
         shape.pattern_type,
         _pattern(source, shape),
@@ -264,27 +264,29 @@ def _row(seed: int, kind: Kind, place: int) -> list[str]:
     ]
 
 
-def _countries(source: random.Random, kind: Kind, scope: str) -> list[str]:
+def _countries(source: random.Random, protocol: Protocol, scope: str) -> list[str]:
     """Give upper-case codes in order; products are sold everywhere."""
     if scope == "prod" and source.random() < 0.3:
         return [EVERYWHERE]
-    if source.random() < WITHOUT_COUNTRY[kind]:
+    if source.random() < WITHOUT_COUNTRY[protocol]:
         return []
     count = source.choice((1, 1, 1, 1, 1, 1, 1, 1, 2, 4))
     return sorted(code.upper() for code, _ in source.sample(COUNTRIES, count))
 
 
-def _fingerprint_name(source: random.Random, kind: Kind, place: int, countries: list[str]) -> str:
+def _fingerprint_name(
+    source: random.Random, protocol: Protocol, place: int, countries: list[str]
+) -> str:
     """Give a name that only this row of this file has: its number is in it."""
     country = countries[0].lower() if countries else "any"
     if source.random() < 0.5:
-        return f"sample.{country}_{kind}_{place}"
-    return f"made.{kind}_{country}_{_word(source)}_gate_{place}"
+        return f"sample.{country}_{protocol}_{place}"
+    return f"made.{protocol}_{country}_{_word(source)}_gate_{place}"
 
 
-def _other_names(source: random.Random, kind: Kind, place: int) -> str:
+def _other_names(source: random.Random, protocol: Protocol, place: int) -> str:
     count = source.choice((0, 0, 0, 0, 0, 0, 0, 0, 1, 3))
-    return ",".join(f"old.{kind}_{_word(source)}_{place}_{i}" for i in range(count))
+    return ",".join(f"old.{protocol}_{_word(source)}_{place}_{i}" for i in range(count))
 
 
 def _example_url(source: random.Random) -> str:

@@ -79,12 +79,12 @@ def sample_report(
     ]
     events.sort(key=lambda event: (event.detection_time, event.series))
     names = {target: service for service, targets in services.items() for target in targets}
-    found = incidents_of(blockings_of(events), names, WINDOW)
+    invented = incidents_of(blockings_of(events), names, WINDOW)
     statuses = _statuses(events, names, series, chosen)
     last = {status.series: status.last for status in statuses}
-    charts = {incident.key: _chart(incident, last, chosen) for incident in found}
-    tallies = {period: _tally(period, chosen) for period in periods_of(found, events)}
-    return Report(UNTIL, statuses, events, found, charts, STALE, tallies)
+    charts = {incident.key: _chart(incident, last, chosen) for incident in invented}
+    tallies = {period: _tally(period, chosen) for period in periods_of(invented, events)}
+    return Report(UNTIL, statuses, events, invented, charts, STALE, tallies)
 
 
 def _places(
@@ -130,14 +130,14 @@ def _statuses(
         _status(event.series, names, event.status, event.time, chosen) for event in latest.values()
     ]
     targets = sorted(names)
-    known = set(latest)
-    while len(known) < series:
-        each = Series(*chosen.choice(targets), chosen.choice(COUNTRIES), chosen.randrange(400_000))
-        if each not in known:
-            known.add(each)
+    chosen_series = set(latest)
+    while len(chosen_series) < series:
+        new = Series(*chosen.choice(targets), chosen.choice(COUNTRIES), chosen.randrange(400_000))
+        if new not in chosen_series:
+            chosen_series.add(new)
             status = chosen.choices(("OK", "BLOCKED", "UNKNOWN"), (90, 0.3, 10))[0]
             since = UNTIL - HOUR * chosen.randrange(3000, 9000)
-            statuses.append(_status(each, names, status, since, chosen))
+            statuses.append(_status(new, names, status, since, chosen))
     return sorted(statuses, key=lambda status: status.series)
 
 

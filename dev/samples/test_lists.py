@@ -38,7 +38,7 @@ from dev.samples.vocabulary import (
 )
 
 BRANCH = "refs/heads/master"
-HEADER = ("url", "category_code", "category_description", "date_added", "source", "notes")
+LIST_HEADER = ("url", "category_code", "category_description", "date_added", "source", "notes")
 ALL_COUNTRIES = tuple(code for code, _ in COUNTRIES)
 GLOBAL = "ZZ"
 REGION = "cis"
@@ -52,7 +52,7 @@ SHARED_URLS = 500
 FIRST_DAY = date(2014, 4, 15)
 DAYS = 4000
 CRLF_EVERY = 5
-CELLS_PER_ROW = len(HEADER)
+CELLS_PER_ROW = len(LIST_HEADER)
 
 Damage = Literal["conflict", "quote", "html", "lfs-pointer", "nul", "encoding", "header", "empty"]
 REPLACEMENTS: Mapping[str, bytes] = MappingProxyType(
@@ -178,7 +178,7 @@ class SampleTestLists:
 
     def empty_country(self, cc: str) -> str:
         """Commit a list that has a header and no rows."""
-        return self.commit(f"Empty {cc}", {list_path(cc): _to_csv([HEADER], "\n")})
+        return self.commit(f"Empty {cc}", {list_path(cc): _to_csv([LIST_HEADER], "\n")})
 
     def break_file(self, cc: str, how: Damage = "conflict") -> str:
         """Commit a list that no longer is one; `expected` stays what it was.
@@ -285,7 +285,7 @@ class _RowMaker:
         self._line_end = "\r\n" if zlib.crc32(cc.encode()) % CRLF_EVERY == 0 else "\n"
 
     def file(self, count: int) -> bytes:
-        return _to_csv([HEADER], self._line_end) + self.lines(count, self._line_end)
+        return _to_csv([LIST_HEADER], self._line_end) + self.lines(count, self._line_end)
 
     def lines(self, count: int, line_end: str) -> bytes:
         return _to_csv((self._row() for _ in range(count)), line_end)

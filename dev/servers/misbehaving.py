@@ -273,8 +273,8 @@ def server_tls(kind: Certificate, ca_file: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if kind == "self-signed":
         # An authority's certificate is signed by itself; of another one than the file names.
-        other = trustme.CA()
-        _load(context, other.cert_pem, other.private_key_pem)
+        stranger = trustme.CA()
+        _load(context, stranger.cert_pem, stranger.private_key_pem)
         return context
     names = ["elsewhere.example"] if kind == "wrong-host" else ["127.0.0.1", "localhost"]
     end = datetime(2020, 1, 1, tzinfo=UTC) if kind == "expired" else None

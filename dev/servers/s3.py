@@ -88,4 +88,4 @@ class S3Server:
 def contents(client: "S3Client", bucket: str) -> dict[str, int]:
     """Return the keys of a bucket and the sizes of its objects."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-    return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", [])}
+    return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
