@@ -12,6 +12,7 @@ from dev.e2e.container import Container
 FOLDER = "/var/lib/ooniapi"
 SPOOL = f"{FOLDER}/measurements/incoming"
 IDENTIFIER = "ooni-api"
+LET_IN = f"setfacl -m u:ooni:rwx {FOLDER}"
 SECONDS = 30  # within which something is spooled; far more than it takes
 UNIT = f"""\
 [Service]
