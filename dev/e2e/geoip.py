@@ -33,10 +33,10 @@ def damage_as_2_0_0_did(container: Container, scratch: Path, api: OoniApi) -> No
     units = {"ooni-download-geoip": f"ooni-geoip\n{OLD_GEOIP_UNIT}"}
     old = build_old_package(scratch, "ooni-geoip", "2.0.0", units, OLD_GEOIP_POSTINST)
     shutil.copy(old, container.root / "srv/old-geoip.deb")
-    before = api.owners_and_modes()
+    owners = api.owners_and_modes()
     container.run("dpkg -i /srv/old-geoip.deb")
     api.wait_until("failed")
-    expect(api.owners_and_modes() != before, "all of it is another user's")
+    expect(api.owners_and_modes() != owners, "all of it is another user's")
     container.run("touch /var/lib/ooniapi/measurements/of-root")
 
 
@@ -72,9 +72,9 @@ def keep_out_of_the_folder_of_the_api(container: Container, api: OoniApi) -> Non
     """Where the service may not write, it says what to type; as the API's user it needs nothing."""
     title("a folder that the GeoIP downloader may not write, or that is missing")
     container.run("setfacl -b /var/lib/ooniapi")
-    before = api.owners_and_modes()
+    owners = api.owners_and_modes()
     expect_78(container, f"ooni can't write there; run: {LET_IN} (or ")
-    expect(api.owners_and_modes() == before, "nothing is changed")
+    expect(api.owners_and_modes() == owners, "nothing is changed")
     drop_in = container.root / "etc/systemd/system/ooni-download-geoip.service.d/user.conf"
     drop_in.parent.mkdir()
     drop_in.write_text("[Service]\nUser=ooniapi\n")
@@ -82,7 +82,7 @@ def keep_out_of_the_folder_of_the_api(container: Container, api: OoniApi) -> Non
     container.run("systemctl start ooni-download-geoip")
     installed = container.output("stat -c '%U %a' /var/lib/ooniapi/asn.mmdb").strip()
     expect(installed == "ooniapi 644", f"it can run as the user of the API: {installed}")
-    expect(api.owners_and_modes() == before, "nothing else is changed")
+    expect(api.owners_and_modes() == owners, "nothing else is changed")
     shutil.rmtree(drop_in.parent)
     api.wait_until("spooled")
     container.run("systemctl daemon-reload; systemctl stop ooni-api")

@@ -13,7 +13,7 @@ COMPLETION = """bash -c '
 _comp_load {command} 2> /dev/null || __load_completion {command}
 COMP_WORDS=({command} {words}) COMP_CWORD={number} COMP_LINE="{command} {words}"
 COMP_POINT=${{#COMP_LINE}} COMP_TYPE=9
-_{command} {command} {last} {before}
+_{command} {command} {last} {previous}
 echo "${{COMPREPLY[@]}}"'
 """
 
@@ -60,10 +60,14 @@ def look_at_installation(container: Container) -> None:
         ("detector", "run --start", "--start-date"),
         ("detector", "evaluate --obs", "--observations"),
     ):
-        *_, before, last = [command, *words.split()]
+        *_, previous, last = [command, *words.split()]
         completed = container.output(
             COMPLETION.format(
-                command=command, words=words, number=len(words.split()), last=last, before=before
+                command=command,
+                words=words,
+                number=len(words.split()),
+                last=last,
+                previous=previous,
             )
         )
         expect(expected in completed.replace("\n", " "), f"{command} {words} is completed")

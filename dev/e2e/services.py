@@ -78,12 +78,12 @@ def let_timer_fire(container: Container) -> None:
     def runs() -> int:
         return container.journal("analysis.fingerprints_updater", "-o cat").count("nothing to do")
 
-    before = runs()
+    past_runs = runs()
     container.run("systemctl restart ooni-update-fingerprints.timer")
     deadline = time.monotonic() + 30
-    while runs() == before and time.monotonic() < deadline:
+    while runs() == past_runs and time.monotonic() < deadline:
         time.sleep(0.5)
-    expect(runs() == before + 1, "its service has run once")
+    expect(runs() == past_runs + 1, "its service has run once")
     shutil.rmtree(folder)
     container.run("systemctl daemon-reload; systemctl restart ooni-update-fingerprints.timer")
 

@@ -6,8 +6,8 @@ def title(text: str) -> None:
     print(f"\n{text}\n{'=' * len(text)}", flush=True)
 
 
-def expect(fulfilled: bool, what: str) -> None:  # noqa: FBT001 (reads like the sentence it is)
+def expect(fulfilled: bool, expectation: str) -> None:  # noqa: FBT001 (reads like the sentence it is)
     """End with an error unless the expectation is fulfilled."""
     if not fulfilled:
-        raise SystemExit(f"not as it should be: {what}")
-    print(f"ok: {what}", flush=True)
+        raise SystemExit(f"not as it should be: {expectation}")
+    print(f"ok: {expectation}", flush=True)

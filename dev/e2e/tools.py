@@ -219,10 +219,10 @@ def detector(clickhouse: EmbeddedClickHouse) -> Tool:
         state = container.output("stat -c '%U %a' /var/lib/detector").strip()
         expect(state == "ooni 755", f"the state directory of old is the user's: {state}")
         files = f"find {output} -type f -printf '%P %i %C@\\n' | sort"
-        before = container.output(files)
+        first_run = container.output(files)
         print(container.output(f"find {output} -type f -printf '%s %P\\n'"))
         container.run("systemctl start detector")
-        expect(container.output(files) == before, "a second run writes none of these again")
+        expect(container.output(files) == first_run, "a second run writes none of these again")
 
     return Tool(
         "detector",

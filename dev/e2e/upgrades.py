@@ -52,12 +52,12 @@ def upgrade_from_old_packages(container: Container, folder: Path, scratch: Path)
     (container.root / "etc/ooni/db-backup.conf").write_text('{"ver": 0}\n')
     container.run("dpkg -i /srv/analysis_1.13_all.deb /srv/detector_0.3_all.deb")
     container.run("systemctl disable ooni-update-fingerprints.timer")  # the administrator's will
-    before = container.output("ls /etc/systemd/system/multi-user.target.wants")
+    wanted = container.output("ls /etc/systemd/system/multi-user.target.wants")
     for service in ("ooni-update-citizenlab", "detector"):
-        expect(f"{service}.service" in before, f"the old one runs {service} at boot")
+        expect(f"{service}.service" in wanted, f"the old one runs {service} at boot")
     for package in PACKAGES:
-        (found,) = folder.glob(f"{package}_*.deb")
-        shutil.copy(found, container.root / "srv")
+        (file,) = folder.glob(f"{package}_*.deb")
+        shutil.copy(file, container.root / "srv")
     files = " ".join(f"/srv/{package}_2*.deb" for package in PACKAGES)
     printed = container.output(f"{APT} install {files} 2>&1")
     print(printed)
@@ -131,21 +131,22 @@ def upgrade_with_edited_conffiles(container: Container, folder: Path, scratch: P
     """Upgrade to packages whose configuration files have changed: the edited ones stay."""
     title("an upgrade keeps edited configuration files")
     for package in PACKAGES:
-        (found,) = folder.glob(f"{package}_*.deb")
+        (file,) = folder.glob(f"{package}_*.deb")
         tree = scratch / f"{package}-newer"
-        subprocess.run(["dpkg-deb", "-R", str(found), str(tree)], check=True)
+        subprocess.run(["dpkg-deb", "-R", str(file), str(tree)], check=True)
         control = tree / "DEBIAN/control"
         control.write_text(control.read_text().replace(__version__, f"{__version__}+1"))
         for config in tree.glob("etc/ooni/*.conf"):
             config.write_text(config.read_text() + "\n# new\n")
         newer = container.root / "srv" / f"{package}_newer.deb"
         build_package(tree, newer)
-    before = container.output("sha256sum /etc/ooni/*.conf; stat -c '%n %U:%G %a' /etc/ooni/*.conf")
+    look = "sha256sum /etc/ooni/*.conf; stat -c '%n %U:%G %a' /etc/ooni/*.conf"
+    edited = container.output(look)
     files = " ".join(f"/srv/{package}_newer.deb" for package in PACKAGES)
     options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
     container.run(f"{APT} {options} install {files}")
-    after = container.output("sha256sum /etc/ooni/*.conf; stat -c '%n %U:%G %a' /etc/ooni/*.conf")
-    expect(after == before, f"they are as they were:\n{before}{after}")
+    upgraded = container.output(look)
+    expect(upgraded == edited, f"they are as they were:\n{edited}{upgraded}")
     offered = container.output("ls /etc/ooni")
     expect("update-citizenlab.conf.dpkg-dist" in offered, "the new ones lie beside them")
     active = container.output("systemctl is-active ooni-update-citizenlab.timer").strip()
@@ -164,9 +165,9 @@ def remove_and_purge(container: Container, api: OoniApi) -> None:
     )
     container.run("test -e /etc/ooni/update-citizenlab.conf && test -d /var/lib/analysis")
     container.run("test -e /var/lib/detector/output/index.html")
-    before = api.owners_and_modes()
+    owners = api.owners_and_modes()
     container.run(f"{APT} purge {packages}")
-    expect(api.owners_and_modes() == before, "the folder of the API is as it was")
+    expect(api.owners_and_modes() == owners, "the folder of the API is as it was")
     files = container.output("find /var/lib/ooniapi -maxdepth 1 -type f")
     expect(files == "", f"the databases are gone: {files}")
     api.remove()
