@@ -137,7 +137,10 @@ def fresh_database(server: ClickHouseServer) -> Iterator[Database]:
     """Create a database with a unique name and drop it at the end."""
     database = Database(f"test_{uuid.uuid4().hex[:16]}", server)
     with clickhouse_driver.Client.from_url(server.uri()) as client:
-        client.execute(f"CREATE DATABASE {database.name} ENGINE = Atomic")
+        client.execute(
+            f"CREATE DATABASE {database.name} ENGINE = Atomic",
+            settings={"log_comment": os.environ.get("PYTEST_CURRENT_TEST", "")},
+        )
     try:
         yield database
     finally:

@@ -20,7 +20,12 @@ def main() -> None:
     arguments = _parse_arguments()
     stop = catch_signals()
     try:
-        engine = Engine(arguments.path, dict(arguments.user), arguments.claimed_version)
+        engine = Engine(
+            arguments.path,
+            dict(arguments.user),
+            arguments.claimed_version,
+            record=arguments.record,
+        )
         server = Server(engine, arguments.tcp, arguments.http)
     except (DataDirectoryError, ListenError) as error:
         print(f"embedded_clickhouse: {error}", file=sys.stderr, flush=True)
@@ -56,6 +61,14 @@ def _parse_arguments() -> argparse.Namespace:
         default="",
         metavar="VERSION",
         help="tell clients this version instead of the real one, for example 23.8.2.7",
+    )
+    record = os.environ.get("OONI_RECORD_STATEMENTS")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        default=Path(record) if record else None,
+        metavar="FOLDER",
+        help="write down what clients send (default: $OONI_RECORD_STATEMENTS)",
     )
     parser.add_argument(
         "--exit-with-parent",

@@ -20,6 +20,7 @@ from dev.embedded_clickhouse import sql
 from dev.embedded_clickhouse.blocks import Columns
 from dev.embedded_clickhouse.compiled import compiled_module
 from dev.embedded_clickhouse.errors import ENGINE_ERRORS, Code, ServerError
+from dev.embedded_clickhouse.record import Recorder, Statement
 
 # A string setting without any effect here (there are no logs to send), by which KILL QUERY tells
 # the sessions apart; `log_comment` is the clients' own.
@@ -83,11 +84,13 @@ class Engine:
         claimed_version: what clients are told instead of the real one, to test how they take it.
         config_file: a server's configuration (ZooKeeper, macros, clusters); None for none.
         defaults: further assignments for the SET that begins each session.
+        record: a folder for a record of the clients' statements; None for none.
 
     Attributes:
         data: where the engine keeps its tables.
         on_statement: is called with each statement of a client before it runs, and may refuse it
             with ServerError.
+        recorder: takes down the statements.
 
     Raises:
         DataDirectoryError: another process uses the directory, or it cannot be written.
@@ -101,6 +104,7 @@ class Engine:
         *,
         config_file: Path | None = None,
         defaults: str = "",
+        record: Path | None = None,
     ) -> None:
         self._users = users or DEFAULT_USERS
         self.on_statement: Callable[[str], None] = lambda _: None
@@ -119,6 +123,7 @@ class Engine:
         if config_file:
             self._address += f"&config-file={config_file.absolute()}&log-level=information"
         self._numbers = itertools.count(1)
+        self.recorder = Recorder(record, path)
         self._sessions: set[Session] = set()
         self._guard = threading.Lock()
         _disable_signal_handlers()
@@ -150,9 +155,10 @@ class Engine:
         Raises:
             ServerError: there is no such database.
         """
-        session = Session(self, _connect(self._address), f"session {next(self._numbers)}")
+        mark = f"session {next(self._numbers)}"
+        session = Session(self, _connect(self._address), mark, database)
         try:
-            session.prepare(user, database)
+            session.prepare(user)
         except ServerError:
             session.close()
             raise
@@ -199,8 +205,9 @@ class Session:
         mark: by which `Engine.kill` finds its query.
     """
 
-    def __init__(self, engine: Engine, connection: Any, mark: str) -> None:  # noqa: ANN401 - untyped
+    def __init__(self, engine: Engine, connection: Any, mark: str, database: str) -> None:  # noqa: ANN401 - untyped
         self._engine = engine
+        self._database = database
         self._connection = connection
         self._settings: dict[str, str] = {}
         self._before: dict[str, str] = {}
@@ -209,13 +216,13 @@ class Session:
         self._closed = False
         self.mark = mark
 
-    def prepare(self, user: User, database: str) -> None:
+    def prepare(self, user: User) -> None:
         """Set up what the user and the database ask for."""
         self.run(
             f"{self._engine.session_defaults}, {_MARK_SETTING} = {sql.quote_string(self.mark)}"
         )
-        if database:
-            self.run(f"USE {sql.quote(database)}")
+        if self._database:
+            self.run(f"USE {sql.quote(self._database)}")
         if user.readonly:
             self.run(f"SET readonly = {user.readonly:d}")
 
@@ -301,6 +308,10 @@ class Session:
             raise ServerError(Code.SYNTAX_ERROR, message)
         if readonly and facts["query_class"].name not in {"READ_ONLY", "UNKNOWN"}:
             raise ServerError(Code.READONLY, "Cannot execute query in readonly mode.")
+
+    def recorded(self, protocol: str, text: str, settings: Mapping[str, str]) -> Statement:
+        """Return what the recorder takes down of a statement without rows."""
+        return Statement(self.mark, protocol, self._database, text, dict(settings))
 
     def insert_columns(self, insert: sql.Insert) -> Columns:
         """Return name and type of the columns that an INSERT takes.
@@ -402,6 +413,7 @@ class Session:
                 self._closed = True
                 self._connection.close()
                 self._engine.forget(self)
+                self._engine.recorder.write(Statement(self.mark, ended=True))
 
 
 def _disable_signal_handlers() -> None:

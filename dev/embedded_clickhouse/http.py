@@ -277,6 +277,7 @@ class _Request:
             settings = self._settings()
             readonly = settings.pop("readonly", "0") not in {"", "0"}
             self._check(session, statement.text, readonly=readonly)
+            self._record(session, statement, settings, spool)
             if sql.first_word(statement.text) == "SET":
                 session.run_set(statement.text)
                 self._response.finish(None)
@@ -288,6 +289,20 @@ class _Request:
                     self._insert(session, statement.insert, spool)
                 else:
                     self._select(session, statement.text)
+
+    def _record(
+        self,
+        session: Session,
+        statement: _Statement,
+        settings: Mapping[str, str],
+        spool: IO[bytes],
+    ) -> None:
+        recorder = self._context.engine.recorder
+        record = session.recorded("http", statement.text, settings)
+        record.parameters = self._query_parameters()
+        if statement.insert:
+            record.rows = recorder.keep(spool.name)
+        recorder.write(record)
 
     def _check(self, session: Session, query: str, *, readonly: bool) -> None:
         if not query.strip():

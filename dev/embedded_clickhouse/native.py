@@ -25,6 +25,7 @@ from dev.embedded_clickhouse.blocks import (
 from dev.embedded_clickhouse.engine import Chunk, Engine, Session
 from dev.embedded_clickhouse.errors import Code, ConnectionLost, ServerError
 from dev.embedded_clickhouse.frames import frame_reader, lz4_frames, zstd_frames
+from dev.embedded_clickhouse.record import ExternalTable, Statement
 from dev.embedded_clickhouse.watch import Watcher
 
 # The newest revision whose blocks are those of chDB's `FORMAT Native`: 54454 adds a byte a column.
@@ -190,13 +191,13 @@ class NativeConnection:
 
     def _serve_query(self, session: Session) -> bool:
         """Run a query; False when the connection cannot be used any more."""
-        external: list[str] = []
+        external: dict[str, ExternalTable] = {}
         received = False
         try:
             self._query = self._read_query()
             self._read_external_tables(session, external)
             received = True
-            self._answer(session)
+            self._answer(session, list(external.values()))
         except ServerError as error:
             self._send_exception(error)
             return received and not isinstance(error, _BrokenStream)
@@ -271,17 +272,18 @@ class NativeConnection:
             if self._revision >= 54447:
                 self._reader.text()  # referer
 
-    def _read_external_tables(self, session: Session, names: list[str]) -> None:
-        """Read the data that comes along with a query, into temporary tables; add their names."""
+    def _read_external_tables(self, session: Session, tables: dict[str, ExternalTable]) -> None:
+        """Read the data that comes along with a query, into temporary tables; add these."""
         while True:
             with self._engine.spool_file() as spool:
                 name, header = self._read_block(spool)
                 if not header.columns:
                     return
                 spool.flush()
-                if name not in names:
-                    names.append(name)
+                if name not in tables:
+                    tables[name] = ExternalTable(name, header.columns, [])
                     _create_temporary(session, name, header)
+                tables[name].rows.append(self._engine.recorder.keep(spool.name))
                 source = f"FROM INFILE {sql.quote_string(spool.name)} COMPRESSION 'none'"
                 session.run(f"INSERT INTO {sql.quote(name)} {source} FORMAT Native")
 
@@ -307,7 +309,7 @@ class NativeConnection:
         except ServerError as error:
             raise _BrokenStream(error.code, error.text) from error
 
-    def _answer(self, session: Session) -> None:
+    def _answer(self, session: Session, external: list[ExternalTable]) -> None:
         query = self._query
         insert = sql.parse_insert(query.text)
         if insert and insert.structure:
@@ -315,6 +317,11 @@ class NativeConnection:
             raise ServerError(Code.NOT_IMPLEMENTED, message)
         readonly = query.settings.pop("readonly", "0") not in {"", "0"}
         session.check_statement(query.text, readonly=readonly)
+        statement = session.recorded("native", query.text, query.settings)
+        statement.tables = external
+        takes_rows = insert and not insert.data.strip().rstrip(";")
+        if not takes_rows:
+            self._engine.recorder.write(statement)
         if sql.first_word(query.text) == "SET":
             session.run_set(query.text)
             self._send(varint(ServerPacket.END_OF_STREAM))
@@ -322,8 +329,8 @@ class NativeConnection:
         if query.query_id:
             query.settings.setdefault("log_comment", query.query_id)
         session.apply_settings(query.settings, ignore_unknown=not query.important)
-        if insert and not insert.data.strip().rstrip(";"):
-            self._insert(session, insert)
+        if insert and takes_rows:
+            self._insert(session, insert, statement)
         else:
             self._select(session, self._without_format(session, query.text))
 
@@ -347,7 +354,7 @@ class NativeConnection:
             message = "The embedded server cannot send totals and extremes by the native protocol"
             raise ServerError(Code.NOT_IMPLEMENTED, message)
 
-    def _insert(self, session: Session, insert: sql.Insert) -> None:
+    def _insert(self, session: Session, insert: sql.Insert, statement: Statement) -> None:
         """Take the client's blocks into a file, and the file into the table once it is complete."""
         columns = session.insert_columns(insert)
         for _, type_name in columns:
@@ -362,6 +369,8 @@ class NativeConnection:
                 rows += header.rows
             spool.flush()
             if rows:
+                statement.rows = self._engine.recorder.keep(spool.name)
+                self._engine.recorder.write(statement)
                 session.run(insert.from_file(spool.name, "Native"))
         self._send(self._progress(0, rows) + varint(ServerPacket.END_OF_STREAM))
 
