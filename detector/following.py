@@ -20,7 +20,7 @@ import numpy as np
 from counts import HourlyCounts
 from ooni_common.run import write_atomically
 from sequential import Arrays, Detector, Floats, Indices, Parameters, States
-from series import BLOCKED, NAMES, UNKNOWN, Event, Series, SeriesStatus, Target, time_of
+from series import BLOCKED, STATE_NAMES, UNKNOWN, Event, Series, SeriesStatus, Target, time_of
 
 log = logging.getLogger("ooni.detector")
 
@@ -149,7 +149,7 @@ class Follower:
         return [
             Event(
                 self.series[number],
-                NAMES[self._detector.status[number]],
+                STATE_NAMES[self._detector.status[number]],
                 time_of(since),
                 time_of(hour + 1),
             )
@@ -179,8 +179,8 @@ class Follower:
         )
         times = {hour: time_of(hour) for hour in {*since.tolist(), *(last + 1).tolist()}}
         return [
-            [NAMES[state] for state in np.where(silent, UNKNOWN, status).tolist()],
-            [NAMES[state] for state in np.where(silent, status, old).tolist()],
+            [STATE_NAMES[state] for state in np.where(silent, UNKNOWN, status).tolist()],
+            [STATE_NAMES[state] for state in np.where(silent, status, old).tolist()],
             [times[hour] for hour in since.tolist()],
             [times[hour] for hour in (last + 1).tolist()],
             _rounded(faded),

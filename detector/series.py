@@ -9,7 +9,7 @@ from typing import NamedTuple
 HOUR = 3600  # seconds
 
 UNKNOWN, OK, BLOCKED = 0, 1, 2
-NAMES = ("UNKNOWN", "OK", "BLOCKED")
+STATE_NAMES = ("UNKNOWN", "OK", "BLOCKED")
 
 Target = tuple[str, str]  # a test, and its input: a URL, or "" where a test has none
 

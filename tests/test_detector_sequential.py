@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sequential import Detector, Parameters
-from series import BLOCKED, NAMES, OK, UNKNOWN
+from series import BLOCKED, OK, STATE_NAMES, UNKNOWN
 
 Hours = Sequence[tuple[int, int, int]]  # hour, measurements, anomalies
 
@@ -23,7 +23,7 @@ def follow(hours: Hours, detector: Detector | None = None) -> list[tuple[int, st
         )
         if len(changed):
             assert before[0] != detector.status[0]
-            changes.append((hour, NAMES[detector.status[0]]))
+            changes.append((hour, STATE_NAMES[detector.status[0]]))
     return changes
 
 
@@ -113,7 +113,7 @@ def test_series_do_not_know_of_each_other(counts: list[tuple[int, int]], series:
         bad = np.where(index == series - 1, min(measurements, anomalies), 0)
         changed, _ = together.advance(hour, index, seen, bad)
         if series - 1 in changed:
-            changes.append((hour, NAMES[together.status[series - 1]]))
+            changes.append((hour, STATE_NAMES[together.status[series - 1]]))
     assert changes == alone
 
 

@@ -24,7 +24,7 @@ from evaluation.observations import Observations, read_observations
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.output import show
 from sequential import Detector, Indices
-from series import NAMES, UNKNOWN, hour_of
+from series import STATE_NAMES, UNKNOWN, hour_of
 
 LATEST = 20 * 24  # hours after an event in which it can be found
 ENOUGH = 10  # measurements inside an event that anybody could find
@@ -268,7 +268,7 @@ def changes_of(detector: Candidate, observations: Observations) -> dict[int, lis
         )
         for series, state in zip(changed.tolist(), old.tolist(), strict=True):
             if state != UNKNOWN:
-                name = NAMES[detector.status[series]]
+                name = STATE_NAMES[detector.status[series]]
                 changes.setdefault(series, []).append((hour + 1, name))
     return changes
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from series import BLOCKED, NAMES, Event, Series, Target
+from series import BLOCKED, STATE_NAMES, Event, Series, Target
 
 Key = tuple[str, str, datetime]  # of an incident: service, country, when it was detected
 
@@ -156,7 +156,7 @@ def blockings_of(events: Iterable[Event]) -> list[Blocking]:
     begun: dict[Series, Blocking] = {}
     for event in sorted(events, key=lambda event: (event.series, event.detection_time)):
         blocking = begun.get(event.series)
-        if event.status == NAMES[BLOCKED]:
+        if event.status == STATE_NAMES[BLOCKED]:
             if blocking is None:
                 begun[event.series] = Blocking(event.series, event.time, event.detection_time)
         elif blocking is not None:

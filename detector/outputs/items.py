@@ -25,7 +25,7 @@ from outputs.wording import (
     spoken_duration,
     within,
 )
-from series import BLOCKED, NAMES, Event, Series, Target
+from series import BLOCKED, STATE_NAMES, Event, Series, Target
 
 AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name
 LISTED = 50  # networks, at most, that a description names; the JSON names all
@@ -191,7 +191,7 @@ def of_event(report: Report, event: Event) -> Item:
     tally = report.tallies.get(until_sure(event))
     series = event.series
     service = clean(report.service_of(series))
-    blocked = event.status == NAMES[BLOCKED]
+    blocked = event.status == STATE_NAMES[BLOCKED]
     said = "blocked" if blocked else "reachable again"
     where = f"on {network_name(series.probe_asn)} in {within(series.probe_cc)}"
     link = search_link(

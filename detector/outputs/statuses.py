@@ -9,7 +9,7 @@ import msgspec
 from outputs.incidents import Incident
 from outputs.report import Report
 from outputs.wording import clean, country, iso
-from series import BLOCKED, NAMES, UNKNOWN, Series, SeriesStatus
+from series import BLOCKED, STATE_NAMES, UNKNOWN, Series, SeriesStatus
 
 COLUMNS = (
     "target",
@@ -49,17 +49,17 @@ class Country:
 
     def add(self, status: SeriesStatus, beginnings: Mapping[Series, datetime]) -> None:
         """Take the status of a series into account; when incidents began is known by series."""
-        if status.status == NAMES[UNKNOWN]:
+        if status.status == STATE_NAMES[UNKNOWN]:
             return
         asn = status.series.probe_asn
         self.measured.add(asn)
-        if status.status != NAMES[BLOCKED]:
+        if status.status != STATE_NAMES[BLOCKED]:
             return
         self.blocked.add(asn)
         since = beginnings.get(status.series, status.since)
         if self.since is None or since < self.since:
             self.since = since
-            self.seen_begin = status.old_status != NAMES[UNKNOWN]
+            self.seen_begin = status.old_status != STATE_NAMES[UNKNOWN]
 
 
 @dataclass(frozen=True)
