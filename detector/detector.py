@@ -166,8 +166,10 @@ def detect(job: Job[Config], now: datetime) -> None:
         if job.dry_run:
             return
         write_checkpoint(config.state_dir / CHECKPOINT, checkpoint)
-        fresh = (checkpoint.hour, until)
-        report = report_of(config, database, statuses, events, fresh, anew="reprocess" in job.flags)
+        unsettled = (checkpoint.hour, until)
+        report = report_of(
+            config, database, statuses, events, unsettled, anew="reprocess" in job.flags
+        )
     with job.metrics.timer("write_feed"):
         publish(outputs_of(report), config.output_dir)
     tell(job, report, now)

@@ -68,7 +68,7 @@ def report_of(
     database: Database,
     statuses: Sequence[SeriesStatus],
     events: Sequence[Event],
-    hours: tuple[int, int],
+    unsettled: tuple[int, int],
     *,
     anew: bool,
 ) -> Report:
@@ -79,15 +79,15 @@ def report_of(
         database: has the measurements.
         statuses: of all series.
         events: of all times; those of series that are no longer followed are left out.
-        hours: what was measured before the first has settled; the second is the end of the last
-            one that was looked at.
+        unsettled: hours whose measurements can change: from the first up to the second, without
+            it, which is as far as this run has looked.
         anew: count all measurements again.
     """
     services = config.service_of
     followed = [event for event in events if event.series.target in services]
     window = timedelta(hours=config.incident_hours)
     report = Report(
-        until=time_of(hours[1]),
+        until=time_of(unsettled[1]),
         statuses=statuses,
         events=sorted(followed, key=lambda event: (event.detection_time, event.series)),
         incidents=incidents_of(blockings_of(followed), services, window),
@@ -98,7 +98,7 @@ def report_of(
     recent = _recent_incidents(report, timedelta(days=config.page_days))
     periods = list(periods_of(report.incidents, report.events))
     charts, tallies = charted(
-        database, recent, periods, hours, config.state_dir / CHARTS, anew=anew
+        database, recent, periods, unsettled, config.state_dir / CHARTS, anew=anew
     )
     return replace(report, charts=charts, tallies=tallies)
 

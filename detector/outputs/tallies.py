@@ -175,7 +175,7 @@ def charted(
     database: Database,
     incidents: Sequence[Incident],
     periods: Sequence[Period],
-    hours: tuple[int, int],
+    unsettled: tuple[int, int],
     path: Path,
     *,
     anew: bool,
@@ -186,11 +186,11 @@ def charted(
         database: has the measurements.
         incidents: which.
         periods: which.
-        hours: what was measured before the first has settled; the second is the end.
+        unsettled: hours whose measurements can change: from the first up to the second, without it.
         path: keeps what changes no more.
         anew: ask for all of it nevertheless.
     """
-    settled_until, until = hours
+    settled_until, until = unsettled
     earlier = {} if anew else read_state(path, Settled).charts
     windows = [window_of(incident, until) for incident in incidents]
     windows += [_as_window(period) for period in periods]
