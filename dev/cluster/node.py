@@ -14,10 +14,17 @@ from pathlib import Path
 from dev.cluster.faults import Faults
 from dev.cluster.interserver import Interserver
 from dev.cluster.memory import UnknownEngineError, set_interserver_address
-from dev.embedded_clickhouse.engine import DataDirectoryError, Engine
+from dev.embedded_clickhouse.engine import DEFAULT_USERS, DataDirectoryError, Engine, User
 from dev.embedded_clickhouse.lifetime import catch_signals, leave, wait_for_the_end
 from dev.embedded_clickhouse.server import HOST, ListenError, Server
 
+# As on OONI's servers: who may do DDL, who may only insert, who may only read.
+USERS = DEFAULT_USERS | {
+    "write": User("write"),
+    "fastpath": User("fastpath", ddl=False),
+    "guest": User("guest", readonly=2),
+    "readonly": User("readonly", readonly=1),
+}
 # Without the first, other nodes are asked for states of aggregate functions, which an embedded
 # engine can't be made to answer: each answers with whole results, and their rows are all returned.
 _DEFAULTS = "distributed_group_by_no_merge = 1, prefer_localhost_replica = 1"
@@ -61,7 +68,7 @@ def main() -> None:
     config = NodeConfig(**json.loads(sys.argv[1]))
     stop = catch_signals()
     try:
-        engine = Engine(Path(config.folder), config_file=config.engine, defaults=_DEFAULTS)
+        engine = Engine(Path(config.folder), USERS, config_file=config.engine, defaults=_DEFAULTS)
         # Tables that are loaded at the start try again by themselves, once the address is there.
         set_interserver_address(engine.version, engine.data, HOST, config.interserver)
         server = Server(engine, config.tcp, config.http)

@@ -42,10 +42,12 @@ class User:
         password: what they must give; None accepts anything.
         readonly: what the setting of this name is for them: 0, they may do everything; 1, they may
             only read; 2, they may change settings, too.
+        ddl: whether they may do more than read and insert.
     """
 
     password: str = ""
     readonly: int = 0
+    ddl: bool = True
 
 
 DEFAULT_USERS: Mapping[str, User] = {
@@ -212,12 +214,14 @@ class Session:
         self._settings: dict[str, str] = {}
         self._before: dict[str, str] = {}
         self._user_has_set = False
+        self._user = User()
         self._lock = threading.RLock()
         self._closed = False
         self.mark = mark
 
     def prepare(self, user: User) -> None:
         """Set up what the user and the database ask for."""
+        self._user = user
         self.run(
             f"{self._engine.session_defaults}, {_MARK_SETTING} = {sql.quote_string(self.mark)}"
         )
@@ -298,16 +302,21 @@ class Session:
         """Refuse what a server does not run.
 
         Raises:
-            ServerError: more than one statement; a write, where `readonly` allows none; what the
-                engine's `on_statement` says.
+            ServerError: more than one statement; a write, where `readonly` allows none; DDL of a
+                user without the right; what the engine's `on_statement` says.
         """
         self._engine.on_statement(query)
         facts = self._connection.classify_query(query)
         if facts["statement_count"] > 1:
             message = "Syntax error (Multi-statements are not allowed)"
             raise ServerError(Code.SYNTAX_ERROR, message)
-        if readonly and facts["query_class"].name not in {"READ_ONLY", "UNKNOWN"}:
+        kind = facts["query_class"].name
+        if readonly and kind not in {"READ_ONLY", "UNKNOWN"}:
             raise ServerError(Code.READONLY, "Cannot execute query in readonly mode.")
+        word = sql.first_word(query)
+        if not self._user.ddl and kind.startswith("MUTATING") and word != "INSERT":
+            message = f"Not enough privileges. It's necessary to have the grant {word}"
+            raise ServerError(Code.ACCESS_DENIED, message)
 
     def recorded(self, protocol: str, text: str, settings: Mapping[str, str]) -> Statement:
         """Return what the recorder takes down of a statement without rows."""
