@@ -19,7 +19,7 @@ from dev.embedded_clickhouse.lifetime import catch_signals, leave, wait_for_the_
 from dev.embedded_clickhouse.server import HOST, ListenError, Server
 
 # As on OONI's servers: who may do DDL, who may only insert, who may only read.
-USERS = DEFAULT_USERS | {
+USERS = dict(DEFAULT_USERS) | {
     "write": User("write"),
     "fastpath": User("fastpath", ddl=False),
     "guest": User("guest", readonly=2),

@@ -1,4 +1,4 @@
-"""The cluster that the tests of this folder share, and its database."""
+"""The cluster that the tests of this folder share, and OONI's tables on it."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import pytest
 from dev.cluster import zookeeper
 from dev.cluster.cluster import Cluster
 from production.harness import everywhere, wait_until_writable
+from production.ooni import create_tables
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,10 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     shared_cluster.mend()
     wait_until_writable(*shared_cluster.nodes)
     everywhere(shared_cluster, "DROP DATABASE ooni SYNC")
+
+
+@pytest.fixture
+def production(cluster: Cluster) -> Cluster:
+    """The cluster with OONI's tables."""
+    create_tables(cluster)
+    return cluster

@@ -1,0 +1,1 @@
+"""Every tool on OONI's tables, on three replicas."""

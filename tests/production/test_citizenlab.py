@@ -1,0 +1,247 @@
+"""The updater of the test lists on OONI's three replicas."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+import pytest
+
+import citizenlab_test_lists_updater
+from conftest import Database
+from dev.cluster.cluster import Cluster, Node
+from dev.cluster.configuration import NAME
+from dev.samples.test_lists import SampleTestLists
+from dev.servers.git import GitServer
+from production import airflow
+from production.harness import wait_for, wait_until_writable
+from production.proxy import round_robin
+from production.watching import LISTS, Content, Watch
+from updater_harness import Harness
+
+pytestmark = pytest.mark.production
+
+ROWS = 400
+CLUSTERS = "design 3, clusters: the next issue"
+
+
+class Updater(Harness):
+    """The updater of the test lists."""
+
+    module: ClassVar[ModuleType] = citizenlab_test_lists_updater
+    tables = ("citizenlab",)
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> SampleTestLists:
+    folder = tmp_path / "upstream"
+    folder.mkdir()
+    sample = SampleTestLists(folder)
+    sample.create(rows=ROWS, countries=("ae", "fr", "it", "ru"))
+    return sample
+
+
+@pytest.fixture
+def git(lists: SampleTestLists) -> Iterator[GitServer]:
+    with GitServer(lists.repository.parent) as server:
+        yield server
+
+
+@pytest.fixture
+def updater(
+    tmp_path: Path,
+    production: Cluster,
+    git: GitServer,
+    capsys: pytest.CaptureFixture[str],
+) -> Updater:
+    """The updater with nothing but a configuration file, connected to the first node."""
+    made = Updater(tmp_path, Database("ooni", production.nodes[0]), capsys)
+    uri = production.nodes[0].uri("write", "write", "ooni")
+    made.configure(db_uri=uri, git_url=git.url("test-lists"), min_rows=100, cluster=NAME)
+    return made
+
+
+def live(cluster: Cluster) -> list[Content | None]:
+    """Return what each node has live; None for one that is away."""
+    return [node.execute(LISTS)[0] if node.pid else None for node in cluster.nodes]
+
+
+def paths(cluster: Cluster) -> set[str]:
+    """Return the replica paths of the live table, on all nodes that are up."""
+    query = "SELECT zookeeper_path FROM system.replicas WHERE table = 'citizenlab'"
+    return {node.execute(query)[0][0] for node in cluster.nodes if node.pid}
+
+
+def agree(cluster: Cluster, rows: int) -> None:
+    """Check that all nodes that are up have the same list of this length, under the same path."""
+    contents = {content for content in live(cluster) if content}
+    assert [content[0] for content in contents] == [rows]
+    assert len(paths(cluster)) == 1
+
+
+@contextmanager
+def complete_versions_only(cluster: Cluster, *versions: int) -> Iterator[None]:
+    """Check that readers see nothing but complete lists of these lengths meanwhile."""
+    with Watch(cluster) as watch:
+        yield
+        time.sleep(0.2)  # for what comes late; a longer wait would find more, never less
+    assert {rows for rows, _ in watch.contents()} <= set(versions)
+    assert len(watch.contents()) <= len(versions)
+
+
+def load(updater: Updater) -> None:
+    """Run, which must succeed."""
+    status, log = updater.run()
+    assert status == 0, log
+
+
+@pytest.mark.xfail(reason=f"L12: 69 for ever, and the shadow is gone ({CLUSTERS})")
+def test_without_a_cluster_in_the_configuration_nothing_is_touched(
+    updater: Updater, production: Cluster
+) -> None:
+    for _ in range(2):
+        status, log = updater.run(cluster="")
+        assert status == 78, log
+        assert "cluster" in log
+    assert all(
+        node.execute("EXISTS TABLE ooni.citizenlab_flip") == [(1,)] for node in production.nodes
+    )
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_an_update_is_live_on_every_node(updater: Updater, production: Cluster) -> None:
+    load(updater)
+    agree(production, ROWS)
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_readers_see_the_old_list_or_the_new_one(
+    updater: Updater, production: Cluster, lists: SampleTestLists
+) -> None:
+    load(updater)
+    with complete_versions_only(production, ROWS, ROWS + 1):
+        lists.add_rows("it", 1)
+        load(updater)
+        agree(production, ROWS + 1)
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_a_run_heals_a_node_that_somebody_swapped_alone(
+    updater: Updater, production: Cluster, lists: SampleTestLists
+) -> None:
+    load(updater)
+    first = production.nodes[0]
+    rows = first.execute("SELECT * FROM ooni.citizenlab")
+    airflow.update(first, rows)
+    with complete_versions_only(production, ROWS):
+        load(updater)
+        agree(production, ROWS)
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_one_node_that_is_away_stops_nothing(updater: Updater, production: Cluster) -> None:
+    production.nodes[2].kill()
+    load(updater)
+    agree(production, ROWS)
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_a_node_that_comes_back_is_healed_by_the_next_run(
+    updater: Updater, production: Cluster, lists: SampleTestLists
+) -> None:
+    load(updater)
+    third = production.nodes[2]
+    third.kill()
+    for _ in range(2):
+        lists.add_rows("it", 1)
+        load(updater)
+    with complete_versions_only(production, ROWS, ROWS + 2):
+        third.start()
+        wait_until_writable(third)
+        load(updater)
+        agree(production, ROWS + 2)
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_late_parts_delay_the_swap_and_nothing_else(
+    updater: Updater, production: Cluster, lists: SampleTestLists
+) -> None:
+    load(updater)
+    lists.add_rows("it", 1)
+    for node in production.nodes:
+        node.serve_parts_after(1)
+    with complete_versions_only(production, ROWS, ROWS + 1):
+        load(updater)
+        agree(production, ROWS + 1)
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_a_run_heals_what_one_left_that_was_killed_between_two_nodes(
+    updater: Updater, production: Cluster, lists: SampleTestLists
+) -> None:
+    load(updater)
+    lists.add_rows("it", 1)
+    with complete_versions_only(production, ROWS, ROWS + 1):
+        production.nodes[1].delay(r"^EXCHANGE", 30)
+        process = updater.start()
+        try:
+            wait_for(lambda: len(set(live(production))) == 2, "a swap on one node alone")
+        finally:
+            process.kill()
+            process.communicate()
+            production.nodes[1].mend()
+        load(updater)
+        agree(production, ROWS + 1)
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_a_swap_that_fails_on_one_node_is_undone_or_made_good(
+    updater: Updater, production: Cluster, lists: SampleTestLists
+) -> None:
+    load(updater)
+    lists.add_rows("it", 1)
+    production.nodes[1].fail(r"^EXCHANGE", 999, "Session expired")
+    with complete_versions_only(production, ROWS, ROWS + 1):
+        updater.run()
+        production.nodes[1].mend()
+        load(updater)
+        agree(production, ROWS + 1)
+
+
+@pytest.mark.xfail(reason=f"L12 ({CLUSTERS})")
+def test_behind_a_proxy_to_all_replicas_nothing_is_touched(
+    updater: Updater, production: Cluster
+) -> None:
+    with round_robin([node.port for node in production.nodes]) as port:
+        uri = f"clickhouse://write:write@127.0.0.1:{port}/ooni"
+        status, log = updater.run(cluster="", db_uri=uri)
+    assert status == 78, log
+    assert live(production) == [(0, 0)] * 3
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "fastpath",
+        "readonly",
+        pytest.param("guest", marks=pytest.mark.xfail(reason="L12: 164 with readonly = 2 is 69")),
+    ],
+)
+def test_a_user_without_the_rights_is_a_matter_for_a_person(
+    updater: Updater, production: Cluster, user: str
+) -> None:
+    node = production.nodes[0]
+    status, log = updater.run(cluster="", db_uri=node.uri(user, user, "ooni"))
+    assert status == 78, log
+    assert node_tables(node) == {"citizenlab", "citizenlab_flip"}
+
+
+def node_tables(node: Node) -> set[str]:
+    query = "SELECT name FROM system.tables WHERE database = 'ooni' AND name LIKE 'citizenlab%'"
+    return {name for (name,) in node.execute(query)}
+
+
+def has_shadow(node: Node) -> bool:
+    return "citizenlab_flip" in node_tables(node)

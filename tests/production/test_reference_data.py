@@ -1,0 +1,110 @@
+"""The updaters of fingerprints and ASN metadata, whose tables do not replicate."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+import pytest
+
+import asnmeta_updater
+import fingerprints_updater
+from conftest import Database
+from dev.cluster.cluster import Cluster, Node
+from dev.cluster.configuration import NAME
+from dev.samples.asn_map import asn_map
+from dev.samples.fingerprints import SampleFingerprints
+from dev.servers.upstream import SampleUpstream
+from updater_harness import Harness
+
+pytestmark = pytest.mark.production
+
+CLUSTERS = "design 3, clusters: the next issue"
+ROWS = {"fingerprints_dns": 110, "fingerprints_http": 150, "asnmeta": 1000}
+
+
+class Fingerprints(Harness):
+    """The updater of the fingerprints."""
+
+    module: ClassVar[ModuleType] = fingerprints_updater
+    tables = ("fingerprints_dns", "fingerprints_http")
+
+
+class AsnMetadata(Harness):
+    """The updater of the ASN metadata."""
+
+    module: ClassVar[ModuleType] = asnmeta_updater
+    tables = ("asnmeta",)
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[SampleUpstream]:
+    folder = tmp_path / "upstream"
+    folder.mkdir()
+    sample = SampleFingerprints(dns=ROWS["fingerprints_dns"], http=ROWS["fingerprints_http"])
+    (folder / "fingerprints_dns.csv").write_bytes(sample.dns)
+    (folder / "fingerprints_http.csv").write_bytes(sample.http)
+    (folder / "map.json").write_bytes(asn_map(300, ROWS["asnmeta"], 1))
+    with SampleUpstream(folder) as server:
+        yield server
+
+
+@pytest.fixture(params=[Fingerprints, AsnMetadata])
+def updater(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    production: Cluster,
+    upstream: SampleUpstream,
+    capsys: pytest.CaptureFixture[str],
+) -> Harness:
+    """One of both, with nothing but a configuration file, connected to the first node."""
+    made: Harness = request.param(tmp_path, Database("ooni", production.nodes[0]), capsys)
+    made.configure(db_uri=production.nodes[0].uri("write", "write", "ooni"))
+    if request.param is AsnMetadata:
+        made.configure(url=upstream.url("map.json"), min_rows=100)
+    else:
+        urls = {f"{kind}_url": upstream.url(f"fingerprints_{kind}.csv") for kind in ("dns", "http")}
+        made.configure(**urls)
+    return made
+
+
+def rows(node: Node, updater: Harness) -> dict[str, int]:
+    """Return table → its rows on a node; nothing for a table that is not there."""
+    tables = [table for table in updater.tables if node.execute(f"EXISTS TABLE ooni.{table}")[0][0]]
+    return {table: node.execute(f"SELECT count() FROM ooni.{table}")[0][0] for table in tables}
+
+
+def expected(updater: Harness) -> dict[str, int]:
+    return {table: ROWS[table] for table in updater.tables}
+
+
+def test_without_a_cluster_the_node_that_has_the_tables_is_updated(
+    updater: Harness, production: Cluster
+) -> None:
+    first, *others = production.nodes
+    for _ in range(2):
+        status, log = updater.run()
+        assert status == 0, log
+        assert rows(first, updater) == expected(updater)
+    assert [rows(node, updater) for node in others] == [{}, {}]
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_with_a_cluster_every_node_gets_the_rows(updater: Harness, production: Cluster) -> None:
+    status, log = updater.run(cluster=NAME)
+    assert status == 0, log
+    assert [rows(node, updater) for node in production.nodes] == [expected(updater)] * 3
+
+
+@pytest.mark.xfail(reason=CLUSTERS)
+def test_with_a_cluster_a_node_that_is_away_is_loaded_when_it_is_back(
+    updater: Harness, production: Cluster
+) -> None:
+    third = production.nodes[2]
+    third.kill()
+    status, log = updater.run(cluster=NAME)
+    assert status == 0, log
+    third.start()
+    status, log = updater.run(cluster=NAME)
+    assert status == 0, log
+    assert rows(third, updater) == expected(updater)
