@@ -61,7 +61,7 @@ class OldServer:
 
 @contextmanager
 def embedded_server(folder: Path) -> Iterator[OldServer]:
-    with EmbeddedClickHouse(folder, claimed_version="23.8.2.7") as server:
+    with EmbeddedClickHouse(folder, options=("--claim-version", "23.8.2.7")) as server:
         yield OldServer(server.tcp, server.http, "23.8.2")
 
 

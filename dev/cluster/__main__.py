@@ -27,7 +27,7 @@ def main() -> int:
         print(f"node {number}: {node.uri()} {node.http_url()}")
     print("Ctrl-C ends it, and removes what it has.", flush=True)
     wait_for_the_end(stop)
-    cluster.close()
+    cluster.stop()
     return 0
 
 

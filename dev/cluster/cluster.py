@@ -8,7 +8,6 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import clickhouse_driver
@@ -17,6 +16,7 @@ from dev.cluster.configuration import server_configuration
 from dev.cluster.faults import Faults, StatementFault
 from dev.cluster.node import NodeConfig
 from dev.cluster.zookeeper import ZooKeeper
+from dev.embedded_clickhouse.lifetime import Startable
 from dev.embedded_clickhouse.process import EmbeddedClickHouse
 
 
@@ -82,7 +82,7 @@ class Node(EmbeddedClickHouse):
         return self._module_command("dev.cluster.node", self._config.argument())
 
 
-class Cluster:
+class Cluster(Startable):
     """Nodes in shards of replicas, and their ZooKeeper; everything is gone when it is closed.
 
     Args:
@@ -98,7 +98,7 @@ class Cluster:
         count = shards * replicas
         # The data path must be short: see memory.py.
         self._folder = Path(tempfile.mkdtemp(prefix="", dir="/tmp"))
-        port, *ports = _free_ports(1 + 3 * count)
+        port, *ports = free_ports(1 + 3 * count)
         self.zookeeper = ZooKeeper(self._folder / "zookeeper", port)
         self._configs = [
             NodeConfig(str(self._folder / str(number)), *ports[3 * number : 3 * number + 3])
@@ -106,17 +106,6 @@ class Cluster:
         ]
         self._shards = shards
         self.nodes = [Node(config) for config in self._configs]
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self) -> Self:
         """Start ZooKeeper and the nodes.
@@ -133,7 +122,7 @@ class Cluster:
             for node in self.nodes:
                 node.start()
         except BaseException:
-            self.close()
+            self.stop()
             raise
         return self
 
@@ -146,7 +135,7 @@ class Cluster:
             if not node.pid:
                 node.start()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """End everything."""
         for node in self.nodes:
             node.kill()
@@ -160,7 +149,7 @@ class Cluster:
         return server_configuration(self.zookeeper.port, shards, number)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that nobody has now; they are kept over restarts of their nodes."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [taken.getsockname()[1] for taken in sockets]

@@ -6,6 +6,9 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
+
+from dev.embedded_clickhouse.lifetime import Startable
 
 _JAR = Path("/usr/share/java/zookeeper.jar")
 _LOGGING = "/etc/zookeeper/conf_example"
@@ -26,7 +29,7 @@ def missing() -> str:
     return "Debian's zookeeper is missing: apt install zookeeper"
 
 
-class ZooKeeper:
+class ZooKeeper(Startable):
     """One server, alone.
 
     Args:
@@ -39,7 +42,7 @@ class ZooKeeper:
         self._path = path
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self) -> Self:
         """Start it and wait until it answers.
 
         Raises:
@@ -52,7 +55,7 @@ class ZooKeeper:
         configuration.write_text(
             f"tickTime=500\ndataDir={self._path}\nclientPort={self.port}\n"
             "clientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
-            "4lw.commands.whitelist=ruok\nmaxClientCnxns=0\n"
+            "4lw.commands.whitelist=srvr\nmaxClientCnxns=0\n"
         )
         command = ["java", _HEAP, "-cp", f"{_LOGGING}:{_JAR}"]
         command += ["org.apache.zookeeper.server.ZooKeeperServerMain", str(configuration)]
@@ -61,6 +64,7 @@ class ZooKeeper:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._path
             )
         self._wait(self._process)
+        return self
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
@@ -89,9 +93,10 @@ class ZooKeeper:
 
     def _answers(self) -> bool:
         try:
+            # "ruok" would be answered before clients are.
             with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
-                connection.sendall(b"ruok")
-                return connection.recv(4) == b"imok"
+                connection.sendall(b"srvr")
+                return connection.recv(32).startswith(b"Zookeeper version")
         except OSError:
             return False
 

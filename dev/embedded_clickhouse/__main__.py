@@ -25,6 +25,7 @@ def main() -> None:
             dict(arguments.user),
             arguments.claimed_version,
             record=arguments.record,
+            config_file=arguments.config_file,
         )
         server = Server(engine, arguments.tcp, arguments.http)
     except (DataDirectoryError, ListenError) as error:
@@ -69,6 +70,13 @@ def _parse_arguments() -> argparse.Namespace:
         default=Path(record) if record else None,
         metavar="FOLDER",
         help="write down what clients send (default: $OONI_RECORD_STATEMENTS)",
+    )
+    parser.add_argument(
+        "--config-file",
+        type=Path,
+        dest="config_file",
+        metavar="FILE",
+        help="a server's configuration: ZooKeeper, macros, clusters",
     )
     parser.add_argument(
         "--exit-with-parent",

@@ -32,7 +32,7 @@ class EmbeddedClickHouse(Startable):
         tcp: port for the native protocol; 0 takes a free one.
         http: port for HTTP; 0 takes a free one.
         timezone: the server's; "" for this machine's.
-        claimed_version: what it tells clients; "" for its real one.
+        options: more of its command line, for example ("--claim-version", "23.8.2.7").
 
     Attributes:
         tcp: the port in use, 0 when the server is not running.
@@ -47,11 +47,11 @@ class EmbeddedClickHouse(Startable):
         tcp: int = 0,
         http: int = 0,
         timezone: str = "",
-        claimed_version: str = "",
+        options: Sequence[str] = (),
     ) -> None:
         self._path = Path(path)
         self._timezone = timezone
-        self._claimed_version = claimed_version
+        self._options = tuple(options)
         self._users = tuple(users)
         self._ports = (tcp, http)
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,8 +111,7 @@ class EmbeddedClickHouse(Startable):
         tcp, http = self._ports
         command = self._module_command("dev.embedded_clickhouse", str(self._path))
         command += ["--tcp", str(tcp), "--http", str(http), "--exit-with-parent"]
-        if self._claimed_version:
-            command += ["--claim-version", self._claimed_version]
+        command += self._options
         for user in self._users:
             command += ["--user", user]
         return command
