@@ -104,7 +104,7 @@ def test_the_public_tables_are_exported_and_good(exporting: Exporting) -> None:
     assert status == 0, log
 
 
-@pytest.mark.xfail(reason="design 4.5: rows over the native protocol where HTTP is not reachable")
+@pytest.mark.xfail(reason="rows come over HTTP only, and 8123 is closed between OONI's hosts")
 def test_without_an_http_port_rows_come_over_the_native_protocol(exporting: Exporting) -> None:
     exporting.config.pop("http_url")
     status, log = exporting.run("export")

@@ -32,7 +32,8 @@ def client(tmp_path: Path, zookeeper_is_installed: None) -> Iterator[clickhouse_
         stack.enter_context(ZooKeeper(tmp_path / "zookeeper", zookeeper_port))
         options = ("--config-file", str(config))
         server = EmbeddedClickHouse(tmp_path / "server", tcp=tcp, options=options)
-        stack.enter_context(server)
+        server.start()
+        stack.callback(server.kill)  # to stop it takes as long as ZooKeeper is missed
         made = stack.enter_context(clickhouse_driver.Client.from_url(server.uri()))
         made.execute("CREATE DATABASE ooni ENGINE = Atomic")
         yield made

@@ -14,7 +14,7 @@ from production.harness import everywhere
 
 pytestmark = pytest.mark.production
 
-CLUSTERS = "design 3, clusters: the next issue"
+CLUSTERS = "a cluster is served by ON CLUSTER, whose queue replays what is gone"
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 
 

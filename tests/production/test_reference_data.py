@@ -19,7 +19,7 @@ from updater_harness import Harness
 
 pytestmark = pytest.mark.production
 
-CLUSTERS = "design 3, clusters: the next issue"
+CLUSTERS = "a cluster is served by ON CLUSTER, whose queue replays what is gone"
 ROWS = {"fingerprints_dns": 110, "fingerprints_http": 150, "asnmeta": 1000}
 
 
