@@ -6,7 +6,8 @@ import pytest
 
 from backup_doctor import skew
 from db_backup_harness import CSV, BackupTool
-from dev.servers.fault_proxy import (
+from dev.servers.loopback import Request
+from fault_proxy import (
     Condition,
     FaultProxy,
     answers,
@@ -14,7 +15,6 @@ from dev.servers.fault_proxy import (
     s3_error,
     without,
 )
-from dev.servers.loopback import Request
 from ooni_common.errors import ConfigError
 
 

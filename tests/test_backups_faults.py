@@ -22,7 +22,8 @@ import pytest
 from conftest import ClickHouseServer, Database, fresh_database
 from db_backup_harness import BACKUPS, BackupTool
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.servers.fault_proxy import (
+from dev.servers.s3 import KEY, KEY_ID, S3Server
+from fault_proxy import (
     Condition,
     Exchange,
     FaultProxy,
@@ -34,7 +35,6 @@ from dev.servers.fault_proxy import (
     s3_error,
     since,
 )
-from dev.servers.s3 import KEY, KEY_ID, S3Server
 from ooni_common.run import locked
 
 pytestmark = pytest.mark.long

@@ -14,9 +14,9 @@ from backup_config import ChunkBy, TablePolicy
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from dev.samples.measurements import create
-from dev.servers.fault_proxy import FaultProxy, s3_error
 from dev.servers.misbehaving import MisbehavingServer, body
 from exports.chunks import Chunk, Reader, survey
+from fault_proxy import FaultProxy, s3_error
 from inventory import check_names, read_table
 from ooni_common.database import Database as OurDatabase
 from ooni_common.errors import UsageError

@@ -1,7 +1,7 @@
 """An HTTP proxy in front of a real server that goes wrong when it is told to.
 
     with FaultProxy("http://127.0.0.1:8123") as proxy:
-        proxy.fail(cut_answer(after=1000), when=is_method("POST"), times=2)
+        proxy.fail(cut_answer(after=1000), lambda request: request.method == "POST", times=2)
         requests.post(proxy.url, …)
 
 A fault is a function of an `Exchange`; what no rule is for passes unchanged.
