@@ -65,7 +65,7 @@ class BackupTool:
             "rest": 0,
             "retries": 0,
             "retry_wait": 0.05,
-            "read_timeout": 20,
+            "read_timeout": 120,
             "tables": {},
         }
 

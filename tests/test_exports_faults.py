@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
+import urllib3
 
 import uploads as uploads_module
 from backup_config import Config
@@ -40,6 +41,7 @@ from fault_proxy import (
     Fault,
     FaultProxy,
     Gate,
+    after,
     cut_answer,
     cut_request,
     end_with,
@@ -57,6 +59,7 @@ from store import Bucket, encoded
 from throttle import Bandwidth, Throttle
 from uploads import uploading
 
+AMPLE = 120  # seconds; far more than what is waited for takes, for a machine under load
 TraceFunction = Callable[[FrameType, str, Any], Any]
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "5"))
 OLD_EXCEPTION = b"Code: 241. DB::Exception: Memory limit exceeded: 1 GiB. (version 23.8.1)\n"
@@ -178,7 +181,8 @@ def test_a_database_that_fails_in_mid_stream_changes_nothing(
 ) -> None:
     before = exported.hashes()
     database_proxy.fail(fault, from_chunk(2))
-    status, log = exported.run(read_timeout=0.5)
+    with impatience(database_proxy) if "too long" in reason else nullcontext():
+        status, log = exported.run()
     assert (status, reason in log) == (69, True), log
     after = exported.hashes()
     assert changed(before, after) == ["fastpath_202301.csv.zstd"]
@@ -191,43 +195,45 @@ def test_a_database_that_fails_in_mid_stream_changes_nothing(
     assert exported.verifies()
 
 
+@contextmanager
+def impatience(proxy: FaultProxy) -> Iterator[None]:
+    """Wait but a moment for all that comes after the first chunk, which may take its time."""
+    timeout = urllib3.Timeout
+
+    def limited(*, connect: float, read: float) -> urllib3.Timeout:
+        return timeout(connect=connect, read=0.2 if proxy.requests else read)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exports.clickhouse_http.urllib3.Timeout", limited)
+        yield
+
+
 def test_a_database_that_dies_in_mid_stream_changes_nothing(
-    tmp_path: Path, s3: S3Server, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, s3: S3Server, capsys: pytest.CaptureFixture[str], quick_backups: None
 ) -> None:
     s3.create_bucket("dying")
     with EmbeddedClickHouse(tmp_path / "db") as server:
         tool = BackupTool(tmp_path, Database("default", server), s3, "dying", capsys)
-        tool.fill("fastpath", 60_000, days=31)
+        tool.fill("fastpath", 4_000, days=31)
         assert tool.run(tables={"fastpath": "public"})[0] == 0
-        tool.fill("fastpath", 90_000, days=31)
-        with tool.unchanged():
-            process = tool.start("export")
-            tool.configure()
-            wait_for_query(server)
-            server.kill()
-            log, _ = process.communicate(timeout=60)
-        assert (process.returncode, "database" in log) == (69, True)
+        tool.fill("fastpath", 6_000, days=31)
+
+        def die(exchange: Exchange) -> None:
+            with exchange.forwarded() as response:
+                exchange.pass_head(response)
+                exchange.send(response.read1(100_000))
+                server.kill()
+                exchange.cut()
+
+        with FaultProxy(server.http_url()) as proxy, tool.unchanged():
+            proxy.fail(die, lambda _request: True)
+            status, log = tool.run("export", http_url=proxy.url)
+        assert (status, "database" in log) == (69, True)
         assert tool.verifies()
         server.start()
         tool.config |= {"clickhouse_url": server.uri(), "http_url": server.http_url()}
         assert tool.run()[0] == 0
         assert tool.verifies()
-
-
-def wait_for_query(server: EmbeddedClickHouse) -> None:
-    """Wait until the export has begun to read."""
-    from clickhouse_driver import Client  # noqa: PLC0415
-
-    deadline = time.monotonic() + 30
-    with Client.from_url(server.uri()) as client:
-        while time.monotonic() < deadline:
-            sql = (
-                "SELECT count() FROM system.processes"
-                " WHERE query LIKE '%measurement_uid%OUTFILE%' AND query_id != queryID()"
-            )
-            if client.execute(sql)[0][0]:
-                return
-            time.sleep(0.005)
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b""])
@@ -581,7 +587,7 @@ def test_a_stop_in_mid_stream_leaves_nothing(large: BackupTool, number: signal.S
         process = large.start("export")
         wait_until(lambda: large.uploads() != [])
         process.send_signal(number)
-        log, _ = process.communicate(timeout=60)
+        log, _ = process.communicate(timeout=AMPLE)
         assert (process.returncode, f"stopped by {number.name}" in log) == (75, True)
         assert large.uploads() == []
     large.configure(max_bandwidth=0)
@@ -608,6 +614,7 @@ def test_a_stop_before_the_store_has_begun_an_upload_leaves_nothing(
 ) -> None:
     """The store does it when the signal has come; its answer comes, or is lost each time."""
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    monkeypatch.setattr("uploads.ABORT_TIME", AMPLE)
     gate, begun = Gate(), threading.Event()
 
     def begin(exchange: Exchange) -> None:
@@ -615,7 +622,7 @@ def test_a_stop_before_the_store_has_begun_an_upload_leaves_nothing(
         begun.set()
 
     def stop() -> None:
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(AMPLE)
         os.kill(os.getpid(), number)
         wait_until(lambda: signal.getsignal(number) is signal.SIG_DFL)
         gate.open(begin)
@@ -626,7 +633,7 @@ def test_a_stop_before_the_store_has_begun_an_upload_leaves_nothing(
     with pytest.raises(Stopped, match=number.name):
         upload_something(bucket_of(backup_tool, s3_proxy.url))
     stopping.join()
-    assert begun.wait(30)
+    assert begun.wait(AMPLE)
     assert backup_tool.uploads() == []
 
 
@@ -636,7 +643,12 @@ def test_a_stop_while_the_store_does_not_say_that_an_upload_is_begun_leaves_noth
     signals: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("uploads.ABORT_TIME", 0.3)
+    # That it is begun is never said, and to end it takes as long as it takes.
+    limits = iter([0.3, AMPLE])
+    wait = uploads_module._Background.wait
+    monkeypatch.setattr(
+        uploads_module._Background, "wait", lambda work, _seconds: wait(work, next(limits))
+    )
     gate = Gate()
 
     def begin(exchange: Exchange) -> None:
@@ -755,23 +767,32 @@ def test_an_export_can_be_restored_after_a_run_was_interrupted(backup_tool: Back
     assert (status, f"{manifest.pending['202301'].rows:,} rows" in log) == (0, True)
 
 
-def test_random_kills_leave_a_bucket_that_is_whole(backup_tool: BackupTool) -> None:
-    """KILLS runs are killed, at any time; in between, rows come in."""
+def test_kills_at_any_time_leave_a_bucket_that_is_whole(
+    backup_tool: BackupTool, s3_proxy: FaultProxy
+) -> None:
+    """Of KILLS runs; in between, rows come in."""
     dice = random.Random(6)
-    backup_tool.fill("fastpath", 20_000, days=181)
-    backup_tool.fill("jsonl", 20_000, days=59)
-    policy = {"policy": "public", "chunk_by": "range", "rows_per_chunk": 6000}
+    backup_tool.fill("fastpath", 2_000, days=181)
+    backup_tool.fill("jsonl", 2_000, days=59)
+    policy = {"policy": "public", "chunk_by": "range", "rows_per_chunk": 600}
     backup_tool.configure(tables={"fastpath": "public", "jsonl": policy})
-    finished = 0
+    assert backup_tool.run()[0] == 0
+    requests, finished = len(s3_proxy.requests), 0
+    processes: list[subprocess.Popen[str]] = []
+
+    def kill(exchange: Exchange) -> None:
+        processes[-1].kill()
+        passed(exchange)
+
     for _ in range(KILLS):
-        backup_tool.fill("fastpath", dice.randrange(1, 300), days=181)
-        process = backup_tool.start()
-        try:
-            process.communicate(timeout=dice.uniform(0.3, 2.2))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-        finished += process.returncode == 0
+        for table, days in (("fastpath", 181), ("jsonl", 59)):
+            backup_tool.fill(table, dice.randrange(1, 300), days=days)
+        s3_proxy.fail(kill, after(dice.randrange(requests), lambda _request: True), times=1)
+        processes.append(backup_tool.start())
+        log, _ = processes[-1].communicate(timeout=AMPLE)
+        assert processes[-1].returncode in (0, -signal.SIGKILL), log
+        finished += processes[-1].returncode == 0
+        s3_proxy.heal()
         assert backup_tool.verifies(), "at every instant"
     assert finished < KILLS
     assert backup_tool.run()[0] == 0
@@ -783,14 +804,15 @@ def test_random_kills_leave_a_bucket_that_is_whole(backup_tool: BackupTool) -> N
     assert backup_tool.run()[1].startswith("nothing to do")
 
 
-def test_a_second_run_waits_for_nobody(backup_tool: BackupTool) -> None:
-    backup_tool.fill("fastpath", 20_000, days=31)
-    backup_tool.configure(tables={"fastpath": "public"}, max_bandwidth=100_000)
+def test_a_second_run_waits_for_nobody(backup_tool: BackupTool, database_proxy: FaultProxy) -> None:
+    backup_tool.fill("fastpath", 100, days=31)
+    backup_tool.configure(tables={"fastpath": "public"})
+    gate = Gate()
+    database_proxy.fail(gate, lambda _request: True)
     process = backup_tool.start()
-    wait_until((backup_tool.folder / "state" / "db-backup.lock").exists)
-    time.sleep(0.5)
-    status, log = backup_tool.run(max_bandwidth=0)
-    assert (status, "another run" in log) == (75, True)
+    assert gate.reached.wait(AMPLE)
+    status, log = backup_tool.run()
+    assert (status, f"another run (pid {process.pid})" in log) == (75, True)
     assert backup_tool.run("list")[0] == 0
     process.kill()
     process.communicate()
@@ -838,7 +860,7 @@ def test_a_run_beside_a_verification_is_no_finding(
     """While the first object is verified, a run replaces the second one and adds a third."""
 
     def run_meanwhile(exchange: Exchange) -> None:
-        log, _ = exported.start("run").communicate(timeout=60)
+        log, _ = exported.start("run").communicate(timeout=AMPLE)
         assert "3 chunks are exported" in log
         passed(exchange)
 
@@ -871,18 +893,26 @@ def test_an_object_that_vanishes_while_it_is_verified_is_a_finding(
 # --- throttling ---
 
 
-def test_no_chunk_starts_while_the_server_is_busy(backup_tool: BackupTool) -> None:
+def test_no_chunk_starts_while_the_server_is_busy(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backup_tool.fill("fastpath", 2000, days=59)
     backup_tool.configure(tables={"fastpath": "public"}, max_running_queries=5)
-    with busy(backup_tool, queries=20):
+    with ExitStack() as stack:
+        stack.enter_context(busy(backup_tool, queries=20))
         status, log = backup_tool.run(max_wait=0.3)
         assert status == 75
         assert "queries have been running for 0.3 s" in log
-        process = backup_tool.start(OONI_MAX_WAIT="60")
-        time.sleep(2)
-        assert backup_tool.objects() == {}
-    log, _ = process.communicate(timeout=60)
-    assert (process.returncode, "waiting: " in log) == (0, True)
+
+        def become_idle(seconds: float) -> None:
+            if seconds:
+                assert backup_tool.objects() == {}
+                stack.close()
+
+        defaults = {"clock": time.monotonic, "sleep": become_idle}
+        monkeypatch.setattr(Throttle.__init__, "__kwdefaults__", defaults)
+        status, log = backup_tool.run(max_wait=AMPLE)
+    assert (status, "waiting: " in log) == (0, True)
     assert len(backup_tool.exports()) == 2
 
 
@@ -988,8 +1018,8 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
     )
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + AMPLE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
