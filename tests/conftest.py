@@ -16,6 +16,7 @@ import pytest
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.engines import VERSIONS, Engine, python_of
 from dev.servers.s3 import S3Server
+from dev.servers.statsd import StatsdListener
 
 if TYPE_CHECKING:
     import boto3.session
@@ -213,6 +214,14 @@ def s3() -> Iterator[S3Server]:
     """One S3 server for the whole session."""
     with S3Server() as server:
         yield server
+
+
+@pytest.fixture
+def statsd(monkeypatch: pytest.MonkeyPatch) -> Iterator[StatsdListener]:
+    """A daemon that runs in this process can tell everything, also on a machine under load."""
+    monkeypatch.setattr("ooni_common.metrics.CLOSING_SECONDS", 60)
+    with StatsdListener() as listener:
+        yield listener
 
 
 @pytest.fixture(scope="session")

@@ -411,13 +411,11 @@ def test_a_download_that_is_cut_off_changes_nothing(
         assert "the body ended too early" in log.splitlines()[-1]
 
 
-def test_metrics_tell_what_was_done(updater: Updater) -> None:
-    with StatsdListener() as statsd:
-        assert updater.run(statsd=statsd.address)[0] == 0
-        received = {
-            name.removeprefix("asnmeta_updater."): values
-            for name, values in statsd.metrics().items()
-        }
+def test_metrics_tell_what_was_done(updater: Updater, statsd: StatsdListener) -> None:
+    assert updater.run(statsd=statsd.address)[0] == 0
+    received = {
+        name.removeprefix("asnmeta_updater."): values for name, values in statsd.metrics().items()
+    }
     assert received.keys() == {
         "asnmeta_tmp_len",
         "asnmeta_update_progress",

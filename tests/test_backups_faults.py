@@ -40,7 +40,7 @@ from ooni_common.run import locked
 pytestmark = pytest.mark.long
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "4"))
 UNAVAILABLE, TRY_AGAIN_LATER, WRONG_CONFIG = 69, 75, 78
-SECONDS = 30  # that a test waits for something, at most
+SECONDS = 120  # that a test waits for something, at most
 NO_PROCESS = 2**31 - 1
 
 

@@ -527,11 +527,10 @@ def test_hostile_inputs_break_nothing(detecting: Detecting) -> None:
 # --- what else a run tells ---
 
 
-def test_metrics_are_sent(detecting: Detecting) -> None:
+def test_metrics_are_sent(detecting: Detecting, statsd: StatsdListener) -> None:
     detecting.measure(some_history())
-    with StatsdListener() as listener:
-        detecting.detect(8 * DAY + 5, statsd=listener.address)
-        metrics = listener.metrics()
+    detecting.detect(8 * DAY + 5, statsd=statsd.address)
+    metrics = statsd.metrics()
     assert metrics["detector.blocking_events_tblsize"] == [(33, "g")]
     assert metrics["detector.blocking_status_tblsize"] == [(34, "g")]
     assert metrics["detector.open_incidents"] == [(2, "g")]

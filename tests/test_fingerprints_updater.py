@@ -5,6 +5,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -389,6 +390,8 @@ def test_totals_outside_the_bounds_are_refused(updater: Updater, bounds: dict[st
     assert [updater.rows_of(table) for table in updater.tables] == [[], []]
 
 
+LIMITS = Limits(50 * 2**20, retries=1, backoff=0.01)
+STALLED = replace(LIMITS, read_timeout=0.5)
 BAD_ANSWERS = {
     "an error page": (answer(503, content=b"<html>busy</html>"), 69, "HTTP 503"),
     "not found": (answer(404), 69, "HTTP 404"),
@@ -408,7 +411,7 @@ def test_a_bad_answer_changes_nothing(
     updater.run()
     upstream.write(dns=upstream.sample.with_added("dns", 5).dns)
     behaviour, expected, reason = BAD_ANSWERS[kind]
-    monkeypatch.setattr(fingerprints_updater, "LIMITS", Limits(50 * 2**20, 10, 1, 1, 1, 0.01))
+    monkeypatch.setattr(fingerprints_updater, "LIMITS", STALLED if kind == "a stall" else LIMITS)
     with MisbehavingServer() as server, updater.unchanged():
         status, log = updater.run(http_url=server.route("/http", behaviour))
     assert status == expected
@@ -454,14 +457,15 @@ def test_many_wrong_regexps_are_told_apart(database: FreshDatabase) -> None:
     assert wrong_regexps(db, []) == {}
 
 
-def test_metrics_tell_what_was_done(updater: Updater, upstream: Upstream) -> None:
+def test_metrics_tell_what_was_done(
+    updater: Updater, upstream: Upstream, statsd: StatsdListener
+) -> None:
     upstream.write(http=upstream.with_row(pattern=""))
-    with StatsdListener() as statsd:
-        assert updater.run(statsd=statsd.address)[0] == 0
-        received = {
-            name.removeprefix("fingerprints_updater."): values
-            for name, values in statsd.metrics().items()
-        }
+    assert updater.run(statsd=statsd.address)[0] == 0
+    received = {
+        name.removeprefix("fingerprints_updater."): values
+        for name, values in statsd.metrics().items()
+    }
     assert received.keys() == {
         "fetch_csv",
         "fingerprints_dns_tmp_len",

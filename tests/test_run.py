@@ -342,14 +342,12 @@ def test_only_the_job_needs_its_lock(tool: Tool, capsys: pytest.CaptureFixture[s
         commanded(tool, "help-out", "x")
 
 
-def test_only_the_job_sends_metrics(tool: Tool) -> None:
-    with StatsdListener() as statsd:
-        tool.configure(statsd=statsd.address)
-        for arguments in (("look",), ("help-out", "x"), ("work", "--dry-run")):
-            commanded(tool, *arguments)
-        assert statsd.received() == []
-        commanded(tool, "work")
-        assert any("tool.status" in line for line in statsd.received())
+def test_only_the_job_sends_metrics(tool: Tool, statsd: StatsdListener) -> None:
+    for arguments in (("look",), ("help-out", "x"), ("work", "--dry-run")):
+        commanded(tool, *arguments)
+    assert statsd.received() == []
+    commanded(tool, "work")
+    assert any("tool.status" in line for line in statsd.received())
 
 
 # --- flags ---
@@ -875,10 +873,9 @@ def test_after_a_run_the_signals_are_handled_as_before(tool: Tool) -> None:
 
 
 @pytest.fixture
-def statsd(tool: Tool) -> Iterator[StatsdListener]:
-    with StatsdListener() as listener:
-        tool.configure(statsd=listener.address)
-        yield listener
+def statsd(tool: Tool, statsd: StatsdListener) -> StatsdListener:
+    tool.configure(statsd=statsd.address)
+    return statsd
 
 
 def status_gauges(statsd: StatsdListener) -> list[float]:

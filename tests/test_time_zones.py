@@ -75,25 +75,25 @@ def test_the_detector_finds_the_same_in_all_zones(
     database: FreshDatabase,
     zoned: FreshDatabase,
     capsys: pytest.CaptureFixture[str],
+    statsd: StatsdListener,
 ) -> None:
     results: list[Any] = []
-    with StatsdListener() as statsd:
-        for name, where in (("utc", database), ("zoned", zoned)):
-            detecting = Detecting(tmp_path / name, where, capsys)
-            detecting.folder.mkdir()
-            detecting.measure(blocked(series(), 200, block=100, unblock=150))
-            detecting.measure(blocked(series("IR", 7), 200, block=120))
-            statsd.clear()
-            log = detecting.detect(200, statsd=statsd.address)
-            assert f"up to {at(200):%-d %b %Y, %H:%M} UTC" in log
-            assert "(+" not in detecting.detect(200)
-            lag = [line for line in statsd.received() if "lag_hours" in line]
-            status = where.execute(
-                "SELECT * EXCEPT (update_time, since, last_measurement),"
-                " toUnixTimestamp(update_time), toUnixTimestamp(since),"
-                " toUnixTimestamp(last_measurement) FROM blocking_status ORDER BY ALL"
-            )
-            results.append((status, detecting.events(), detecting.outputs(), lag))
+    for name, where in (("utc", database), ("zoned", zoned)):
+        detecting = Detecting(tmp_path / name, where, capsys)
+        detecting.folder.mkdir()
+        detecting.measure(blocked(series(), 200, block=100, unblock=150))
+        detecting.measure(blocked(series("IR", 7), 200, block=120))
+        statsd.clear()
+        log = detecting.detect(200, statsd=statsd.address)
+        assert f"up to {at(200):%-d %b %Y, %H:%M} UTC" in log
+        assert "(+" not in detecting.detect(200)
+        lag = [line for line in statsd.received() if "lag_hours" in line]
+        status = where.execute(
+            "SELECT * EXCEPT (update_time, since, last_measurement),"
+            " toUnixTimestamp(update_time), toUnixTimestamp(since),"
+            " toUnixTimestamp(last_measurement) FROM blocking_status ORDER BY ALL"
+        )
+        results.append((status, detecting.events(), detecting.outputs(), lag))
     assert results[0] == results[1]
     assert results[0][3] == ["detector.lag_hours:0|g"] * 2
 

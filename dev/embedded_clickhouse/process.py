@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode
 from dev.embedded_clickhouse.lifetime import Startable
 
 _ROOT = Path(__file__).resolve().parents[2]
-_START_SECONDS = 30
-_STOP_SECONDS = 20
+_START_SECONDS = 120
+_STOP_SECONDS = 60
 
 
 class StartError(Exception):

@@ -20,7 +20,7 @@ from dev.embedded_clickhouse.errors import ServerError
 from dev.embedded_clickhouse.lifetime import Startable
 
 _ROOT = Path(__file__).resolve().parents[2]
-_STOP_SECONDS = 20
+_STOP_SECONDS = 60
 PINNED = "pinned"
 VERSIONS = ("24.8", "25.5", PINNED)  # the oldest that is supported first
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 KEY_ID, KEY = "AKIADEMODEMODEMODEMO", "demo-secret-demo-secret-demo-secret-demo"
 REGION: Final = "eu-central-1"
-START_SECONDS = 60
+START_SECONDS = 120
 # It logs each request, and says nowhere which port it has taken.
 PROGRAM = """
 import logging, os, threading

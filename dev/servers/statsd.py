@@ -7,12 +7,14 @@ statsd.metrics()["rows"]  # [(25000.0, "g")]
 
 import socket
 import threading
+import time
 from typing import Self
 
 DATAGRAM_BYTES = 65_536
 BUFFER_BYTES = 4 * 1024 * 1024
 MARKER = b"\0read up to here "
-SETTLE_SECONDS = 0.5
+AMPLE_SECONDS = 60
+REPEAT_SECONDS = 0.5
 
 Metrics = dict[str, list[tuple[float, str]]]
 
@@ -75,7 +77,7 @@ class StatsdListener:
                 metrics.setdefault(name, []).append((value, kind))
         return metrics
 
-    def wait_for(self, name: str, timeout: float = 5) -> list[tuple[float, str]]:
+    def wait_for(self, name: str, timeout: float = AMPLE_SECONDS) -> list[tuple[float, str]]:
         """Wait until a metric has come in, and give its values and types.
 
         Args:
@@ -115,15 +117,17 @@ class StatsdListener:
         """Wait until the thread has read what is in the socket's buffer now.
 
         A datagram sent to oneself comes after all that others have sent before. Where the buffer
-        is full the datagram is lost, hence the limit on the waiting.
+        is full the datagram is lost, hence the repetition.
         """
         with self._changed:
             if not self._running:
                 return
-            self._markers_sent += 1
-            self._socket.sendto(MARKER, self._name)
-            number = self._markers_sent
-            self._changed.wait_for(lambda: self._markers_seen >= number, SETTLE_SECONDS)
+            number = self._markers_sent + 1
+            end = time.monotonic() + AMPLE_SECONDS
+            while self._markers_seen < number and time.monotonic() < end:
+                self._markers_sent += 1
+                self._socket.sendto(MARKER, self._name)
+                self._changed.wait_for(lambda: self._markers_seen >= number, REPEAT_SECONDS)
 
 
 def _parse(line: str) -> tuple[str, float, str] | None:
