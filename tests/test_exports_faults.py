@@ -60,6 +60,7 @@ from throttle import Bandwidth, Throttle
 from uploads import uploading
 
 AMPLE = 120  # seconds; far more than what is waited for takes, for a machine under load
+PART_SIZE = 200_000  # bytes
 TraceFunction = Callable[[FrameType, str, Any], Any]
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "5"))
 OLD_EXCEPTION = b"Code: 241. DB::Exception: Memory limit exceeded: 1 GiB. (version 23.8.1)\n"
@@ -102,6 +103,13 @@ def is_creation(request: Request) -> bool:
 
 def is_manifest(request: Request) -> bool:
     return request.method == "PUT" and "/manifest/" in request.target
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    """A store that takes small parts, too."""
+    with S3Server(least_part=1) as server:
+        yield server
 
 
 @pytest.fixture
@@ -373,11 +381,12 @@ def exported_rows(tool: BackupTool) -> list[bytes]:
 
 
 @pytest.fixture
-def large(backup_tool: BackupTool) -> BackupTool:
+def large(backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch) -> BackupTool:
     """A table whose export has three parts is exported, and has changed since."""
+    monkeypatch.setattr("uploads.PART_SIZE", PART_SIZE)
     backup_tool.database.execute(
         "CREATE TABLE t (n UInt32, a String) ENGINE = MergeTree ORDER BY n"
-        " AS SELECT number, randomPrintableASCII(1000) FROM numbers(22000)"
+        " AS SELECT number, randomPrintableASCII(1000) FROM numbers(550)"
     )
     assert backup_tool.run(tables={"t": "public"})[0] == 0
     backup_tool.database.execute("INSERT INTO t VALUES (1, '')")
@@ -389,7 +398,7 @@ def large(backup_tool: BackupTool) -> BackupTool:
     [
         (s3_error(500, "InternalError"), is_part),
         (s3_error(503, "SlowDown"), is_part),
-        (cut_request(after=1_000_000), is_part),
+        (cut_request(after=100_000), is_part),
         (s3_error(500, "InternalError"), is_last_part),
         (s3_error(500, "InternalError"), is_completion),
         (s3_error(400, "InvalidPart"), is_completion),
@@ -433,7 +442,7 @@ def test_a_store_that_fails_for_good_changes_nothing(
     ("fault", "condition"),
     [
         (s3_error(503, "SlowDown"), is_part),
-        (cut_request(after=1_000_000), is_part),
+        (cut_request(after=100_000), is_part),
         (s3_error(500, "InternalError"), is_completion),
         (lose_answer(), is_completion),
     ],
@@ -516,8 +525,8 @@ def test_nothing_of_an_upload_is_visible_before_it_is_published(large: BackupToo
     def upload_and_fail() -> None:
         with uploading(bucket_of(large), key, "text/plain", "token") as upload:
             for _ in range(5):
-                upload.write(os.urandom(5_000_000))
-            assert upload.finish().size == 25_000_000
+                upload.write(os.urandom(PART_SIZE // 2))
+            assert upload.finish().size == 5 * PART_SIZE // 2
             assert key not in large.objects()
             raise ZeroDivisionError
 
@@ -581,16 +590,18 @@ def test_no_secret_is_in_anything_that_is_printed(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_in_mid_stream_leaves_nothing(large: BackupTool, number: signal.Signals) -> None:
-    large.configure(max_bandwidth=5_000_000)
+def test_a_stop_in_mid_stream_leaves_nothing(
+    large: BackupTool, s3_proxy: FaultProxy, number: signal.Signals
+) -> None:
+    def stop(exchange: Exchange) -> None:
+        os.kill(os.getpid(), number)
+        passed(exchange)
+
+    s3_proxy.fail(stop, is_part, times=1)
     with large.unchanged():
-        process = large.start("export")
-        wait_until(lambda: large.uploads() != [])
-        process.send_signal(number)
-        log, _ = process.communicate(timeout=AMPLE)
-        assert (process.returncode, f"stopped by {number.name}" in log) == (75, True)
+        status, log = large.run("export")
+        assert (status, f"stopped by {number.name}" in log) == (75, True)
         assert large.uploads() == []
-    large.configure(max_bandwidth=0)
     assert large.verifies()
     assert large.run()[0] == 0
 
@@ -735,14 +746,21 @@ def test_an_upload_is_ended_though_the_store_never_said_that_it_was_begun(
 
 
 @pytest.mark.long
-def test_a_kill_in_mid_stream_leaves_what_the_next_run_clears_away(large: BackupTool) -> None:
-    large.configure(max_bandwidth=5_000_000)
+def test_a_kill_in_mid_stream_leaves_what_the_next_run_clears_away(
+    large: BackupTool, s3_proxy: FaultProxy
+) -> None:
+    rows = "SELECT number, randomPrintableASCII(1000) FROM numbers(22000)"
+    large.database.execute(f"INSERT INTO t {rows}")  # parts as the process makes them
+    gate = Gate()
+    s3_proxy.fail(gate, is_part)
     with large.unchanged():
         process = large.start("export")
-        wait_until(lambda: large.uploads() != [])
+        assert gate.reached.wait(AMPLE)
         process.kill()
         process.communicate()
-    large.configure(max_bandwidth=0)
+        gate.open(then=cut_request(after=0))
+        s3_proxy.heal()
+    assert large.uploads() != []
     assert large.verifies()
     assert large.run()[0] == 0
     assert large.uploads() == []
@@ -968,7 +986,7 @@ def running_queries(tool: BackupTool) -> int:
 
 
 def test_the_bandwidth_holds(large: BackupTool) -> None:
-    limit = 6_000_000
+    limit = 400_000
     started = time.monotonic()
     assert large.run(max_bandwidth=limit)[0] == 0
     seconds = time.monotonic() - started

@@ -7,6 +7,7 @@
 Its objects are in its memory and gone with it.
 """
 
+import os
 import select
 import subprocess
 import sys
@@ -34,17 +35,22 @@ server.stop()
 class S3Server:
     """The server process; it ends with this one at the latest.
 
+    Args:
+        least_part: bytes that a part of an upload must have, but for the last one; S3's 5 MiB.
+
     Attributes:
         endpoint: its address.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least_part: int = 5 * 1024 * 1024) -> None:
+        self._least_part = least_part
         self.endpoint = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
+            env=os.environ | {"S3_UPLOAD_PART_MIN_SIZE": str(self._least_part)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
