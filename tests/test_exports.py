@@ -642,7 +642,6 @@ def rewrite(tool: BackupTool, key: str, content: bytes) -> None:
 def test_verify_finds_what_is_wrong(backup_tool: BackupTool, spoil: object) -> None:
     backup_tool.fill("fastpath", 600, days=59)
     backup_tool.run(tables=BY_MONTH)
-    assert backup_tool.verifies()
     expected = spoil(backup_tool, f"{CSV}fastpath_202301.csv.zstd")  # type: ignore[operator]
     with backup_tool.unchanged():
         status, log = backup_tool.run("verify")

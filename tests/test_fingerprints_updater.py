@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,8 +68,15 @@ class Upstream:
 
     def with_row(self, **cells: str) -> bytes:
         """Return the HTTP file with one more row, GOOD but for these cells."""
-        row = [cells.get(name, value) for name, value in zip(HEADER, GOOD, strict=True)]
-        return self.with_raw_row(to_csv([row], header=[]).removeprefix(b"\r\n"))
+        return self.with_rows(cells)
+
+    def with_rows(self, *changes: Mapping[str, str]) -> bytes:
+        """Return the HTTP file with more rows, each of them GOOD but for some cells."""
+        rows = [
+            [cells.get(name, value) for name, value in zip(HEADER, GOOD, strict=True)]
+            for cells in changes
+        ]
+        return self.with_raw_row(to_csv(rows, header=[]).removeprefix(b"\r\n"))
 
     def with_raw_row(self, row: bytes) -> bytes:
         """Return the HTTP file with more bytes at its end."""
@@ -275,24 +282,29 @@ ROW_FINDINGS = {
 }
 
 
-@pytest.mark.parametrize("reason", ROW_FINDINGS)
-def test_a_refused_row_is_logged_with_file_line_and_reason(
-    updater: Updater, upstream: Upstream, reason: str
+def test_refused_rows_are_logged_with_file_line_and_reason(
+    updater: Updater, upstream: Upstream
 ) -> None:
     updater.run()
-    upstream.write(http=upstream.with_row(**ROW_FINDINGS[reason]))
+    changes = [
+        {"name": f"made.it_{number}"} | cells
+        for number, cells in enumerate(ROW_FINDINGS.values(), start=1)
+    ]
+    rows, count = upstream.with_rows(*changes), len(changes)
+    upstream.write(http=rows)
     with updater.unchanged():
-        status, log = updater.run(max_rejected_rows=0)
+        status, log = updater.run(max_rejected_rows=count - 1)
     assert status == 65
-    (line,) = [line for line in log.splitlines() if line.startswith("warning")]
-    assert line.startswith(f"warning: fingerprints_http.csv:{upstream.line_of_next_row()}: ")
-    assert reason in line
-    assert line.endswith("; row refused")
-    assert log.splitlines()[-1] == "error: 1 rows are refused, more than max_rejected_rows = 0"
-    upstream.write(
-        http=upstream.with_row(**ROW_FINDINGS[reason]) + b"made.x,isp,,body,full,x,5,,,,\r\n"
-    )
-    assert updater.run(max_rejected_rows=1)[0] == 0
+    *lines, last = log.splitlines()
+    assert last == f"error: {count} rows are refused, more than max_rejected_rows = {count - 1}"
+    for number, reason in enumerate(ROW_FINDINGS, start=upstream.line_of_next_row()):
+        (line,) = (line for line in lines if f"fingerprints_http.csv:{number}: " in line)
+        assert line.startswith("warning: ")
+        assert reason in line
+        assert line.endswith("; row refused")
+    assert len([line for line in lines if line.startswith("warning")]) == count
+    upstream.write(http=rows + b"made.x,isp,,body,full,x,5,,,,\r\n")
+    assert updater.run(max_rejected_rows=count)[0] == 0
     assert len(updater.rows_of("fingerprints_http")) == 151
 
 
@@ -349,10 +361,11 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", ["dns", "http"])
-@pytest.mark.parametrize("damage", BROKEN)
+@pytest.mark.parametrize(
+    ("kind", "damage"), [("dns", "conflict"), *(("http", damage) for damage in BROKEN)]
+)
 def test_a_broken_file_refuses_both_tables(
-    updater: Updater, upstream: Upstream, damage: str, kind: str
+    updater: Updater, upstream: Upstream, kind: str, damage: str
 ) -> None:
     updater.run()
     changed = {"dns": upstream.sample.with_added("dns", 1).dns, "http": upstream.with_row()}

@@ -1,6 +1,7 @@
 """monitoring/metrics.toml has what the scripts send, and the files beside it are made of it."""
 
 import ast
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ EXPORTED = {  # what alerts and dashboards rely on
 # --- what the code sends ---
 
 
+@functools.cache
 def parts_of(source: Path) -> set[Path]:
     """Return a script and what it imports of its folder and of ooni_common, directly or not."""
     parts, waiting = set[Path](), [source]
@@ -80,9 +82,14 @@ def parts_of(source: Path) -> set[Path]:
     return parts
 
 
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports_of(path: Path) -> Iterator[str]:
     """Give the names of the modules that a module may import, also those that are none."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -93,7 +100,7 @@ def imports_of(path: Path) -> Iterator[str]:
 
 def sent_by(path: Path) -> Iterator[tuple[MetricKind, str]]:
     """Give the kind of each metric that a module sends, and a regular expression for its name."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call):
             partial = ast.unparse(node.func).endswith("partial")
             function, *arguments = node.args if partial else [node.func, *node.args]
@@ -112,6 +119,7 @@ def pattern_of(name: ast.expr) -> str:
     )
 
 
+@functools.cache
 def calls_of(source: Path) -> set[tuple[MetricKind, str]]:
     return {call for part in parts_of(source) for call in sent_by(part)}
 
@@ -194,13 +202,19 @@ def test_the_mapping_and_the_table_are_made_of_the_file() -> None:
     assert "| `PREFIX.exit_status` |" in README.read_text()
 
 
+@functools.cache
+def rules_of_the_mapping() -> list[dict[str, Any]]:
+    """Return statsd_exporter's rules in the order in which it takes them: first all globs."""
+    rules = yaml.safe_load(MAPPING.read_text())["mappings"]
+    return sorted(rules, key=lambda rule: rule.get("match_type", "glob"))
+
+
 def mapped(name: str, kind: str) -> tuple[str, dict[str, str]] | None:
     """Return name and labels that statsd_exporter's rules (its README) give; None: it is dropped.
 
-    Rules with `match_type: regex` come after all globs; one of another type of metric is no match.
+    A rule of another type of metric is no match.
     """
-    rules = yaml.safe_load(MAPPING.read_text())["mappings"]
-    for rule in sorted(rules, key=lambda rule: rule.get("match_type", "glob")):
+    for rule in rules_of_the_mapping():
         regex = rule["match"]
         if rule.get("match_type") != "regex":
             regex = "^" + re.escape(regex).replace(r"\*", "([^.]*)") + "$"
