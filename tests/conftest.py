@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -234,8 +235,9 @@ def boto_session() -> "boto3.session.Session":
 
 @pytest.fixture
 def quick_backups(monkeypatch: pytest.MonkeyPatch, boto_session: "boto3.session.Session") -> None:
-    """Make clients of S3 quickly, and look often whether a BACKUP is over."""
+    """Make clients of S3 quickly, that try again at once; look often whether a BACKUP is over."""
     monkeypatch.setattr("boto3.session.Session", lambda: boto_session)
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
     monkeypatch.setattr("backups.server.POLLS", (0.02, 0.02))
 
 

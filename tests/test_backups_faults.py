@@ -37,7 +37,7 @@ from fault_proxy import (
 )
 from ooni_common.run import locked
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_backups")]
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "4"))
 UNAVAILABLE, TRY_AGAIN_LATER, WRONG_CONFIG = 69, 75, 78
 SECONDS = 120  # that a test waits for something, at most
@@ -53,12 +53,6 @@ DEFINITIONS, PARTS, ROWS = puts("/definitions/"), puts("/incremental/data/"), pu
 DELETED_MANIFEST = puts("/manifest/", "DELETE")
 SCHEMA = puts("/schema.sql")
 SERVER_MANIFEST, MANIFEST = puts("/incremental/.backup"), puts("/manifest/")
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch, quick_backups: None) -> None:
-    """Try again at once."""
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
 
 
 @pytest.fixture

@@ -420,9 +420,7 @@ def test_a_store_that_fails_for_good_changes_nothing(
     s3_proxy: FaultProxy,
     fault: Fault,
     condition: Condition,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     before = large.hashes()
     s3_proxy.fail(fault, condition)
     status, _ = large.run()
@@ -452,9 +450,7 @@ def test_a_store_that_fails_once_is_asked_again(
     s3_proxy: FaultProxy,
     fault: Fault,
     condition: Condition,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     s3_proxy.fail(fault, condition, times=1)
     assert large.run()[0] == 0
     assert large.uploads() == []
@@ -465,13 +461,11 @@ def test_a_store_that_fails_once_is_asked_again(
 def test_an_upload_that_the_store_does_not_know_any_more(
     large: BackupTool,
     s3_proxy: FaultProxy,
-    monkeypatch: pytest.MonkeyPatch,
     *,
     published: bool,
     expected: int,
 ) -> None:
     """So says S3 after a completion whose answer was lost, and when somebody has ended it."""
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     if published:
         s3_proxy.fail(lose_answer(), is_completion, times=1)
     s3_proxy.fail(s3_error(404, "NoSuchUpload"), is_completion)
@@ -482,10 +476,9 @@ def test_an_upload_that_the_store_does_not_know_any_more(
 
 
 def test_what_was_published_before_the_answer_was_lost_is_taken_over(
-    exported: BackupTool, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    exported: BackupTool, s3_proxy: FaultProxy
 ) -> None:
     """An object that came into being, of which the tool has not heard."""
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     month = exports_of("202302")
     s3_proxy.fail(lose_answer(), lambda request: request.method == "PUT" and month(request))
     status, log = exported.run()
@@ -544,10 +537,7 @@ def test_a_wrong_bucket_is_a_matter_of_the_configuration(
     assert exported.run(**change)[0] == 78
 
 
-def test_a_store_that_is_down_is_unavailable(
-    exported: BackupTool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+def test_a_store_that_is_down_is_unavailable(exported: BackupTool) -> None:
     status, log = exported.run(public_endpoint="http://127.0.0.1:9")
     assert (status, len(log.splitlines())) == (69, 1)
 
@@ -571,9 +561,8 @@ def test_database_and_store_can_have_a_private_ca(backup_tool: BackupTool, tmp_p
 
 
 def test_no_secret_is_in_anything_that_is_printed(
-    exported: BackupTool, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    exported: BackupTool, s3_proxy: FaultProxy
 ) -> None:
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     printed = "".join(exported.run(command, "-v")[1] for command in ("run", "doctor", "verify"))
     for code in ("SignatureDoesNotMatch", "InternalError"):
         s3_proxy.fail(s3_error(403, code), lambda _request: True)
@@ -623,7 +612,6 @@ def test_a_stop_before_the_store_has_begun_an_upload_leaves_nothing(
     number: signal.Signals,
 ) -> None:
     """The store does it when the signal has come; its answer comes, or is lost each time."""
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     monkeypatch.setattr("uploads.ABORT_TIME", AMPLE)
     gate, begun = Gate(), threading.Event()
 
@@ -732,12 +720,10 @@ def upload_something(bucket: Bucket, *, publishes: bool = True) -> None:
 def test_an_upload_is_ended_though_the_store_never_said_that_it_was_begun(
     large: BackupTool,
     s3_proxy: FaultProxy,
-    monkeypatch: pytest.MonkeyPatch,
     times: int,
     expected: int,
 ) -> None:
     """The answer was lost, and boto3 has asked once more, or until it gave up."""
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
     s3_proxy.fail(lose_answer(), is_creation, times=times)
     assert large.run()[0] == expected
     assert large.uploads() == []
