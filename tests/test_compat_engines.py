@@ -33,6 +33,23 @@ def test_an_error_has_its_code_and_the_engine_goes_on(engine: Engine) -> None:
     assert engine.rows("SELECT 1") == [[1]]
 
 
+def test_a_result_has_nothing_of_a_query_that_has_failed_before(engine: Engine) -> None:
+    with pytest.raises(ServerError) as caught:
+        engine.execute("SELECT match(materialize(''), '(?<=é)b')", "CSVWithNames")
+    assert caught.value.code == 427
+    assert engine.execute("SELECT 7 AS n", "CSVWithNames") == b'"n"\n7\n'
+
+
+def test_a_message_that_is_cut_off_within_a_letter_is_an_error_like_others(engine: Engine) -> None:
+    for length in range(4):
+        regexps = ", ".join(f"'{'x' * length}{'é' * 200}{number}'" for number in range(20))
+        with pytest.raises(ServerError) as caught:
+            engine.execute(
+                f"SELECT arrayMap(r -> match(materialize(''), r), [{regexps}, '(?<=a)'])"
+            )
+        assert caught.value.code == 427
+
+
 def test_tables_are_exchanged_in_the_database_of_a_test(engine: Engine) -> None:
     for name, value in (("one", 1), ("two", 2)):
         engine.execute(f"CREATE TABLE {name} (value UInt8) ENGINE = MergeTree ORDER BY value")

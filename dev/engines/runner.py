@@ -30,8 +30,17 @@ def _answer(connection: Any, sql: str, format: str) -> dict[str, str]:  # noqa: 
     try:
         result = connection.query(sql, format)
     except RuntimeError as error:
+        _forget_output(connection)
         return {"error": str(error)}
+    except UnicodeDecodeError as error:  # a message that is cut off within a letter
+        _forget_output(connection)
+        return {"error": error.object.decode(errors="replace")}
     return {"result": base64.b64encode(result.bytes() or b"").decode()}
+
+
+def _forget_output(connection: Any) -> None:  # noqa: ANN401 (untyped)
+    """Drop what a query has written before it failed; the next result would begin with it."""
+    connection.query("SELECT 1", "Null")
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
