@@ -6,6 +6,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 # Older versions of the engine; see dev/engines.
 ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
+STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-long compat production cluster test-zones db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
@@ -32,8 +33,19 @@ test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; 
 test-long: $(READY) ## run the tests that take long: backups with faults, whole chains (same variables)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m long $(PYTEST_ARGS)
 
-compat: $(READY) $(ENGINES) ## run the tests on ClickHouse 24.8 and 25.5, too (1.5 GB in build/; same PYTEST_ARGS)
+compat: $(READY) $(ENGINES) $(STATEMENTS)/.complete ## run what the tools send on ClickHouse 24.8 and 25.5, too (1.5 GB in build/)
 	OONI_TEST_NEEDS_ENGINES=1 $(BIN)/python -m pytest -m compat $(PYTEST_ARGS)
+
+# What the tools send in these tests and in the demo; CI records it in all tests, on the way.
+SENDING := $(addsuffix .py,$(addprefix tests/test_,analysis asnmeta_updater backup_doctor backups \
+  backups_prune citizenlab_test_lists_updater detector digest exports fingerprints_updater))
+SENDERS := $(shell git ls-files ooni_common analysis db-backup detector tests 2> /dev/null)
+
+$(STATEMENTS)/.complete: $(READY) $(SENDERS)
+	rm -rf $(STATEMENTS)
+	OONI_RECORD_STATEMENTS=$(abspath $(STATEMENTS)) $(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat and not production" $(SENDING)
+	OONI_RECORD_STATEMENTS=$(abspath $(STATEMENTS)) $(BIN)/python -m dev.demo > $(STATEMENTS)/demo.log
+	touch $@
 
 build/engine-%/.ready: requirements/engine-%.txt
 	rm -rf $(@D)

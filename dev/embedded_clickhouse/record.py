@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,7 @@ class Statement(msgspec.Struct, omit_defaults=True):
         rows: the file with an INSERT's rows, in the format that its text names; over the native
             protocol in Native format; "" for none.
         ended: no statement: the session is over.
+        time: of the beginning, in nanoseconds since 1970.
     """
 
     session: str
@@ -47,6 +49,7 @@ class Statement(msgspec.Struct, omit_defaults=True):
     tables: list[ExternalTable] = []
     rows: str = ""
     ended: bool = False
+    time: int = 0
 
 
 class Recorder:
@@ -63,7 +66,7 @@ class Recorder:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
             name = hashlib.sha256(bytes(data)).hexdigest()[:20]
-            self._file = (folder / f"{name}.jsonl").open("ab", buffering=0)
+            self._path = folder / f"{name}.jsonl"
 
     def keep(self, path: str) -> str:
         """Copy a file with rows; return its name in the folder, the same for the same bytes."""
@@ -80,6 +83,7 @@ class Recorder:
     def write(self, statement: Statement) -> None:
         """Add a statement."""
         if self._folder:
+            statement.time = time.time_ns()
             line = msgspec.json.encode(statement) + b"\n"
-            with self._guard:
-                self._file.write(line)
+            with self._guard, self._path.open("ab") as file:
+                file.write(line)

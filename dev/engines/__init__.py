@@ -42,13 +42,15 @@ class Engine(Startable):
     Args:
         python: an interpreter that has chdb, see `python_of`.
         path: data directory; one process at a time may use it.
+        config_file: a server's configuration; None for none.
 
     Attributes:
         version: the engine's own, once it runs.
     """
 
-    def __init__(self, python: Path, path: Path) -> None:
-        self._command = [str(python), "-m", "dev.engines.runner", str(path)]
+    def __init__(self, python: Path, path: Path, config_file: Path | None = None) -> None:
+        address = f"{path}?config-file={config_file}" if config_file else str(path)
+        self._command = [str(python), "-m", "dev.engines.runner", address]
         self._process: subprocess.Popen[bytes] | None = None
         self.version = ""
 

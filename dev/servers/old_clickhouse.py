@@ -10,10 +10,10 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from dev.debian_programs import free_port
+from dev.embedded_clickhouse.lifetime import Startable
 
 VERSION = "18.16.1"
 _PROGRAM = "clickhouse-server"
@@ -74,7 +74,7 @@ def missing() -> str:
     return "" if found else "Debian's clickhouse-server is missing: apt install clickhouse-server"
 
 
-class OldClickHouse:
+class OldClickHouse(Startable):
     """The server, with users in a users.xml.
 
     Args:
@@ -90,7 +90,7 @@ class OldClickHouse:
         self._process: subprocess.Popen[bytes] | None = None
         self.tcp, self.http = free_port(), free_port()
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         """Start it and wait until it accepts connections.
 
         Raises:
@@ -115,13 +115,8 @@ class OldClickHouse:
         self._wait(self._process)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End it."""
+    def stop(self) -> None:
+        """End it; doing it twice is harmless."""
         process, self._process = self._process, None
         if process is None:
             return
