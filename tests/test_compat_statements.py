@@ -132,6 +132,8 @@ def test_what_is_listed_is_expected_on_each_of_its_versions() -> None:
     assert compared(Listed([entry], []), OTHER, OTHER, SAME).unlisted() == []
     assert compared(Listed([entry], []), OTHER, OTHER, SAME).superfluous() == []
     assert compared(Listed([entry], []), OTHER, SAME, SAME).superfluous() != []
+    rare = Entry(["SELECT b"], ["24.8"], "rows", "because", rare=True)
+    assert compared(Listed([rare], []), SAME, SAME, SAME).superfluous() == []
     volatile = Volatile(["SELECT a"], "because")
     assert compared(Listed([], [volatile]), OTHER, OTHER, SAME).unlisted() == []
     assert compared(Listed([], [volatile]), FAILED, SAME, SAME).unlisted() != []

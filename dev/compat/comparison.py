@@ -38,12 +38,14 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True):
         versions: on each of which there has to be one.
         outcome: as a deviation's.
         reason: for people.
+        rare: seen in the record of all tests alone, and not missed in that of a few.
     """
 
     kinds: list[str]
     versions: list[str]
     outcome: str
     reason: str
+    rare: bool = False
 
 
 class Volatile(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,7 +71,8 @@ class Comparison:
     """Collects the outcomes of histories on all versions.
 
     Attributes:
-        kinds: of the tools' statements that were run; `kinds_without_error` on which version.
+        kinds: of the statements of the tools that were run.
+        kinds_without_error: version → which of them ran there without an error at least once.
     """
 
     def __init__(self, listed: Listed) -> None:
@@ -90,7 +93,7 @@ class Comparison:
             kind = kind_of(statement)
             if not is_of_a_tool(statement):
                 kind = f"(a test) {kind}"
-            by_version = {version: found[place] for version, found in outcomes.items()}
+            by_version = {version: all_of_it[place] for version, all_of_it in outcomes.items()}
             self._compare(kind, by_version, of_a_tool=is_of_a_tool(statement))
 
     def _compare(self, kind: str, outcomes: Mapping[str, Outcome], *, of_a_tool: bool) -> None:
@@ -131,7 +134,7 @@ class Comparison:
         """Return what is listed and was not seen."""
         seen = self.deviations()
         return [
-            *_unseen_entries(self._listed.entry, seen),
+            *_unseen_entries([entry for entry in self._listed.entry if not entry.rare], seen),
             *(
                 f"volatile: {pattern}"
                 for volatile in self._listed.volatile

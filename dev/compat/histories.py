@@ -56,13 +56,13 @@ def _divided(statements: Sequence[ServersStatement]) -> list[History]:
 
     names = [_GENERATED.findall(f"{one.database} {one.text}") for one in statements]
     shared = {one.server for one in statements if _MAKES_DATABASE_OF_A_TEST.match(one.text)}
-    for statement, found in zip(statements, names, strict=True):
+    for statement, named in zip(statements, names, strict=True):
         # A session goes with what it names; a server of its own is a test's as a whole.
-        found.append(f"{statement.server} {statement.session}")
+        named.append(f"{statement.server} {statement.session}")
         if statement.server not in shared:
-            found.append(statement.server)
-        for name in found[1:]:
-            joined[root(name)] = root(found[0])
+            named.append(statement.server)
+        for name in named[1:]:
+            joined[root(name)] = root(named[0])
     histories: dict[str, History] = {}
     for statement, (first, *_) in zip(statements, names, strict=True):
         history = histories.setdefault(root(first), History(root(first), []))

@@ -100,13 +100,13 @@ class Replay:
     def outcomes(self, history: History) -> list[Outcome]:
         """Run the statements on an empty engine; return what came out."""
         servers: set[str] = set()
-        found = []
+        outcomes = []
         for statement in history.statements:
             if statement.server not in servers:
                 servers.add(statement.server)
                 self._empty()
-            found.append(self._outcome(statement))
-        return found
+            outcomes.append(self._outcome(statement))
+        return outcomes
 
     def _empty(self) -> None:
         """Remove what is there, and make an Atomic database of the default one."""

@@ -20,7 +20,7 @@ def compare_versions(record: Path) -> Comparison:
         by_version = dict(zip(VERSIONS, runs, strict=True))
     comparison = Comparison(read_listed())
     for place, history in enumerate(chosen):
-        comparison.add(history, {version: found[place] for version, found in by_version.items()})
+        comparison.add(history, {version: run[place] for version, run in by_version.items()})
     return comparison
 
 
