@@ -34,11 +34,12 @@ from typing import Any, BinaryIO
 import msgspec
 
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
-from ooni_common.database import Database, connected
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.run import ROLLBACK, Job, Script, execute
-from ooni_common.tables import Block, LossLimit, Table, Update, blocks_of
+from ooni_common.swap.content import Block, blocks_of
+from ooni_common.swap.nodes import Nodes, connected_nodes
+from ooni_common.swap.update import LossLimit, Table, Update
 from table_updates import (
     Fetched,
     fetch_changed,
@@ -121,19 +122,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def update(job: Job[Config]) -> None:
     """Load the map if it has changed since the last run."""
-    with connected(job.config) as database, tempfile.TemporaryDirectory() as folder:
+    with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
         if "rollback" in job.flags:
-            roll_back_tables(job, database, [TABLE])
+            roll_back_tables(job, nodes, [TABLE])
             return
         report_progress(job, 0)
-        loaded = loaded_source(job, database, [TABLE])
+        loaded = loaded_source(job, nodes, [TABLE])
         with job.metrics.timer("fetch_data"):
             fetched = fetch_map(job, loaded, Path(folder))
         if not fetched.files:
-            note_unchanged(job, fetched.source)
+            note_unchanged(job, nodes, [TABLE], fetched.source)
         else:
             report_progress(job, 50)
-            load_map(job, database, fetched)
+            load_map(job, nodes, fetched)
         report_progress(job, 100)
 
 
@@ -149,7 +150,7 @@ def fetch_map(job: Job[Config], loaded: Mapping[str, str], folder: Path) -> Fetc
     return fetch_changed(fetcher, {TABLE.name: config.url}, loaded, folder)
 
 
-def load_map(job: Job[Config], database: Database, fetched: Fetched) -> None:
+def load_map(job: Job[Config], nodes: Nodes, fetched: Fetched) -> None:
     """Replace the table, or print what that would change."""
     config = job.config
     with fetched.files[TABLE.name].open("rb") as file, garbage_left_alone():
@@ -158,7 +159,7 @@ def load_map(job: Job[Config], database: Database, fetched: Fetched) -> None:
         limits = (LossLimit(config.max_shrink),)
         try:
             changes = load(
-                job, database, [Update(TABLE, asn_map.blocks(), bounds, limits)], fetched.source
+                job, nodes, [Update(TABLE, asn_map.blocks(), bounds, limits)], fetched.source
             )
         finally:
             report_refused_rows(job, asn_map)

@@ -30,11 +30,20 @@ import citizenlab_git
 from citizenlab_git import TreeEntry
 from csv_source import BrokenFileError, Finding, ParsedFile, check_header, csv_text, records
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, Share, check_url
-from ooni_common.database import Database, connected
+from ooni_common.database import Database
 from ooni_common.errors import DataRefused
 from ooni_common.run import ROLLBACK, Job, Script, execute
-from ooni_common.tables import LossLimit, Row, Table, Update
-from table_updates import load, loaded_source, report_findings, roll_back_tables, versioned
+from ooni_common.swap.content import Row
+from ooni_common.swap.nodes import Nodes, connected_nodes
+from ooni_common.swap.update import LossLimit, Table, Update
+from table_updates import (
+    heal_nodes,
+    load,
+    loaded_source,
+    report_findings,
+    roll_back_tables,
+    versioned,
+)
 
 log = logging.getLogger("ooni.citizenlab")
 
@@ -109,14 +118,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def update(job: Job[Config]) -> None:
     """Load the lists of the newest commit, unless the table has them already."""
     config = job.config
-    with connected(config) as database:
+    with connected_nodes(config) as nodes:
         if "rollback" in job.flags:
-            roll_back_tables(job, database, [TABLE])
+            roll_back_tables(job, nodes, [TABLE])
             return
         git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
         commit = citizenlab_git.head_commit(git, config.git_url)
-        if loaded_source(job, database, [TABLE]).items() >= source_of(config, commit).items():
+        if loaded_source(job, nodes, [TABLE]).items() >= source_of(config, commit).items():
             log.info("nothing to do: %s holds commit %s", TABLE.name, commit)
+            heal_nodes(job, nodes, [TABLE])
             return
         with job.metrics.timer("fetch_citizen_lab_lists"):
             commit, lists = fetch_lists(git, config.git_url)
@@ -124,7 +134,7 @@ def update(job: Job[Config]) -> None:
         job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
         check_lists(config, lists)
         with job.metrics.timer("update_citizenlab_table"):
-            load_rows(job, database, commit, rows_to_load(database, lists))
+            load_rows(job, nodes, commit, rows_to_load(nodes.first, lists))
 
 
 def source_of(config: Config, commit: str) -> dict[str, str]:
@@ -367,7 +377,7 @@ def rows_to_load(database: Database, lists: Sequence[TestList]) -> Sequence[Row]
     return rows
 
 
-def load_rows(job: Job[Config], database: Database, commit: str, rows: Sequence[Row]) -> None:
+def load_rows(job: Job[Config], nodes: Nodes, commit: str, rows: Sequence[Row]) -> None:
     """Replace the table, or print what that would change."""
     config = job.config
     limits = (
@@ -376,7 +386,7 @@ def load_rows(job: Job[Config], database: Database, commit: str, rows: Sequence[
     )
     bounds = (config.min_rows, config.max_rows)
     new_content = Update.of_rows(TABLE, rows, bounds, limits)
-    for change in load(job, database, [new_content], versioned(source_of(config, commit))):
+    for change in load(job, nodes, [new_content], versioned(source_of(config, commit))):
         job.metrics.gauge("citizenlab_test_list_len", change.live.rows)
 
 

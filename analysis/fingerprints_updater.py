@@ -24,11 +24,12 @@ from pathlib import Path
 
 from csv_source import BrokenFileError, Finding, ParsedFile, csv_text, records
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
-from ooni_common.database import Database, StatementFailed, connected
+from ooni_common.database import Database, StatementFailed
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.run import ROLLBACK, Job, Script, execute
-from ooni_common.tables import LossLimit, Table, Update
+from ooni_common.swap.nodes import Nodes, connected_nodes
+from ooni_common.swap.update import LossLimit, Table, Update
 from table_updates import (
     Fetched,
     fetch_changed,
@@ -126,24 +127,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def update(job: Job[Config]) -> None:
     """Load the files that have changed since the last run."""
     tables = list(TABLES.values())
-    with connected(job.config) as database, tempfile.TemporaryDirectory() as folder:
+    with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
         if "rollback" in job.flags:
-            roll_back_tables(job, database, tables)
+            roll_back_tables(job, nodes, tables)
             return
         report_progress(job, 0)
-        loaded = loaded_source(job, database, tables)
+        loaded = loaded_source(job, nodes, tables)
         with job.metrics.timer("fetch_csv"):
             fetched = fetch_files(job, loaded, Path(folder))
         if not fetched.files:
-            note_unchanged(job, fetched.source)
+            note_unchanged(job, nodes, tables, fetched.source)
             report_progress(job, 100)
             return
         report_progress(job, 30)
-        files = read_files(database, fetched)
+        files = read_files(nodes.first, fetched)
         report_findings(job, list(files.values()))
         check_files(job.config, list(files.values()))
         report_progress(job, 60)
-        load_files(job, database, files, fetched.source)
+        load_files(job, nodes, files, fetched.source)
         report_progress(job, 100)
 
 
@@ -278,7 +279,7 @@ def check_files(config: Config, files: Sequence[Fingerprints]) -> None:
 
 def load_files(
     job: Job[Config],
-    database: Database,
+    nodes: Nodes,
     files: Mapping[str, Fingerprints],
     source: Mapping[str, str],
 ) -> None:
@@ -293,7 +294,7 @@ def load_files(
         )
         for name, file in files.items()
     ]
-    for change in load(job, database, updates, source):
+    for change in load(job, nodes, updates, source):
         job.metrics.gauge(f"{change.table.shadow}_len", change.live.rows)
 
 

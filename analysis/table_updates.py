@@ -9,22 +9,15 @@ from pathlib import Path
 from csv_source import ParsedFile
 from ooni_common import __version__
 from ooni_common.config import DatabaseConfig, SecretUrl
-from ooni_common.database import Database
 from ooni_common.fetch import Fetcher, Validators
 from ooni_common.output import show
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
-from ooni_common.tables import (
-    Change,
-    Table,
-    Update,
-    UpdateState,
-    is_current,
-    next_state,
-    preview_tables,
-    replace_tables,
-    roll_back,
-)
+from ooni_common.swap.nodes import Nodes
+from ooni_common.swap.preview import preview_tables
+from ooni_common.swap.replace import replace_tables
+from ooni_common.swap.state import heal_tables, is_current, roll_back
+from ooni_common.swap.update import Change, Table, Update, UpdateState, next_state
 
 log = logging.getLogger("ooni.updates")
 
@@ -50,13 +43,13 @@ def versioned(source: SourceVersion) -> dict[str, str]:
 
 
 def loaded_source(
-    job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]
+    job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Table]
 ) -> Mapping[str, str]:
     """Return what the live tables were loaded from; nothing if they hold something else by now."""
     state = read_state(job.state_file, UpdateState)
     if job.force or state.source.get("version") != __version__:
         return {}
-    return state.source if is_current(database, tables, state) else {}
+    return state.source if is_current(nodes, tables, state) else {}
 
 
 def fetch_changed(
@@ -106,11 +99,29 @@ def _validators(loaded: SourceVersion, name: str, url: SecretUrl) -> Validators 
     return Validators(loaded.get(f"{name}.etag", ""), loaded.get(f"{name}.modified", ""))
 
 
-def note_unchanged(job: Job[DatabaseConfig], source: SourceVersion) -> None:
-    """Say that there is nothing to do, and keep what the server said of the version."""
+def note_unchanged(
+    job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Table], source: SourceVersion
+) -> None:
+    """Say that there is nothing to do, and keep what the server said of the version.
+
+    Raises:
+        Unavailable: no majority of the nodes is left.
+    """
     log.info("nothing to do: upstream has nothing new")
+    heal_nodes(job, nodes, tables)
     if not job.dry_run:
         write_state(job.state_file, next_state(read_state(job.state_file, UpdateState), source, []))
+
+
+def heal_nodes(job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Table]) -> None:
+    """Bring nodes that hold something else to what the others have.
+
+    Raises:
+        Unavailable: no majority of the nodes is left.
+    """
+    if not job.dry_run:
+        heal_tables(nodes, tables)
+    job.metrics.gauge("absent_nodes", len(nodes.absent))
 
 
 def report_findings(job: Job[DatabaseConfig], files: Sequence[ParsedFile]) -> None:
@@ -126,7 +137,7 @@ def report_findings(job: Job[DatabaseConfig], files: Sequence[ParsedFile]) -> No
 
 
 def load(
-    job: Job[DatabaseConfig], database: Database, updates: Sequence[Update], source: SourceVersion
+    job: Job[DatabaseConfig], nodes: Nodes, updates: Sequence[Update], source: SourceVersion
 ) -> list[Change]:
     """Replace the tables, and note what they were loaded from; of a dry run, print the difference.
 
@@ -134,10 +145,11 @@ def load(
         DataRefused, Unavailable, ConfigError: as `replace_tables`; nothing was changed.
     """
     if job.dry_run:
-        for line in preview_tables(database, updates, force=job.force):
+        for line in preview_tables(nodes, updates, force=job.force):
             show(line)
         return []
-    changes = replace_tables(database, updates, force=job.force, critical=job.signals.deferred)
+    changes = replace_tables(nodes, updates, force=job.force, critical=job.signals.deferred)
+    job.metrics.gauge("absent_nodes", len(nodes.absent))
     write_state(
         job.state_file, next_state(read_state(job.state_file, UpdateState), source, changes)
     )
@@ -146,7 +158,7 @@ def load(
     return changes
 
 
-def roll_back_tables(job: Job[DatabaseConfig], database: Database, tables: Sequence[Table]) -> None:
+def roll_back_tables(job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Table]) -> None:
     """Restore the content that the last update replaced. It stays until upstream changes.
 
     Raises:
@@ -157,7 +169,7 @@ def roll_back_tables(job: Job[DatabaseConfig], database: Database, tables: Seque
         for table in tables:
             log.info("would swap %s and %s", table.shadow, table.name)
         return
-    changes = roll_back(database, tables, state, force=job.force, critical=job.signals.deferred)
+    changes = roll_back(nodes, tables, state, force=job.force, critical=job.signals.deferred)
     write_state(job.state_file, next_state(state, state.source, changes))
     for change in changes:
         log.info("rolled back: %s; what was replaced will not be loaded again", change)

@@ -67,16 +67,16 @@ ORDER BY (asn, changed);
 CREATE USER IF NOT EXISTS citizenlab IDENTIFIED WITH no_password HOST LOCAL;
 CREATE USER IF NOT EXISTS api IDENTIFIED WITH sha256_password BY 'api' HOST LOCAL; -- choose another
 
--- EXCHANGE TABLES needs CREATE, DROP, INSERT and SELECT on both tables; TRUNCATE empties the shadow.
+-- EXCHANGE TABLES needs CREATE, DROP, INSERT and SELECT on both tables. On a cluster: on each node.
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.citizenlab TO citizenlab;
-GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE, TRUNCATE ON default.citizenlab_flip TO citizenlab;
+GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.citizenlab_flip TO citizenlab;
 
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.fingerprints_dns TO api;
-GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE, TRUNCATE ON default.fingerprints_dns_tmp TO api;
+GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.fingerprints_dns_tmp TO api;
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.fingerprints_http TO api;
-GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE, TRUNCATE ON default.fingerprints_http_tmp TO api;
+GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.fingerprints_http_tmp TO api;
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.asnmeta TO api;
-GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE, TRUNCATE ON default.asnmeta_tmp TO api;
+GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.asnmeta_tmp TO api;
 
--- A --dry-run fills a temporary table. A cluster also needs: GRANT CLUSTER, REMOTE ON *.* TO …
+-- A --dry-run fills a temporary table.
 GRANT CREATE TEMPORARY TABLE ON *.* TO citizenlab, api;

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError
-from ooni_common.tables import LossLimit, Table, Update
+from ooni_common.swap.update import LossLimit, Table, Update
 from series import Event, Series, SeriesStatus, Target, time_of
 
 SERIES = {"test_name": "String", "input": "String", "probe_cc": "String", "probe_asn": "Int32"}

@@ -30,11 +30,14 @@ from counts import CHUNK, counts_ahead, measured_hours
 from detector_config import Config
 from evaluation.evaluate import declare_arguments, evaluate
 from following import Checkpoint, Follower, read_checkpoint, write_checkpoint
-from ooni_common.database import Database, connected
+from ooni_common.database import Database
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
-from ooni_common.tables import Update, preview_tables, replace_tables
+from ooni_common.swap.nodes import Nodes, connected_nodes
+from ooni_common.swap.preview import preview_tables
+from ooni_common.swap.replace import replace_tables
+from ooni_common.swap.update import Update
 from outputs.publish import outputs_of, publish
 from outputs.report import ENDED, ONGOING, Report, report_of
 from outputs.wording import spoken
@@ -154,7 +157,8 @@ def without_garbage_collection() -> Iterator[None]:
 def detect(job: Job[Config], now: datetime) -> None:
     """Follow the series up to the last hour with measurements, and tell what has been found."""
     config = job.config
-    with connected(config) as database:
+    with connected_nodes(config) as nodes:
+        database = nodes.first
         prepare(job, database)
         beginning = beginning_of(job, now)
         hours = hours_to_follow(job, database, beginning, now)
@@ -162,7 +166,7 @@ def detect(job: Job[Config], now: datetime) -> None:
         checkpoint, news = follow(job, database, follower, hours)
         events = read_events(database, config.service_of, beginning.hour) + news
         statuses = follower.statuses(config.service_of, until, timedelta(days=config.stale_days))
-        replace(job, database, updates_of(statuses, events, until, config.max_shrink))
+        replace(job, nodes, updates_of(statuses, events, until, config.max_shrink))
         if job.dry_run:
             return
         write_checkpoint(config.state_dir / CHECKPOINT, checkpoint)
@@ -274,7 +278,7 @@ def events_between(
     return events
 
 
-def replace(job: Job[Config], database: Database, updates: Sequence[Update]) -> None:
+def replace(job: Job[Config], nodes: Nodes, updates: Sequence[Update]) -> None:
     """Replace both tables, or print what that would change.
 
     Raises:
@@ -282,12 +286,13 @@ def replace(job: Job[Config], database: Database, updates: Sequence[Update]) -> 
     """
     force = job.force or "reprocess" in job.flags
     if job.dry_run:
-        for line in preview_tables(database, updates, force=force):
+        for line in preview_tables(nodes, updates, force=force):
             show(line)
         return
-    for change in replace_tables(database, updates, force=force, critical=job.signals.deferred):
+    for change in replace_tables(nodes, updates, force=force, critical=job.signals.deferred):
         log.info("%s", change)
         job.metrics.gauge(f"{change.table.name}_tblsize", change.live.rows)
+    job.metrics.gauge("absent_nodes", len(nodes.absent))
 
 
 def tell(job: Job[Config], report: Report, now: datetime) -> None:

@@ -52,12 +52,11 @@ ORDER BY (test_name, input, probe_cc, probe_asn, time);
 CREATE USER IF NOT EXISTS detector IDENTIFIED WITH sha256_password BY 'detector' HOST LOCAL; -- choose another
 
 GRANT SELECT ON default.fastpath TO detector;
--- EXCHANGE TABLES needs CREATE, DROP, INSERT and SELECT on both tables; TRUNCATE empties the shadow.
+-- EXCHANGE TABLES needs CREATE, DROP, INSERT and SELECT on both tables. On a cluster: on each node.
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.blocking_status TO detector;
-GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE, TRUNCATE ON default.blocking_status_tmp TO detector;
+GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.blocking_status_tmp TO detector;
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.blocking_events TO detector;
-GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE, TRUNCATE ON default.blocking_events_tmp TO detector;
+GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.blocking_events_tmp TO detector;
 
--- A --dry-run fills a temporary table, and charts are asked for with one. A cluster also needs:
--- GRANT CLUSTER, REMOTE ON *.* TO detector
+-- A --dry-run fills a temporary table, and charts are asked for with one.
 GRANT CREATE TEMPORARY TABLE ON *.* TO detector;

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
 
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
@@ -99,7 +102,7 @@ class Database:
     def insert(
         self, table: str, columns: Mapping[str, str], values: Sequence[Sequence[Any]]
     ) -> None:
-        """Insert one block; with a cluster, wait for the quorum.
+        """Insert one block.
 
         Args:
             table: where to.
@@ -107,8 +110,7 @@ class Database:
             values: column by column.
         """
         into = f"INSERT INTO {quoted(table)} ({', '.join(map(quoted, columns))})"
-        quorum = {"insert_quorum": "auto"} if self.cluster else {}
-        settings = {**self.insert_settings, **quorum}
+        settings = dict(self.insert_settings)
         with _database_errors():
             if "Date" in columns.values():
                 select, external = _dates_as_days(columns, values)
@@ -147,10 +149,6 @@ class Database:
         )
         return columns, engine
 
-    def without_cluster(self) -> "Database":
-        """Return the same connection for statements on its own node alone."""
-        return Database(self._client)
-
     def close(self) -> None:
         """Close the connection."""
         self._client.disconnect()
@@ -172,6 +170,19 @@ def connected(config: DatabaseConfig) -> Iterator[Database]:
         raise ConfigError(f"db_uri {config.db_uri}: {error}") from None
     client.settings |= SESSION
     with contextlib.closing(Database(client, config.cluster)) as database:
+        yield database
+
+
+@contextlib.contextmanager
+def connected_to(config: DatabaseConfig, host: str, port: int) -> Iterator[Database]:
+    """Connect to another node as `connected` does to the one of `db_uri`, with the same login."""
+    parts = urlsplit(config.db_uri.reveal())
+    login, at, _ = parts.netloc.rpartition("@")
+    host = f"[{host}]" if ":" in host else host
+    query = "&".join(part for part in parts.query.split("&") if not part.startswith("alt_hosts="))
+    uri = parts._replace(netloc=f"{login}{at}{host}:{port}", query=query).geturl()
+    node = msgspec.structs.replace(config, db_uri=SecretUrl(uri), cluster="")
+    with connected(node) as database:
         yield database
 
 

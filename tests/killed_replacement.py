@@ -12,7 +12,10 @@ from typing import Any
 from clickhouse_driver import Client
 
 from ooni_common.database import Database
-from ooni_common.tables import Update, blocks_of, replace_tables
+from ooni_common.swap.content import blocks_of
+from ooni_common.swap.nodes import Nodes
+from ooni_common.swap.replace import replace_tables
+from ooni_common.swap.update import Update
 from reference_tables import PAIR, new_rows
 
 
@@ -46,7 +49,7 @@ def main() -> None:
     uri, rows, when, statement, number = sys.argv[1:]
     client = KillingClient(Client.from_url(uri), when, statement, int(number))
     updates = [Update(table, blocks_of(new_rows(int(rows))), (0, 10**6)) for table in PAIR]
-    replace_tables(Database(client), updates)
+    replace_tables(Nodes.one(Database(client)), updates)
 
 
 if __name__ == "__main__":

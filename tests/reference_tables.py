@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from ooni_common.tables import Content, Table, blocks_of
+from ooni_common.swap.content import Content, blocks_of
+from ooni_common.swap.update import Table
 
 COLUMNS = {
     "name": "String",

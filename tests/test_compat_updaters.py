@@ -18,17 +18,11 @@ from dev.engines import Engine
 from engine_client import EngineClient
 from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database
-from ooni_common.tables import (
-    LossLimit,
-    Table,
-    Update,
-    UpdateState,
-    is_current,
-    next_state,
-    preview_tables,
-    replace_tables,
-    roll_back,
-)
+from ooni_common.swap.nodes import Nodes
+from ooni_common.swap.preview import preview_tables
+from ooni_common.swap.replace import replace_tables
+from ooni_common.swap.state import is_current, roll_back
+from ooni_common.swap.update import LossLimit, Table, Update, UpdateState, next_state
 from reference_tables import PAIR, Row, new_rows, old_rows
 
 pytestmark = pytest.mark.compat
@@ -75,19 +69,19 @@ def updating(table: Table, rows: Sequence[Row]) -> Update:
 
 @pytest.mark.parametrize("table", PAIR, ids=lambda table: table.name)
 def test_a_table_is_replaced_and_rolled_back(db: Database, table: Table) -> None:
-    first = replace_tables(db, [updating(table, old_rows())])
-    second = replace_tables(db, [updating(table, new_rows())])
+    first = replace_tables(Nodes.one(db), [updating(table, old_rows())])
+    second = replace_tables(Nodes.one(db), [updating(table, new_rows())])
     assert str(second[0]) == f"{table.name}: 110 rows (+10 -0)"
     state = next_state(next_state(UpdateState(), {}, first), {}, second)
-    assert is_current(db, [table], state)
-    (back,) = roll_back(db, [table], state)
+    assert is_current(Nodes.one(db), [table], state)
+    (back,) = roll_back(Nodes.one(db), [table], state)
     assert back.live == first[0].live
 
 
 @pytest.mark.parametrize("table", PAIR, ids=lambda table: table.name)
 def test_a_preview_says_what_would_change(db: Database, table: Table) -> None:
-    replace_tables(db, [updating(table, old_rows(10))])
-    first, *sample = preview_tables(db, [updating(table, new_rows(11))])
+    replace_tables(Nodes.one(db), [updating(table, old_rows(10))])
+    first, *sample = preview_tables(Nodes.one(db), [updating(table, new_rows(11))])
     assert first == f"would change: {table.name}: 11 rows (+1 -0)"
     assert [line[0] for line in sample] == ["-"] * 10 + ["+"] * 11
 
@@ -95,7 +89,7 @@ def test_a_preview_says_what_would_change(db: Database, table: Table) -> None:
 def test_a_shadow_of_another_structure_is_made_again(db: Database) -> None:
     table = PAIR[0]
     db.query(f"CREATE TABLE {table.shadow} (name String) ENGINE = MergeTree ORDER BY name")
-    (change,) = replace_tables(db, [updating(table, old_rows())])
+    (change,) = replace_tables(Nodes.one(db), [updating(table, old_rows())])
     assert change.live.rows == 100
     assert db.structure(table.shadow) == db.structure(table.name)
 
@@ -103,7 +97,9 @@ def test_a_shadow_of_another_structure_is_made_again(db: Database) -> None:
 def test_the_live_rows_of_a_country_with_a_broken_list_are_kept(db: Database) -> None:
     table = citizenlab_test_lists_updater.TABLE
     row = ("example.org", "https://example.org/", "ru", "NEWS")
-    replace_tables(db, [Update.of_rows(table, [row, (*row[:2], "it", "NEWS")], (0, 1000))])
+    replace_tables(
+        Nodes.one(db), [Update.of_rows(table, [row, (*row[:2], "it", "NEWS")], (0, 1000))]
+    )
     broken = TestList("lists/ru.csv", cc="ru", broken=Finding("lists/ru.csv", 1, "not UTF-8"))
     assert citizenlab_test_lists_updater.rows_to_load(db, [broken]) == [row]
 

@@ -20,22 +20,12 @@ from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, DataRefused, Stopped, Unavailable
 from ooni_common.state import read_state, write_state
-from ooni_common.tables import (
-    BLOCK_ROWS,
-    Change,
-    Content,
-    LossLimit,
-    Table,
-    Update,
-    UpdateState,
-    blocks_of,
-    contents,
-    is_current,
-    next_state,
-    preview_tables,
-    replace_tables,
-    roll_back,
-)
+from ooni_common.swap.content import BLOCK_ROWS, Content, blocks_of, content_of
+from ooni_common.swap.nodes import Nodes
+from ooni_common.swap.preview import preview_tables
+from ooni_common.swap.replace import replace_tables
+from ooni_common.swap.state import is_current, roll_back
+from ooni_common.swap.update import Change, LossLimit, Table, Update, UpdateState, next_state
 from reference_tables import (
     COLUMNS,
     FIRST,
@@ -71,7 +61,7 @@ def updating(
 
 def load(db: Database, table: Table, rows: list[Row], **options: Any) -> Change:
     force = options.pop("force", False)
-    (change,) = replace_tables(db, [updating(table, rows, **options)], force=force)
+    (change,) = replace_tables(Nodes.one(db), [updating(table, rows, **options)], force=force)
     return change
 
 
@@ -82,7 +72,7 @@ def rows_of(db: Database, table: str) -> list[Row]:
 
 
 def held(db: Database, table: Table) -> Content:
-    return contents(db, table, table.name)[""]
+    return content_of(db, table.columns, table.name)
 
 
 @contextmanager
@@ -208,7 +198,7 @@ def test_a_number_of_rows_outside_the_bounds_is_refused_even_with_force(
     load(db, FIRST, old_rows())
     update = updating(FIRST, new_rows(110), bounds=bounds)
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="first: 110 rows; between"):
-        replace_tables(db, [update], force=True)
+        replace_tables(Nodes.one(db), [update], force=True)
 
 
 def test_an_endless_upstream_is_refused_before_it_fills_the_disk(db: Database) -> None:
@@ -219,7 +209,7 @@ def test_an_endless_upstream_is_refused_before_it_fills_the_disk(db: Database) -
             yield row(f"name {number}")
 
     with pytest.raises(DataRefused, match="rows; between 0 and 1,000 are expected"):
-        replace_tables(db, [updating(FIRST, endless(), bounds=(0, 1000))])
+        replace_tables(Nodes.one(db), [updating(FIRST, endless(), bounds=(0, 1000))])
     assert rows_of(db, "first") == []
 
 
@@ -297,25 +287,34 @@ def test_no_table_of_a_pair_changes_when_the_second_is_refused(db: Database) -> 
         updating(SECOND, new_rows(), bounds=(500, 1000)),
     ]
     with live_unchanged(db, *PAIR), pytest.raises(DataRefused, match="second"):
-        replace_tables(db, updates)
+        replace_tables(Nodes.one(db), updates)
 
 
-@pytest.mark.parametrize("carried_out", [False, True], ids=["not carried out", "carried out"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_swap_that_fails_leaves_all_tables_of_the_pair_as_they_were(
-    database: FreshDatabase,
-    number: int,
-    carried_out: bool,
+    database: FreshDatabase, number: int
 ) -> None:
     db = Database(database.client())
     for table in PAIR:
         load(db, table, old_rows())
     client = FailingClient(database.client(), "EXCHANGE", number)
-    client.carried_out = carried_out
     updates = [updating(table, new_rows()) for table in PAIR]
     with live_unchanged(db, *PAIR), pytest.raises(Unavailable, match="cut"):
-        replace_tables(Database(client), updates)
-    replace_tables(db, updates)
+        replace_tables(Nodes.one(Database(client)), updates)
+    replace_tables(Nodes.one(db), updates)
+    assert [rows_of(db, table.name) for table in PAIR] == [sorted(new_rows())] * 2
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_swap_whose_answer_is_lost_is_a_swap(database: FreshDatabase, number: int) -> None:
+    db = Database(database.client())
+    for table in PAIR:
+        load(db, table, old_rows())
+    client = FailingClient(database.client(), "EXCHANGE", number)
+    client.carried_out = True
+    updates = [updating(table, new_rows()) for table in PAIR]
+    changes = replace_tables(Nodes.one(Database(client)), updates)
+    assert all(change.swapped for change in changes)
     assert [rows_of(db, table.name) for table in PAIR] == [sorted(new_rows())] * 2
 
 
@@ -328,13 +327,14 @@ def test_a_signal_between_the_swaps_leaves_all_tables_as_they_were(
     client = FailingClient(database.client(), "EXCHANGE", 2)
     client.error = Stopped("SIGTERM")
     with live_unchanged(db, *PAIR), pytest.raises(Stopped):
-        replace_tables(Database(client), [updating(table, new_rows()) for table in PAIR])
+        replace_tables(Nodes.one(Database(client)), [updating(table, new_rows()) for table in PAIR])
 
 
 KILLED_AT = [
     ("before", "CREATE TABLE", 1),
     ("after", "CREATE TABLE", 1),
-    ("after", "TRUNCATE", 1),
+    ("before", "DROP TABLE", 1),
+    ("after", "DROP TABLE", 1),
     pytest.param("before", "INSERT", 1, marks=pytest.mark.long),
     ("after", "INSERT", 1),
     pytest.param("after", "INSERT", 3, marks=pytest.mark.long),
@@ -355,11 +355,6 @@ def test_after_a_kill_each_live_table_is_old_or_new_and_the_next_run_heals(
     old, new = content_of_rows(old_rows(count)), content_of_rows(new_rows(count))
     for table in PAIR:
         load(db, table, old_rows(count))
-        if statement == "TRUNCATE":
-            load(db, table, old_rows(count)[1:])
-            load(db, table, old_rows(count))
-        elif statement == "CREATE TABLE":
-            db.query(f"DROP TABLE {table.shadow} SYNC")
     script = Path(__file__).with_name("killed_replacement.py")
     process = subprocess.run(
         [sys.executable, str(script), database.uri, str(count), when, statement, str(number)],
@@ -372,7 +367,7 @@ def test_after_a_kill_each_live_table_is_old_or_new_and_the_next_run_heals(
     swapped = {("after", 1): 1, ("before", 2): 1, ("after", 2): 2}
     expected = swapped.get((when, number), 0) if statement == "EXCHANGE" else 0
     assert after == [new] * expected + [old] * (2 - expected)
-    replace_tables(db, [updating(table, new_rows(count)) for table in PAIR])
+    replace_tables(Nodes.one(db), [updating(table, new_rows(count)) for table in PAIR])
     assert [held(db, table) for table in PAIR] == [new, new]
 
 
@@ -408,7 +403,7 @@ def test_a_preview_says_what_would_change_and_changes_nothing(database: FreshDat
     rows = [*old_rows(99), row("other")]
     with live_unchanged(db, FIRST):
         previewing = Database(database.client())
-        lines = list(preview_tables(previewing, [updating(FIRST, rows)]))
+        lines = list(preview_tables(Nodes.one(previewing), [updating(FIRST, rows)]))
         previewing.close()
     assert lines == [
         "would change: first: 100 rows (+1 -1)",
@@ -419,7 +414,7 @@ def test_a_preview_says_what_would_change_and_changes_nothing(database: FreshDat
 
 
 def test_a_preview_of_a_first_run_creates_nothing(db: Database) -> None:
-    lines = list(preview_tables(db, [updating(FIRST, new_rows())]))
+    lines = list(preview_tables(Nodes.one(db), [updating(FIRST, new_rows())]))
     assert lines == ["first: would be created with 110 rows"]
     assert not db.exists("first")
 
@@ -427,12 +422,12 @@ def test_a_preview_of_a_first_run_creates_nothing(db: Database) -> None:
 def test_a_preview_refuses_what_a_run_refuses(db: Database) -> None:
     load(db, FIRST, old_rows(100))
     with pytest.raises(DataRefused, match="50 of 100 rows would disappear"):
-        list(preview_tables(db, [updating(FIRST, new_rows(50), TENTH)]))
+        list(preview_tables(Nodes.one(db), [updating(FIRST, new_rows(50), TENTH)]))
 
 
 def test_a_preview_refuses_a_number_of_rows_outside_the_bounds(db: Database) -> None:
     with pytest.raises(DataRefused, match="first: 110 rows; between"):
-        list(preview_tables(db, [updating(FIRST, new_rows(), bounds=(0, 110))]))
+        list(preview_tables(Nodes.one(db), [updating(FIRST, new_rows(), bounds=(0, 110))]))
 
 
 def after(changes: list[Change], state: UpdateState | None = None) -> UpdateState:
@@ -445,25 +440,25 @@ def test_a_rollback_puts_the_content_of_before_back_and_a_second_one_undoes_it(
     state = after([load(db, FIRST, old_rows())])
     state = after([load(db, FIRST, new_rows())], state)
     for rows in (old_rows(), new_rows(), old_rows()):
-        state = after(roll_back(db, [FIRST], state), state)
+        state = after(roll_back(Nodes.one(db), [FIRST], state), state)
         assert rows_of(db, "first") == sorted(rows)
-        assert is_current(db, [FIRST], state)
+        assert is_current(Nodes.one(db), [FIRST], state)
 
 
 def test_a_rollback_of_a_pair_swaps_the_tables_that_the_last_update_changed(
     db: Database,
 ) -> None:
     updates = [updating(table, old_rows()) for table in PAIR]
-    state = after(replace_tables(db, updates))
+    state = after(replace_tables(Nodes.one(db), updates))
     updates = [
         updating(FIRST, new_rows()),
         updating(SECOND, new_rows()),
     ]
-    state = after(replace_tables(db, updates), state)
+    state = after(replace_tables(Nodes.one(db), updates), state)
     second = updating(SECOND, new_rows(120), content=content_of_rows(new_rows(120)))
     first = updating(FIRST, new_rows(), content=content_of_rows(new_rows()))
-    state = after(replace_tables(db, [first, second]), state)
-    roll_back(db, PAIR, state)
+    state = after(replace_tables(Nodes.one(db), [first, second]), state)
+    roll_back(Nodes.one(db), PAIR, state)
     assert rows_of(db, "first") == sorted(new_rows())
     assert rows_of(db, "second") == sorted(new_rows())
 
@@ -474,15 +469,15 @@ def test_rows_that_were_refused_can_not_be_rolled_back_to(db: Database) -> None:
     with pytest.raises(DataRefused):
         load(db, FIRST, new_rows(5), limits=TENTH)
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="does not hold what was live"):
-        roll_back(db, [FIRST], state)
+        roll_back(Nodes.one(db), [FIRST], state)
 
 
 def test_force_rolls_back_to_whatever_the_shadow_holds_unless_it_is_empty(db: Database) -> None:
     load(db, FIRST, old_rows())
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="nothing to roll back"):
-        roll_back(db, [FIRST], UpdateState(), force=True)
+        roll_back(Nodes.one(db), [FIRST], UpdateState(), force=True)
     load(db, FIRST, new_rows())
-    roll_back(db, [FIRST], UpdateState(), force=True)
+    roll_back(Nodes.one(db), [FIRST], UpdateState(), force=True)
     assert rows_of(db, "first") == sorted(old_rows())
 
 
@@ -493,36 +488,36 @@ def test_the_first_load_of_a_table_can_not_be_rolled_back_to_nothing(
     state = after([load(db, FIRST, old_rows())])
     empty = "first was empty before its last update"
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match=empty):
-        roll_back(db, [FIRST], state, force=force)
+        roll_back(Nodes.one(db), [FIRST], state, force=force)
 
 
 def test_without_an_update_on_record_there_is_nothing_to_roll_back(db: Database) -> None:
     load(db, FIRST, old_rows())
     load(db, FIRST, new_rows())
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="no update is on record"):
-        roll_back(db, [FIRST], UpdateState())
+        roll_back(Nodes.one(db), [FIRST], UpdateState())
 
 
 def test_without_the_tables_there_is_nothing_to_roll_back(db: Database) -> None:
     with pytest.raises(DataRefused, match="first was never updated here"):
-        roll_back(db, [FIRST], UpdateState(), force=True)
+        roll_back(Nodes.one(db), [FIRST], UpdateState(), force=True)
 
 
 def test_a_run_that_died_before_it_wrote_its_state_can_be_rolled_back(db: Database) -> None:
     state = after([load(db, FIRST, old_rows())])
     load(db, FIRST, new_rows())
-    roll_back(db, [FIRST], state)
+    roll_back(Nodes.one(db), [FIRST], state)
     assert rows_of(db, "first") == sorted(old_rows())
 
 
 def test_tables_are_current_only_with_the_content_that_was_left_in_them(db: Database) -> None:
-    assert not is_current(db, [FIRST], UpdateState())
+    assert not is_current(Nodes.one(db), [FIRST], UpdateState())
     state = after([load(db, FIRST, old_rows())])
-    assert is_current(db, [FIRST], state)
+    assert is_current(Nodes.one(db), [FIRST], state)
     db.query("INSERT INTO first SELECT * FROM first LIMIT 1")
-    assert not is_current(db, [FIRST], state)
+    assert not is_current(Nodes.one(db), [FIRST], state)
     db.query("DROP TABLE first")
-    assert not is_current(db, [FIRST], state)
+    assert not is_current(Nodes.one(db), [FIRST], state)
 
 
 def test_a_state_survives_its_file(tmp_path: Path) -> None:
@@ -606,7 +601,7 @@ def test_a_server_that_dies_during_the_inserts_leaves_the_live_table_as_it_was(
         with connected(config_for(server.uri())) as db:
             load(db, FIRST, old_rows())
             with pytest.raises(Unavailable, match=r"^database: "):
-                replace_tables(db, [updating(FIRST, rows_of_a_doomed_server())])
+                replace_tables(Nodes.one(db), [updating(FIRST, rows_of_a_doomed_server())])
         server.start()
         with connected(config_for(server.uri())) as db:
             assert rows_of(db, "first") == sorted(old_rows())
@@ -652,14 +647,16 @@ def test_numbers_and_times_are_verified_too(
     )
     numbered = [(number, *row, row[2]) for number, row in enumerate(rows)]
     db.query("DROP TABLE IF EXISTS measured")
-    (change,) = replace_tables(db, [Update.of_rows(table, numbered, ANY_NUMBER)])
+    (change,) = replace_tables(Nodes.one(db), [Update.of_rows(table, numbered, ANY_NUMBER)])
     assert held(db, table) == change.live
     stored = db.query(
         "SELECT toUnixTimestamp(time), toUnixTimestamp(same) FROM measured ORDER BY number"
     )
     assert stored == [(int(time.timestamp()), int(time.timestamp())) for _, _, time in rows]
     other = [(*row[:2], row[2] + 1, *row[3:]) for row in numbered]
-    (change,) = replace_tables(db, [Update.of_rows(table, other, ANY_NUMBER)], force=True)
+    (change,) = replace_tables(
+        Nodes.one(db), [Update.of_rows(table, other, ANY_NUMBER)], force=True
+    )
     assert change.swapped
 
 

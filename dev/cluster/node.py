@@ -76,6 +76,7 @@ def main() -> None:
     except (DataDirectoryError, ListenError, UnknownEngineError) as error:
         print(f"dev.cluster.node: {error}", file=sys.stderr, flush=True)
         leave(1)
+    engine.display_name = f"node on port {config.tcp}"
     engine.on_statement = lambda statement: Faults.load(config.faults).meet(statement)
     threading.Thread(target=parts.serve_forever, daemon=True).start()
     threading.Thread(target=_cut, args=(server, config.faults), daemon=True).start()

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -90,6 +91,7 @@ class Engine:
 
     Attributes:
         data: where the engine keeps its tables.
+        display_name: what it calls itself in a greeting.
         on_statement: is called with each statement of a client before it runs, and may refuse it
             with ServerError.
         recorder: takes down the statements.
@@ -109,6 +111,7 @@ class Engine:
         record: Path | None = None,
     ) -> None:
         self._users = users or DEFAULT_USERS
+        self.display_name = socket.gethostname()
         self.on_statement: Callable[[str], None] = lambda _: None
         self.session_defaults = f"{_SERVER_DEFAULTS}, {defaults}" if defaults else _SERVER_DEFAULTS
         path = path.absolute()

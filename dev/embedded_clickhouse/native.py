@@ -186,7 +186,7 @@ class NativeConnection:
     def _hello(self) -> bytes:
         major, minor, patch = (int(part) for part in self._engine.version.split(".")[:3])
         numbers = varint(major) + varint(minor) + varint(REVISION)
-        names = text(self._engine.timezone) + text(socket.gethostname())
+        names = text(self._engine.timezone) + text(self._engine.display_name)
         return varint(ServerPacket.HELLO) + text("ClickHouse") + numbers + names + varint(patch)
 
     def _serve_query(self, session: Session) -> bool:

@@ -1,0 +1,179 @@
+"""The servers that a table is on: one, or every node of a cluster."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ooni_common.config import DatabaseConfig
+from ooni_common.database import Database, connected, connected_to
+from ooni_common.errors import ConfigError, Unavailable
+
+log = logging.getLogger("ooni.swap")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A server.
+
+    Attributes:
+        name: host and port, as the cluster has them; "" for a server of its own.
+        shard: which of the cluster's shards it belongs to.
+        database: its connection.
+    """
+
+    name: str
+    shard: int
+    database: Database
+
+    def __str__(self) -> str:
+        return self.name or "the server"
+
+
+class Nodes:
+    """All servers of a table, some of which may be absent.
+
+    Args:
+        sizes: shard → how many nodes it has, absent ones included.
+        up: those that are connected.
+        absent: name → why it is not.
+        sleep: waits for so many seconds.
+
+    Attributes:
+        up: the nodes that take part; one that fails does not any more.
+        absent: name → why it does not take part.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[int, int],
+        up: list[Node],
+        absent: Mapping[str, str] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.up = list(up)
+        self.absent = dict(absent or {})
+        self.sleep = sleep
+        self._sizes = sizes
+
+    @classmethod
+    def one(cls, database: Database, sleep: Callable[[float], None] = time.sleep) -> "Nodes":
+        """Return a server of its own."""
+        return cls({1: 1}, [Node("", 1, database)], sleep=sleep)
+
+    @property
+    def first(self) -> Database:
+        """The connection for what one node can answer for all."""
+        return self.up[0].database
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether there are other nodes, and a single one must not be swapped alone."""
+        return bool(self.up[0].name)
+
+    def of_shard(self, shard: int) -> list[Node]:
+        """Return the nodes of a shard that take part."""
+        return [node for node in self.up if node.shard == shard]
+
+    @property
+    def shards(self) -> list[int]:
+        """The numbers of the shards."""
+        return sorted(self._sizes)
+
+    def is_majority(self, shard: int, count: int) -> bool:
+        """Tell whether so many are more than half of a shard's nodes, absent ones included."""
+        return 2 * count > self._sizes[shard]
+
+    def each(self, work: Callable[[Node], T], among: list[Node] | None = None) -> dict[Node, T]:
+        """Do the same on each node; one on which it is impossible now does not take part any more.
+
+        Args:
+            work: is given the node.
+            among: the nodes, if not all that take part.
+
+        Raises:
+            Unavailable: no majority is left.
+            ConfigError, DataRefused: what one of them said.
+        """
+        results: dict[Node, T] = {}
+        for node in list(self.up if among is None else among):
+            try:
+                results[node] = work(node)
+            except Unavailable as error:
+                self.lose(node, error)
+        return results
+
+    def lose(self, node: Node, error: Unavailable) -> None:
+        """Go on without a node.
+
+        Raises:
+            Unavailable: no majority of its shard is left.
+        """
+        self.up.remove(node)
+        if not node.name:
+            raise error
+        self.absent[node.name] = str(error)
+        log.warning("%s does not take part any more: %s", node, error)
+        self.check_majority()
+
+    def check_majority(self) -> None:
+        """Raise Unavailable where half of a shard's nodes, or more, do not take part."""
+        for shard, size in self._sizes.items():
+            count = len(self.of_shard(shard))
+            if not self.is_majority(shard, count):
+                missing = "; ".join(f"{name}: {why}" for name, why in self.absent.items())
+                raise Unavailable(
+                    f"{count} of the {size} nodes of shard {shard} take part, which is no majority"
+                    f" ({missing})"
+                )
+
+
+@contextmanager
+def connected_nodes(config: DatabaseConfig) -> Iterator[Nodes]:
+    """Connect to the server of `config`, or to each node of its cluster.
+
+    Raises:
+        Unavailable: no majority of a shard's nodes can be reached.
+        ConfigError: the server knows no such cluster.
+    """
+    with ExitStack() as stack:
+        database = stack.enter_context(connected(config))
+        if not config.cluster:
+            yield Nodes.one(database)
+            return
+        sizes: Counter[int] = Counter()
+        up: list[Node] = []
+        absent: dict[str, str] = {}
+        for host, port, shard in _addresses(database, config):
+            name = f"{host}:{port}"
+            sizes[shard] += 1
+            node = Node(name, shard, stack.enter_context(connected_to(config, host, port)))
+            try:
+                node.database.query("SELECT 1")
+            except Unavailable as error:
+                absent[name] = str(error)
+                log.warning("%s is absent: %s", name, error)
+            else:
+                up.append(node)
+        nodes = Nodes(sizes, up, absent)
+        nodes.check_majority()
+        yield nodes
+
+
+def _addresses(database: Database, config: DatabaseConfig) -> list[tuple[str, int, int]]:
+    """Return host, native port and shard of each node."""
+    rows = database.query(
+        "SELECT host_name, port, shard_num FROM system.clusters WHERE cluster = %(cluster)s"
+        " ORDER BY shard_num, replica_num",
+        {"cluster": config.cluster},
+    )
+    if not rows:
+        names = database.query("SELECT DISTINCT cluster FROM system.clusters ORDER BY cluster")
+        known = ", ".join(name for (name,) in names) or "none"
+        raise ConfigError(f"cluster: the server has no cluster {config.cluster!r}; it has: {known}")
+    return [(host, port, shard) for host, port, shard in rows]

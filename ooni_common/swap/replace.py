@@ -1,0 +1,237 @@
+"""Replacing tables, on one server or on each node of a cluster."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.swap.agreement import (
+    Agreement,
+    agreement_of,
+    exchange,
+    heal,
+    live_standings,
+    wait_for,
+)
+from ooni_common.swap.content import Content, content_of, gathered
+from ooni_common.swap.losses import change_of, check_bounds
+from ooni_common.swap.nodes import Node, Nodes
+from ooni_common.swap.shadow import (
+    Standing,
+    check_database,
+    create_live,
+    fresh_name,
+    fresh_path,
+    make_shadow,
+)
+from ooni_common.swap.update import Change, Table, Update
+
+log = logging.getLogger("ooni.swap")
+
+Critical = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table whose shadow has the new content, verified.
+
+    Attributes:
+        change: what the swap changes.
+        nodes: where the shadow is; elsewhere the live table has this content already.
+    """
+
+    change: Change
+    nodes: Sequence[Node]
+
+
+def replace_tables(
+    nodes: Nodes,
+    updates: Sequence[Update],
+    *,
+    force: bool = False,
+    critical: Critical = contextlib.nullcontext,
+) -> list[Change]:
+    """Replace the content of every table of `updates`, or of none.
+
+    Args:
+        nodes: where. One that fails does not take part any more; the next run brings it along.
+        updates: all are filled and verified before the first is swapped.
+        force: accept any loss.
+        critical: wraps the swaps, so that the caller can hold signals back.
+
+    Raises:
+        DataRefused: too few, too many or other rows than sent, or too many disappear.
+        Unavailable: the database failed; the message says whether any node was swapped.
+        ConfigError: only a person can mend it: grants, columns, a kind of database.
+    """
+    nodes.each(check_database)
+    filled = [_fill(nodes, update, force=force) for update in updates]
+    with critical():
+        swap(nodes, [one for one in filled if one.nodes])
+    return [one.change for one in filled]
+
+
+def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
+    """Fill and verify the shadows; the live tables are not touched."""
+    table = update.table
+    standings = live_standings(nodes, table)
+    if not all(standings.values()):
+        log.info("creating table %s", table.name)
+        create_live(nodes, table, standings)
+        standings = live_standings(nodes, table)
+    agreement = agreement_of(nodes, standings)
+    live = agreement.content if agreement else _largest(standings)
+    targets = list(nodes.up)
+    if agreement and update.content == live:
+        targets = _still_odd(nodes, table, agreement)
+        if not targets:
+            return Filled(Change(table, live, live), ())
+    models = agreement.models if agreement else _models(standings)
+    content = _fill_shadows(nodes, targets, update, models)
+    check_bounds(update, content)
+    targets = _still(nodes, targets)
+    compared = [node for node in targets if (held := standings.get(node)) and held.content == live]
+    change = change_of((compared or targets)[0].database, update, live, content, force=force)
+    if agreement and content == live:
+        targets = [node for node in _still_odd(nodes, table, agreement) if node in targets]
+    return Filled(change, targets)
+
+
+def _still_odd(nodes: Nodes, table: Table, agreement: Agreement) -> list[Node]:
+    """Heal the nodes that can get their rows from others; return those that must be loaded."""
+    healed = heal(nodes, table, agreement)
+    return [node for node in agreement.odd if node in nodes.up and node not in healed]
+
+
+def _largest(standings: dict[Node, Standing | None]) -> Content:
+    """Return what is compared with where the nodes do not agree: the one with the most rows."""
+    return max((s.content for s in standings.values() if s), key=lambda content: content.rows)
+
+
+def _models(standings: dict[Node, Standing | None]) -> dict[int, Standing]:
+    """Return shard → what its new table is made like where the nodes do not agree."""
+    return {node.shard: standing for node, standing in standings.items() if standing}
+
+
+def _fill_shadows(
+    nodes: Nodes, targets: list[Node], update: Update, models: Mapping[int, Standing]
+) -> Content:
+    """Make fresh shadows, insert the rows, and wait until each has them; return their content."""
+    table = update.table
+    name = fresh_name()
+
+    def make(node: Node) -> None:
+        model = models[node.shard]
+        make_shadow(node, table, model, fresh_path(model.statement, table.name, name))
+
+    nodes.each(make, among=targets)
+    replicated = any(model.path for model in models.values())
+    writers = _writers(_still(nodes, targets), replicated=replicated)
+    content = _insert(nodes, writers, update)
+    for node in _still(nodes, writers):
+        check_stored(table, content, content_of(node.database, table.columns, table.shadow))
+
+    def wait(node: Node) -> None:
+        wait_for(nodes, node, table, table.shadow, content)
+
+    nodes.each(wait, among=_still(nodes, targets))
+    return content
+
+
+def _writers(targets: Sequence[Node], *, replicated: bool) -> list[Node]:
+    """Return the nodes that rows are sent to: one of each shard, or all without replication."""
+    if not replicated:
+        return list(targets)
+    return list({node.shard: node for node in reversed(targets)}.values())
+
+
+def _still(nodes: Nodes, wanted: Sequence[Node]) -> list[Node]:
+    return [node for node in wanted if node in nodes.up]
+
+
+def _insert(nodes: Nodes, writers: Sequence[Node], update: Update) -> Content:
+    """Insert the rows on each of some nodes; return what they add up to."""
+    table = update.table
+    content = Content()
+    for block in gathered(update.blocks):
+        columns = block.columns
+
+        def insert(node: Node, columns: Sequence[Sequence[Any]] = columns) -> None:
+            node.database.insert(table.shadow, table.columns, columns)
+
+        nodes.each(insert, among=_still(nodes, writers))
+        content += block.content
+        if content.rows >= update.bounds[1]:
+            break
+    return content
+
+
+def check_stored(table: Table, sent: Content, stored: Content) -> None:
+    """Raise DataRefused where a table holds something else than it was sent."""
+    if sent != stored:
+        raise DataRefused(
+            f"{table.shadow}: the database stored something else than it was sent:"
+            f" {stored.rows:,} rows of {sent.rows:,}, checksum {stored.checksum:016x}"
+            f" instead of {sent.checksum:016x}; compare the table's types with tables.sql"
+        )
+
+
+def swap(nodes: Nodes, filled: Sequence[Filled]) -> None:
+    """Swap on one node after the other, all tables of a node together."""
+    swapped: list[Node] = []
+
+    def swap_on(node: Node) -> None:
+        _swap_on(node, [one.change for one in filled if node in one.nodes])
+        swapped.append(node)
+
+    for node in _still(nodes, list({node: None for one in filled for node in one.nodes})):
+        try:
+            nodes.each(swap_on, among=[node])
+        except Unavailable as error:
+            if not swapped:
+                raise
+            names = ", ".join(map(str, swapped))
+            raise Unavailable(
+                f"{error}; only {names} was swapped: the next run loads again"
+            ) from None
+
+
+def _swap_on(node: Node, changes: Sequence[Change]) -> None:
+    """Swap every table of a node, verify all, and swap back if one fails."""
+    done: list[Change] = []
+    try:
+        for change in changes:
+            _exchange(node, change)
+            done.append(change)
+        for change in changes:
+            check_stored(change.table, change.live, _live(node, change.table))
+    except BaseException:
+        for change in done:
+            _swap_back(node, change.table)
+        raise
+
+
+def _exchange(node: Node, change: Change) -> None:
+    """Swap one table; a statement that failed may have been carried out."""
+    try:
+        exchange(node.database, change.table)
+    except Unavailable:
+        if _live(node, change.table) != change.live:
+            raise
+
+
+def _swap_back(node: Node, table: Table) -> None:
+    try:
+        exchange(node.database, table)
+    except Unavailable as error:
+        reason = f"{error}; the next run does it"
+        log.error("%s: could not be swapped back on %s (%s)", table.name, node, reason)  # noqa: TRY400
+    else:
+        log.warning("%s: swapped back on %s", table.name, node)
+
+
+def _live(node: Node, table: Table) -> Content:
+    return content_of(node.database, table.columns, table.name)
