@@ -33,6 +33,7 @@ EXPORTED = {  # what alerts and dashboards rely on
     "ooni_exit_status",
     "ooni_last_success_timestamp_seconds",
     "ooni_run_seconds",
+    "ooni_absent_nodes",
     "ooni_rejected_rows",
     "ooni_table_rows",
     "ooni_update_progress_percent",
