@@ -2,12 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from conftest import Database
 from dev.cluster import zookeeper
 from dev.cluster.cluster import Cluster
-from production.harness import everywhere, wait_until_writable
+from dev.cluster.configuration import NAME
+from dev.samples.test_lists import SampleTestLists
+from dev.servers.git import GitServer
+from production.harness import everywhere, forget_replicas, wait_until_writable
+from production.lists import ROWS, Updater
 from production.ooni import create_tables
 
 
@@ -35,6 +41,7 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     shared_cluster.mend()
     wait_until_writable(*shared_cluster.nodes)
     everywhere(shared_cluster, "DROP DATABASE ooni SYNC")
+    forget_replicas(shared_cluster)
 
 
 @pytest.fixture
@@ -42,3 +49,34 @@ def production(cluster: Cluster) -> Cluster:
     """The cluster with OONI's tables."""
     create_tables(cluster)
     return cluster
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> SampleTestLists:
+    """The upstream repository of the test lists."""
+    folder = tmp_path / "upstream"
+    folder.mkdir()
+    sample = SampleTestLists(folder)
+    sample.create(rows=ROWS, countries=("ae", "fr", "it", "ru"))
+    return sample
+
+
+@pytest.fixture
+def git(lists: SampleTestLists) -> Iterator[GitServer]:
+    """A server for it."""
+    with GitServer(lists.repository.parent) as server:
+        yield server
+
+
+@pytest.fixture
+def updater(
+    tmp_path: Path,
+    production: Cluster,
+    git: GitServer,
+    capsys: pytest.CaptureFixture[str],
+) -> Updater:
+    """The updater of the lists with nothing but a configuration file, at the first node."""
+    made = Updater(tmp_path, Database("ooni", production.nodes[0]), capsys)
+    uri = production.nodes[0].uri("write", "write", "ooni")
+    made.configure(db_uri=uri, git_url=git.url("test-lists"), min_rows=100, cluster=NAME)
+    return made

@@ -3,82 +3,18 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
-from typing import ClassVar
 
 import pytest
 
-import citizenlab_test_lists_updater
-from conftest import Database
 from dev.cluster.cluster import Cluster, Node
-from dev.cluster.configuration import NAME
 from dev.samples.test_lists import SampleTestLists
-from dev.servers.git import GitServer
 from production import airflow
 from production.harness import wait_for, wait_until_writable
+from production.lists import ROWS, Updater, agree, live, load
 from production.proxy import round_robin
-from production.watching import LISTS, Content, Watch
-from updater_harness import Harness
+from production.watching import Watch
 
 pytestmark = pytest.mark.production
-
-ROWS = 400
-CLUSTERS = "a cluster is served by ON CLUSTER, whose queue replays what is gone"
-
-
-class Updater(Harness):
-    """The updater of the test lists."""
-
-    module: ClassVar[ModuleType] = citizenlab_test_lists_updater
-    tables = ("citizenlab",)
-
-
-@pytest.fixture
-def lists(tmp_path: Path) -> SampleTestLists:
-    folder = tmp_path / "upstream"
-    folder.mkdir()
-    sample = SampleTestLists(folder)
-    sample.create(rows=ROWS, countries=("ae", "fr", "it", "ru"))
-    return sample
-
-
-@pytest.fixture
-def git(lists: SampleTestLists) -> Iterator[GitServer]:
-    with GitServer(lists.repository.parent) as server:
-        yield server
-
-
-@pytest.fixture
-def updater(
-    tmp_path: Path,
-    production: Cluster,
-    git: GitServer,
-    capsys: pytest.CaptureFixture[str],
-) -> Updater:
-    """The updater with nothing but a configuration file, connected to the first node."""
-    made = Updater(tmp_path, Database("ooni", production.nodes[0]), capsys)
-    uri = production.nodes[0].uri("write", "write", "ooni")
-    made.configure(db_uri=uri, git_url=git.url("test-lists"), min_rows=100, cluster=NAME)
-    return made
-
-
-def live(cluster: Cluster) -> list[Content | None]:
-    """Return what each node has live; None for one that is away."""
-    return [node.execute(LISTS)[0] if node.pid else None for node in cluster.nodes]
-
-
-def paths(cluster: Cluster) -> set[str]:
-    """Return the replica paths of the live table, on all nodes that are up."""
-    query = "SELECT zookeeper_path FROM system.replicas WHERE table = 'citizenlab'"
-    return {node.execute(query)[0][0] for node in cluster.nodes if node.pid}
-
-
-def agree(cluster: Cluster, rows: int) -> None:
-    """Check that all nodes that are up have the same list of this length, under the same path."""
-    contents = {content for content in live(cluster) if content}
-    assert [content[0] for content in contents] == [rows]
-    assert len(paths(cluster)) == 1
 
 
 @contextmanager
@@ -91,13 +27,6 @@ def complete_versions_only(cluster: Cluster, *versions: int) -> Iterator[None]:
     assert len(watch.contents()) <= len(versions)
 
 
-def load(updater: Updater) -> None:
-    """Run, which must succeed."""
-    status, log = updater.run()
-    assert status == 0, log
-
-
-@pytest.mark.xfail(reason="L12: 253 for ever as 69, and the shadow is gone")
 def test_without_a_cluster_in_the_configuration_nothing_is_touched(
     updater: Updater, production: Cluster
 ) -> None:
@@ -110,13 +39,11 @@ def test_without_a_cluster_in_the_configuration_nothing_is_touched(
     )
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_an_update_is_live_on_every_node(updater: Updater, production: Cluster) -> None:
     load(updater)
     agree(production, ROWS)
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_readers_see_the_old_list_or_the_new_one(
     updater: Updater, production: Cluster, lists: SampleTestLists
 ) -> None:
@@ -127,7 +54,6 @@ def test_readers_see_the_old_list_or_the_new_one(
         agree(production, ROWS + 1)
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_a_run_heals_a_node_that_somebody_swapped_alone(
     updater: Updater, production: Cluster, lists: SampleTestLists
 ) -> None:
@@ -140,14 +66,12 @@ def test_a_run_heals_a_node_that_somebody_swapped_alone(
         agree(production, ROWS)
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_one_node_that_is_away_stops_nothing(updater: Updater, production: Cluster) -> None:
     production.nodes[2].kill()
     load(updater)
     agree(production, ROWS)
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_a_node_that_comes_back_is_healed_by_the_next_run(
     updater: Updater, production: Cluster, lists: SampleTestLists
 ) -> None:
@@ -164,7 +88,6 @@ def test_a_node_that_comes_back_is_healed_by_the_next_run(
         agree(production, ROWS + 2)
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_late_parts_delay_the_swap_and_nothing_else(
     updater: Updater, production: Cluster, lists: SampleTestLists
 ) -> None:
@@ -177,7 +100,6 @@ def test_late_parts_delay_the_swap_and_nothing_else(
         agree(production, ROWS + 1)
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_a_run_heals_what_one_left_that_was_killed_between_two_nodes(
     updater: Updater, production: Cluster, lists: SampleTestLists
 ) -> None:
@@ -196,7 +118,6 @@ def test_a_run_heals_what_one_left_that_was_killed_between_two_nodes(
         agree(production, ROWS + 1)
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_a_swap_that_fails_on_one_node_is_undone_or_made_good(
     updater: Updater, production: Cluster, lists: SampleTestLists
 ) -> None:
@@ -210,7 +131,6 @@ def test_a_swap_that_fails_on_one_node_is_undone_or_made_good(
         agree(production, ROWS + 1)
 
 
-@pytest.mark.xfail(reason="L12: 253 for ever as 69, and the shadow is gone")
 def test_behind_a_proxy_to_all_replicas_nothing_is_touched(
     updater: Updater, production: Cluster
 ) -> None:

@@ -14,7 +14,6 @@ from production.harness import everywhere
 
 pytestmark = pytest.mark.production
 
-CLUSTERS = "a cluster is served by ON CLUSTER, whose queue replays what is gone"
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 
 
@@ -67,7 +66,6 @@ def test_without_a_cluster_one_node_has_the_events(
     assert count > 30
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_with_a_cluster_every_node_has_the_events(
     detecting: Detecting, production: Cluster
 ) -> None:

@@ -19,7 +19,6 @@ from updater_harness import Harness
 
 pytestmark = pytest.mark.production
 
-CLUSTERS = "a cluster is served by ON CLUSTER, whose queue replays what is gone"
 ROWS = {"fingerprints_dns": 110, "fingerprints_http": 150, "asnmeta": 1000}
 
 
@@ -89,14 +88,12 @@ def test_without_a_cluster_the_node_that_has_the_tables_is_updated(
     assert [rows(node, updater) for node in others] == [{}, {}]
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_with_a_cluster_every_node_gets_the_rows(updater: Harness, production: Cluster) -> None:
     status, log = updater.run(cluster=NAME)
     assert status == 0, log
     assert [rows(node, updater) for node in production.nodes] == [expected(updater)] * 3
 
 
-@pytest.mark.xfail(reason=CLUSTERS)
 def test_with_a_cluster_a_node_that_is_away_is_loaded_when_it_is_back(
     updater: Harness, production: Cluster
 ) -> None:
