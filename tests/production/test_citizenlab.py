@@ -1,5 +1,7 @@
 """The updater of the test lists on OONI's three replicas."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,3 +167,22 @@ def node_tables(node: Node) -> set[str]:
 
 def has_shadow(node: Node) -> bool:
     return "citizenlab_flip" in node_tables(node)
+
+
+def test_a_node_that_hangs_is_absent_after_the_time_to_connect(
+    updater: Updater, production: Cluster
+) -> None:
+    third = production.nodes[2]
+    os.kill(third.pid, signal.SIGSTOP)
+    try:
+        uri = production.nodes[0].uri("write", "write", "ooni", connect_timeout=1)
+        begin = time.monotonic()
+        status, log = updater.run(db_uri=uri)
+        seconds = time.monotonic() - begin
+    finally:
+        os.kill(third.pid, signal.SIGCONT)
+    assert status == 0, log
+    assert f"127.0.0.1:{third.port} is absent" in log
+    assert seconds < 60  # a statement may take 300
+    load(updater)
+    agree(production, ROWS)
