@@ -33,6 +33,7 @@ from ooni_common.config import Count, DatabaseConfig, SecretUrl, Share, check_ur
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
 from ooni_common.run import ROLLBACK, Job, Script, execute
+from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.content import Row
 from ooni_common.swap.nodes import Nodes, connected_nodes
 from ooni_common.swap.update import LossLimit, Table, Update
@@ -134,7 +135,7 @@ def update(job: Job[Config]) -> None:
         job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
         check_lists(config, lists)
         with job.metrics.timer("update_citizenlab_table"):
-            load_rows(job, nodes, commit, rows_to_load(nodes.first, lists))
+            load_rows(job, nodes, commit, rows_to_load(agreed_database(nodes, TABLE), lists))
 
 
 def source_of(config: Config, commit: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocking_tables import check_tables, read_events, updates_of
+from blocking_tables import EVENTS, check_tables, read_events, updates_of
 from counts import CHUNK, counts_ahead, measured_hours
 from detector_config import Config
 from evaluation.evaluate import declare_arguments, evaluate
@@ -34,6 +34,7 @@ from ooni_common.database import Database
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
+from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.nodes import Nodes, connected_nodes
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
@@ -158,7 +159,7 @@ def detect(job: Job[Config], now: datetime) -> None:
     """Follow the series up to the last hour with measurements, and tell what has been found."""
     config = job.config
     with connected_nodes(config) as nodes:
-        database = nodes.first
+        database = agreed_database(nodes, EVENTS)
         prepare(job, database)
         beginning = beginning_of(job, now)
         hours = hours_to_follow(job, database, beginning, now)

@@ -64,6 +64,17 @@ def agreement_of(nodes: Nodes, standings: Standings) -> Agreement | None:
     return Agreement(contents.pop(), models, odd)
 
 
+def agreed_database(nodes: Nodes, table: Table) -> Database:
+    """Return the connection to a node that has what the majority has, to read the table there.
+
+    Raises:
+        Unavailable, ConfigError: as `live_standings`.
+    """
+    agreement = agreement_of(nodes, live_standings(nodes, table))
+    odd = agreement.odd if agreement else ()
+    return next((node.database for node in nodes.up if node not in odd), nodes.first)
+
+
 def _is_like(standing: Standing | None, model: Standing) -> bool:
     return standing is not None and (standing.path, standing.content) == (model.path, model.content)
 

@@ -186,3 +186,16 @@ def test_a_node_that_hangs_is_absent_after_the_time_to_connect(
     assert seconds < 60  # a statement may take 300
     load(updater)
     agree(production, ROWS)
+
+
+def test_rows_that_are_kept_are_not_those_of_an_odd_node(
+    updater: Updater, production: Cluster, lists: SampleTestLists
+) -> None:
+    load(updater)
+    first = production.nodes[0]
+    airflow.update(first, [("example.org", "http://example.org/", "it", "NEWS")])
+    lists.break_file("ru")
+    lists.add_rows("it", 1)
+    status, log = updater.run(on_broken_file="keep-previous")
+    assert status == 0, log
+    agree(production, ROWS + 1)

@@ -74,3 +74,15 @@ def test_with_a_cluster_every_node_has_the_events(
     counts = events(production)
     assert len(counts) == 3
     assert len(set(counts)) == 1
+
+
+def test_events_are_not_read_from_a_node_that_was_away(
+    detecting: Detecting, production: Cluster
+) -> None:
+    first = production.nodes[0]
+    assert detecting.run(cluster=NAME)[0] == 0
+    (count,) = set(events(production))
+    first.execute("TRUNCATE TABLE ooni.blocking_events")
+    status, log = detecting.run(cluster=NAME)
+    assert status == 0, log
+    assert set(events(production)) == {count}
