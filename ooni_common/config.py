@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from ooni_common.database_uri import check_parameters
 from ooni_common.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
@@ -143,13 +144,18 @@ class DatabaseConfig(Config, frozen=True, kw_only=True):
         check_url("db_uri", uri, schemes=("clickhouse", "clickhouses"))
         if uri.count("@") > urlsplit(uri).netloc.count("@"):
             raise ValueError("db_uri: in the password write / as %2F, ? as %3F and # as %23")
+        try:
+            check_parameters(uri)
+        except ValueError as error:
+            raise ValueError(f"db_uri: {error}") from None
 
 
 def check_url(key: str, url: str, schemes: tuple[str, ...], *, needs_host: bool = True) -> None:
     """Raise ValueError, without the URL, unless scheme, host and port are as they must be."""
     try:
         parts = urlsplit(url)
-        usable = parts.port is None or parts.port > 0
+        (parts.hostname or "").encode("idna")  # as whoever looks it up does
+        usable = "\0" not in url and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
     if not usable or parts.scheme not in schemes or (needs_host and not parts.hostname):

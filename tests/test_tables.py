@@ -609,15 +609,6 @@ def test_a_server_that_dies_during_the_inserts_leaves_the_live_table_as_it_was(
             assert rows_of(db, "first") == sorted(new_rows())
 
 
-@pytest.mark.parametrize("setting", ["compression=nonsense", "connect_timeout=soon"])
-def test_a_database_uri_with_a_wrong_setting_is_an_error_of_configuration(setting: str) -> None:
-    with (
-        pytest.raises(ConfigError, match="db_uri"),
-        connected(config_for(f"clickhouse://localhost/default?{setting}")),
-    ):
-        pass
-
-
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
