@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ooni_common.database import Database
+from ooni_common.errors import ConfigError
 from series import HOUR, Series, Target
 
 Grid = NDArray[np.int64]  # a row for each hour, a column for each series
@@ -78,7 +79,12 @@ def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] 
 
     Returns:
         None where there is no measurement.
+
+    Raises:
+        ConfigError: the database has no `fastpath`, which only others make.
     """
+    if not database.exists("fastpath"):
+        raise ConfigError("fastpath: no such table; name the database of OONI in db_uri")
     sql = MEASURED_HOURS.format(start=start * HOUR, end=end * HOUR)
     ((count, oldest, newest),) = database.query(sql)
     return (oldest // HOUR, newest // HOUR + 1) if count else None
