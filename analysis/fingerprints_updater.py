@@ -260,7 +260,7 @@ def wrong_regexps(database: Database, regexps: Sequence[str]) -> dict[str, str]:
         if error.code != CANNOT_COMPILE_REGEXP:
             raise
         if len(regexps) == 1:
-            return {regexps[0]: re.sub(r".*error: |\. Look at .*", "", str(error))}
+            return {regexps[0]: re.sub(r".*error: |\. Look at .*", "", error.said)}
         half = len(regexps) // 2
         return wrong_regexps(database, regexps[:half]) | wrong_regexps(database, regexps[half:])
     return {}

@@ -14,14 +14,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ooni_common.config import DatabaseConfig, SecretUrl
-from ooni_common.errors import ConfigError, DataRefused, Unavailable
+from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
+from ooni_common.server_errors import in_one_line, meaning_of
 
 log = logging.getLogger("ooni.database")
 
 CONNECT_TIMEOUT = 10  # seconds
 STATEMENT_TIMEOUT = 300  # seconds without an answer
-# Database, user, password or grants; a named collection.
-CODES_OF_CONFIG_ERRORS = {81, 192, 193, 194, 497, 516, 669}
 EXTERNAL_TABLE = "_rows_to_insert"
 FIRST_DAY = date(1970, 1, 1).toordinal()  # day 0 of the database
 CODES_OF_BUGS = {46, 47, 62}  # unknown function, unknown identifier, syntax
@@ -32,7 +31,6 @@ SESSION = {"session_timezone": "UTC"}
 # restarted, and then another one: keys and partitions must not change theirs.
 MAKES_COLUMNS = re.compile(r"\s*(CREATE|ALTER|ATTACH|RESTORE)\b", re.IGNORECASE)
 ZONE_OF_SERVER = {"session_timezone": ""}
-CODES_OF_FIXED_SETTINGS = {164, 452}  # by readonly = 1, or by a constraint
 # A replicated table drops a block that it has seen before, even before a TRUNCATE. The setting that
 # ends this has several names: 24.8 knows only insert_deduplicate, which 26.9 ignores.
 INSERT_AS_SENT = {
@@ -44,12 +42,26 @@ INSERT_AS_SENT = {
 }
 
 
-class StatementFailed(Unavailable):
-    """The server refused a statement, with this error code of ClickHouse."""
+class ServerError(ScriptError):
+    """What the server said in place of a result.
 
-    def __init__(self, message: str, code: int) -> None:
+    Attributes:
+        code: ClickHouse's error code.
+        said: the server's own text, whole, in one line.
+    """
+
+    def __init__(self, message: str, code: int, said: str) -> None:
         super().__init__(message)
         self.code = code
+        self.said = said
+
+
+class StatementFailed(ServerError, Unavailable):
+    """The server failed at a statement; another time it may succeed."""
+
+
+class StatementRefused(ServerError, ConfigError):
+    """The server refuses a statement until a person mends something."""
 
 
 class Client(Protocol):
@@ -231,22 +243,17 @@ def _with_defaults(db_uri: SecretUrl) -> str:
     return "".join([uri, "&" if "?" in uri else "?", "&".join(missing)])
 
 
-def server_error(code: int, message: str) -> ConfigError | StatementFailed:
+def server_error(code: int, message: str) -> StatementFailed | StatementRefused:
     """Return what an exception of the server means to the operator.
 
     Args:
         code: ClickHouse's.
         message: its text, with a stack trace or without.
     """
-    reason = message.partition("Stack trace")[0].strip().replace("\n", " ")
-    text = f"database: {reason} (code {code})"
-    if code in CODES_OF_FIXED_SETTINGS and "session_timezone" in reason:
-        return ConfigError(
-            "database: this user may not set session_timezone, which every tool sets to UTC; use a"
-            " profile with readonly = 0 (2 is enough where nothing is written), and without a"
-            f" constraint on that setting (code {code})"
-        )
-    return ConfigError(text) if code in CODES_OF_CONFIG_ERRORS else StatementFailed(text, code)
+    log.debug("the server said: %s", message)
+    meaning = meaning_of(code, message)
+    kind = StatementRefused if meaning.refused else StatementFailed
+    return kind(meaning.line, meaning.code, meaning.said)
 
 
 @contextlib.contextmanager
@@ -266,4 +273,4 @@ def _database_errors() -> Iterator[None]:
         raise Unavailable("database: it reported an error whose text can't be read") from None
     except (errors.Error, EOFError, OSError) as error:
         reason = getattr(error, "message", "") or str(error) or type(error).__name__
-        raise Unavailable(f"database: {reason}") from None
+        raise Unavailable(f"database: {in_one_line(reason)}") from None

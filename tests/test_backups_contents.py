@@ -1,6 +1,7 @@
 """What tells two contents apart, and what is read to find it out."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from backups.contents import (
     read_content,
 )
 from backups.manifest import SavedTable
+from backups.restore import fill
 from backups.server import _failure, url_of
 from conftest import Database as FreshDatabase
 from digest import digest
 from listing import age_of
-from ooni_common.database import Database
-from ooni_common.errors import ConfigError, ScriptError, Unavailable
+from ooni_common.database import Database, server_error
+from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
+from staging import Place
 from store import Store
 
 
@@ -171,6 +174,9 @@ def test_the_server_reaches_the_bucket_that_the_tool_does(store: Store, url: str
         ("Code: 499. DB::Exception: error type: ACCESS_DENIED., Stack trace", ConfigError),
         ("Code: 499. DB::Exception: Message: ExpiredToken", ConfigError),
         ("Code: 499. DB::Exception: error type: NETWORK_CONNECTION. (S3_ERROR)", Unavailable),
+        (f"Code: 499. DB::Exception: {'far ' * 99} Message: ExpiredToken", ConfigError),
+        ("Code: 497. DB::Exception: a: Not enough privileges. (ACCESS_DENIED)", ConfigError),
+        ("Code: 243. DB::Exception: not enough space. (NOT_ENOUGH_SPACE)", Unavailable),
         ("", Unavailable),
     ],
 )  # fmt: skip
@@ -178,3 +184,32 @@ def test_what_the_server_reports_is_sorted_by_what_the_operator_does(
     text: str, kind: type[ScriptError]
 ) -> None:
     assert isinstance(_failure("BACKUP_FAILED", text), kind)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "kind"),
+    [
+        (499, f"{'far ' * 99} HTTP response code: 404", DataRefused),
+        (48, "Table engine X is not implemented", DataRefused),
+        (60, "Table a.b does not exist", DataRefused),
+        (432, "Unknown codec", DataRefused),
+        (242, "Table is in readonly mode", Unavailable),
+        (243, "Cannot reserve 1 MiB, not enough space", Unavailable),
+        (499, "Slow Down", Unavailable),
+        (164, "Cannot execute query in readonly mode", ConfigError),
+        (253, "Replica /a/replicas/b already exists", ConfigError),
+    ],
+)
+def test_a_restore_blames_the_backup_for_what_is_in_it_alone(
+    monkeypatch: pytest.MonkeyPatch, code: int, said: str, kind: type[ScriptError]
+) -> None:
+    """What a store and other machines lack can't be had here."""
+
+    def failing(*_: object) -> None:
+        raise server_error(code, said)
+
+    monkeypatch.setattr("backups.restore._filled", failing)
+    manifest: Any = SimpleNamespace(name="20260101T000000Z", tables={"t": None})
+    server: Any = None
+    with pytest.raises(kind):
+        fill(server, manifest, "t", Place("a", "t"))

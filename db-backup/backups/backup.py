@@ -42,14 +42,14 @@ from inventory import (
     refreshes_itself,
     storage_of,
 )
-from ooni_common.database import Database, quoted
+from ooni_common.database import Database, StatementRefused, quoted
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from store import JSON, SQL, TOOL, Bucket, encoded
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
-NOT_GRANTED = "(code 497)"
+NOT_GRANTED = 497
 
 
 @dataclass(frozen=True)
@@ -428,8 +428,8 @@ def access(database: Database) -> str:
     """
     try:
         rows = database.query("SHOW ACCESS")
-    except ConfigError as error:
-        if NOT_GRANTED not in str(error):
+    except StatementRefused as error:
+        if error.code != NOT_GRANTED:
             raise
         return ""
     return "".join(f"{statement};\n" for (statement,) in rows)

@@ -17,15 +17,15 @@ from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
 from digest import digest, is_sound
 from inventory import is_replicated, merges_rows, renamed, storage_of
-from ooni_common.database import Database, StatementFailed, literal, quoted
+from ooni_common.database import Database, StatementFailed, StatementRefused, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from ooni_common.server_errors import CODES_OF_LACKS
 from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
 
-# Codes of a server that can do nothing for lack of something; with all others, the backup is at
-# fault: timeouts, network, too many queries, memory, disk, S3, Keeper.
-CODES_OF_FAILURES = {159, 202, 209, 210, 241, 243, 252, 394, 499, 999}
+# What the server may say of a definition in a backup: the other tables can be restored.
+CODES_OF_DEFINITIONS = {36, 48, 56, 80, 115, 344}
 # In what the store says; "404" alone could be a part of the time that is a backup's name.
 GONE = r"HTTP response code: 404\b|\b(NOT_FOUND|NO_SUCH_KEY|NoSuchKey)\b"
 SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
@@ -118,12 +118,13 @@ def fill(server: ServerBackups, manifest: BackupManifest, name: str, place: Plac
     Raises:
         DataRefused: they are other rows, or they can't be restored.
         Unavailable: the database or the store failed.
+        ConfigError: the server refuses it until a person mends something.
     """
     where, saved = f"{manifest.name}: {name}", manifest.tables[name]
     try:
         content = _filled(server, manifest, name, place)
-    except StatementFailed as error:
-        if error.code in CODES_OF_FAILURES and not re.search(GONE, str(error)):
+    except (StatementFailed, StatementRefused) as error:
+        if not (error.code in CODES_OF_DEFINITIONS or _is_fault_of_backup(error)):
             raise
         raise DataRefused(f"{where}: it can't be restored: {error}") from None
     except ValueError as error:
@@ -132,6 +133,13 @@ def fill(server: ServerBackups, manifest: BackupManifest, name: str, place: Plac
         raise DataRefused(f"{where}: {'; '.join(findings)}")
     proof = "as backed up" if compared(saved, content) else "as many as were backed up"
     log.info("%s: %s rows, %s", where, f"{saved.rows:,}", proof)
+
+
+def _is_fault_of_backup(error: StatementFailed | StatementRefused) -> bool:
+    """Tell a backup that is damaged from a server that lacks something, or refuses us."""
+    if isinstance(error, StatementRefused):
+        return False
+    return error.code not in CODES_OF_LACKS or bool(re.search(GONE, error.said))
 
 
 def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> Partitions:

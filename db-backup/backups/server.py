@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from backup_config import Config
 from backups.manifest import BackupLayout
 from ooni_common.config import Secret
-from ooni_common.database import Database, literal, quoted, server_error
+from ooni_common.database import Database, StatementFailed, literal, quoted, server_error
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
 from store import S3_CODES_OF_WRONG_CONFIG, Store
 from throttle import Throttle, in_units, progress
@@ -342,8 +342,8 @@ class ServerBackups:
         """Tell the store's refusals from the database's failures."""
         try:
             yield
-        except Unavailable as error:
-            if WRONG_CONFIG.search(str(error)):
+        except StatementFailed as error:
+            if WRONG_CONFIG.search(error.said):
                 raise ConfigError(str(error)) from None
             raise
 
@@ -354,7 +354,8 @@ def _full_name(database: str, table: str) -> str:
 
 def _failure(status: str, text: str) -> ScriptError:
     """Return what a status and an error of system.backups mean to the operator."""
-    reason = text.partition("Stack trace")[0].partition(", Stack trace")[0].strip(" ,\n")
-    match = re.match(r"Code: (\d+)\. ?(.*)", reason, re.DOTALL)
-    error = server_error(int(match[1]), match[2]) if match else Unavailable(f"database: {status}")
-    return ConfigError(str(error)) if WRONG_CONFIG.search(reason) else error
+    match = re.match(r"Code: (\d+)\. ?(.*)", text, re.DOTALL)
+    if not match:
+        return Unavailable(f"database: {status}")
+    error = server_error(int(match[1]), match[2])
+    return ConfigError(str(error)) if WRONG_CONFIG.search(error.said) else error

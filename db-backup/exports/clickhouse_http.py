@@ -15,6 +15,7 @@ from ooni_common.config import SecretUrl
 from ooni_common.database import CONNECT_TIMEOUT, SESSION, StatementFailed, server_error
 from ooni_common.errors import ScriptError, Unavailable
 from ooni_common.fetch import reason_of, tls_context
+from ooni_common.server_errors import in_one_line
 
 READ_SIZE = 1024 * 1024  # bytes
 TAIL = 64 * 1024  # bytes at the end of a result in which an exception is looked for
@@ -276,9 +277,9 @@ def _refusal(response: urllib3.BaseHTTPResponse) -> ScriptError:
 def _server_error(text: bytes) -> ScriptError:
     message = text.decode(errors="replace").strip()
     code = re.search(r"Code: (\d+)\. ?(.*)", message, re.DOTALL)
-    return (
-        server_error(int(code[1]), code[2]) if code else StatementFailed(f"database: {message}", 0)
-    )
+    if code:
+        return server_error(int(code[1]), code[2])
+    return StatementFailed(f"database: {in_one_line(message)}", 0, message)
 
 
 @contextlib.contextmanager

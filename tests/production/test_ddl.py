@@ -1,5 +1,6 @@
 """DDL of replicated tables on an engine as it is: a ZooKeeper, nothing written into its memory."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from dev.cluster.cluster import free_ports
 from dev.cluster.configuration import server_configuration
 from dev.cluster.zookeeper import ZooKeeper
 from dev.embedded_clickhouse import EmbeddedClickHouse
+from ooni_common.database import Database, StatementFailed, StatementRefused
 
 pytestmark = pytest.mark.production
 
@@ -69,3 +71,20 @@ def test_without_an_address_of_its_own_it_takes_no_rows(client: clickhouse_drive
     with pytest.raises(errors.ServerException) as failure:
         client.execute("INSERT INTO ooni.a SELECT 1 SETTINGS insert_keeper_max_retries = 0")
     assert failure.value.code == errors.ErrorCodes.TABLE_IS_READ_ONLY
+
+
+def test_a_tool_says_what_a_person_can_do(client: clickhouse_driver.Client) -> None:
+    database = Database(client)
+    client.execute(CREATE.format(name="a", path="a"))
+    with pytest.raises(
+        StatementRefused, match=r"SYSTEM DROP REPLICA '[^']+' FROM ZKPATH"
+    ) as failure:
+        database.query("CREATE TABLE ooni.b AS ooni.a")
+    (statement,) = re.findall("SYSTEM DROP REPLICA '[^']+' FROM ZKPATH '[^']+'", str(failure.value))
+    client.execute("DETACH TABLE ooni.a PERMANENTLY SYNC")
+    client.execute(statement)
+    client.execute(CREATE.format(name="b", path="a"))  # the path is free
+    with pytest.raises(StatementRefused, match=r"without \{uuid\} or with ON CLUSTER"):
+        database.query(CREATE.format(name="c", path="{uuid}"))
+    with pytest.raises(StatementFailed, match="no connection to ZooKeeper"):
+        database.query("INSERT INTO ooni.b SELECT 1 SETTINGS insert_keeper_max_retries = 0")
