@@ -94,6 +94,7 @@ class Database:
         sql: str,
         params: Mapping[str, Any] | None = None,
         tables: Sequence[Mapping[str, Any]] = (),
+        settings: Mapping[str, str] | None = None,
     ) -> list[tuple[Any, ...]]:
         """Run one statement; return its rows.
 
@@ -102,11 +103,14 @@ class Database:
             params: the values.
             tables: tables that exist for this statement alone: name, structure, data, as the
                 driver's `external_tables` are.
+            settings: of the session, for this statement alone.
         """
         log.debug("%s", sql)
         options: dict[str, Any] = {"external_tables": list(tables)} if tables else {}
         if MAKES_COLUMNS.match(sql):
-            options["settings"] = ZONE_OF_SERVER
+            settings = {**ZONE_OF_SERVER, **(settings or {})}
+        if settings:
+            options["settings"] = dict(settings)
         with _database_errors():
             rows: list[tuple[Any, ...]] = self._client.execute(sql, params, **options)
         return rows

@@ -24,6 +24,9 @@ from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
 
+# Types that 24.8 makes columns of only where that is allowed.
+NEWER_TYPES = {f"allow_experimental_{kind}_type": "1" for kind in ("variant", "dynamic", "json")}
+
 # What the server may say of a definition in a backup: the other tables can be restored.
 CODES_OF_DEFINITIONS = {36, 48, 56, 80, 115, 344}
 # In what the store says; "404" alone could be a part of the time that is a backup's name.
@@ -146,7 +149,7 @@ def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: P
     """Make a table of the rows of one in a backup; return what it has."""
     database, saved = server.database, manifest.tables[name]
     create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
-    database.query(create)
+    database.query(create, settings=database.settings_it_has(NEWER_TYPES))
     merges = saved.engine.endswith("MergeTree")
     if merges:  # rows that become one are not those of the manifest any more
         database.query(f"SYSTEM STOP MERGES{database.on_cluster} {place}")

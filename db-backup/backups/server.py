@@ -250,11 +250,12 @@ class ServerBackups:
         name = " ".join(path.split("/")[-3:-1])  # the backup, and which part of it
         backup_id = f"{OURS}{name.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
         optional = self.database.settings_it_has(self._optional)
-        settings = {"id": literal(backup_id)} | settings | optional
+        settings = {"id": literal(backup_id)} | settings
         listed = ", ".join(f"{name} = {value}" for name, value in settings.items())
         try:
             with self._store_errors():
-                self.database.query(f"{statement} SETTINGS {listed} ASYNC")
+                # 24.8 has the optional ones, but takes them for settings of the session alone.
+                self.database.query(f"{statement} SETTINGS {listed} ASYNC", settings=optional)
             return self._watch(backup_id, name, done, total)
         except BaseException:
             # A connection that was interrupted while it waited for an answer is of no use.

@@ -23,8 +23,6 @@ _MAKES_TEMPORARY = re.compile(r"\s*CREATE\s+TEMPORARY\b", re.IGNORECASE)
 _UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FORMAT = "TabSeparatedWithNamesAndTypes"
 _POLL_SECONDS = 0.02
-_UNKNOWN_IN_BACKUP = 653
-_CORE_SETTINGS = ("backup_restore_s3_retry_attempts", "max_backup_bandwidth")
 # Types that an older server has only on demand.
 _EXPERIMENTAL = {
     "allow_experimental_variant_type": "1",
@@ -156,13 +154,9 @@ class Replay:
 
     def _mend(self, statement: Statement, error: ServerError) -> None:
         """Do it in another way, so that the statements that follow have something to work on."""
-        text = self._text(statement)
-        if error.code == _UNKNOWN_IN_BACKUP:
-            text = rewriting.without_settings(text, _CORE_SETTINGS)
-            self._end_of_backup(self._engine.execute(text, _FORMAT))
-        elif "experimental" in error.text:
+        if "experimental" in error.text:
             self._set(self._settings | _EXPERIMENTAL, ignore_unknown=True)
-            self._engine.execute(text, _FORMAT)
+            self._engine.execute(self._text(statement), _FORMAT)
 
     def _text(self, statement: Statement) -> str:
         """Return the statement as this engine gets it."""
