@@ -417,6 +417,7 @@ def test_metrics_tell_what_was_done(updater: Updater, statsd: StatsdListener) ->
         name.removeprefix("asnmeta_updater."): values for name, values in statsd.metrics().items()
     }
     assert received.keys() == {
+        "absent_nodes",
         "asnmeta_tmp_len",
         "asnmeta_update_progress",
         "fetch_data",

@@ -689,6 +689,7 @@ def test_metrics_tell_what_was_done(
     received = statsd.metrics()
     prefix = "citizenlab_test_lists_updater."
     assert {name.removeprefix(prefix) for name in received} == {
+        "absent_nodes",
         "broken_files",
         "citizenlab_test_list_len",
         "fetch_citizen_lab_lists",

@@ -484,6 +484,7 @@ def test_metrics_tell_what_was_done(
         "fingerprints_dns_tmp_len",
         "fingerprints_http_tmp_len",
         "fingerprints_update_progress",
+        "absent_nodes",
         "last_success",
         "rejected_rows",
         "run",
