@@ -39,6 +39,8 @@ INSERT_AS_SENT = {
     "insert_select_deduplicate": "0",
     "deduplicate_insert": "disable",
     "deduplicate_insert_select": "disable",
+    # Without ZooKeeper a replicated table would try for minutes; another run does it better.
+    "insert_keeper_max_retries": "5",
 }
 
 
