@@ -176,7 +176,7 @@ def in_one_line(message: str) -> str:
         return words
     cut = words[:MOST_CHARACTERS]
     whole = cut.rpartition(" ")[0]
-    return f"{whole if len(whole) > MOST_CHARACTERS // 2 else cut}…"
+    return f"{(whole if len(whole) > MOST_CHARACTERS // 2 else cut).rstrip(' .,:')}…"
 
 
 def _name(code: int) -> str:

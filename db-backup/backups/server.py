@@ -16,7 +16,14 @@ from datetime import UTC, datetime
 from backup_config import Config
 from backups.manifest import BackupLayout
 from ooni_common.config import Secret
-from ooni_common.database import Database, StatementFailed, literal, quoted, server_error
+from ooni_common.database import (
+    Database,
+    ServerError,
+    StatementFailed,
+    literal,
+    quoted,
+    server_error,
+)
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
 from store import S3_CODES_OF_WRONG_CONFIG, Store
 from throttle import Throttle, in_units, progress
@@ -344,9 +351,7 @@ class ServerBackups:
         try:
             yield
         except StatementFailed as error:
-            if WRONG_CONFIG.search(error.said):
-                raise ConfigError(str(error)) from None
-            raise
+            raise _sorted(error) from None
 
 
 def _full_name(database: str, table: str) -> str:
@@ -358,5 +363,10 @@ def _failure(status: str, text: str) -> ScriptError:
     match = re.match(r"Code: (\d+)\. ?(.*)", text, re.DOTALL)
     if not match:
         return Unavailable(f"database: {status}")
-    error = server_error(int(match[1]), match[2])
-    return ConfigError(str(error)) if WRONG_CONFIG.search(error.said) else error
+    return _sorted(server_error(int(match[1]), match[2]))
+
+
+def _sorted(error: ServerError) -> ScriptError:
+    """Return the error, as one of configuration where the store has refused the server."""
+    refusals = dict.fromkeys(match[0] for match in WRONG_CONFIG.finditer(error.said))
+    return ConfigError(f"{error}; the store says: {', '.join(refusals)}") if refusals else error
