@@ -13,7 +13,7 @@ from backup_config import TablePolicy
 from dev.engines import VERSIONS, Engine, python_of
 from engine_client import EngineClient
 from exports.chunks import Chunk, Reader, survey
-from exports.clickhouse_http import OUTPUT_SETTINGS, TUPLE_SETTINGS
+from exports.csv_rows import OUTPUT_SETTINGS, TUPLE_SETTINGS
 from exports.manifest import TableManifest
 from exports.restore import insert_statement
 from inventory import Column, SourceTable

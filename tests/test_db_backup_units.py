@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import ooni_db_backup
 from backup_config import Config, TablePolicy
-from exports.clickhouse_http import RowCounter, login_of
+from exports.clickhouse_http import login_of
+from exports.csv_rows import RowCounter
 from exports.manifest import ExportLayout, TableManifest
 from inventory import first_column, renamed, version_column
 from listing import exports_as_table

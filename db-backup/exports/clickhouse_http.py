@@ -1,4 +1,4 @@
-"""The database's HTTP interface: streams of rows, both ways, and how many rows they have."""
+"""The database's HTTP interface: streams of rows, both ways."""
 
 import contextlib
 import json
@@ -11,6 +11,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError
 
 from backup_config import Config
+from exports.csv_rows import OUTPUT_SETTINGS, TUPLE_SETTINGS
 from ooni_common.config import SecretUrl
 from ooni_common.database import CONNECT_TIMEOUT, SESSION, StatementFailed, server_error
 from ooni_common.errors import ScriptError, Unavailable
@@ -22,17 +23,6 @@ TAIL = 64 * 1024  # bytes at the end of a result in which an exception is looked
 PORTS = {"clickhouse": ("http", 8123), "clickhouses": ("https", 8443)}
 TAG = "X-ClickHouse-Exception-Tag"  # a header: by its value, random each time, a failure is known
 BARE_EXCEPTION = rb"Code: \d+\. DB::\w*Exception: "
-# Whatever the profile of the user says: this is the format of the public files.
-OUTPUT_SETTINGS = {
-    "format_csv_delimiter": ",",
-    "format_csv_null_representation": "\\N",
-    "output_format_csv_crlf_end_of_line": 0,
-    "date_time_output_format": "simple",
-    "bool_true_representation": "true",
-    "bool_false_representation": "false",
-    # A column that is converted for its text has its own name: keys and conditions mean the column.
-    "prefer_column_name_to_alias": 1,
-}
 INPUT_SETTINGS = {
     "format_csv_delimiter": ",",
     "format_csv_null_representation": "\\N",
@@ -40,14 +30,6 @@ INPUT_SETTINGS = {
     "bool_false_representation": "false",
     "input_format_skip_unknown_fields": 0,
 }
-# One column of the file for one of the table. Servers of before 24.6 do it and don't know these.
-TUPLE_SETTINGS = {
-    "output_format_csv_serialize_tuple_into_separate_columns": 0,
-    "input_format_csv_deserialize_separate_columns_into_tuple": 0,
-}
-LINE_BREAK, QUOTE = b"\n", b'"'
-# All bytes but the two that matter.
-BYTES_WITHOUT_MEANING = bytes(byte for byte in range(256) if byte not in LINE_BREAK + QUOTE)
 
 
 @dataclass(frozen=True)
@@ -176,50 +158,6 @@ class ClickHouseHTTP:
             raise reported_failure(tail, tag) or error from None
         if failure := reported_failure(tail, tag):
             raise failure
-
-
-class RowCounter:
-    """Counts the rows of a CSV document with a header, as ClickHouse writes it.
-
-    Counting exactly takes as long as a good part of the compression, because line breaks within
-    quotes are none. So usually the lines are counted. Where that gives the expected number, no
-    value has a line break.
-    """
-
-    def __init__(self, *, exact: bool) -> None:
-        self._exact = exact
-        self._lines = 0
-        self._row_ends = 0
-        self._quoted = False
-        self._last = b""
-
-    def add(self, piece: bytes) -> None:
-        """Take the next bytes of the document."""
-        self._last = piece[-1:] or self._last
-        self._lines += piece.count(LINE_BREAK)
-        if not self._exact:
-            self._row_ends = self._lines
-            return
-        # Quotes next to each other open and close nothing that has a line break.
-        marks = piece.translate(None, BYTES_WITHOUT_MEANING).replace(QUOTE + QUOTE, b"")
-        texts = marks.split(QUOTE)
-        self._row_ends += sum(text.count(LINE_BREAK) for text in texts[self._quoted :: 2])
-        self._quoted ^= len(texts) % 2 == 0
-
-    @property
-    def rows(self) -> int:
-        """The rows so far, without the header."""
-        return max(self._row_ends - 1, 0)
-
-    @property
-    def line_breaks(self) -> bool:
-        """Whether values have line breaks, as far as that is known."""
-        return self._lines != self._row_ends
-
-    @property
-    def complete(self) -> bool:
-        """Whether the document could end here."""
-        return self._last == LINE_BREAK and not self._quoted
 
 
 def login_of(db_uri: SecretUrl, http_url: SecretUrl) -> Login:

@@ -18,7 +18,8 @@ import zstandard
 from backup_config import Config
 from digest import SCHEME
 from exports.chunks import Chunk, Fingerprint, Reader, survey
-from exports.clickhouse_http import ClickHouseHTTP, RowCounter
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.csv_rows import RowCounter
 from exports.manifest import Export, ExportLayout, TableManifest
 from inventory import have_tuples
 from ooni_common.errors import DataRefused, ScriptError, Unavailable

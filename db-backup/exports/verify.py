@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 import zstandard
 
-from exports.clickhouse_http import RowCounter
+from exports.csv_rows import RowCounter
 from exports.manifest import (
     Export,
     ExportLayout,
