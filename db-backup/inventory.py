@@ -85,11 +85,6 @@ def is_in_utc(database: Database) -> bool:
     return bool(NAMES_OF_UTC.fullmatch(zone))
 
 
-def have_tuples(types: Iterable[str]) -> bool:
-    """Tell whether there are columns that CSV could have as several."""
-    return any("Tuple(" in kind for kind in types)
-
-
 def table_names(database: Database) -> list[str]:
     """Return the names of the tables of the database that hold data."""
     rows = database.query(

@@ -13,7 +13,8 @@ from backup_config import TablePolicy
 from dev.engines import VERSIONS, Engine, python_of
 from engine_client import EngineClient
 from exports.chunks import Chunk, Reader, survey
-from exports.csv_rows import OUTPUT_SETTINGS, TUPLE_SETTINGS
+from exports.clickhouse_http import INPUT_SETTINGS
+from exports.csv_rows import OUTPUT_SETTINGS
 from exports.manifest import TableManifest
 from exports.restore import insert_statement
 from inventory import Column, SourceTable
@@ -39,7 +40,7 @@ def zoned_engine(
         for name in ("times", "back"):
             engine.execute(times_table.create(name, "PARTITION BY toYYYYMM(at)"))
         engine.execute(times_table.fill("times"))
-        for name, value in (SESSION | OUTPUT_SETTINGS | TUPLE_SETTINGS).items():
+        for name, value in (SESSION | OUTPUT_SETTINGS | INPUT_SETTINGS).items():
             engine.execute(f"SET {name} = {value!r}")
         yield engine
 

@@ -11,7 +11,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError
 
 from backup_config import Config
-from exports.csv_rows import OUTPUT_SETTINGS, TUPLE_SETTINGS
+from exports.csv_rows import OUTPUT_SETTINGS
 from ooni_common.config import SecretUrl
 from ooni_common.database import CONNECT_TIMEOUT, SESSION, StatementFailed, server_error
 from ooni_common.errors import ScriptError, Unavailable
@@ -29,6 +29,7 @@ INPUT_SETTINGS = {
     "bool_true_representation": "true",
     "bool_false_representation": "false",
     "input_format_skip_unknown_fields": 0,
+    "input_format_csv_deserialize_separate_columns_into_tuple": 0,
 }
 
 
@@ -66,10 +67,10 @@ class ClickHouseHTTP:
         return self._login.address
 
     @contextlib.contextmanager
-    def rows(self, select: str, *, tuples: bool = False) -> Iterator[Iterator[bytes]]:
+    def rows(self, select: str) -> Iterator[Iterator[bytes]]:
         """Run a query; give its result as CSV with a header, piece by piece.
 
-        `tuples` says whether columns have any. When the block is left, the query is ended, too.
+        When the block is left, the query is ended, too.
 
         Raises:
             Unavailable: the connection broke, or the server reported a failure, before the result
@@ -81,7 +82,6 @@ class ClickHouseHTTP:
             "cancel_http_readonly_queries_on_client_close": 1,
             **self._config.query_settings,
             **OUTPUT_SETTINGS,
-            **(TUPLE_SETTINGS if tuples else {}),
         }
         body = f"{select} FORMAT CSVWithNames".encode()
         with self._answered(settings, body) as response:
@@ -94,7 +94,6 @@ class ClickHouseHTTP:
         encoding: str,
         *,
         settings: Mapping[str, str],
-        tuples: bool = False,
     ) -> int:
         """Insert rows; return how many the server has written.
 
@@ -103,7 +102,6 @@ class ClickHouseHTTP:
             rows: the body; what it raises ends the request, and nothing may be inserted.
             encoding: of the body, for example `zstd`.
             settings: `Database.insert_settings` of the same server.
-            tuples: whether columns have any.
         """
         parameters = {
             "query": statement,
@@ -111,7 +109,6 @@ class ClickHouseHTTP:
             "optimize_on_insert": 0,  # rows with the same key are as many as they were
             "wait_end_of_query": 1,
             **INPUT_SETTINGS,
-            **(TUPLE_SETTINGS if tuples else {}),
         }
         headers = {"Content-Encoding": encoding} if encoding else {}
         with self._answered(parameters, rows, headers) as response:

@@ -5,16 +5,13 @@ OUTPUT_SETTINGS = {
     "format_csv_delimiter": ",",
     "format_csv_null_representation": "\\N",
     "output_format_csv_crlf_end_of_line": 0,
+    # One column of the file for one of the table.
+    "output_format_csv_serialize_tuple_into_separate_columns": 0,
     "date_time_output_format": "simple",
     "bool_true_representation": "true",
     "bool_false_representation": "false",
     # A column that is converted for its text has its own name: keys and conditions mean the column.
     "prefer_column_name_to_alias": 1,
-}
-# One column of the file for one of the table. Servers of before 24.6 do it and don't know these.
-TUPLE_SETTINGS = {
-    "output_format_csv_serialize_tuple_into_separate_columns": 0,
-    "input_format_csv_deserialize_separate_columns_into_tuple": 0,
 }
 LINE_BREAK, QUOTE = b"\n", b'"'
 # All bytes but the two that matter.

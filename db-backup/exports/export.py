@@ -21,7 +21,6 @@ from exports.chunks import Chunk, Fingerprint, Reader, survey
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowCounter
 from exports.manifest import Export, ExportLayout, TableManifest
-from inventory import have_tuples
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.run import Job
 from store import JSON, SQL, TOOL, Bucket, encoded
@@ -309,10 +308,9 @@ class Exporter:
                 upload.write(data)
 
         name = f"{self._place} {self.layout.relative(upload.key)}"
-        tuples = have_tuples(column.type for column in self.reader.table.columns)
         with (
             progress(name, rows, "rows") as shown,
-            self._http.rows(self.reader.select(chunk), tuples=tuples) as pieces,
+            self._http.rows(self.reader.select(chunk)) as pieces,
         ):
             for piece in pieces:
                 counter.add(piece)

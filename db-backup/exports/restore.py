@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import Export, TableManifest, present_exports
-from inventory import have_tuples, is_in_utc, renamed, with_utc
+from inventory import is_in_utc, renamed, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from staging import Place, drop_leftovers, dropped_on_failure
@@ -61,7 +61,7 @@ def restore(
         settings = database.insert_settings
         rows = 0
         for export in present_exports(bucket, manifest).values():
-            inserted = _insert(http, bucket, export, statement, manifest, settings)
+            inserted = _insert(http, bucket, export, statement, settings)
             if inserted != export.rows:
                 raise DataRefused(
                     f"{export.key}: {inserted:,} rows were inserted instead of {export.rows:,}"
@@ -95,10 +95,8 @@ def _insert(
     bucket: Bucket,
     export: Export,
     statement: str,
-    manifest: TableManifest,
     settings: Mapping[str, str],
 ) -> int:
-    tuples = have_tuples(kind for _, kind in manifest.columns)
     try:
         with progress(export.key, export.compressed_bytes, "B") as shown:
 
@@ -109,7 +107,7 @@ def _insert(
                     shown.show(sent)
                     yield piece
 
-            return http.insert(statement, pieces(), "zstd", settings=settings, tuples=tuples)
+            return http.insert(statement, pieces(), "zstd", settings=settings)
     except (_Damaged, NoSuchObject):
         raise DataRefused(f"{export.key}: missing or damaged; see verify") from None
 
