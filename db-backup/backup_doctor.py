@@ -5,7 +5,6 @@ they are deleted again.
 """
 
 import contextlib
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from backups.server import ServerBackups
 from exports.chunks import Reader, check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import ExportLayout
+from exports.row_source import choose
 from inventory import read_table, table_names
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
@@ -64,7 +64,7 @@ class Doctor:
         examinations: dict[str, Callable[[], str]] = {
             "state directory": lambda: self._state_dir(self.config.state_dir),
             "database": self._database,
-            "database, HTTP": self._http,
+            "database, HTTP": self._rows,
             "database, clock": self._database_clock,
             "tables": self._tables,
         }
@@ -120,13 +120,16 @@ class Doctor:
         ((version, name),) = self.database.query("SELECT version(), currentDatabase()")
         return f"ClickHouse {version}, database {name}"
 
-    def _http(self) -> str:
-        with self.http.rows("SELECT version()") as rows:
-            answer = b"".join(rows)
-        version = re.fullmatch(rb'"version\(\)"\n"([^"]+)"\n', answer)
-        if not version:
-            raise ConfigError(f"{self.http.address} is not ClickHouse; check http_url")
-        return f"ClickHouse {version[1].decode()} at {self.http.address}"
+    def _rows(self) -> str:
+        """Say which way the rows of exports come; an address that is configured has to be good."""
+        note = ""
+        try:
+            self.http.version()
+        except ScriptError:
+            if self.config.http_url.reveal():
+                raise
+            note = "; restoring an export needs HTTP"
+        return choose(self.config, self.database, self.http).reason + note
 
     def _database_clock(self) -> str:
         ((now,),) = self.database.query("SELECT toFloat64(now64(3))")

@@ -6,9 +6,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -44,6 +44,9 @@ INSERT_AS_SENT = {
 }
 
 
+Texts = Generator[tuple[bytes, int], None, None]  # values, joined, and how many they are
+
+
 class ServerError(ScriptError):
     """What the server said in place of a result.
 
@@ -74,6 +77,13 @@ class Client(Protocol):
 
     def disconnect(self) -> None:
         """Close the connection."""
+
+
+class StreamingClient(Protocol):
+    """What is used of ooni_common.driver.Driver beside it."""
+
+    def texts(self, query: str, settings: Mapping[str, Any]) -> Texts:
+        """Run a query whose only column is a String; yield its values, joined, and how many."""
 
 
 class Database:
@@ -116,6 +126,21 @@ class Database:
         with _database_errors():
             rows: list[tuple[Any, ...]] = self._client.execute(sql, params, **options)
         return rows
+
+    def texts(self, sql: str, settings: Mapping[str, Any]) -> Texts:
+        """Run a query of one column of text, in mid-stream of which no other statement can run.
+
+        Args:
+            sql: the query.
+            settings: for it alone.
+
+        Yields:
+            Values one after the other, about a megabyte at a time, and how many they are. Closing
+            the iterator before its end cancels the query.
+        """
+        log.debug("%s", sql)
+        with _database_errors():
+            yield from cast("StreamingClient", self._client).texts(sql, settings)
 
     def insert(
         self, table: str, columns: Mapping[str, str], values: Sequence[Sequence[Any]]

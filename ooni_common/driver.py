@@ -3,14 +3,23 @@
 In a module of its own, because the driver takes longest to import of all.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from clickhouse_driver import Client
+from clickhouse_driver.block import BlockInfo
+from clickhouse_driver.errors import UnknownTypeError
+from clickhouse_driver.protocol import ServerPacketTypes
+from clickhouse_driver.reader import read_binary_str, read_binary_uint8
+from clickhouse_driver.streams.native import BlockInputStream
+from clickhouse_driver.varint import read_varint
 
 from ooni_common.errors import ConfigError, Unavailable
 
 OLDEST_SERVER = (24, 8)  # with older ones nothing is tried
+PIECE_SIZE = 1024 * 1024  # bytes, about
+WITH_SERIALIZATIONS = 54454  # the first protocol revision in which columns name theirs
 
 
 class Driver(Client):  # type: ignore[misc] # untyped
@@ -46,6 +55,31 @@ class Driver(Client):  # type: ignore[misc] # untyped
                 f" instead of {self._server}; name one server in db_uri, or set cluster"
             )
 
+    def texts(
+        self, query: str, settings: Mapping[str, Any]
+    ) -> Generator[tuple[bytes, int], None, None]:
+        """Run a query whose only column is a String; yield its values, joined, and how many.
+
+        Memory is bounded, whatever the size of the server's blocks. Closing the iterator before its
+        end cancels the query.
+        """
+        with self.disconnect_on_error(query, settings):
+            connection = self.connection
+            connection.block_in = _TextStream(connection.block_in)
+            try:
+                connection.send_query(query)
+                connection.send_external_tables(None)
+                while packet := self.receive_packet():
+                    if packet is not True and packet.type == ServerPacketTypes.DATA:
+                        yield from packet.block
+            finally:
+                if connection.is_query_executing:
+                    with contextlib.suppress(OSError):
+                        connection.send_cancel()
+                    self.disconnect()
+                else:
+                    connection.block_in = connection.block_in.replaced
+
 
 def refuse_old_server(version: Sequence[int]) -> None:
     """Raise ConfigError for a server that is older than what the tools are made for."""
@@ -55,3 +89,36 @@ def refuse_old_server(version: Sequence[int]) -> None:
             f"database: ClickHouse {'.'.join(map(str, version))} is too old; {oldest} is the oldest"
             " supported version; upgrade the server"
         )
+
+
+class _TextStream:
+    """Reads blocks of texts piece by piece, where the driver's own stream returns whole blocks.
+
+    A block has as many rows as the server likes, usually 65,409, of any size.
+    """
+
+    def __init__(self, replaced: BlockInputStream) -> None:
+        self.replaced = replaced
+        self._input = replaced.fin
+        self._revision = replaced.context.server_info.used_revision
+        self._at_once = 1  # values
+
+    def read(self, use_numpy: object = None) -> Iterator[tuple[bytes, int]]:
+        """Return a block, which is to be read before the next packet, as the driver asks for it."""
+        BlockInfo().read(self._input)
+        columns, rows = read_varint(self._input), read_varint(self._input)
+        for _ in range(columns):
+            read_binary_str(self._input)  # its name
+            kind = read_binary_str(self._input)
+            special = self._revision >= WITH_SERIALIZATIONS and read_binary_uint8(self._input)
+            if columns > 1 or kind != "String" or special:
+                raise UnknownTypeError(f"{columns} columns of {kind} instead of one of String")
+        return self._values(rows)
+
+    def _values(self, rows: int) -> Iterator[tuple[bytes, int]]:
+        while rows:
+            values = self._input.read_strings(min(rows, self._at_once))
+            piece = b"".join(values)
+            yield piece, len(values)
+            rows -= len(values)
+            self._at_once = max(1, PIECE_SIZE * len(values) // max(len(piece), 1))

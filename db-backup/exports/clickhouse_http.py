@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -11,10 +11,10 @@ import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError
 
 from backup_config import Config
-from exports.csv_rows import OUTPUT_SETTINGS
+from exports.csv_rows import OUTPUT_SETTINGS, RowCounter, RowStream
 from ooni_common.config import SecretUrl
 from ooni_common.database import CONNECT_TIMEOUT, SESSION, StatementFailed, server_error
-from ooni_common.errors import ScriptError, Unavailable
+from ooni_common.errors import ConfigError, ScriptError, Unavailable
 from ooni_common.fetch import reason_of, tls_context
 from ooni_common.server_errors import in_one_line
 
@@ -67,16 +67,14 @@ class ClickHouseHTTP:
         return self._login.address
 
     @contextlib.contextmanager
-    def rows(self, select: str) -> Iterator[Iterator[bytes]]:
-        """Run a query; give its result as CSV with a header, piece by piece.
-
-        When the block is left, the query is ended, too.
-
-        Raises:
-            Unavailable: the connection broke, or the server reported a failure, before the result
-                or in the middle of it. The iterator raises that before its end.
-            ConfigError: the server does not let this user in.
-        """
+    def rows(
+        self,
+        select: str,
+        names: Sequence[str] = (),
+        *,
+        exact: bool = False,
+    ) -> Iterator[RowStream]:
+        """Run a query, as RowSource has it."""
         settings = {
             "readonly": 2,
             "cancel_http_readonly_queries_on_client_close": 1,
@@ -85,7 +83,22 @@ class ClickHouseHTTP:
         }
         body = f"{select} FORMAT CSVWithNames".encode()
         with self._answered(settings, body) as response:
-            yield self._pieces(response)
+            counter = RowCounter(exact=exact)
+            yield RowStream(counter.counting(self._pieces(response)), counter)
+
+    def version(self) -> str:
+        """Return the server's.
+
+        Raises:
+            ConfigError: something else answers there, or it does not let this user in.
+            Unavailable: nothing answers.
+        """
+        with self.rows("SELECT version()") as rows:
+            answer = b"".join(rows)
+        version = re.fullmatch(rb'"version\(\)"\n"([^"]+)"\n', answer)
+        if not version:
+            raise ConfigError(f"{self.address} is not ClickHouse; check http_url")
+        return version[1].decode()
 
     def insert(
         self,

@@ -21,6 +21,7 @@ from exports.manifest import (
 )
 from exports.prune import delete, leftovers
 from exports.restore import restore
+from exports.row_source import ChosenSource, reachable
 from exports.verify import verify
 from inventory import is_in_utc, read_table
 from ooni_common.database import Database, StatementFailed, connected
@@ -61,12 +62,13 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
         warn_of_stale_exports(job.config, manifests)
         ((server,),) = database.query("SELECT version()")
         http = ClickHouseHTTP(job.config, job.user_agent)
+        source = ChosenSource(job.config, database, http)
         outcome = Outcome([])
         for name in names:
             manifest = manifests.get(name) or TableManifest(table=name)
             try:
                 reader = reader_of(job.config, database, name)
-                exporter = Exporter(job, bucket, http, reader, manifest)
+                exporter = Exporter(job, bucket, source, reader, manifest)
                 export_table(job, exporter, manifests, outcome)
             except (DataRefused, ConfigError, StatementFailed) as error:
                 outcome.failures.append(error)
@@ -185,7 +187,7 @@ def restore_export(job: Job[Config], table: str) -> None:
         log.info("would restore %s as %s: %s rows", table, name, f"{rows:,}")
         return
     with connected(job.config) as database:
-        http = ClickHouseHTTP(job.config, job.user_agent)
+        http = reachable(ClickHouseHTTP(job.config, job.user_agent))
         rows = restore(database, http, bucket, manifest, name)
     log.info("restored %s as %s: %s rows, from its export", table, name, f"{rows:,}")
 

@@ -1,4 +1,9 @@
-"""The rows of an export as CSV: its format, and how many rows a document has."""
+"""The rows of an export as CSV: their format, where they come from, and how many they are."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
 
 # Whatever the profile of the user says: this is the format of the public files.
 OUTPUT_SETTINGS = {
@@ -18,6 +23,63 @@ LINE_BREAK, QUOTE = b"\n", b'"'
 BYTES_WITHOUT_MEANING = bytes(byte for byte in range(256) if byte not in LINE_BREAK + QUOTE)
 
 
+class Counter(Protocol):
+    """How many rows of a document have come."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether rows are counted, and not lines."""
+
+    @property
+    def rows(self) -> int:
+        """The rows so far, without the header."""
+
+    @property
+    def line_breaks(self) -> bool:
+        """Whether values have line breaks, as far as that is known."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the document could end here."""
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """The rows of a query as CSV with a header, on their way.
+
+    Attributes:
+        pieces: of the document.
+        counter: of the rows in those that were taken.
+    """
+
+    pieces: Iterator[bytes]
+    counter: Counter
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the pieces."""
+        return self.pieces
+
+
+class RowSource(Protocol):
+    """Where the rows come from."""
+
+    def rows(
+        self, select: str, names: Sequence[str], *, exact: bool = False
+    ) -> AbstractContextManager[RowStream]:
+        """Run a query; when the block is left, it is ended.
+
+        Args:
+            select: the query.
+            names: of the columns that it selects.
+            exact: count rows, where lines are faster to count.
+
+        Raises:
+            Unavailable: the connection broke, or the server reported a failure, before the result
+                or in the middle of it. The iterator raises that before its end.
+            ConfigError: the server does not let this user in.
+        """
+
+
 class RowCounter:
     """Counts the rows of a CSV document with a header, as ClickHouse writes it.
 
@@ -27,7 +89,7 @@ class RowCounter:
     """
 
     def __init__(self, *, exact: bool) -> None:
-        self._exact = exact
+        self.exact = exact
         self._lines = 0
         self._row_ends = 0
         self._quoted = False
@@ -37,7 +99,7 @@ class RowCounter:
         """Take the next bytes of the document."""
         self._last = piece[-1:] or self._last
         self._lines += piece.count(LINE_BREAK)
-        if not self._exact:
+        if not self.exact:
             self._row_ends = self._lines
             return
         # Quotes next to each other open and close nothing that has a line break.
@@ -60,3 +122,9 @@ class RowCounter:
     def complete(self) -> bool:
         """Whether the document could end here."""
         return self._last == LINE_BREAK and not self._quoted
+
+    def counting(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the pieces of a document, each when it is counted."""
+        for piece in pieces:
+            self.add(piece)
+            yield piece

@@ -18,8 +18,7 @@ import zstandard
 from backup_config import Config
 from digest import SCHEME
 from exports.chunks import Chunk, Fingerprint, Reader, survey
-from exports.clickhouse_http import ClickHouseHTTP
-from exports.csv_rows import RowCounter
+from exports.csv_rows import Counter, RowSource
 from exports.manifest import Export, ExportLayout, TableManifest
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.run import Job
@@ -149,13 +148,13 @@ class Exporter:
         self,
         job: Job[Config],
         bucket: Bucket,
-        http: ClickHouseHTTP,
+        source: RowSource,
         reader: Reader,
         manifest: TableManifest,
     ) -> None:
         self._job = job
         self._bucket = bucket
-        self._http = http
+        self._source = source
         self._bandwidth = Bandwidth(job.config.max_bandwidth)
         self.reader = reader
         self.manifest = manifest
@@ -255,13 +254,12 @@ class Exporter:
         key, token = self.layout.export(table, chunk.name), uuid.uuid4().hex
         fingerprint = self.reader.fingerprint(chunk.condition)
         started, clock = now(), time.monotonic()
-        counter = RowCounter(exact=exact)
         with (
             self._job.metrics.timer("upload_to_s3"),
             uploading(self._bucket, key, ZSTD, token) as upload,
         ):
-            size = self._stream(chunk, fingerprint.rows, counter, upload)
-            self._check_rows(chunk, fingerprint, counter, exact=exact)
+            size, counter = self._stream(chunk, fingerprint.rows, upload, exact=exact)
+            self._check_rows(chunk, fingerprint, counter)
             written = upload.finish()
             export = Export(
                 chunk=chunk,
@@ -297,8 +295,10 @@ class Exporter:
             in_units(size / seconds),
         )
 
-    def _stream(self, chunk: Chunk, rows: int, counter: RowCounter, upload: Upload) -> int:
-        """Read, compress and upload a chunk; return the size of its CSV in bytes."""
+    def _stream(
+        self, chunk: Chunk, rows: int, upload: Upload, *, exact: bool
+    ) -> tuple[int, Counter]:
+        """Read, compress and upload a chunk; return the size of its CSV in bytes, and its rows."""
         compressor = compressor_of(self._job.config.compression_level)
         size = 0
 
@@ -307,22 +307,20 @@ class Exporter:
                 self._bandwidth.spend(len(data))
                 upload.write(data)
 
+        names = [column.name for column in self.reader.table.columns]
         name = f"{self._place} {self.layout.relative(upload.key)}"
         with (
             progress(name, rows, "rows") as shown,
-            self._http.rows(self.reader.select(chunk)) as pieces,
+            self._source.rows(self.reader.select(chunk), names, exact=exact) as stream,
         ):
-            for piece in pieces:
-                counter.add(piece)
+            for piece in stream:
                 size += len(piece)
                 send(compressor.compress(piece))
-                shown.show(counter.rows, in_units(size))
+                shown.show(stream.counter.rows, in_units(size))
         send(compressor.flush())
-        return size
+        return size, stream.counter
 
-    def _check_rows(
-        self, chunk: Chunk, before: Fingerprint, counter: RowCounter, *, exact: bool
-    ) -> None:
+    def _check_rows(self, chunk: Chunk, before: Fingerprint, counter: Counter) -> None:
         """Check that all rows have arrived.
 
         Raises:
@@ -331,7 +329,7 @@ class Exporter:
         """
         if counter.complete and counter.rows == before.rows:
             return
-        if not exact:
+        if not counter.exact:
             raise LineBreaksInValues
         after = self.reader.fingerprint(chunk.condition)
         least, most = sorted((before.rows, after.rows))

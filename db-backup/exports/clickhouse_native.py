@@ -1,0 +1,66 @@
+"""The rows of exports over the native protocol, which every server speaks.
+
+The server writes the CSV itself, by `formatRow`: the same bytes as over HTTP. A failure is a packet
+of its own, so that no row can be taken for one, nor one for a row.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from backup_config import Config
+from exports.csv_rows import OUTPUT_SETTINGS, RowStream
+from ooni_common.database import Database, Texts, quoted
+
+
+@dataclass
+class BlockCounter:
+    """Counts the rows that the server says it has sent."""
+
+    rows: int = 0
+    complete: bool = False
+    exact: bool = True
+    line_breaks: bool = False  # nobody has looked
+
+    def counting(self, header: bytes, texts: Texts) -> Iterator[bytes]:
+        """Yield a document's header and its rows, these when they are counted."""
+        yield header
+        for piece, rows in texts:
+            self.rows += rows
+            yield piece
+        self.complete = True
+
+
+class ClickHouseNative:
+    """Runs one query at a time, on the connection that everything else is asked on, too.
+
+    So the rows are those of the server that has counted them, also where others share its address.
+
+    Args:
+        database: the connection.
+        config: the limits of a statement.
+    """
+
+    def __init__(self, database: Database, config: Config) -> None:
+        self._database = database
+        self._config = config
+
+    @contextlib.contextmanager
+    def rows(
+        self,
+        select: str,
+        names: Sequence[str],
+        *,
+        exact: bool = True,
+    ) -> Iterator[RowStream]:
+        """Run a query, as RowSource has it."""
+        counter = BlockCounter()
+        sql = f"SELECT formatRow('CSV', {', '.join(map(quoted, names))}) FROM ({select})"
+        settings = self._config.query_settings | OUTPUT_SETTINGS
+        with contextlib.closing(self._database.texts(sql, settings)) as texts:
+            yield RowStream(counter.counting(header_of(names), texts), counter)
+
+
+def header_of(names: Sequence[str]) -> bytes:
+    """Return the first line of `FORMAT CSVWithNames`."""
+    return ",".join('"' + name.replace('"', '""') + '"' for name in names).encode() + b"\n"

@@ -1,0 +1,91 @@
+"""Which way the rows of exports come: HTTP where failures are certain, else the native protocol."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from backup_config import Config
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.clickhouse_native import ClickHouseNative
+from exports.csv_rows import RowSource, RowStream
+from ooni_common.database import Database
+from ooni_common.errors import ScriptError, Unavailable
+
+log = logging.getLogger("ooni.db_backup")
+
+# Older ones send no tag with CSV: what a failure in mid-stream says could stand in a row as well.
+FIRST_WITH_TAGS = (25, 11)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way, and why it is taken, as a line for people."""
+
+    source: RowSource
+    reason: str
+
+
+def choose(config: Config, database: Database, http: ClickHouseHTTP) -> Choice:
+    """Choose the way: HTTP, which is faster, where failures are certain there and it is reachable.
+
+    An address that is configured is taken for reachable: if it is not, that is a failure.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    ((version,),) = database.query("SELECT version()")
+    native = ClickHouseNative(database, config)
+    if tuple(map(int, version.split(".")[:2])) < FIRST_WITH_TAGS:
+        oldest = ".".join(map(str, FIRST_WITH_TAGS))
+        return Choice(
+            native,
+            f"rows come over the native protocol: over HTTP, ClickHouse {version} does not mark"
+            f" failures in mid-stream ({oldest} does)",
+        )
+    if not config.http_url.reveal():
+        try:
+            http.version()
+        except ScriptError as error:
+            return Choice(native, f"rows come over the native protocol; {http.address}: {error}")
+    return Choice(http, f"rows come over HTTP, from {http.address}")
+
+
+def reachable(http: ClickHouseHTTP) -> ClickHouseHTTP:
+    """Return the interface if it answers: only over HTTP a server takes rows as CSV.
+
+    Raises:
+        Unavailable, ConfigError: it does not.
+    """
+    try:
+        http.version()
+    except Unavailable as error:
+        raise Unavailable(
+            f"{error}; restoring an export needs the HTTP interface, at {http.address}: set"
+            " http_url, or let this host reach it"
+        ) from None
+    return http
+
+
+class ChosenSource:
+    """The way that `choose` chooses when the first rows are wanted; it is logged then."""
+
+    def __init__(self, config: Config, database: Database, http: ClickHouseHTTP) -> None:
+        self._config = config
+        self._database = database
+        self._http = http
+
+    @contextlib.contextmanager
+    def rows(
+        self, select: str, names: Sequence[str], *, exact: bool = False
+    ) -> Iterator[RowStream]:
+        """Run a query, as RowSource has it."""
+        with self._source.rows(select, names, exact=exact) as rows:
+            yield rows
+
+    @cached_property
+    def _source(self) -> RowSource:
+        choice = choose(self._config, self._database, self._http)
+        log.info("%s", choice.reason)
+        return choice.source
