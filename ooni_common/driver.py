@@ -101,7 +101,6 @@ class _TextStream:
         self.replaced = replaced
         self._input = replaced.fin
         self._revision = replaced.context.server_info.used_revision
-        self._at_once = 1  # values
 
     def read(self, use_numpy: object = None) -> Iterator[tuple[bytes, int]]:
         """Return a block, which is to be read before the next packet, as the driver asks for it."""
@@ -116,9 +115,12 @@ class _TextStream:
         return self._values(rows)
 
     def _values(self, rows: int) -> Iterator[tuple[bytes, int]]:
+        source = self._input
         while rows:
-            values = self._input.read_strings(min(rows, self._at_once))
-            piece = b"".join(values)
-            yield piece, len(values)
-            rows -= len(values)
-            self._at_once = max(1, PIECE_SIZE * len(values) // max(len(piece), 1))
+            values, size = [], 0
+            while rows and size < PIECE_SIZE:
+                length = read_varint(source)
+                values.append(source.read(length))
+                size += length
+                rows -= 1
+            yield b"".join(values), len(values)

@@ -1,5 +1,6 @@
 """The backup tool on OONI's three replicas: exports; BACKUP needs a server of its own."""
 
+import hashlib
 import json
 import uuid
 from pathlib import Path
@@ -10,6 +11,7 @@ import ooni_db_backup
 from dev.cluster.cluster import Cluster
 from dev.samples import measurements
 from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
+from exports.clickhouse_http import PORTS
 from production.harness import everywhere
 
 pytestmark = pytest.mark.production
@@ -63,6 +65,17 @@ class Exporting:
         printed = self._capsys.readouterr()
         return status, printed.out + printed.err
 
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each object with rows, by its name."""
+        client = self._s3.client()
+        return {
+            key.rpartition("/")[2]: hashlib.sha256(
+                client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            ).hexdigest()
+            for key in contents(client, self._bucket)
+            if "/csv/" in key
+        }
+
     def exports(self) -> set[str]:
         """Return the names of the objects with rows."""
         keys = contents(self._s3.client(), self._bucket)
@@ -104,9 +117,15 @@ def test_the_public_tables_are_exported_and_good(exporting: Exporting) -> None:
     assert status == 0, log
 
 
-@pytest.mark.xfail(reason="rows come over HTTP only, and 8123 is closed between OONI's hosts")
-def test_without_an_http_port_rows_come_over_the_native_protocol(exporting: Exporting) -> None:
+def test_without_an_http_port_rows_come_over_the_native_protocol(
+    exporting: Exporting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exporting.run("export")[0] == 0
+    over_http = exporting.digests()
+    monkeypatch.setitem(PORTS, "clickhouse", ("http", 9))  # which nobody listens on
     exporting.config.pop("http_url")
-    status, log = exporting.run("export")
+    status, log = exporting.run("export", "--force")
+    assert (status, log.count("rows come over the native protocol")) == (0, 1), log
+    assert exporting.digests() == over_http
+    status, log = exporting.run("verify")
     assert status == 0, log
-    assert exporting.exports()
