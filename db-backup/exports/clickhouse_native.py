@@ -55,10 +55,14 @@ class ClickHouseNative:
     ) -> Iterator[RowStream]:
         """Run a query, as RowSource has it."""
         counter = BlockCounter()
-        sql = f"SELECT formatRow('CSV', {', '.join(map(quoted, names))}) FROM ({select})"
         settings = self._config.query_settings | OUTPUT_SETTINGS
-        with contextlib.closing(self._database.texts(sql, settings)) as texts:
+        with contextlib.closing(self._database.texts(csv_of(select, names), settings)) as texts:
             yield RowStream(counter.counting(header_of(names), texts), counter)
+
+
+def csv_of(select: str, names: Sequence[str]) -> str:
+    """Return the query of the rows as lines of CSV."""
+    return f"SELECT formatRow('CSV', {', '.join(map(quoted, names))}) FROM ({select})"
 
 
 def header_of(names: Sequence[str]) -> bytes:
