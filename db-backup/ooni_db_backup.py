@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Publish the tables of the OONI database for everybody, and back up the private ones.
 
-    ClickHouse, over HTTP      →  s3://<bucket>/clickhouse_export/csv/<table>_<chunk>.csv.zstd
+    ClickHouse, HTTP or native →  s3://<bucket>/clickhouse_export/csv/<table>_<chunk>.csv.zstd
     ClickHouse's own BACKUP    →  s3://<another bucket>/clickhouse_backup/data/<time>/…
 
 Exports: the rows are compressed and uploaded while they are read, so that there is no temporary

@@ -37,6 +37,15 @@ from dev.servers.upstream import SampleUpstream
 ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+# The backup tool, for which every server is one that sends no exception tag over HTTP.
+NATIVE_BACKUP = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "db-backup")!r})
+import ooni_db_backup
+from exports import row_source
+row_source.FIRST_WITH_TAGS = (99, 1)
+sys.exit(ooni_db_backup.main(sys.argv[1:]))
+"""
 
 
 def main() -> None:
@@ -189,6 +198,7 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
             fill_fastpath(engine_server, rows)
         command = backup_command(folder, db, s3, "public")
         whole, unchanged = "the tool, everything", "the tool, nothing new"
+        native = "the tool, over the native protocol"
         plain = ["dev.bench.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
         engine = [
             "dev.bench.engine_csv_export",
@@ -200,6 +210,7 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
             {
                 "the driver, csv and zstandard, to a file": Contender([PYTHON, "-m", *plain]),
                 whole: Contender([*command, "--force"]),
+                native: Contender([PYTHON, "-c", NATIVE_BACKUP, *command[2:], "--force"]),
                 unchanged: Contender(command),
                 "the engine's INTO OUTFILE": Contender([PYTHON, "-m", *engine]),
             },
@@ -208,6 +219,7 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
         )
     ratio(medians, "the driver, csv and zstandard, to a file", whole, "at least 3.00")
     ratio(medians, whole, "the engine's INTO OUTFILE", "at most 2.20")
+    ratio(medians, native, whole, "at most 2.20")
 
 
 def bench_backup_memory(folder: Path) -> None:
