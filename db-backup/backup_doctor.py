@@ -124,12 +124,13 @@ class Doctor:
         """Say which way the rows of exports come; an address that is configured has to be good."""
         note = ""
         try:
-            self.http.version()
+            version = self.http.version()
         except ScriptError:
             if self.config.http_url.reveal():
                 raise
             note = "; restoring an export needs HTTP"
-        return choose(self.config, self.database, self.http).reason + note
+            ((version,),) = self.database.query("SELECT version()")
+        return choose(version, self.config, self.database, self.http).reason + note
 
     def _database_clock(self) -> str:
         ((now,),) = self.database.query("SELECT toFloat64(now64(3))")

@@ -27,15 +27,17 @@ class Choice:
     reason: str
 
 
-def choose(config: Config, database: Database, http: ClickHouseHTTP) -> Choice:
+def choose(version: str, config: Config, database: Database, http: ClickHouseHTTP) -> Choice:
     """Choose the way: HTTP, which is faster, where failures are certain there and it is reachable.
 
     An address that is configured is taken for reachable: if it is not, that is a failure.
 
-    Raises:
-        Unavailable: the database does not answer.
+    Args:
+        version: of the server.
+        config: says whether HTTP is meant to work.
+        database: the connection over the native protocol.
+        http: the interface.
     """
-    ((version,),) = database.query("SELECT version()")
     native = ClickHouseNative(database, config)
     if tuple(map(int, version.split(".")[:2])) < FIRST_WITH_TAGS:
         oldest = ".".join(map(str, FIRST_WITH_TAGS))
@@ -86,6 +88,7 @@ class ChosenSource:
 
     @cached_property
     def _source(self) -> RowSource:
-        choice = choose(self._config, self._database, self._http)
+        ((version,),) = self._database.query("SELECT version()")
+        choice = choose(version, self._config, self._database, self._http)
         log.info("%s", choice.reason)
         return choice.source
