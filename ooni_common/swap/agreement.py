@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ooni_common.database import Database, quoted
-from ooni_common.errors import Unavailable
+from ooni_common.errors import ConfigError, Unavailable
 from ooni_common.swap.content import Content, content_of
 from ooni_common.swap.nodes import Node, Nodes
 from ooni_common.swap.shadow import Standing, make_shadow, standing_of
@@ -42,7 +42,15 @@ def live_standings(nodes: Nodes, table: Table) -> dict[Node, Standing | None]:
         Unavailable: no majority is left.
         ConfigError: see `standing_of`.
     """
-    return nodes.each(lambda node: standing_of(node, table, table.name))
+    standings = nodes.each(lambda node: standing_of(node, table, table.name))
+    for node, standing in standings.items():
+        if node.name and standing and standing.replicas > nodes.size_of(node.shard):
+            raise ConfigError(
+                f"table {table.name} has {standing.replicas} replicas, and the cluster only"
+                f" {nodes.size_of(node.shard)} nodes in shard {node.shard}: name a cluster with all"
+                " of them, or drop those that are gone for good (SYSTEM DROP REPLICA)"
+            )
+    return standings
 
 
 def agreement_of(nodes: Nodes, standings: Standings) -> Agreement | None:
@@ -97,10 +105,7 @@ def heal(nodes: Nodes, table: Table, agreement: Agreement) -> list[Node]:
             return
         make_shadow(node, table, model, model.path)
         wait_for(nodes, node, table, table.shadow, agreement.content)
-        if standing is None:
-            node.database.query(f"RENAME TABLE {quoted(table.shadow)} TO {quoted(table.name)}")
-        else:
-            exchange(node.database, table)
+        put_live(node.database, table)
 
     healable = [node for node in agreement.odd if agreement.models[node.shard].path]
     healed = list(nodes.each(join, among=[node for node in healable if node in nodes.up]))
@@ -125,6 +130,14 @@ def wait_for(nodes: Nodes, node: Node, table: Table, name: str, content: Content
         nodes.sleep(pause)
         waited += pause
         pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def put_live(database: Database, table: Table) -> None:
+    """Swap the shadow and the live table of one node; without a live one, the shadow becomes it."""
+    if database.exists(table.name):
+        exchange(database, table)
+    else:
+        database.query(f"RENAME TABLE {quoted(table.shadow)} TO {quoted(table.name)}")
 
 
 def exchange(database: Database, table: Table) -> None:

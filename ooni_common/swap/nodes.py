@@ -97,29 +97,40 @@ class Nodes:
             among: the nodes, if not all that take part.
 
         Raises:
-            Unavailable: no majority is left.
-            ConfigError, DataRefused: what one of them said.
+            Unavailable, ConfigError: no majority is left.
+            DataRefused: what one of them said.
         """
         results: dict[Node, T] = {}
         for node in list(self.up if among is None else among):
             try:
                 results[node] = work(node)
-            except Unavailable as error:
+            except (Unavailable, ConfigError) as error:
                 self.lose(node, error)
         return results
 
-    def lose(self, node: Node, error: Unavailable) -> None:
+    def lose(self, node: Node, error: Unavailable | ConfigError) -> None:
         """Go on without a node.
 
         Raises:
-            Unavailable: no majority of its shard is left.
+            Unavailable, ConfigError: no majority of its shard is left.
         """
-        self.up.remove(node)
         if not node.name:
             raise error
+        self.up = [other for other in self.up if other is not node]
         self.absent[node.name] = str(error)
         log.warning("%s does not take part any more: %s", node, error)
+        if isinstance(error, ConfigError) and not self.has_majority:
+            raise ConfigError(f"{node}: {error}")
         self.check_majority()
+
+    @property
+    def has_majority(self) -> bool:
+        """Whether more than half of each shard's nodes take part."""
+        return all(self.is_majority(shard, len(self.of_shard(shard))) for shard in self._sizes)
+
+    def size_of(self, shard: int) -> int:
+        """Return how many nodes a shard has, absent ones included."""
+        return self._sizes[shard]
 
     def check_majority(self) -> None:
         """Raise Unavailable where half of a shard's nodes, or more, do not take part."""
@@ -149,17 +160,24 @@ def connected_nodes(config: DatabaseConfig) -> Iterator[Nodes]:
         sizes: Counter[int] = Counter()
         up: list[Node] = []
         absent: dict[str, str] = {}
+        identities: dict[tuple[object, ...], str] = {}
         for host, port, shard in _addresses(database, config):
             name = f"{host}:{port}"
             sizes[shard] += 1
             node = Node(name, shard, stack.enter_context(connected_to(config, host, port)))
             try:
-                node.database.query("SELECT 1")
-            except Unavailable as error:
+                identity = node.database.query("SELECT serverUUID(), hostName(), tcpPort()")[0]
+            except (Unavailable, ConfigError) as error:
                 absent[name] = str(error)
                 log.warning("%s is absent: %s", name, error)
-            else:
-                up.append(node)
+                continue
+            if identity in identities:
+                raise ConfigError(
+                    f"cluster {config.cluster}: {name} is the same server as"
+                    f" {identities[identity]}; each must stand there once"
+                )
+            identities[identity] = name
+            up.append(node)
         nodes = Nodes(sizes, up, absent)
         nodes.check_majority()
         yield nodes

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ooni_common.swap.agreement import (
     exchange,
     heal,
     live_standings,
+    put_live,
     wait_for,
 )
 from ooni_common.swap.content import Content, content_of, gathered
@@ -22,7 +24,6 @@ from ooni_common.swap.nodes import Node, Nodes
 from ooni_common.swap.shadow import (
     Standing,
     check_database,
-    create_live,
     fresh_name,
     fresh_path,
     make_shadow,
@@ -78,9 +79,9 @@ def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
     """Fill and verify the shadows; the live tables are not touched."""
     table = update.table
     standings = live_standings(nodes, table)
-    if not all(standings.values()):
+    if not any(standings.values()):
         log.info("creating table %s", table.name)
-        create_live(nodes, table, standings)
+        nodes.each(lambda node: node.database.query(table.ddl(table.name)))
         standings = live_standings(nodes, table)
     agreement = agreement_of(nodes, standings)
     live = agreement.content if agreement else _largest(standings)
@@ -93,11 +94,14 @@ def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
     content = _fill_shadows(nodes, targets, update, models)
     check_bounds(update, content)
     targets = _still(nodes, targets)
-    compared = [node for node in targets if (held := standings.get(node)) and held.content == live]
-    change = change_of((compared or targets)[0].database, update, live, content, force=force)
     if agreement and content == live:
-        targets = [node for node in _still_odd(nodes, table, agreement) if node in targets]
-    return Filled(change, targets)
+        odd = _still_odd(nodes, table, agreement)
+        return Filled(Change(table, live, live), [node for node in odd if node in targets])
+    for node in targets:
+        if (held := standings.get(node)) and held.content == live:
+            change = change_of(node.database, update, live, content, force=force)
+            return Filled(change, targets)
+    raise Unavailable(f"{table.name}: no node that takes part has what is to be replaced")
 
 
 def _still_odd(nodes: Nodes, table: Table, agreement: Agreement) -> list[Node]:
@@ -131,6 +135,8 @@ def _fill_shadows(
     replicated = any(model.path for model in models.values())
     writers = _writers(_still(nodes, targets), replicated=replicated)
     content = _insert(nodes, writers, update)
+    if replicated and len(_still(nodes, writers)) < len(writers):
+        raise Unavailable(f"{table.shadow}: the node that the rows went to has failed")
     for node in _still(nodes, writers):
         check_stored(table, content, content_of(node.database, table.columns, table.shadow))
 
@@ -145,7 +151,9 @@ def _writers(targets: Sequence[Node], *, replicated: bool) -> list[Node]:
     """Return the nodes that rows are sent to: one of each shard, or all without replication."""
     if not replicated:
         return list(targets)
-    return list({node.shard: node for node in reversed(targets)}.values())
+    # Any of them: a sick one must not be asked in each run.
+    shuffled = random.sample(targets, len(targets))
+    return list({node.shard: node for node in shuffled}.values())
 
 
 def _still(nodes: Nodes, wanted: Sequence[Node]) -> list[Node]:
@@ -217,7 +225,7 @@ def _swap_on(node: Node, changes: Sequence[Change]) -> None:
 def _exchange(node: Node, change: Change) -> None:
     """Swap one table; a statement that failed may have been carried out."""
     try:
-        exchange(node.database, change.table)
+        put_live(node.database, change.table)
     except Unavailable:
         if _live(node, change.table) != change.live:
             raise

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 
 from ooni_common.database import Database, quoted
-from ooni_common.errors import ConfigError
+from ooni_common.errors import ConfigError, Unavailable
 from ooni_common.swap.content import Content, content_of
-from ooni_common.swap.nodes import Node, Nodes
+from ooni_common.swap.nodes import Node
 from ooni_common.swap.update import Table
 
 # The first argument of a replicated engine.
@@ -26,11 +26,13 @@ class Standing:
         statement: the one that creates it.
         path: of the table in ZooKeeper, which its replicas share; "" if it does not replicate.
         content: the rows.
+        replicas: how many share the path, absent ones included.
     """
 
     statement: str
     path: str
     content: Content
+    replicas: int = 1
 
 
 def standing_of(node: Node, table: Table, name: str) -> Standing | None:
@@ -45,18 +47,20 @@ def standing_of(node: Node, table: Table, name: str) -> Standing | None:
     _check_columns(database, table, name)
     statement = database.query(f"SHOW CREATE TABLE {quoted(name)}")[0][0]
     replicas = database.query(
-        "SELECT zookeeper_path, total_replicas FROM system.replicas"
+        "SELECT zookeeper_path, total_replicas, is_readonly FROM system.replicas"
         " WHERE database = currentDatabase() AND table = %(table)s",
         {"table": name},
     )
-    path, count = replicas[0] if replicas else ("", 1)
+    path, count, readonly = replicas[0] if replicas else ("", 1, 0)
+    if readonly or not count:
+        raise Unavailable(f"table {name} is read-only: the server has no session with ZooKeeper")
     if count > 1 and not node.name:
         raise ConfigError(
             f"table {name} has {count} replicas, and `cluster` is not set: swapped on one node"
             " alone they would not belong together any more; set it to the name that"
             " system.clusters has"
         )
-    return Standing(statement, path, content_of(database, table.columns, name))
+    return Standing(statement, path, content_of(database, table.columns, name), count)
 
 
 def check_database(node: Node) -> None:
@@ -70,17 +74,6 @@ def check_database(node: Node) -> None:
                 f"database {name} on {node} has the engine {engine}: its tables can't be swapped on"
                 " one node; make one with ENGINE = Atomic, and move them there"
             )
-
-
-def create_live(nodes: Nodes, table: Table, standings: dict[Node, Standing | None]) -> None:
-    """Create an empty live table on the nodes that have none, like the others'."""
-    model = next((standing for standing in standings.values() if standing), None)
-    for node, standing in standings.items():
-        if standing is None:
-            statement = (
-                as_another(model, table.name, model.path) if model else table.ddl(table.name)
-            )
-            node.database.query(statement)
 
 
 def fresh_name() -> str:

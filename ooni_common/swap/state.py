@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 
-from ooni_common.errors import DataRefused
+from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.swap.agreement import agreement_of, heal, live_standings
 from ooni_common.swap.content import Content
 from ooni_common.swap.nodes import Node, Nodes
@@ -61,6 +61,10 @@ def roll_back(
         raise DataRefused("nothing to roll back to: no update is on record here")
     with critical():
         swap(nodes, filled)
+    for one in filled:
+        agreement = agreement_of(nodes, live_standings(nodes, one.change.table))
+        if not agreement or agreement.content != one.change.live:
+            raise Unavailable(f"{one.change.table.name}: no majority of the nodes is rolled back")
     heal_tables(nodes, tables)
     return [one.change for one in filled]
 
@@ -78,6 +82,12 @@ def _to_roll_back(nodes: Nodes, table: Table, state: UpdateState, *, force: bool
         raise DataRefused(f"nothing to roll back to: {name} was empty before its last update")
     if shadow.rows and (force or replaced.get(name) == shadow):
         at = [node for node, standing in shadows.items() if standing and standing.content == shadow]
+        for shard in nodes.shards:
+            if not nodes.is_majority(shard, sum(node.shard == shard for node in at)):
+                raise DataRefused(
+                    f"{table.shadow}: only {len(at)} nodes hold what was live in {name} before,"
+                    " which is no majority; nothing was rolled back"
+                )
         return Filled(Change(table, live=shadow, previous=live), at)
     if name in replaced:
         raise DataRefused(

@@ -14,7 +14,7 @@ from dev.samples.test_lists import SampleTestLists
 from dev.servers.git import GitServer
 from production.harness import everywhere, forget_replicas, wait_until_writable
 from production.lists import ROWS, Updater
-from production.ooni import create_tables
+from production.ooni import REPLICATED, create_tables
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     shared_cluster.mend()
     wait_until_writable(*shared_cluster.nodes)
     everywhere(shared_cluster, "DROP DATABASE ooni SYNC")
-    forget_replicas(shared_cluster)
+    forget_replicas(shared_cluster, REPLICATED)
 
 
 @pytest.fixture

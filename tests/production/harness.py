@@ -1,7 +1,8 @@
 """Waiting for replicas, in a test."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from clickhouse_driver import errors
 
@@ -34,22 +35,11 @@ def everywhere(cluster: Cluster, *statements: str) -> None:
             node.execute(statement)
 
 
-def forget_replicas(cluster: Cluster) -> None:
-    """Remove from ZooKeeper what is left of tables whose last node died before it could do that."""
-    node = cluster.nodes[0]
-    tables = f"/clickhouse/{NAME}/tables/ooni"
-    for table in _children(node, tables):
-        for shard in _children(node, f"{tables}/{table}"):
-            path = f"{tables}/{table}/{shard}"
-            for replica in _children(node, f"{path}/replicas"):
-                node.execute(f"SYSTEM DROP REPLICA '{replica}' FROM ZKPATH '{path}'")
-
-
-def _children(node: Node, path: str) -> list[str]:
-    try:
-        rows = node.execute(
-            "SELECT name FROM system.zookeeper WHERE path = %(path)s", {"path": path}
-        )
-    except errors.ServerException:  # there is no such path
-        return []
-    return [name for (name,) in rows]
+def forget_replicas(cluster: Cluster, tables: Iterable[str]) -> None:
+    """Remove from ZooKeeper what is left of tables whose node died before it could do that."""
+    for table in tables:
+        path = f"/clickhouse/{NAME}/tables/ooni/{table}/01"
+        for replica in range(1, len(cluster.nodes) + 1):
+            with contextlib.suppress(errors.ServerException):  # there is nothing left of it
+                drop = f"SYSTEM DROP REPLICA '{replica:02}' FROM ZKPATH '{path}'"
+                cluster.nodes[0].execute(drop)
