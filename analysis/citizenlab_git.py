@@ -15,7 +15,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -65,10 +66,22 @@ class TreeEntry:
 
 
 class Git:
-    """Runs git commands within one time limit for all of them together."""
+    """Runs git commands within one time limit for all of them together.
 
-    def __init__(self, time_limit: float, *, ca_file: Path | None = None) -> None:
-        """Give all commands together `time_limit` seconds; `ca_file` is a private CA."""
+    Args:
+        time_limit: seconds for all commands together.
+        ca_file: a private CA.
+        stops_deferred: holds the signals that stop the run back within its block.
+    """
+
+    def __init__(
+        self,
+        time_limit: float,
+        *,
+        ca_file: Path | None = None,
+        stops_deferred: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        self._stops_deferred = stops_deferred
         self._time_limit = time_limit
         self._deadline = time.monotonic() + time_limit
         self._environment = _environment(os.environ, ca_file)
@@ -94,8 +107,23 @@ class Git:
             return printed.read()
 
     def _wait(self, arguments: Sequence[str], streams: tuple[BinaryIO, ...], max_bytes: int) -> int:
+        with contextlib.ExitStack() as ending:
+            with self._stops_deferred():  # git may be at work before it is known that it is
+                process = self._start(arguments, streams)
+                ending.callback(_end, process)
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
+            if not _ended_before(process.pid, self._deadline):
+                raise Unavailable(
+                    f"git {arguments[0]}: not done after {self._time_limit:g} s, ended it"
+                )
+        return process.returncode
+
+    def _start(
+        self, arguments: Sequence[str], streams: tuple[BinaryIO, ...]
+    ) -> subprocess.Popen[bytes]:
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 ["git", *arguments],
                 stdin=streams[0],
                 stdout=streams[1],
@@ -105,18 +133,6 @@ class Git:
             )
         except FileNotFoundError:
             raise ConfigError("git is not installed, or not on PATH") from None
-        try:
-            with contextlib.suppress(ProcessLookupError):  # it has ended already
-                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
-            if not _ended_before(process.pid, self._deadline):
-                raise Unavailable(
-                    f"git {arguments[0]}: not done after {self._time_limit:g} s, ended it"
-                )
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        return process.returncode
 
 
 class Clone:
@@ -225,6 +241,13 @@ def _environment(environ: Mapping[str, str], ca_file: Path | None) -> dict[str, 
     for number, (key, value) in enumerate(settings.items()):
         environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return environment
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command and its child processes."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _ended_before(pid: int, deadline: float) -> bool:

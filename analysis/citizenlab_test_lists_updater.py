@@ -123,7 +123,9 @@ def update(job: Job[Config]) -> None:
         if "rollback" in job.flags:
             roll_back_tables(job, nodes, [TABLE])
             return
-        git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
+        git = citizenlab_git.Git(
+            config.git_time_limit, ca_file=config.ca_file, stops_deferred=job.signals.deferred
+        )
         commit = citizenlab_git.head_commit(git, config.git_url)
         if loaded_source(job, nodes, [TABLE]).items() >= source_of(config, commit).items():
             log.info("nothing to do: %s holds commit %s", TABLE.name, commit)

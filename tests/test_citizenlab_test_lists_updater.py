@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -599,6 +599,23 @@ def test_sigterm_ends_a_run_and_its_git_and_changes_nothing(
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=AMPLE)
     assert (process.returncode, log) == (75, "warning: stopped by SIGTERM\n")
+    assert no_git_is_left(git)
+
+
+def test_a_stop_while_git_is_being_started_ends_it(
+    updater: Updater, git: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a busy machine git can have asked the server before its start has returned."""
+    git.hang()
+
+    class Stopping(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            git.wait_for_requests(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("citizenlab_git.subprocess.Popen", Stopping)
+    assert updater.run() == (75, "warning: stopped by SIGTERM\n")
     assert no_git_is_left(git)
 
 

@@ -218,9 +218,10 @@ def impatience(proxy: FaultProxy) -> Iterator[None]:
 def test_a_database_that_dies_in_mid_stream_changes_nothing(
     tmp_path: Path, s3: S3Server, capsys: pytest.CaptureFixture[str], quick_backups: None
 ) -> None:
-    s3.create_bucket("dying")
+    bucket = f"test-{uuid.uuid4().hex[:16]}"
+    s3.create_bucket(bucket)
     with EmbeddedClickHouse(tmp_path / "db") as server:
-        tool = BackupTool(tmp_path, Database("default", server), s3, "dying", capsys)
+        tool = BackupTool(tmp_path, Database("default", server), s3, bucket, capsys)
         tool.fill("fastpath", 4_000, days=31)
         assert tool.run(tables={"fastpath": "public"})[0] == 0
         tool.fill("fastpath", 6_000, days=31)
