@@ -1,6 +1,5 @@
 """Waiting for replicas, in a test."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable
 
@@ -39,7 +38,16 @@ def forget_replicas(cluster: Cluster, tables: Iterable[str]) -> None:
     """Remove from ZooKeeper what is left of tables whose node died before it could do that."""
     for table in tables:
         path = f"/clickhouse/{NAME}/tables/ooni/{table}/01"
-        for replica in range(1, len(cluster.nodes) + 1):
-            with contextlib.suppress(errors.ServerException):  # there is nothing left of it
-                drop = f"SYSTEM DROP REPLICA '{replica:02}' FROM ZKPATH '{path}'"
-                cluster.nodes[0].execute(drop)
+        wait_for(lambda path=path: _is_forgotten(cluster, path), f"the end of {path}")  # type: ignore[misc]
+
+
+def _is_forgotten(cluster: Cluster, path: str) -> bool:
+    """Drop the replicas of a path, those that are not active any more; tell whether it is gone."""
+    for replica in range(1, len(cluster.nodes) + 1):
+        drop = f"SYSTEM DROP REPLICA '{replica:02}' FROM ZKPATH '{path}'"
+        try:
+            cluster.nodes[0].execute(drop)
+        except errors.ServerException as error:
+            if "does not look like a table path" in error.message:
+                return True
+    return False
