@@ -20,6 +20,7 @@ import ssl
 import struct
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
@@ -133,7 +134,7 @@ class Exchange:
         os.close(connection.detach())
 
 
-class LoopbackServer(ThreadingTCPServer):
+class LoopbackServer(ThreadingTCPServer, ABC):
     """An HTTP server on 127.0.0.1 that remembers the requests.
 
     Args:
@@ -198,9 +199,9 @@ class LoopbackServer(ThreadingTCPServer):
             if not self._changed.wait_for(lambda: len(self._requests) >= count, timeout):
                 raise TimeoutError(f"{len(self._requests)} of {count} requests after {timeout} s")
 
+    @abstractmethod
     def answer(self, exchange: Exchange) -> None:
         """Answer one request; an OSError ends the connection."""
-        raise NotImplementedError
 
     def note(self, request: Request) -> None:
         """Remember a request that has come in."""
