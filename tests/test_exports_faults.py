@@ -223,7 +223,8 @@ def test_a_database_that_dies_in_mid_stream_changes_nothing(
     with EmbeddedClickHouse(tmp_path / "db") as server:
         tool = BackupTool(tmp_path, Database("default", server), s3, bucket, capsys)
         tool.fill("fastpath", 4_000, days=31)
-        assert tool.run(tables={"fastpath": "public"})[0] == 0
+        status, log = tool.run(tables={"fastpath": "public"})
+        assert status == 0, log
         tool.fill("fastpath", 6_000, days=31)
 
         def die(exchange: Exchange) -> None:
@@ -236,11 +237,12 @@ def test_a_database_that_dies_in_mid_stream_changes_nothing(
         with FaultProxy(server.http_url()) as proxy, tool.unchanged():
             proxy.fail(die, lambda _request: True)
             status, log = tool.run("export", http_url=proxy.url)
-        assert (status, "database" in log) == (69, True)
+        assert (status, "database" in log) == (69, True), log
         assert tool.verifies()
         server.start()
         tool.config |= {"clickhouse_url": server.uri(), "http_url": server.http_url()}
-        assert tool.run()[0] == 0
+        status, log = tool.run()
+        assert status == 0, log
         assert tool.verifies()
 
 
