@@ -36,9 +36,9 @@ import msgspec
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
+from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.swap.content import Block, blocks_of
-from ooni_common.swap.nodes import Nodes, connected_nodes
 from ooni_common.swap.update import LossLimit, Table, Update
 from table_updates import (
     Fetched,

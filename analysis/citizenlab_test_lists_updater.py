@@ -32,10 +32,10 @@ from csv_source import BrokenFileError, Finding, ParsedFile, check_header, csv_t
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, Share, check_url
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
+from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import ROLLBACK, Job, Script, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.content import Row
-from ooni_common.swap.nodes import Nodes, connected_nodes
 from ooni_common.swap.update import LossLimit, Table, Update
 from table_updates import (
     heal_nodes,

@@ -10,10 +10,10 @@ from csv_source import ParsedFile
 from ooni_common import __version__
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.fetch import Fetcher, Validators
+from ooni_common.nodes import Nodes
 from ooni_common.output import show
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
-from ooni_common.swap.nodes import Nodes
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.state import heal_tables, is_current, roll_back

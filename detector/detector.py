@@ -32,10 +32,10 @@ from evaluation.evaluate import declare_arguments, evaluate
 from following import Checkpoint, Follower, read_checkpoint, write_checkpoint
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
+from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
 from ooni_common.run import Command, Job, Script, execute, make_writable
 from ooni_common.swap.agreement import agreed_database
-from ooni_common.swap.nodes import Nodes, connected_nodes
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Update

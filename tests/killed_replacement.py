@@ -12,8 +12,8 @@ from typing import Any
 from clickhouse_driver import Client
 
 from ooni_common.database import Database
+from ooni_common.nodes import Nodes
 from ooni_common.swap.content import blocks_of
-from ooni_common.swap.nodes import Nodes
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Update
 from reference_tables import PAIR, new_rows

@@ -18,7 +18,7 @@ from dev.engines import Engine
 from engine_client import EngineClient
 from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database
-from ooni_common.swap.nodes import Nodes
+from ooni_common.nodes import Nodes
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.state import is_current, roll_back

@@ -4,8 +4,8 @@ import pytest
 
 from ooni_common.database import Database
 from ooni_common.errors import Unavailable
+from ooni_common.nodes import Node, Nodes
 from ooni_common.swap.content import Content
-from ooni_common.swap.nodes import Node, Nodes
 from ooni_common.swap.shadow import Standing, as_another, fresh_name, fresh_path
 
 STATEMENT = """CREATE TABLE ooni.citizenlab

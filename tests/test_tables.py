@@ -19,9 +19,9 @@ from dev.embedded_clickhouse import EmbeddedClickHouse
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import Database, connected
 from ooni_common.errors import ConfigError, DataRefused, Stopped, Unavailable
+from ooni_common.nodes import Nodes
 from ooni_common.state import read_state, write_state
 from ooni_common.swap.content import BLOCK_ROWS, Content, blocks_of, content_of
-from ooni_common.swap.nodes import Nodes
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.state import is_current, roll_back

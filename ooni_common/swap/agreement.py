@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, Unavailable
+from ooni_common.nodes import Node, Nodes
 from ooni_common.swap.content import Content, content_of
-from ooni_common.swap.nodes import Node, Nodes
 from ooni_common.swap.shadow import Standing, make_shadow, standing_of
 from ooni_common.swap.update import Table
 

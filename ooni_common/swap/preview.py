@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from ooni_common.database import Database, quoted
+from ooni_common.nodes import Nodes
 from ooni_common.swap.agreement import agreement_of, live_standings
 from ooni_common.swap.content import Content, content_of, gathered
 from ooni_common.swap.losses import change_of, check_bounds, sample_of_differences
-from ooni_common.swap.nodes import Nodes
 from ooni_common.swap.replace import check_stored
 from ooni_common.swap.update import Table, Update
 

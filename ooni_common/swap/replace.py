@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.nodes import Node, Nodes
 from ooni_common.swap.agreement import (
     Agreement,
     agreement_of,
@@ -20,7 +21,6 @@ from ooni_common.swap.agreement import (
 )
 from ooni_common.swap.content import Content, content_of, gathered
 from ooni_common.swap.losses import change_of, check_bounds
-from ooni_common.swap.nodes import Node, Nodes
 from ooni_common.swap.shadow import (
     Standing,
     check_database,

@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Sequence
 
 from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.nodes import Node, Nodes
 from ooni_common.swap.agreement import agreement_of, heal, live_standings
 from ooni_common.swap.content import Content
-from ooni_common.swap.nodes import Node, Nodes
 from ooni_common.swap.replace import Critical, Filled, swap
 from ooni_common.swap.shadow import Standing, standing_of
 from ooni_common.swap.update import Change, Table, UpdateState

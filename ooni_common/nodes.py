@@ -12,7 +12,7 @@ from ooni_common.config import DatabaseConfig
 from ooni_common.database import Database, connected, connected_to
 from ooni_common.errors import ConfigError, Unavailable
 
-log = logging.getLogger("ooni.swap")
+log = logging.getLogger("ooni.nodes")
 
 T = TypeVar("T")
 
