@@ -19,6 +19,7 @@ C = TypeVar("C", bound="Config")
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):([0-9]{1,5})")
 
 ENVIRONMENT_PREFIX = "OONI_"
 COMMENT = "__"  # a key that begins so is one: JSON has no other comments
@@ -122,19 +123,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Refuse what no metric can be sent to; a subclass with checks of its own calls this."""
-        host_and_port = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):([0-9]{1,5})", self.statsd)
-        if self.statsd and not (host_and_port and 0 < int(host_and_port[2]) < 65536):
+        if self.statsd and not host_and_port(self.statsd):
             raise ValueError('statsd: expected host:port, [IPv6 address]:port or ""')
 
 
 class DatabaseConfig(Config, frozen=True, kw_only=True):
     """The keys of a script that replaces tables.
 
-    `max_shrink` is the share of the live rows (0 to 1) that an update may make disappear.
+    `max_shrink` is the share of the live rows (0 to 1) that an update may make disappear. `nodes`
+    are host:port of each replica of the one shard, where those of `cluster` are not for clients.
     """
 
     db_uri: SecretUrl
     cluster: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    nodes: list[str] = []
     max_shrink: Share = 0.2
 
     def __post_init__(self) -> None:
@@ -148,6 +150,19 @@ class DatabaseConfig(Config, frozen=True, kw_only=True):
             check_parameters(uri)
         except ValueError as error:
             raise ValueError(f"db_uri: {error}") from None
+        for node in self.nodes:
+            if not host_and_port(node):
+                raise ValueError(f"nodes: expected host:port or [IPv6 address]:port, got {node!r}")
+        if len(set(self.nodes)) < len(self.nodes):
+            raise ValueError("nodes: one of them is there twice")
+
+
+def host_and_port(text: str) -> tuple[str, int] | None:
+    """Return the host and the port that a text names, None where it does not."""
+    match = HOST_AND_PORT.fullmatch(text)
+    if not match or not 0 < int(match[2]) < 65536:
+        return None
+    return match[1].strip("[]"), int(match[2])
 
 
 def check_url(key: str, url: str, schemes: tuple[str, ...], *, needs_host: bool = True) -> None:

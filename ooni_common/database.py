@@ -85,6 +85,9 @@ class StreamingClient(Protocol):
     def texts(self, query: str, settings: Mapping[str, Any]) -> Texts:
         """Run a query whose only column is a String; yield its values, joined, and how many."""
 
+    def execute_iter(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Run a query; yield its rows block by block."""
+
 
 class Database:
     """Statements on one database, on every node of its cluster where one is configured."""
@@ -141,6 +144,12 @@ class Database:
         log.debug("%s", sql)
         with _database_errors():
             yield from cast("StreamingClient", self._client).texts(sql, settings)
+
+    def rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Run a query and yield its rows; in mid-stream no other statement can run."""
+        log.debug("%s", sql)
+        with _database_errors():
+            yield from cast("StreamingClient", self._client).execute_iter(sql)
 
     def insert(
         self, table: str, columns: Mapping[str, str], values: Sequence[Sequence[Any]]

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urlsplit
 
-from ooni_common.config import DatabaseConfig
+from ooni_common.config import DatabaseConfig, host_and_port
 from ooni_common.database import Database, connected, connected_to
 from ooni_common.errors import ConfigError, Unavailable
 
 log = logging.getLogger("ooni.nodes")
 
 T = TypeVar("T")
+
+SECURE_PORT = 9440  # the driver's, too
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def connected_nodes(config: DatabaseConfig) -> Iterator[Nodes]:
     """
     with ExitStack() as stack:
         database = stack.enter_context(connected(config))
-        if not config.cluster:
+        if not config.cluster and not config.nodes:
             yield Nodes.one(database)
             return
         sizes: Counter[int] = Counter()
@@ -173,8 +176,8 @@ def connected_nodes(config: DatabaseConfig) -> Iterator[Nodes]:
                 continue
             if identity in identities:
                 raise ConfigError(
-                    f"cluster {config.cluster}: {name} is the same server as"
-                    f" {identities[identity]}; each must stand there once"
+                    f"{'nodes' if config.nodes else f'cluster {config.cluster}'}: {name} is the"
+                    f" same server as {identities[identity]}; each must stand there once"
                 )
             identities[identity] = name
             up.append(node)
@@ -185,6 +188,8 @@ def connected_nodes(config: DatabaseConfig) -> Iterator[Nodes]:
 
 def _addresses(database: Database, config: DatabaseConfig) -> list[tuple[str, int, int]]:
     """Return host, native port and shard of each node."""
+    if config.nodes:
+        return [(*address, 1) for node in config.nodes if (address := host_and_port(node))]
     rows = database.query(
         "SELECT host_name, port, shard_num FROM system.clusters WHERE cluster = %(cluster)s"
         " ORDER BY shard_num, replica_num",
@@ -192,6 +197,11 @@ def _addresses(database: Database, config: DatabaseConfig) -> list[tuple[str, in
     )
     if not rows:
         names = database.query("SELECT DISTINCT cluster FROM system.clusters ORDER BY cluster")
-        known = ", ".join(name for (name,) in names) or "none"
-        raise ConfigError(f"cluster: the server has no cluster {config.cluster!r}; it has: {known}")
+        listed = ", ".join(name for (name,) in names) or "none"
+        raise ConfigError(
+            f"cluster: the server has no cluster {config.cluster!r}; it has: {listed}"
+        )
+    uri = urlsplit(config.db_uri.reveal())
+    if uri.scheme == "clickhouses":  # the servers' own port may be one without TLS
+        return [(host, uri.port or SECURE_PORT, shard) for host, _, shard in rows]
     return [(host, port, shard) for host, port, shard in rows]

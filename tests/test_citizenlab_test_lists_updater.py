@@ -670,7 +670,7 @@ def test_a_wrong_configuration_is_refused_before_anything_is_done(
         assert (status, len(log.splitlines())) == (78, 1)
         assert f"{updater.config_file}:" in log
         assert "pw" not in log
-        updater = Updater(updater.folder, updater.database, updater._capsys)
+        updater = Updater(updater.folder, updater.database, updater.capsys)
         updater.configure(git_url=git.url("test-lists"), min_rows=100)
     assert git.requests == []
 

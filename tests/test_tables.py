@@ -18,7 +18,7 @@ from conftest import Database as FreshDatabase
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import Database, connected
-from ooni_common.errors import ConfigError, DataRefused, Stopped, Unavailable
+from ooni_common.errors import ConfigError, DataRefused, Stopped, TryAgainLater, Unavailable
 from ooni_common.nodes import Nodes
 from ooni_common.state import read_state, write_state
 from ooni_common.swap.content import BLOCK_ROWS, Content, blocks_of, content_of
@@ -258,6 +258,47 @@ def test_a_value_that_the_database_stores_as_another_is_refused(db: Database) ->
     load(db, FIRST, old_rows())
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match="stored something else"):
         load(db, FIRST, [*new_rows(), row("name", cc="it\0")])
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        "CREATE VIEW first AS SELECT * FROM kept",
+        "CREATE TABLE first AS kept ENGINE = Merge(currentDatabase(), 'kept')",
+    ],
+)
+def test_what_holds_no_rows_of_its_own_is_not_replaced(db: Database, instead: str) -> None:
+    load(db, FIRST, old_rows())
+    db.query("RENAME TABLE first TO kept")
+    db.query(instead)
+    with pytest.raises(ConfigError, match="first is no table of its own"):
+        load(db, FIRST, new_rows())
+    with pytest.raises(ConfigError, match="first is no table of its own"):
+        list(preview_tables(Nodes.one(db), [updating(FIRST, new_rows())]))
+    assert rows_of(db, "kept") == sorted(old_rows())
+
+
+def test_a_shadow_that_another_run_has_made_meanwhile_is_not_swapped_in(
+    db: Database, database: FreshDatabase
+) -> None:
+    load(db, FIRST, old_rows())
+
+    class Another:
+        """A connection that makes the shadow anew as soon as ours is verified."""
+
+        def execute(self, query: str, params: Any = None, **options: Any) -> Any:
+            result = client.execute(query, params, **options)
+            if "NOT IN" in query:  # what is lost: the last question before the swap
+                client.execute(f"DROP TABLE {FIRST.shadow} SYNC")
+                client.execute(f"CREATE TABLE {FIRST.shadow} AS {FIRST.name}")
+            return result
+
+        def disconnect(self) -> None:
+            client.disconnect()
+
+    client = database.client()
+    with live_unchanged(db, FIRST), pytest.raises(TryAgainLater, match="another run"):
+        load(Database(Another()), FIRST, new_rows())
 
 
 @pytest.mark.parametrize("day", [date(1969, 12, 31), date(2149, 6, 7)])

@@ -33,7 +33,7 @@ class Harness:
         self.config_file = folder / "updater.conf"
         self.state_dir = folder / "state"
         self.database = database
-        self._capsys = capsys
+        self.capsys = capsys
         self._config: dict[str, object] = {
             "db_uri": database.uri,
             "state_dir": str(self.state_dir),
@@ -49,9 +49,9 @@ class Harness:
     def run(self, *flags: str, **keys: object) -> tuple[int, str]:
         """Run once in this process; return the exit status and what was printed."""
         self.configure(**keys)
-        self._capsys.readouterr()
+        self.capsys.readouterr()
         status: int = self.module.main(["--config", str(self.config_file), *flags])
-        printed = self._capsys.readouterr()
+        printed = self.capsys.readouterr()
         return status, printed.out + printed.err
 
     def start(self, **environment: str) -> subprocess.Popen[str]:

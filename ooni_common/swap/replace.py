@@ -10,23 +10,18 @@ from typing import Any
 
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
-from ooni_common.swap.agreement import (
-    Agreement,
-    agreement_of,
-    exchange,
-    heal,
-    live_standings,
-    put_live,
-    wait_for,
-)
+from ooni_common.swap.agreement import agreement_of, live_standings
 from ooni_common.swap.content import Content, content_of, gathered
+from ooni_common.swap.heal import heal, wait_for
 from ooni_common.swap.losses import change_of, check_bounds
 from ooni_common.swap.shadow import (
     Standing,
     check_database,
+    exchange,
     fresh_name,
     fresh_path,
     make_shadow,
+    put_live,
 )
 from ooni_common.swap.update import Change, Table, Update
 
@@ -41,11 +36,11 @@ class Filled:
 
     Attributes:
         change: what the swap changes.
-        nodes: where the shadow is; elsewhere the live table has this content already.
+        shadows: node → the UUID of its shadow; none where the live tables have this content.
     """
 
     change: Change
-    nodes: Sequence[Node]
+    shadows: Mapping[Node, str]
 
 
 def replace_tables(
@@ -67,11 +62,12 @@ def replace_tables(
         DataRefused: too few, too many or other rows than sent, or too many disappear.
         Unavailable: the database failed; the message says whether any node was swapped.
         ConfigError: only a person can mend it: grants, columns, a kind of database.
+        TryAgainLater: another run is at work on the same tables.
     """
     nodes.each(check_database)
     filled = [_fill(nodes, update, force=force) for update in updates]
     with critical():
-        swap(nodes, [one for one in filled if one.nodes])
+        swap(nodes, [one for one in filled if one.shadows])
     return [one.change for one in filled]
 
 
@@ -85,29 +81,19 @@ def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
         standings = live_standings(nodes, table)
     agreement = agreement_of(nodes, standings)
     live = agreement.content if agreement else _largest(standings)
-    targets = list(nodes.up)
     if agreement and update.content == live:
-        targets = _still_odd(nodes, table, agreement)
-        if not targets:
-            return Filled(Change(table, live, live), ())
-    models = agreement.models if agreement else _models(standings)
-    content = _fill_shadows(nodes, targets, update, models)
+        heal(nodes, table, agreement)
+        return Filled(Change(table, live, live), {})
+    models = agreement.models if agreement else _models(nodes, standings)
+    content, shadows = _fill_shadows(nodes, update, models, standings)
     check_bounds(update, content)
-    targets = _still(nodes, targets)
     if agreement and content == live:
-        odd = _still_odd(nodes, table, agreement)
-        return Filled(Change(table, live, live), [node for node in odd if node in targets])
-    for node in targets:
+        heal(nodes, table, agreement)
+        return Filled(Change(table, live, live), {})
+    for node in _still(nodes, list(shadows)):
         if (held := standings.get(node)) and held.content == live:
-            change = change_of(node.database, update, live, content, force=force)
-            return Filled(change, targets)
+            return Filled(change_of(node.database, update, live, content, force=force), shadows)
     raise Unavailable(f"{table.name}: no node that takes part has what is to be replaced")
-
-
-def _still_odd(nodes: Nodes, table: Table, agreement: Agreement) -> list[Node]:
-    """Heal the nodes that can get their rows from others; return those that must be loaded."""
-    healed = heal(nodes, table, agreement)
-    return [node for node in agreement.odd if node in nodes.up and node not in healed]
 
 
 def _largest(standings: dict[Node, Standing | None]) -> Content:
@@ -115,25 +101,34 @@ def _largest(standings: dict[Node, Standing | None]) -> Content:
     return max((s.content for s in standings.values() if s), key=lambda content: content.rows)
 
 
-def _models(standings: dict[Node, Standing | None]) -> dict[int, Standing]:
+def _models(nodes: Nodes, standings: Mapping[Node, Standing | None]) -> dict[int, Standing]:
     """Return shard → what its new table is made like where the nodes do not agree."""
-    return {node.shard: standing for node, standing in standings.items() if standing}
+    held = {node.shard: standing for node, standing in standings.items() if standing}
+    spare = next(iter(held.values()))  # for a shard that has no such table: its path has a macro
+    return {shard: held.get(shard, spare) for shard in nodes.shards}
 
 
 def _fill_shadows(
-    nodes: Nodes, targets: list[Node], update: Update, models: Mapping[int, Standing]
-) -> Content:
-    """Make fresh shadows, insert the rows, and wait until each has them; return their content."""
+    nodes: Nodes,
+    update: Update,
+    models: Mapping[int, Standing],
+    standings: Mapping[Node, Standing | None],
+) -> tuple[Content, Mapping[Node, str]]:
+    """Make fresh shadows, insert the rows, and wait until each has them; return their content.
+
+    Beside it: node → UUID of its shadow.
+    """
     table = update.table
     name = fresh_name()
 
-    def make(node: Node) -> None:
+    def make(node: Node) -> str:
         model = models[node.shard]
-        make_shadow(node, table, model, fresh_path(model.statement, table.name, name))
+        path = fresh_path(model.statement, table.name, name)
+        return make_shadow(node, table, model, path, standings.get(node))
 
-    nodes.each(make, among=targets)
+    shadows = nodes.each(make)
     replicated = any(model.path for model in models.values())
-    writers = _writers(_still(nodes, targets), replicated=replicated)
+    writers = _writers(_still(nodes, list(shadows)), replicated=replicated)
     content = _insert(nodes, writers, update)
     if replicated and len(_still(nodes, writers)) < len(writers):
         raise Unavailable(f"{table.shadow}: the node that the rows went to has failed")
@@ -143,8 +138,8 @@ def _fill_shadows(
     def wait(node: Node) -> None:
         wait_for(nodes, node, table, table.shadow, content)
 
-    nodes.each(wait, among=_still(nodes, targets))
-    return content
+    nodes.each(wait, among=_still(nodes, list(shadows)))
+    return content, shadows
 
 
 def _writers(targets: Sequence[Node], *, replicated: bool) -> list[Node]:
@@ -192,10 +187,10 @@ def swap(nodes: Nodes, filled: Sequence[Filled]) -> None:
     swapped: list[Node] = []
 
     def swap_on(node: Node) -> None:
-        _swap_on(node, [one.change for one in filled if node in one.nodes])
+        _swap_on(node, [one for one in filled if node in one.shadows])
         swapped.append(node)
 
-    for node in _still(nodes, list({node: None for one in filled for node in one.nodes})):
+    for node in _still(nodes, list({node: None for one in filled for node in one.shadows})):
         try:
             nodes.each(swap_on, among=[node])
         except Unavailable as error:
@@ -207,14 +202,14 @@ def swap(nodes: Nodes, filled: Sequence[Filled]) -> None:
             ) from None
 
 
-def _swap_on(node: Node, changes: Sequence[Change]) -> None:
+def _swap_on(node: Node, filled: Sequence[Filled]) -> None:
     """Swap every table of a node, verify all, and swap back if one fails."""
     done: list[Change] = []
     try:
-        for change in changes:
-            _exchange(node, change)
-            done.append(change)
-        for change in changes:
+        for one in filled:
+            _exchange(node, one.change, one.shadows[node])
+            done.append(one.change)
+        for change in done:
             check_stored(change.table, change.live, _live(node, change.table))
     except BaseException:
         for change in done:
@@ -222,10 +217,10 @@ def _swap_on(node: Node, changes: Sequence[Change]) -> None:
         raise
 
 
-def _exchange(node: Node, change: Change) -> None:
+def _exchange(node: Node, change: Change, shadow: str) -> None:
     """Swap one table; a statement that failed may have been carried out."""
     try:
-        put_live(node.database, change.table)
+        put_live(node.database, change.table, shadow)
     except Unavailable:
         if _live(node, change.table) != change.live:
             raise

@@ -5,17 +5,26 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from ooni_common.database import Database, quoted
-from ooni_common.errors import ConfigError, Unavailable
+from ooni_common.database import Database, literal, quoted
+from ooni_common.errors import ConfigError, TryAgainLater, Unavailable
 from ooni_common.nodes import Node
 from ooni_common.swap.content import Content, content_of
 from ooni_common.swap.update import Table
 
-# The first argument of a replicated engine.
-_PATH = re.compile(r"(?<=\nENGINE = )(Replicated\w*\(\s*)'((?:[^'\\]|\\.|'')*)'")
+_TEXT = r"'(?:[^'\\]|\\.|'')*'"
+# The first two arguments of a replicated engine: path and replica.
+_REPLICATED = re.compile(rf"(?<=\nENGINE = )(Replicated\w*\(\s*)({_TEXT})(\s*,\s*)({_TEXT})")
+_AUXILIARY = re.compile(r"'([^/:']+:)/")  # before a path: the name of another ZooKeeper
 _RUN = re.compile(r"-\d{8}T\d{6}-[0-9a-f]{8}(?=/|$)")
 _OTHER_MACRO = re.compile(r"\{(?!table\}|database\})")
+_WITH_ROWS = {"EmbeddedRocksDB", "Memory", "Log", "TinyLog", "StripeLog"}
 _WITHOUT_EXCHANGE = {"Ordinary", "Replicated", "Lazy", "Memory"}
+
+
+_IDENTITY = (
+    "SELECT engine, toString(uuid) FROM system.tables"
+    " WHERE database = currentDatabase() AND name = %(table)s"
+)
 
 
 @dataclass(frozen=True)
@@ -26,12 +35,14 @@ class Standing:
         statement: the one that creates it.
         path: of the table in ZooKeeper, which its replicas share; "" if it does not replicate.
         content: the rows.
+        uuid: of the table: two under one name differ in it.
         replicas: how many share the path, absent ones included.
     """
 
     statement: str
     path: str
     content: Content
+    uuid: str = ""
     replicas: int = 1
 
 
@@ -42,25 +53,42 @@ def standing_of(node: Node, table: Table, name: str) -> Standing | None:
         ConfigError: it has no column that is needed, or more replicas than may be swapped alone.
     """
     database = node.database
-    if not database.exists(name):
+    rows = database.query(_IDENTITY, {"table": name})
+    if not rows:
         return None
+    engine, uuid = rows[0]
+    if not engine.endswith("MergeTree") and engine not in _WITH_ROWS:
+        raise ConfigError(
+            f"{name} is no table of its own, but has the engine {engine}: rename it, and make a"
+            " table in its place, as tables.sql has it"
+        )
     _check_columns(database, table, name)
     statement = database.query(f"SHOW CREATE TABLE {quoted(name)}")[0][0]
-    replicas = database.query(
-        "SELECT zookeeper_path, total_replicas, is_readonly FROM system.replicas"
-        " WHERE database = currentDatabase() AND table = %(table)s",
-        {"table": name},
-    )
-    path, count, readonly = replicas[0] if replicas else ("", 1, 0)
-    if readonly or not count:
-        raise Unavailable(f"table {name} is read-only: the server has no session with ZooKeeper")
+    path, count = _replication_of(database, name, statement)
     if count > 1 and not node.name:
         raise ConfigError(
             f"table {name} has {count} replicas, and `cluster` is not set: swapped on one node"
             " alone they would not belong together any more; set it to the name that"
             " system.clusters has"
         )
-    return Standing(statement, path, content_of(database, table.columns, name), count)
+    return Standing(statement, path, content_of(database, table.columns, name), uuid, count)
+
+
+def _replication_of(database: Database, name: str, statement: str) -> tuple[str, int]:
+    """Return a table's path in ZooKeeper, "" for none, and how many replicas share it."""
+    rows = database.query(
+        "SELECT zookeeper_path, total_replicas, is_readonly FROM system.replicas"
+        " WHERE database = currentDatabase() AND table = %(table)s",
+        {"table": name},
+    )
+    if not rows:
+        return "", 1
+    path, count, readonly = rows[0]
+    if readonly or not count:
+        raise Unavailable(f"table {name} is read-only: the server has no session with ZooKeeper")
+    arguments = _REPLICATED.search(statement)
+    auxiliary = _AUXILIARY.match(arguments[2]) if arguments else None
+    return (auxiliary[1] if auxiliary else "") + path, count
 
 
 def check_database(node: Node) -> None:
@@ -86,10 +114,10 @@ def fresh_path(statement: str, table: str, name: str) -> str:
 
     It keeps the pattern of the other: what an earlier run has added is replaced.
     """
-    match = _PATH.search(statement)
+    match = _REPLICATED.search(statement)
     if not match:
         return ""
-    path = _RUN.sub("", match[2])
+    path = _RUN.sub("", match[2][1:-1])
     if "{uuid}" in path:
         return path.replace("{uuid}", f"{table}-{name}")
     parts = path.split("/")
@@ -102,24 +130,78 @@ def fresh_path(statement: str, table: str, name: str) -> str:
     return f"/clickhouse/tables/{table}-{name}/{{shard}}"
 
 
-def as_another(standing: Standing, name: str, path: str) -> str:
-    """Return the statement that creates a table like this one, under another name and path."""
-    _, _, rest = standing.statement.partition("\n")
-    rest = _PATH.sub(lambda match: f"{match[1]}'{path}'", rest, count=1) if path else rest
+def as_another(model: Standing, name: str, path: str, own: Standing | None = None) -> str:
+    """Return the statement that creates a table like another one.
+
+    Args:
+        model: the other one.
+        name: of the new table.
+        path: of the new table in ZooKeeper, as a literal has it; "" if it does not replicate.
+        own: what the node has itself: where replicas have their names without a macro, a model from
+            another node has that node's.
+    """
+    _, _, rest = model.statement.partition("\n")
+    if path:
+        replica = _replica_argument(model, own)
+        rest = _REPLICATED.sub(lambda m: f"{m[1]}'{path}'{m[3]}{replica}", rest, count=1)
     return f"CREATE TABLE {quoted(name)}\n{rest}"
 
 
-def make_shadow(node: Node, table: Table, like: Standing, path: str) -> None:
-    """Put an empty table in the place of a node's shadow.
+def _replica_argument(model: Standing, own: Standing | None) -> str:
+    match = _REPLICATED.search(model.statement)
+    if match and "{" in match[4]:
+        return match[4]
+    match = _REPLICATED.search(own.statement) if own else None
+    return match[4] if match else "'{replica}'"
+
+
+def make_shadow(
+    node: Node, table: Table, model: Standing, path: str, own: Standing | None = None
+) -> str:
+    """Put an empty table in the place of a node's shadow; return its UUID.
 
     Args:
         node: where.
         table: whose shadow.
-        like: what it has the columns, the engine and the settings of.
-        path: in ZooKeeper, if it replicates.
+        model: what it has the columns, the engine and the settings of.
+        path: in ZooKeeper, as a literal has it, if it replicates.
+        own: what the node has live.
     """
     node.database.query(f"DROP TABLE IF EXISTS {quoted(table.shadow)} SYNC")
-    node.database.query(as_another(like, table.shadow, path))
+    node.database.query(as_another(model, table.shadow, path, own))
+    return _uuid_of(node.database, table.shadow)
+
+
+def put_live(database: Database, table: Table, shadow: str) -> None:
+    """Swap the shadow and the live table of one node; without a live one, the shadow becomes it.
+
+    Raises:
+        TryAgainLater: the shadow has another UUID than `shadow`: it is another run's.
+    """
+    if _uuid_of(database, table.shadow) != shadow:
+        raise TryAgainLater(
+            f"{table.shadow} was replaced meanwhile: another run is at work on the same tables;"
+            " run this tool on one host only"
+        )
+    if database.exists(table.name):
+        exchange(database, table)
+    else:
+        database.query(f"RENAME TABLE {quoted(table.shadow)} TO {quoted(table.name)}")
+
+
+def exchange(database: Database, table: Table) -> None:
+    """Swap the shadow and the live table of one node."""
+    database.query(f"EXCHANGE TABLES {quoted(table.shadow)} AND {quoted(table.name)}")
+
+
+def path_literal(path: str) -> str:
+    """Return a path as it stands within the quotes of a literal."""
+    return literal(path)[1:-1]
+
+
+def _uuid_of(database: Database, name: str) -> str:
+    rows = database.query(_IDENTITY, {"table": name})
+    return str(rows[0][1]) if rows else ""
 
 
 def _check_columns(database: Database, table: Table, name: str) -> None:

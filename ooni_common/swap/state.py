@@ -5,23 +5,19 @@ from collections.abc import Sequence
 
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
-from ooni_common.swap.agreement import agreement_of, heal, live_standings
+from ooni_common.swap.agreement import agreement_of, live_standings
 from ooni_common.swap.content import Content
+from ooni_common.swap.heal import heal
 from ooni_common.swap.replace import Critical, Filled, swap
 from ooni_common.swap.shadow import Standing, standing_of
 from ooni_common.swap.update import Change, Table, UpdateState
 
 
 def is_current(nodes: Nodes, tables: Sequence[Table], state: UpdateState) -> bool:
-    """Tell whether a majority still holds what the last run left in the live tables.
-
-    A node that holds something else, and can't get it from the others, makes it False.
-    """
+    """Tell whether a majority still holds what the last run left in the live tables."""
     for table in tables:
         agreement = agreement_of(nodes, live_standings(nodes, table))
         if not agreement or agreement.content != state.live.get(table.name):
-            return False
-        if any(not agreement.models[node.shard].path for node in agreement.odd):
             return False
     return True
 
@@ -81,7 +77,11 @@ def _to_roll_back(nodes: Nodes, table: Table, state: UpdateState, *, force: bool
     if not shadow.rows and name in replaced:
         raise DataRefused(f"nothing to roll back to: {name} was empty before its last update")
     if shadow.rows and (force or replaced.get(name) == shadow):
-        at = [node for node, standing in shadows.items() if standing and standing.content == shadow]
+        at = {
+            node: standing.uuid
+            for node, standing in shadows.items()
+            if standing and standing.content == shadow
+        }
         for shard in nodes.shards:
             if not nodes.is_majority(shard, sum(node.shard == shard for node in at)):
                 raise DataRefused(

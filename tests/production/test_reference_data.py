@@ -105,3 +105,32 @@ def test_with_a_cluster_a_node_that_is_away_is_loaded_when_it_is_back(
     status, log = updater.run(cluster=NAME)
     assert status == 0, log
     assert rows(third, updater) == expected(updater)
+
+
+def test_a_node_that_was_away_gets_what_the_others_have_been_rolled_back_to(
+    updater: Harness, production: Cluster, tmp_path: Path
+) -> None:
+    assert updater.run(cluster=NAME)[0] == 0
+    shorten(tmp_path / "upstream")
+    status, log = updater.run("--force", cluster=NAME)
+    assert status == 0, log
+    newer = rows(production.nodes[0], updater)
+    assert newer != expected(updater)
+    third = production.nodes[2]
+    third.kill()
+    status, log = updater.run("--rollback", cluster=NAME)
+    assert status == 0, log
+    third.start()
+    assert rows(third, updater) == newer
+    status, log = updater.run(cluster=NAME)
+    assert status == 0, log
+    assert [rows(node, updater) for node in production.nodes] == [expected(updater)] * 3
+
+
+def shorten(folder: Path) -> None:
+    """Let upstream have fewer rows."""
+    dns, http = ROWS["fingerprints_dns"] - 1, ROWS["fingerprints_http"] - 1
+    sample = SampleFingerprints(dns=dns, http=http)
+    (folder / "fingerprints_dns.csv").write_bytes(sample.dns)
+    (folder / "fingerprints_http.csv").write_bytes(sample.http)
+    (folder / "map.json").write_bytes(asn_map(300, ROWS["asnmeta"] - 10, 1))
