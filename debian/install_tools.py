@@ -153,7 +153,8 @@ def config_manual(tool: Tool, text: str) -> str:
 {roff(comment(introduction))}
 .PP
 An environment variable OONI_\\fIKEY\\fR (in capitals) overrides a key, an option on the command
-line overrides both. A key that can hold a secret can be given as \\fIkey\\fR_file, the path of a
+line overrides both. The file may be root's alone (0600): systemd gives the service a copy of it.
+A key that can hold a secret can be given as \\fIkey\\fR_file, the path of a
 file that holds it, or come as a systemd credential of its name. A file that starts with {"{"} is
 read as JSON.
 .SH KEYS

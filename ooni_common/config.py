@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -12,6 +11,12 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from ooni_common.config_files import (
+    copy_from_systemd,
+    read_secret,
+    read_text,
+    refuse_readable_by_others,
+)
 from ooni_common.database_uri import check_parameters
 from ooni_common.errors import ConfigError
 
@@ -194,13 +199,15 @@ def load_config(
         default_file: read when `chosen_file` is None; may be missing.
         chosen_file: the file named on the command line; must exist.
         flags: values from the command line, by key; they win.
-        environ: `OONI_<KEY>` and `OONI_<KEY>_FILE` for secrets; `CREDENTIALS_DIRECTORY`.
+        environ: `OONI_<KEY>` and `OONI_<KEY>_FILE` for secrets; `CREDENTIALS_DIRECTORY`, which can
+            also have a copy of the default file, under its name.
 
     Raises:
         ConfigError: names the source, the key and what is allowed.
     """
     path = chosen_file or default_file
-    text = _read_text(path, required=chosen_file is not None)
+    copy = copy_from_systemd(path, environ) if path == default_file else None
+    text = read_text(path, required=chosen_file is not None, copy=copy)
     values = _values_of_file(config_type, path, text)
     values |= _values_of_credentials(config_type, environ)
     values |= _values_of_environment(config_type, environ)
@@ -214,18 +221,6 @@ def secrets_of(config: Config) -> list[str]:
     parts = [part for value in values if isinstance(value, Secret) for part in value.secret_parts()]
     long_enough = {part for part in parts if len(part) >= SHORTEST_MASKED_SECRET}
     return sorted(long_enough, key=len, reverse=True)  # one can be a part of another
-
-
-def _read_text(path: Path, *, required: bool) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        if required:
-            raise ConfigError(f"{path}: no such file") from None
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: {reason}") from None
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
@@ -276,14 +271,14 @@ def _values_of_file(config_type: type[Config], path: Path, text: str) -> dict[st
         if not in_file:
             values[key] = (value, where)
         elif isinstance(value, str):
-            files[key] = (_read_secret(Path(value)), value)
+            files[key] = (read_secret(Path(value)), value)
         else:
             raise ConfigError(f"{where}: {name}: expected the path of a file")
     for key in secret.keys() & values.keys():
         value, where = values[key]
         held = _convert(value, secret[key], strict=True, where=f"{where}: {key}")
         if held and held.secret_parts():
-            _refuse_readable_by_others(path, key)
+            refuse_readable_by_others(path, key)
     return values | files
 
 
@@ -294,7 +289,7 @@ def _values_of_credentials(
     folder = environ.get("CREDENTIALS_DIRECTORY")
     files = {key: Path(folder) / key for key in _secret_keys(config_type)} if folder else {}
     return {
-        key: (_read_text(path, required=True).rstrip("\r\n"), f"credential {key}")
+        key: (read_text(path, required=True).rstrip("\r\n"), f"credential {key}")
         for key, path in files.items()
         if path.exists()
     }
@@ -310,7 +305,7 @@ def _values_of_environment(
             if variable in environ:
                 raise ConfigError(f"both {variable} and {variable}_FILE are set; keep one of them")
             path = Path(environ[f"{variable}_FILE"])
-            values[field.name] = (_read_secret(path), str(path))
+            values[field.name] = (read_secret(path), str(path))
         if variable in environ:
             value = _convert(environ[variable], field.type, strict=False, where=variable)
             values[field.name] = (value, variable)
@@ -367,17 +362,6 @@ def _secret_keys(config_type: type[Config]) -> dict[str, Any]:
 def _types_in(wanted: Any) -> tuple[Any, ...]:
     """Return the types in a union, or the one type."""
     return get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
-
-
-def _read_secret(path: Path) -> str:
-    text = _read_text(path, required=True).rstrip("\r\n")
-    _refuse_readable_by_others(path, "a secret")
-    return text
-
-
-def _refuse_readable_by_others(path: Path, content: str) -> None:
-    if path.stat().st_mode & stat.S_IROTH:
-        raise ConfigError(f"{path}: holds {content} and others may read it; run: chmod o= {path}")
 
 
 def _line_of(text: str, key: str) -> int:

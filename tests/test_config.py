@@ -1,5 +1,6 @@
 """The configuration: where values come from, what is refused and how; secrets stay secret."""
 
+import grp
 import logging
 import os
 import re
@@ -22,8 +23,8 @@ from ooni_common.config import (
     secrets_of,
 )
 from ooni_common.errors import ConfigError
+from privileges import without_privileges
 
-NOBODY = 65534
 PASSWORD = "correct-horse"
 URI_WITH_PASSWORD = f"clickhouse://api:{PASSWORD}@db.example/default"
 
@@ -260,20 +261,9 @@ def test_a_file_that_may_not_be_read_is_refused(file: Path) -> None:
     file.chmod(0)
     with without_privileges():
         message = refusal(file)
-    assert message == "tool.conf: Permission denied"
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """Let root's tests run into permissions as anybody would."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
+        group = grp.getgrgid(os.getegid()).gr_name
+    advice = f"run as root, or: chgrp {group} tool.conf; chmod g+r tool.conf"
+    assert message == f"tool.conf: Permission denied; {advice}"
 
 
 @pytest.mark.parametrize(

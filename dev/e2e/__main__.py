@@ -19,6 +19,11 @@ from dev.e2e.installation import (
     prune_after_backups,
 )
 from dev.e2e.ooni_api import OoniApi
+from dev.e2e.permissions import (
+    expect_defaults_without_a_file,
+    keep_for_root,
+    run_by_hand_first,
+)
 from dev.e2e.services import let_timer_fire, probe_sandbox, run_services, stop_database
 from dev.e2e.steps import expect
 from dev.e2e.tools import backup_tool, detector, tools_for, upstream
@@ -58,6 +63,9 @@ def main() -> None:
             let_geoip_in(container, api)
             look_at_installation(container)
             configure(container, tools)
+            run_by_hand_first(container, tools)
+            keep_for_root(container, tools)
+            expect_defaults_without_a_file(container)
             give_as_credential(container, tools)
             prune_after_backups(container)
             owners, failures = api.owners_and_modes(), api.failures()

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = "systemd,systemd-sysv,python3,git,ca-certificates,man-db,util-linux,bash-completion,acl"
+PACKAGES = (
+    "systemd,systemd-sysv,python3,git,ca-certificates,man-db,util-linux,bash-completion,acl,dbus"
+)
 BOOT_SECONDS = 60
 
 

@@ -33,7 +33,8 @@ def look_at_installation(container: Container) -> None:
     ):
         expect(timers.count(f" {tool}.timer") == 1, f"the timer of {tool} is there, once")
     modes = container.output("stat -c '%n %U:%G %a' /etc/ooni/*.conf")
-    expect(modes.count("root:ooni 640") == 6, f"configuration is protected: {modes}")
+    expect(modes.count("root:ooni 640") == 5, f"configuration is protected: {modes}")
+    expect("db-backup.conf root:root 600" in modes, "what was root's alone is so still")
     verified = container.run(
         "cd /lib/systemd/system;"
         " systemd-analyze verify --man=no ooni-*[a-z].service detector.service"
@@ -120,5 +121,5 @@ def prune_after_backups(container: Container) -> None:
     """Let old backups be deleted after each run, as the manual says."""
     drop_in = container.root / "etc/systemd/system/ooni-db-backup.service.d/override.conf"
     drop_in.parent.mkdir(parents=True)
-    drop_in.write_text("[Service]\nExecStartPost=/usr/bin/ooni-db-backup prune --confirm\n")
+    drop_in.write_text("[Service]\nExecStart=/usr/bin/ooni-db-backup prune --confirm\n")
     container.run("systemctl daemon-reload")

@@ -50,6 +50,7 @@ def upgrade_from_old_packages(container: Container, folder: Path, scratch: Path)
     (container.root / "etc/ooni").mkdir()
     (container.root / "etc/ooni/analysis.env").write_text("DB_URI=clickhouse://old@db/default")
     (container.root / "etc/ooni/db-backup.conf").write_text('{"ver": 0}\n')
+    (container.root / "etc/ooni/db-backup.conf").chmod(0o600)  # as Ansible writes it
     container.run("dpkg -i /srv/analysis_1.13_all.deb /srv/detector_0.3_all.deb")
     container.run("systemctl disable ooni-update-fingerprints.timer")  # the administrator's will
     wanted = container.output("ls /etc/systemd/system/multi-user.target.wants")
