@@ -76,8 +76,11 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def install_config(tool: Tool, root: Path) -> None:
-    """Install a configuration file, and its manual."""
+    """Install a configuration file, its manual, and the one for OONI's database as an example."""
     source = (SOURCE / tool["script"]).with_name(tool["config"])
+    example = SOURCE / "examples/ooni" / tool["config"]
+    documentation = root / "usr/share/doc" / tool["package"]
+    write(documentation / "examples/ooni" / tool["config"], example.read_text())
     write(root / "etc/ooni" / tool["config"], source.read_text())
     write(root / f"usr/share/man/man5/{tool['config']}.5", config_manual(tool, source.read_text()))
 
