@@ -216,7 +216,11 @@ def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replace a file: readers see the old content or the new one, also after a power cut."""
+    """Replace a file: readers see the old content or the new one, also after a power cut.
+
+    Raises:
+        ConfigError: a folder is in its place.
+    """
     temporary = path.with_name(f".{path.name}.new")  # one name, so that a kill leaves one file
     try:
         temporary.unlink(missing_ok=True)
@@ -228,7 +232,11 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, IsADirectoryError):
+            place = path if path.is_dir() else temporary
+            raise ConfigError(f"{place}: a folder is in the place of a file; remove it") from None
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
@@ -247,14 +255,17 @@ def locked(path: Path) -> Iterator[None]:
         TryAgainLater: another process holds it.
         ConfigError: it can't be opened.
     """
+    safe = os.O_NOFOLLOW | os.O_NONBLOCK  # a link could lead to a file that must not be emptied
     try:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safe, 0o644)
         except PermissionError:  # made by root, by hand: it can be locked; the pid stays unwritten
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY | safe)
     except OSError as error:
         if error.errno in OUT_OF_SOMETHING:
             raise
+        if error.errno == errno.ELOOP:
+            raise ConfigError(f"{path}: a symbolic link is no lock; remove it") from None
         raise ConfigError(f"{path}: {error.strerror}; the lock of a run has to be there") from None
     try:
         try:
