@@ -5,9 +5,11 @@ lies some days back. Each run follows the series from there on anew, so that mea
 late count, and so that it does not matter how often it has run.
 """
 
+import hashlib
 import io
-import logging
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,15 +21,27 @@ import numpy as np
 
 from counts import HourlyCounts
 from ooni_common.run import write_atomically
+from ooni_common.state import ignored, read_local
 from sequential import Arrays, Detector, Floats, Indices, Parameters, States
 from series import BLOCKED, STATE_NAMES, UNKNOWN, Event, Series, SeriesStatus, Target, time_of
-
-log = logging.getLogger("ooni.detector")
 
 HALF_LIFE = 168  # hours after which a measurement counts half in the counts behind a state
 LEAST_ROOM = 1024  # series that room is made for, at least
 CHECKPOINT_FORMAT = 1  # of the file, and of what its arrays mean
 HEADER_ARRAY = "header"  # the name of an array that is none: JSON
+LARGEST_CHECKPOINT = 256 * 1024 * 1024  # bytes; 100,000 series have 20 MB
+LATEST_HOUR = 2**32 // 3600  # what the database can hold
+UNREADABLE = (  # what zipfile, numpy and msgspec raise for a file that is not theirs
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -38,12 +52,14 @@ class Header(msgspec.Struct, frozen=True):
         hour: the first one, in hours since 1970, that the arrays do not know of.
         until: the end of the last hour that the run which wrote it had looked at.
         series: in the order of the arrays.
+        sha256: of all that; "" in those of 2.0.1.
     """
 
     kind: str
     hour: int
     until: int
     series: list[Series]
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -226,6 +242,8 @@ class Follower:
 
     def _put(self, arrays: Arrays) -> None:
         for name, array in self._own_arrays().items():
+            if arrays[name].dtype != array.dtype:
+                raise ValueError(f"{name}: {arrays[name].dtype}")
             array[: len(arrays[name])] = arrays[name]
         self._detector.put({name.removeprefix("test_"): array for name, array in arrays.items()})
 
@@ -237,29 +255,78 @@ def _rounded(values: Floats) -> list[float]:
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
     """Read the file; None where there is none, or one that is damaged or of another version."""
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = msgspec.json.decode(arrays.pop(HEADER_ARRAY).tobytes(), type=Header)
-    except FileNotFoundError:
+    content = read_local(path, LARGEST_CHECKPOINT)
+    if content is None:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s: ignored: %s", path, error)
+    try:
+        header, arrays = _decoded(content)
+    except UNREADABLE as error:
+        ignored(path, error)
         return None
     if header.kind != _kind():
-        log.warning("%s: ignored: of another version of the test", path)
+        ignored(path, "of another version of the test")
         return None
-    return Checkpoint(header.hour, header.until, header.series, arrays)
+    checkpoint = Checkpoint(header.hour, header.until, header.series, arrays)
+    if header.sha256 not in ("", _sha256(checkpoint)):
+        ignored(path, "it is not what was written")
+        return None
+    try:
+        _check(checkpoint)
+        Follower.from_checkpoint(checkpoint)
+    except (KeyError, ValueError) as error:
+        ignored(path, error)
+        return None
+    return checkpoint
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write the file atomically."""
-    header = Header(_kind(), checkpoint.hour, checkpoint.until, list(checkpoint.series))
+    header = Header(
+        _kind(),
+        checkpoint.hour,
+        checkpoint.until,
+        list(checkpoint.series),
+        _sha256(checkpoint),
+    )
     encoded = np.frombuffer(msgspec.json.encode(header), dtype=np.uint8)
     content = io.BytesIO()
     arrays: Arrays = {HEADER_ARRAY: encoded, **checkpoint.arrays}
     np.savez(content, allow_pickle=False, **arrays)
     write_atomically(path, content.getvalue())
+
+
+def _decoded(content: bytes) -> tuple[Header, dict[str, Any]]:
+    """Return header and arrays of a file.
+
+    Raises:
+        UNREADABLE: it is no such file.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > LARGEST_CHECKPOINT:
+            raise ValueError(f"its arrays have more than {LARGEST_CHECKPOINT:,} bytes")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    header = msgspec.json.decode(arrays.pop(HEADER_ARRAY).tobytes(), type=Header)
+    return header, arrays
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    """Raise ValueError for what no run writes; one of 2.0.1 has no digest that tells."""
+    if not 0 < checkpoint.hour <= checkpoint.until < LATEST_HOUR:
+        raise ValueError(f"hours {checkpoint.hour} to {checkpoint.until}")
+    for name, array in checkpoint.arrays.items():
+        if array.dtype.kind not in "if" or array.shape != (len(checkpoint.series),):
+            raise ValueError(f"{name}: {array.dtype} {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: not all are numbers")
+
+
+def _sha256(checkpoint: Checkpoint) -> str:
+    """Return the digest of all that a checkpoint says."""
+    parts = [msgspec.json.encode((checkpoint.hour, checkpoint.until, checkpoint.series))]
+    for name, array in sorted(checkpoint.arrays.items()):
+        parts += [f"{name} {array.dtype.str} {array.shape}".encode(), array.tobytes()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def _kind() -> str:

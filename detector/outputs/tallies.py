@@ -195,7 +195,7 @@ def charted(
     windows = [window_of(incident, until) for incident in incidents]
     windows += [_as_window(period) for period in periods]
     prints = [window.fingerprint for window in windows]
-    firsts = [earlier.get(fingerprint, NOTHING) for fingerprint in prints]
+    firsts = [_usable(earlier.get(fingerprint, NOTHING)) for fingerprint in prints]
     counts = complete(database, windows, firsts)
     settled: dict[str, Steps] = {}
     for window, fingerprint, (measurements, anomalies) in zip(windows, prints, counts, strict=True):
@@ -210,6 +210,15 @@ def charted(
     of_periods = zip(periods, counts[len(incidents) :], strict=True)
     tallies = {period: Tally(sum(steps[0]), sum(steps[1])) for period, steps in of_periods}
     return charts, {period: tally for period, tally in tallies.items() if tally.measurements}
+
+
+def _usable(steps: Steps) -> Steps:
+    """Return kept counts of steps, or none where no run can have left these."""
+    measurements, anomalies = steps
+    pairs = zip(measurements, anomalies, strict=False)
+    if len(measurements) == len(anomalies) and all(0 <= a <= m for m, a in pairs):
+        return steps
+    return NOTHING
 
 
 def window_of(incident: Incident, until: int) -> Window:
