@@ -251,7 +251,8 @@ def check_names(names: Iterable[str], existing: Collection[str], kind: str = "ta
 def _instead(name: str, existing: list[str]) -> str:
     if not existing:
         return "; there is none at all"
-    if similar := difflib.get_close_matches(name, existing, n=3):
+    similar = difflib.get_close_matches(name, existing, n=3)
+    if similar and not name[:1].isdigit():  # times, which backups are named by, are all similar
         return f"; did you mean {' or '.join(map(repr, similar))}?"
     more = f" and {len(existing) - MOST_LISTED} more" if len(existing) > MOST_LISTED else ""
     return f"; there are: {', '.join(existing[:MOST_LISTED])}{more}"
