@@ -94,11 +94,13 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     max_rows: Count = 1_000_000
 
     def __post_init__(self) -> None:
-        """Refuse a repository that would need a password: git would show it in the process list."""
+        """Refuse an address that can hold a secret: git would show it in the process list."""
         super().__post_init__()
         check_url("git_url", self.git_url, ("https", "http", "file"), needs_host=False)
-        if "@" in self.git_url:
-            raise ValueError("git_url: the clone is unauthenticated; leave user and password out")
+        if re.search("[@?#]", self.git_url):
+            raise ValueError(
+                "git_url: the clone is unauthenticated; leave user, password and ?query out"
+            )
 
 
 SCRIPT = Script(

@@ -660,6 +660,7 @@ def test_a_wrong_configuration_is_refused_before_anything_is_done(
 ) -> None:
     for keys in (
         {"git_url": "https://user:pw@example.org/x.git"},
+        {"git_url": "https://example.org/x.git?token=abcdefgh"},
         {"git_url": "ext::sh -c touch% /tmp/x"},
         {"git_url": "git@github.com:citizenlab/test-lists.git"},
         {"on_broken_file": "ignore"},

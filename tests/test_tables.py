@@ -278,6 +278,34 @@ def test_what_holds_no_rows_of_its_own_is_not_replaced(db: Database, instead: st
     assert rows_of(db, "kept") == sorted(old_rows())
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Nullable(String)",
+        "LowCardinality(Nullable(String))",
+        "Array(String)",
+        "Tuple(String)",
+        "Map(String, String)",
+        "Nullable(UInt32)",
+    ],
+)
+def test_columns_whose_values_the_content_misses_are_refused(db: Database, kind: str) -> None:
+    load(db, FIRST, old_rows())
+    db.query("ALTER TABLE first DROP COLUMN kind")
+    db.query(f"ALTER TABLE first ADD COLUMN kind {kind}")
+    with pytest.raises(ConfigError, match=r"column kind is .*; run: ALTER TABLE first MODIFY"):
+        load(db, FIRST, new_rows())
+
+
+@pytest.mark.parametrize("kind", ["LowCardinality(String)", "Enum8('nat' = 1, 'isp' = 2)"])
+def test_columns_of_other_plain_types_are_verified_too(db: Database, kind: str) -> None:
+    load(db, FIRST, old_rows())
+    db.query(f"ALTER TABLE first MODIFY COLUMN kind {kind}")
+    load(db, FIRST, new_rows())
+    assert rows_of(db, "first") == sorted(new_rows())
+    assert held(db, FIRST) == content_of_rows(new_rows())
+
+
 def test_a_shadow_that_another_run_has_made_meanwhile_is_not_swapped_in(
     db: Database, database: FreshDatabase
 ) -> None:

@@ -17,6 +17,12 @@ _REPLICATED = re.compile(rf"(?<=\nENGINE = )(Replicated\w*\(\s*)({_TEXT})(\s*,\s
 _AUXILIARY = re.compile(r"'([^/:']+:)/")  # before a path: the name of another ZooKeeper
 _RUN = re.compile(r"-\d{8}T\d{6}-[0-9a-f]{8}(?=/|$)")
 _OTHER_MACRO = re.compile(r"\{(?!table\}|database\})")
+# Of another type, a value can be NULL, or be written in several ways: the content misses it.
+_PLAIN_TYPE = re.compile(
+    r"(LowCardinality\()?(U?Int\d+|Float(32|64)|Bool|(Fixed)?String(\(\d+\))?|UUID"
+    r"|Date(32)?|DateTime(64)?(\(.*\))?|Enum(8|16)\(.*\))\)?",
+    re.DOTALL,
+)
 _WITH_ROWS = {"EmbeddedRocksDB", "Memory", "Log", "TinyLog", "StripeLog"}
 _WITHOUT_EXCHANGE = {"Ordinary", "Replicated", "Lazy", "Memory"}
 
@@ -205,6 +211,12 @@ def _uuid_of(database: Database, name: str) -> str:
 
 
 def _check_columns(database: Database, table: Table, name: str) -> None:
-    present = {column[0] for column in database.structure(name)[0]}
-    if missing := [column for column in table.columns if column not in present]:
+    types = {column[0]: column[1] for column in database.structure(name)[0]}
+    if missing := [column for column in table.columns if column not in types]:
         raise ConfigError(f"table {name} has no column {', '.join(missing)}; see tables.sql")
+    for column, wanted in table.columns.items():
+        if not _PLAIN_TYPE.fullmatch(types[column]):
+            raise ConfigError(
+                f"table {name}: column {column} is {types[column]}, whose values can't be verified;"
+                f" run: ALTER TABLE {name} MODIFY COLUMN {column} {wanted}"
+            )
