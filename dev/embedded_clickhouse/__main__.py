@@ -53,8 +53,9 @@ def _parse_arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME:PASSWORD[:readonly]",
-        help="only these may connect (readonly: with readonly = 2, :readonly=1: with that); without"
-        " it default and citizenlab without a password, api:api and detector:detector",
+        help="only these may connect (readonly: with readonly = 2, :readonly=1: with that, :no-ddl:"
+        " only to read and insert); without it default and citizenlab without a password, api:api"
+        " and detector:detector",
     )
     parser.add_argument(
         "--claim-version",
@@ -94,6 +95,8 @@ def _user(value: str) -> tuple[str, User]:
     for suffix, readonly in {":readonly": 2, ":readonly=1": 1}.items():
         if password.endswith(suffix):
             return name, User(password.removesuffix(suffix), readonly)
+    if password.endswith(":no-ddl"):
+        return name, User(password.removesuffix(":no-ddl"), ddl=False)
     return name, User(password)
 
 

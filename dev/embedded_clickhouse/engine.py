@@ -35,6 +35,9 @@ _SERVER_DEFAULTS = (
 )
 
 
+_SHOW_GRANTS = re.compile(r"\s*SHOW\s+GRANTS\s*", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class User:
     """Who may connect.
@@ -320,6 +323,12 @@ class Session:
         if not self._user.ddl and kind.startswith("MUTATING") and word != "INSERT":
             message = f"Not enough privileges. It's necessary to have the grant {word}"
             raise ServerError(Code.ACCESS_DENIED, message)
+
+    def with_grants(self, query: str) -> str:
+        """Return a statement, SHOW GRANTS as one that tells what `check_statement` allows."""
+        if self._user.ddl or not _SHOW_GRANTS.fullmatch(query):
+            return query
+        return "SELECT 'GRANT SELECT, INSERT ON *.* TO ' || currentUser() AS GRANTS"
 
     def recorded(self, protocol: str, text: str, settings: Mapping[str, str]) -> Statement:
         """Return what the recorder takes down of a statement without rows."""

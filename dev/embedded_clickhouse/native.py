@@ -332,7 +332,7 @@ class NativeConnection:
         if insert and takes_rows:
             self._insert(session, insert, statement)
         else:
-            self._select(session, self._without_format(session, query.text))
+            self._select(session, self._without_format(session, session.with_grants(query.text)))
 
     def _without_format(self, session: Session, query: str) -> str:
         """Take off FORMAT, which is for clickhouse-client, and refuse what a result would lack."""

@@ -28,7 +28,8 @@ class EmbeddedClickHouse(Startable):
 
     Args:
         path: data directory, kept between runs.
-        users: "NAME:PASSWORD" or "NAME:PASSWORD:readonly"; without it the project's own users.
+        users: "NAME:PASSWORD", with ":readonly" or ":no-ddl" behind it for less than all rights;
+            without any the project's own users.
         tcp: port for the native protocol; 0 takes a free one.
         http: port for HTTP; 0 takes a free one.
         timezone: the server's; "" for this machine's.
