@@ -19,6 +19,7 @@ By hand: asnmeta_updater.py --dry-run --stdout
 """
 
 import contextlib
+import dataclasses
 import gc
 import itertools
 import json
@@ -37,16 +38,19 @@ from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.nodes import Nodes, connected_nodes
-from ooni_common.run import ROLLBACK, Job, Script, execute
+from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.swap.content import Block, blocks_of
 from ooni_common.swap.update import LossLimit, Table, Update
 from table_updates import (
     Fetched,
+    check_before_writing,
+    examine_updater,
     fetch_changed,
     load,
     loaded_source,
     note_unchanged,
     roll_back_tables,
+    upstream_checks,
 )
 
 log = logging.getLogger("ooni.asnmeta")
@@ -112,17 +116,26 @@ SCRIPT = Script(
     config_type=Config,
     config_file=Path("/etc/ooni/update-asn-metadata.conf"),
     flags=ROLLBACK,
+    commands=(Command("run", "load the map if it has changed"), DOCTOR),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run once as the command line says; return the exit status."""
-    return execute(SCRIPT, update, argv)
+    return execute(SCRIPT, lambda job: (examine if job.command == "doctor" else update)(job), argv)
+
+
+def examine(job: Job[Config]) -> None:
+    """Print whether a run can succeed."""
+    limits = dataclasses.replace(LIMITS, retries=0)
+    fetcher = Fetcher(job.user_agent, limits, ca_file=job.config.ca_file)
+    examine_updater(job, [TABLE], upstream_checks(fetcher, {"upstream": job.config.url}))
 
 
 def update(job: Job[Config]) -> None:
     """Load the map if it has changed since the last run."""
     with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
+        check_before_writing(nodes, [TABLE])
         if "rollback" in job.flags:
             roll_back_tables(job, nodes, [TABLE])
             return

@@ -33,11 +33,13 @@ from ooni_common.config import Count, DatabaseConfig, SecretUrl, Share, check_ur
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
 from ooni_common.nodes import Nodes, connected_nodes
-from ooni_common.run import ROLLBACK, Job, Script, execute
+from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.content import Row
 from ooni_common.swap.update import LossLimit, Table, Update
 from table_updates import (
+    check_before_writing,
+    examine_updater,
     heal_nodes,
     load,
     loaded_source,
@@ -110,18 +112,31 @@ SCRIPT = Script(
     config_type=Config,
     config_file=Path("/etc/ooni/update-citizenlab.conf"),
     flags=ROLLBACK,
+    commands=(Command("run", "load the lists, unless the table has them already"), DOCTOR),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run once as the command line says; return the exit status."""
-    return execute(SCRIPT, update, argv)
+    return execute(SCRIPT, lambda job: (examine if job.command == "doctor" else update)(job), argv)
+
+
+def examine(job: Job[Config]) -> None:
+    """Print whether a run can succeed."""
+    config = job.config
+
+    def upstream() -> str:
+        git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
+        return f"{config.git_url} is at {citizenlab_git.head_commit(git, config.git_url)[:12]}"
+
+    examine_updater(job, [TABLE], [("upstream", upstream)])
 
 
 def update(job: Job[Config]) -> None:
     """Load the lists of the newest commit, unless the table has them already."""
     config = job.config
     with connected_nodes(config) as nodes:
+        check_before_writing(nodes, [TABLE])
         if "rollback" in job.flags:
             roll_back_tables(job, nodes, [TABLE])
             return

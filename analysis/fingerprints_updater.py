@@ -19,7 +19,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from csv_source import BrokenFileError, Finding, ParsedFile, csv_text, records
@@ -28,16 +28,19 @@ from ooni_common.database import Database, StatementFailed
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.nodes import Nodes, connected_nodes
-from ooni_common.run import ROLLBACK, Job, Script, execute
+from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.swap.update import LossLimit, Table, Update
 from table_updates import (
     Fetched,
+    check_before_writing,
+    examine_updater,
     fetch_changed,
     load,
     loaded_source,
     note_unchanged,
     report_findings,
     roll_back_tables,
+    upstream_checks,
 )
 
 log = logging.getLogger("ooni.fingerprints")
@@ -116,18 +119,28 @@ SCRIPT = Script(
     config_type=Config,
     config_file=Path("/etc/ooni/update-fingerprints.conf"),
     flags=ROLLBACK,
+    commands=(Command("run", "load the files that have changed"), DOCTOR),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run once as the command line says; return the exit status."""
-    return execute(SCRIPT, update, argv)
+    return execute(SCRIPT, lambda job: (examine if job.command == "doctor" else update)(job), argv)
+
+
+def examine(job: Job[Config]) -> None:
+    """Print whether a run can succeed."""
+    config = job.config
+    fetcher = Fetcher(job.user_agent, replace(LIMITS, retries=0), ca_file=config.ca_file)
+    urls = {"upstream, DNS": config.dns_url, "upstream, HTTP": config.http_url}
+    examine_updater(job, list(TABLES.values()), upstream_checks(fetcher, urls))
 
 
 def update(job: Job[Config]) -> None:
     """Load the files that have changed since the last run."""
     tables = list(TABLES.values())
     with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
+        check_before_writing(nodes, tables)
         if "rollback" in job.flags:
             roll_back_tables(job, nodes, tables)
             return

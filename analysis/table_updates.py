@@ -1,6 +1,8 @@
 """What the updaters of this folder have in common: fetches, findings, loads and rollbacks."""
 
+import functools
 import hashlib
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from csv_source import ParsedFile
 from ooni_common import __version__
 from ooni_common.config import DatabaseConfig, SecretUrl
+from ooni_common.doctor import Checks, diagnose, machine_checks, preflight
 from ooni_common.fetch import Fetcher, Validators
 from ooni_common.nodes import Nodes
 from ooni_common.output import show
@@ -18,6 +21,7 @@ from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.state import heal_tables, is_current, roll_back
 from ooni_common.swap.update import Change, Table, Update, UpdateState, next_state
+from ooni_common.table_checks import RunChecks, Tables, database_checks
 
 log = logging.getLogger("ooni.updates")
 
@@ -40,6 +44,47 @@ class Fetched:
 def versioned(source: SourceVersion) -> dict[str, str]:
     """Return what the state file says of a load: another validation may load other rows."""
     return {**source, "version": __version__}
+
+
+def examine_updater(job: Job[DatabaseConfig], tables: Sequence[Table], upstream: Checks) -> None:
+    """Print whether a run can succeed, and what to do where it can't.
+
+    Raises:
+        Unhealthy: it can't.
+    """
+    config = job.config
+    diagnose(
+        itertools.chain(
+            machine_checks(config.state_dir, config.statsd),
+            database_checks(config, Tables(tables)),
+            upstream,
+        )
+    )
+
+
+def upstream_checks(fetcher: Fetcher, urls: Mapping[str, SecretUrl]) -> Checks:
+    """Yield for each file whether its server sends it.
+
+    Args:
+        fetcher: asks for it.
+        urls: name → URL.
+    """
+
+    def reach(url: SecretUrl) -> str:
+        fetcher.reach(url)
+        return f"{url} answers"
+
+    for name, url in urls.items():
+        yield name, functools.partial(reach, url)
+
+
+def check_before_writing(nodes: Nodes, tables: Sequence[Table]) -> None:
+    """Make the checks that need the database, before anything is written.
+
+    Raises:
+        ConfigError, Unavailable: a run would fail.
+    """
+    preflight(RunChecks(nodes, Tables(tables)))
 
 
 def loaded_source(

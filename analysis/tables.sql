@@ -78,5 +78,10 @@ GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.fingerprints_http_tmp 
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.asnmeta TO api;
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.asnmeta_tmp TO api;
 
+-- Which replicas a table has: a server that wants grants for its system tables asks for this one.
+GRANT SELECT ON system.replicas TO citizenlab, api;
+-- Where `cluster` is set, the nodes of it:
+GRANT SELECT ON system.clusters TO citizenlab, api;
+
 -- A --dry-run fills a temporary table.
 GRANT CREATE TEMPORARY TABLE ON *.* TO citizenlab, api;

@@ -7,9 +7,8 @@ they are deleted again.
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from backup_config import Config, is_name
 from backups.backup import access, check_engine, not_encrypted
@@ -21,32 +20,12 @@ from exports.manifest import ExportLayout
 from exports.row_source import choose
 from inventory import read_table, table_names
 from ooni_common.database import Database
+from ooni_common.database_checks import ServerFacts, check_clock, check_zone, facts_of
+from ooni_common.doctor import Checks, machine_checks, skew
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from ooni_common.run import make_writable
+from ooni_common.grants import Need, check_grants
 from store import Bucket
 from uploads import uploading
-
-MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
-CHECK_WIDTH = 15
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What was found out about one thing.
-
-    Attributes:
-        name: of the thing.
-        text: how it is, or what is wrong and what to do.
-        error: None, if a run can do with it.
-    """
-
-    name: str
-    text: str
-    error: ScriptError | None = None
-
-    def __str__(self) -> str:
-        state = "FAILED" if self.error else "ok"
-        return f"{state:<6}  {self.name:<{CHECK_WIDTH}}  {self.text}"
 
 
 @dataclass(frozen=True)
@@ -59,24 +38,17 @@ class Doctor:
     user_agent: str
     clock: Callable[[], float] = time.time
 
-    def examine(self) -> Iterator[CheckResult]:
-        """Yield the result of each check, whatever is wrong with those before."""
-        examinations: dict[str, Callable[[], str]] = {
-            "state directory": lambda: self._state_dir(self.config.state_dir),
-            "database": self._database,
-            "database, HTTP": self._rows,
-            "database, clock": self._database_clock,
-            "tables": self._tables,
-        }
-        if self.config.public_bucket_name or not self.config.private_bucket_name:
-            examinations |= self._examinations_of_exports()
-        if self.config.private_bucket_name:
-            examinations |= self._examinations_of_backups()
-        for name, examination in examinations.items():
-            try:
-                yield CheckResult(name, examination())
-            except ScriptError as error:
-                yield CheckResult(name, str(error), error)
+    def checks(self) -> Checks:
+        """Yield the checks; what can be tried harmlessly is tried."""
+        config = self.config
+        yield from machine_checks(config.state_dir, config.statsd)
+        yield from checks_of_a_run(config, self.database, self.clock)
+        yield "database, HTTP", self._rows
+        yield "tables", self._tables
+        if config.public_bucket_name or not config.private_bucket_name:
+            yield from self._examinations_of_exports().items()
+        if config.private_bucket_name:
+            yield from self._examinations_of_backups().items()
 
     def _examinations_of_exports(self) -> dict[str, Callable[[], str]]:
         bucket = Bucket(self.config.store("public"), self.user_agent)
@@ -111,15 +83,6 @@ class Doctor:
             "backups, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
         }
 
-    @staticmethod
-    def _state_dir(path: Path) -> str:
-        make_writable("state_dir", path)
-        return f"{path} can be written"
-
-    def _database(self) -> str:
-        ((version, name),) = self.database.query("SELECT version(), currentDatabase()")
-        return f"ClickHouse {version}, database {name}"
-
     def _rows(self) -> str:
         """Say which way the rows of exports come; an address that is configured has to be good."""
         note = ""
@@ -131,10 +94,6 @@ class Doctor:
             note = "; restoring an export needs HTTP"
             ((version,),) = self.database.query("SELECT version()")
         return choose(version, self.config, self.database, self.http).reason + note
-
-    def _database_clock(self) -> str:
-        ((now,),) = self.database.query("SELECT toFloat64(now64(3))")
-        return skew(now, self.clock(), "the database's clock")
 
     def _tables(self) -> str:
         """Compare the policy with the tables: names, chunks, and what nobody has listed."""
@@ -211,14 +170,35 @@ class Abandoned(Exception):
     """The upload was only an attempt."""
 
 
-def skew(theirs: float, ours: float, clock: str) -> str:
-    """Say how much two clocks differ, given in Unix seconds.
+def checks_of_a_run(
+    config: Config, database: Database, clock: Callable[[], float] = time.time
+) -> Checks:
+    """Yield the checks that a run makes before it writes: three statements."""
+    answers: list[ServerFacts] = []
 
-    Raises:
-        ConfigError: too much.
-    """
-    seconds = round(ours - theirs)
-    if abs(seconds) > MOST_SKEW:
-        direction = "ahead of" if seconds > 0 else "behind"
-        raise ConfigError(f"this machine is {abs(seconds)} s {direction} {clock}; check its NTP")
-    return f"{abs(seconds)} s from this machine's"
+    def version() -> str:
+        answers.append(facts_of(database))
+        return str(answers[0])
+
+    yield "database", version
+    if not answers:
+        return
+    (facts,) = answers
+    yield "database, clock", lambda: check_clock(facts.clock, clock())
+    yield "time zone", lambda: check_zone(facts)
+    yield (
+        "grants",
+        lambda: check_grants(database, facts.database, needs_of(config, table_names(database))),
+    )
+
+
+def needs_of(config: Config, names: Sequence[str]) -> list[Need]:
+    """Return the privileges that exports and backups need on the tables of these names."""
+    needs = []
+    for name in names:
+        policy = config.policy_of(name)
+        if policy and policy.backed_up and config.action != "export":
+            needs.append(Need(name, ("SELECT", "BACKUP")))
+        elif policy and policy.exported and config.action != "backup":
+            needs.append(Need(name, ("SELECT",)))
+    return needs

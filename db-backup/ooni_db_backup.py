@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backup_config import MOST_DAYS, Config, Side, TablePolicy
-from backup_doctor import Doctor
+from backup_doctor import Doctor, checks_of_a_run
 from backups.commands import (
     back_up_tables,
     backup_with,
@@ -55,9 +55,10 @@ from listing import (
     stored_as_json,
 )
 from ooni_common.database import connected
+from ooni_common.doctor import diagnose, preflight
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.output import show
-from ooni_common.run import Command, Job, Script, execute, locked, make_writable
+from ooni_common.run import DOCTOR, Command, Job, Script, execute, locked, make_writable
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -87,6 +88,7 @@ def run(job: Job[Config]) -> None:
     """
     config = job.config
     with connected(config) as database:
+        preflight(checks_of_a_run(config, database))
         names = table_names(database)
         unlisted = [name for name in names if config.policy_of(name) is None]
         job.metrics.gauge("unlisted_tables", len(unlisted))
@@ -135,6 +137,7 @@ def export(job: Job[Config]) -> None:
     """Export the public tables, or those of them that were named."""
     config = job.config
     with connected(config) as database:
+        preflight(checks_of_a_run(config, database))
         names = table_names(database)
         public = _among(config, names, lambda policy: policy.exported)
         check_names(job.arguments.tables, names)
@@ -149,6 +152,7 @@ def export(job: Job[Config]) -> None:
 def backup(job: Job[Config]) -> None:
     """Back up the private tables, all of them at once."""
     with connected(job.config) as database:
+        preflight(checks_of_a_run(job.config, database))
         names = table_names(database)
         private = _among(job.config, names, lambda policy: policy.backed_up)
         raise_first(back_up_tables(job, database, private, full=job.arguments.full))
@@ -297,26 +301,11 @@ def examine(job: Job[Config]) -> None:
     """Print what is well and what is not.
 
     Raises:
-        Unhealthy: something is not; with the status of the first of these.
+        Unhealthy: something is not.
     """
     with connected(job.config) as database:
         http = ClickHouseHTTP(job.config, job.user_agent)
-        doctor = Doctor(job.config, database, http, job.user_agent)
-        failures = []
-        for result in doctor.examine():
-            show(str(result))
-            failures += [result.error] if result.error else []
-    if failures:
-        checks = "1 check" if len(failures) == 1 else f"{len(failures)} checks"
-        raise Unhealthy(f"{checks} failed; a run would not succeed", failures[0].status)
-
-
-class Unhealthy(ScriptError):
-    """A run would end with this status, or another one if that is mended."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+        diagnose(Doctor(job.config, database, http, job.user_agent).checks())
 
 
 def _tables(parser: argparse.ArgumentParser) -> None:
@@ -427,7 +416,7 @@ SCRIPT = Script(
         Command("schema", "show the schema of the tables", _tables, looks_only=True),
         # It looks, unless --confirm is given: then it takes the lock of the job itself.
         Command("prune", "delete what nobody needs any more", _prune_arguments, looks_only=True),
-        Command("doctor", "examine whether a run can succeed", looks_only=True),
+        DOCTOR,
     ),
 )
 

@@ -5,7 +5,6 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from ooni_common.database import Database
-from ooni_common.errors import ConfigError
 from ooni_common.swap.update import LossLimit, Table, Update
 from series import Event, Series, SeriesStatus, Target, time_of
 
@@ -47,22 +46,6 @@ EVENTS = Table(
 TABLES = (STATUS, EVENTS)
 ANY_NUMBER = (-1, 10**9)
 FEW = 20  # rows whose loss is never refused
-
-
-def check_tables(database: Database) -> None:
-    """Refuse tables that can't be written as a whole.
-
-    Raises:
-        ConfigError: a column's values are computed by the database.
-    """
-    for table in TABLES:
-        columns, _engine = database.structure(table.name)
-        for name, _kind, default, *_ in columns:
-            if name in table.columns and default in ("MATERIALIZED", "ALIAS"):
-                raise ConfigError(
-                    f"table {table.name}: column {name} is {default}, but the detector writes it;"
-                    " see tables.sql for how to change that"
-                )
 
 
 def read_events(database: Database, targets: Collection[Target], until: int) -> list[Event]:

@@ -20,6 +20,16 @@ from series import HOUR, Series, Target
 
 Grid = NDArray[np.int64]  # a row for each hour, a column for each series
 
+FASTPATH_COLUMNS = (
+    "measurement_start_time",
+    "test_name",
+    "input",
+    "probe_cc",
+    "probe_asn",
+    "anomaly",
+    "confirmed",
+    "msm_failure",
+)
 CHUNK = 24  # hours that one question is about: what is in memory at once
 
 MEASURED = """\

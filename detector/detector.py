@@ -25,20 +25,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocking_tables import EVENTS, check_tables, read_events, updates_of
-from counts import CHUNK, counts_ahead, measured_hours
+from blocking_tables import EVENTS, TABLES, read_events, updates_of
+from counts import CHUNK, FASTPATH_COLUMNS, counts_ahead, measured_hours
 from detector_config import Config
 from evaluation.evaluate import declare_arguments, evaluate
 from following import Checkpoint, Follower, read_checkpoint, write_checkpoint
-from ooni_common.database import Database
+from ooni_common.database import Database, connected
+from ooni_common.doctor import Checks, Note, check_folder, diagnose, machine_checks, preflight
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
-from ooni_common.run import Command, Job, Script, execute, make_writable
+from ooni_common.run import DOCTOR, Command, Job, Script, execute, make_writable
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Update
+from ooni_common.table_checks import RunChecks, Tables, database_checks
 from outputs.publish import outputs_of, publish
 from outputs.report import ENDED, ONGOING, Report, report_of
 from outputs.wording import spoken
@@ -47,6 +49,7 @@ from series import Event, hour_of, time_of
 log = logging.getLogger("ooni.detector")
 
 CHECKPOINT = "checkpoint.npz"
+MOST_LAG = 24  # hours that `fastpath` may lag behind without a word of the doctor
 CHUNKS_PER_NOTE = 10  # a line in the log after so many
 
 
@@ -95,8 +98,10 @@ SCRIPT = Script(
             declare_arguments,
             looks_only=True,
         ),
+        DOCTOR,
     ),
 )
+USED = Tables(TABLES, read={"fastpath": FASTPATH_COLUMNS})
 
 
 def main(argv: Sequence[str] | None = None, *, now: datetime | None = None) -> int:
@@ -114,9 +119,36 @@ def run(job: Job[Config], now: datetime) -> None:
     if job.command == "evaluate":
         evaluate(job.arguments)
         return
+    if job.command == "doctor":
+        diagnose(checks_of(job.config, now))
+        return
     check_dates(job, now)
     with without_garbage_collection():
         detect(job, now)
+
+
+def checks_of(config: Config, now: datetime) -> Checks:
+    """Yield what `doctor` checks."""
+    yield from machine_checks(config.state_dir, config.statsd)
+    yield "outputs", lambda: check_folder("output_dir", config.output_dir)
+    yield from database_checks(config, USED)
+    yield "measurements", lambda: check_measurements(config, now)
+
+
+def check_measurements(config: Config, now: datetime) -> str:
+    """Say how far `fastpath` has come; a run works with what there is.
+
+    Raises:
+        ConfigError, Unavailable: it can't be asked.
+    """
+    end = hour_of(now) + 1
+    with connected(config) as database:
+        hours = measured_hours(database, end - config.history_days * 24, end)
+    if hours is None:
+        return Note(f"fastpath has none of the last {config.history_days} days")
+    age = hour_of(now) - hours[1]
+    text = f"fastpath has some up to {spoken(time_of(hours[1]))}"
+    return Note(f"{text}, {age} h ago: see what fills it") if age > MOST_LAG else text
 
 
 def check_dates(job: Job[Config], now: datetime) -> None:
@@ -159,8 +191,9 @@ def detect(job: Job[Config], now: datetime) -> None:
     """Follow the series up to the last hour with measurements, and tell what has been found."""
     config = job.config
     with connected_nodes(config) as nodes:
+        preflight(RunChecks(nodes, USED))
         database = agreed_database(nodes, EVENTS)
-        prepare(job, database)
+        prepare(job)
         beginning = beginning_of(job, now)
         hours = hours_to_follow(job, database, beginning, now)
         follower, until = beginning.follower, hours[1]
@@ -180,9 +213,8 @@ def detect(job: Job[Config], now: datetime) -> None:
     tell(job, report, now)
 
 
-def prepare(job: Job[Config], database: Database) -> None:
-    """Notice what would end the run before it has begun."""
-    check_tables(database)
+def prepare(job: Job[Config]) -> None:
+    """Make the folder of the outputs, so that one that can't be ends the run at its beginning."""
     if job.dry_run:
         return
     folder = job.config.output_dir

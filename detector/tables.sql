@@ -58,5 +58,10 @@ GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.blocking_status_tmp TO
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.blocking_events TO detector;
 GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON default.blocking_events_tmp TO detector;
 
+-- Which replicas a table has: a server that wants grants for its system tables asks for this one.
+GRANT SELECT ON system.replicas TO detector;
+-- Where `cluster` is set, the nodes of it:
+GRANT SELECT ON system.clusters TO detector;
+
 -- A --dry-run fills a temporary table, and charts are asked for with one.
 GRANT CREATE TEMPORARY TABLE ON *.* TO detector;

@@ -17,7 +17,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -27,13 +27,15 @@ from msgspec import Meta
 
 import mmdb
 from downloads import DatabaseSource, Loaded, digest_of, download
+from geoip_doctor import checks_of
 from installation import STAMP, Installation
 from mmdb import ASN, COUNTRY, Description
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import SecretUrl, Share, check_url
+from ooni_common.doctor import diagnose
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.fetch import Fetcher, Limits, NotFound
-from ooni_common.run import ROLLBACK, Job, Script, execute
+from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.state import read_state, write_state
 
 log = logging.getLogger("ooni.geoip")
@@ -95,6 +97,7 @@ SCRIPT = Script(
     description="Keep the GeoIP databases asn.mmdb and cc.mmdb current.",
     config_type=Config,
     config_file=Path("/etc/ooni/download-geoip.conf"),
+    commands=(Command("run", "install the newest databases, unless they are installed"), DOCTOR),
     flags={"check": "check what is installed, and how old it is; change nothing"} | ROLLBACK,
     looking=("check",),
 )
@@ -118,6 +121,9 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
     """Update, check or roll back, as the flags say."""
     config = job.config
     installation = Installation(config.output_dir, (config.asn_file, config.cc_file))
+    if job.command == "doctor":
+        examine(job, installation, now, limits)
+        return
     if "check" in job.flags:
         check_installed(config, installation, now)
         return
@@ -129,6 +135,16 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
     except PermissionError:
         installation.check_usable()  # it was at the start; its owner may have changed that since
         raise
+
+
+def examine(job: Job[Config], installation: Installation, now: datetime, limits: Limits) -> None:
+    """Print whether a run can succeed, and what to do where it can't."""
+    config = job.config
+    fetcher = Fetcher(job.user_agent, replace(limits, retries=0), ca_file=config.ca_file)
+    sources = {
+        source: months_to_try(now.date(), "", dated=source.dated) for source in sources_of(config)
+    }
+    diagnose(checks_of(config, installation, fetcher, sources))
 
 
 def sources_of(config: Config) -> tuple[DatabaseSource, DatabaseSource]:

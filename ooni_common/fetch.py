@@ -81,6 +81,24 @@ class _MayPass(Unavailable):
         self.retry_after = retry_after
 
 
+class _Arrived(Exception):
+    """The first bytes of a file have arrived."""
+
+
+class _FirstBytes:
+    """Takes the first bytes of a file, and no others."""
+
+    def write(self, _data: bytes, /) -> None:
+        """Stop the fetch."""
+        raise _Arrived
+
+    def seek(self, _offset: int, /) -> None:
+        """Go back to the start, where it is."""
+
+    def truncate(self) -> None:
+        """Forget nothing."""
+
+
 class Validators(msgspec.Struct, frozen=True):
     """What a server said of the version of a file; sent back, it answers 304 if nothing changed."""
 
@@ -158,6 +176,15 @@ class Fetcher:
         if scheme in ("https", "http"):
             return self._fetch_http(url, into, validators or Validators())
         raise ConfigError(f"{url}: expected https://…, http://… or file://…")
+
+    def reach(self, url: SecretUrl) -> None:
+        """Ask for the file at `url`, and hang up when its first bytes arrive.
+
+        Raises:
+            NotFound, Unavailable, DataRefused, ConfigError: as `fetch`.
+        """
+        with contextlib.suppress(_Arrived):
+            self.fetch(url, _FirstBytes())
 
     def _fetch_http(self, url: SecretUrl, into: Sink, validators: Validators) -> Validators | None:
         """Try until it works, the retries are used up or the time is over."""

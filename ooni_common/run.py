@@ -24,6 +24,7 @@ from typing import Any, Generic, TextIO, TypeVar
 
 from ooni_common import __version__
 from ooni_common.config import Config, load_config, secrets_of
+from ooni_common.doctor import OUT_OF_SOMETHING, cannot_write, check_folder
 from ooni_common.errors import ConfigError, ScriptError, Stopped, TryAgainLater
 from ooni_common.metrics import Metrics
 from ooni_common.output import LogHandler, all_written
@@ -36,7 +37,6 @@ log = logging.getLogger("ooni.run")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
-OUT_OF_SOMETHING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 ROLLBACK = {"rollback": "put back what the last update replaced"}
 EXIT_STATUS_HELP = """\
@@ -75,6 +75,7 @@ class Command:
 
 
 ONLY_COMMAND = Command("", "")
+DOCTOR = Command("doctor", "examine whether a run can succeed", looks_only=True)
 
 
 @dataclass(frozen=True)
@@ -494,10 +495,9 @@ def make_writable(key: str, path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        usable = os.access(path, os.W_OK | os.X_OK)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte
         if isinstance(error, OSError) and error.errno in OUT_OF_SOMETHING:
             raise
-        usable = False
-    if not usable:
-        raise ConfigError(f"{key} {path}: cannot write there; run as the service's user")
+        check_folder(key, path)  # it may know why
+        raise ConfigError(cannot_write(key, path)) from None
+    check_folder(key, path)

@@ -294,7 +294,10 @@ def test_a_readonly_profile_ends_a_tool_with_78(
         uri = server.uri("ooni", "x", database.name)
         status, line = run_detector(tmp_path, uri, capsys)
     assert status == 78
-    assert "Cannot execute query in readonly mode (code 164 READONLY); give the user" in line
+    assert line == (
+        "error: the user of db_uri has readonly = 2 and cannot write; give the user of db_uri a"
+        " settings profile with readonly = 0"
+    )
 
 
 def test_an_ordinary_database_ends_an_updater_with_78(

@@ -1,0 +1,217 @@
+"""Examining whether a run can succeed: one line for each thing, with what to do about it.
+
+`diagnose` is what the command `doctor` of every tool does. `preflight` makes those of the same
+checks that are cheap before a run writes anything, so that both end with the same line and status.
+"""
+
+import errno
+import logging
+import os
+import pwd
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ooni_common.errors import (
+    ConfigError,
+    DataRefused,
+    ScriptError,
+    TryAgainLater,
+    Unavailable,
+)
+from ooni_common.output import show
+
+log = logging.getLogger("ooni.doctor")
+
+CHECK_WIDTH = 15  # characters, of a check's name
+MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
+OUT_OF_SOMETHING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+# What needs a person outweighs what another run may not meet.
+WORST_FIRST = [
+    error.status for error in (ConfigError, ScriptError, DataRefused, Unavailable, TryAgainLater)
+]
+
+Check = Callable[[], str]  # says how something is, or raises a ScriptError
+Checks = Iterable[tuple[str, Check]]  # with their names; one may depend on what is before it
+
+
+class Note(str):
+    """How something is that stops no run, but that somebody should look at."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of one check.
+
+    Attributes:
+        name: of the thing.
+        text: how it is, or what is wrong and what to do.
+        error: None, if a run can do with it.
+    """
+
+    name: str
+    text: str
+    error: ScriptError | None = None
+
+    def __str__(self) -> str:
+        state = "note" if isinstance(self.text, Note) else "ok"
+        return f"{'FAILED' if self.error else state:<6}  {self.name:<{CHECK_WIDTH}}  {self.text}"
+
+
+class Unhealthy(ScriptError):
+    """A run would end with this status, or another one if that is mended."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def examine(checks: Checks) -> Iterator[CheckResult]:
+    """Yield the result of each check, whatever is wrong with those before."""
+    for name, check in checks:
+        try:
+            yield CheckResult(name, check())
+        except ScriptError as error:
+            yield CheckResult(name, str(error), error)
+        except OSError as error:
+            failure = _of_this_machine(error)
+            yield CheckResult(name, str(failure), failure)
+
+
+def _of_this_machine(error: OSError) -> ScriptError:
+    where = f"{error.filename}: " if error.filename else ""
+    kind = TryAgainLater if error.errno in OUT_OF_SOMETHING else ConfigError
+    return kind(f"{where}{error.strerror or error}")
+
+
+def diagnose(checks: Checks) -> None:
+    """Print the result of each check.
+
+    Raises:
+        Unhealthy: some failed; with the status of the worst.
+    """
+    failures = []
+    for result in examine(checks):
+        show(str(result))
+        failures += [result.error] if result.error else []
+    if failures:
+        count = "1 check" if len(failures) == 1 else f"{len(failures)} checks"
+        raise Unhealthy(f"{count} failed; a run would not succeed", worst_of(failures).status)
+
+
+def preflight(checks: Checks) -> None:
+    """Make the checks before anything is written.
+
+    Raises:
+        ScriptError: the worst failure; the others are logged.
+    """
+    failures = []
+    for result in examine(checks):
+        if result.error:
+            failures.append(result.error)
+        elif isinstance(result.text, Note):
+            log.warning("%s: %s", result.name, result.text)
+    if failures:
+        worst = worst_of(failures)
+        for text in dict.fromkeys(map(str, failures)):
+            if text != str(worst):
+                log.error("%s", text)
+        raise worst
+
+
+def worst_of(failures: Sequence[ScriptError]) -> ScriptError:
+    """Return the failure whose status tells the operator most; of equal ones the first."""
+    return min(failures, key=lambda failure: WORST_FIRST.index(failure.status))
+
+
+def machine_checks(state_dir: Path, statsd: str) -> Iterator[tuple[str, Check]]:
+    """Yield the checks of what every tool has: its state directory, and where its metrics go."""
+    yield "state directory", lambda: check_folder("state_dir", state_dir)
+    yield "metrics", lambda: check_statsd(statsd)
+
+
+def check_folder(key: str, path: Path) -> str:
+    """Say that files can be written in a folder, or that a run makes it; change nothing.
+
+    Raises:
+        ConfigError: neither; `key` is where the configuration names it.
+    """
+    try:
+        _refuse_planted_link(key, path)
+        if not path.exists():
+            return _would_be_made(key, path)
+        usable = path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        if isinstance(error, OSError) and error.errno in OUT_OF_SOMETHING:
+            raise
+        usable = False
+    if not usable:
+        raise ConfigError(cannot_write(key, path))
+    leads = f", which is {path.resolve()}," if path.is_symlink() else ""
+    return f"{path}{leads} can be written"
+
+
+def cannot_write(key: str, path: Path) -> str:
+    """Return what is said of a folder that can't be used."""
+    return f"{key} {path}: cannot write there; run as the service's user"
+
+
+def _refuse_planted_link(key: str, path: Path) -> None:
+    """Refuse a symbolic link that neither root nor this user has made."""
+    if path.is_symlink() and (owner := path.lstat().st_uid) not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{key} {path}: a symbolic link of the user {_user_name(owner)}; remove it, or name the"
+            f' folder itself: {key} = "{path.resolve()}"'
+        )
+
+
+def _would_be_made(key: str, path: Path) -> str:
+    parent = next(parent for parent in path.parents if parent.exists())
+    if path.is_symlink() or not parent.is_dir():
+        raise ConfigError(cannot_write(key, path))
+    if os.access(parent, os.W_OK | os.X_OK):
+        return f"{path} is not there yet; a run makes it"
+    user = _user_name(os.geteuid())
+    raise ConfigError(
+        f"{key} {path}: no such folder, and {user} cannot make it; run as the service's user, or"
+        f" make it as root: install -d -o {user} {path}"
+    )
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def check_statsd(address: str) -> str:
+    """Say where metrics are sent; nothing of that can stop a run.
+
+    Args:
+        address: `host:port`, or nothing.
+    """
+    if not address:
+        return "none are sent to statsd"
+    host, _, port = address.rpartition(":")
+    try:
+        addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return Note(f"{host} has no address, so that all are lost: change statsd")
+    return f"sent to {address} ({addresses[0][4][0]}, UDP)"
+
+
+def skew(theirs: float, ours: float, clock: str) -> str:
+    """Say how much two clocks differ, given in Unix seconds.
+
+    Raises:
+        ConfigError: too much.
+    """
+    seconds = round(ours - theirs)
+    if abs(seconds) > MOST_SKEW:
+        direction = "ahead of" if seconds > 0 else "behind"
+        raise ConfigError(f"this machine is {abs(seconds)} s {direction} {clock}; check its NTP")
+    return f"{abs(seconds)} s from this machine's"
