@@ -1,7 +1,7 @@
 """The configuration of the backup tool, and the policy of each table."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -172,6 +172,17 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     def named_tables(self) -> list[str]:
         """The tables that the file names, without the patterns."""
         return [name for name in self._listed() if is_name(name)]
+
+    def missing(self, existing: Collection[str]) -> list[str]:
+        """Return the tables that the file names to be kept, and that are not there."""
+        return [
+            name
+            for name in self.tables
+            if is_name(name)
+            and name not in existing
+            and (policy := self.policy_of(name))
+            and policy.policy != "none"
+        ]
 
     def policy_of(self, table: str) -> TablePolicy | None:
         """Return what is done with a table: by its name, else by the first pattern that fits.

@@ -7,16 +7,23 @@ import msgspec
 
 from backups.manifest import Backup, SavedTable
 from exports.manifest import Export, ExportLayout, TableManifest, summary
+from ooni_common.output import printable
 from throttle import in_units
 
 NAME_WIDTH = 26  # so that a line has 80 columns
 BACKUP_COLUMNS = ("BACKUP", "CHAIN", "AGE", "TABLES", "ROWS", "WRITTEN", "STATE")
 
 
-def stored_as_json(manifests: Mapping[str, TableManifest], backups: Sequence[Backup]) -> str:
-    """Return all that is known: the manifests of exports, by table, and the backups."""
+def stored_as_json(
+    manifests: Mapping[str, TableManifest], damaged: Mapping[str, str], backups: Sequence[Backup]
+) -> str:
+    """Return all that is known: the manifests of exports, by table, and the backups.
+
+    `damaged` has those that can't be used, by table, with the reason.
+    """
     stored = {
         "exports": dict(sorted(manifests.items())),
+        "damaged_exports": dict(sorted(damaged.items())),
         "backups": [
             {
                 "name": backup.name,
@@ -37,7 +44,8 @@ def backups_as_table(backups: Sequence[Backup], now: datetime) -> str:
     rows = [_backup_row(*BACKUP_COLUMNS)]
     for backup in backups:
         rows.append(_backup_line(backup, now))
-        rows += [f"    {backup.reason}"] if backup.state in ("damaged", "unfinished") else []
+        if backup.state in ("damaged", "unfinished"):
+            rows.append(f"    {printable(backup.reason)}")
     return "\n".join(rows)
 
 
@@ -86,7 +94,7 @@ def _saved_line(name: str, saved: SavedTable) -> str:
     if checked and saved.later:
         how = f"checksum, and {len(saved.later)} of {len(saved.partitions)} partitions by rows"
     method = "as rows" if saved.method == "rows" else saved.method
-    return _saved_row(name, f"{saved.rows:,}", method, how)
+    return _saved_row(printable(name), f"{saved.rows:,}", method, how)
 
 
 def _saved_row(*cells: str) -> str:
@@ -94,8 +102,8 @@ def _saved_row(*cells: str) -> str:
     return f"{name:<{NAME_WIDTH}} {rows:>16}  {method:<12} {how}".rstrip()
 
 
-def exports_as_table(manifests: Mapping[str, TableManifest]) -> str:
-    """Return one line for each table."""
+def exports_as_table(manifests: Mapping[str, TableManifest], damaged: Mapping[str, str]) -> str:
+    """Return one line for each table, and below a damaged one why it can't be used."""
     rows = [_row("TABLE", "CHUNKS", "ROWS", "SIZE", "NEWEST EXPORT (UTC)")]
     for name, manifest in sorted(manifests.items()):
         figures = summary(manifest)
@@ -103,13 +111,15 @@ def exports_as_table(manifests: Mapping[str, TableManifest]) -> str:
         state = " interrupted" if manifest.pending else ""
         rows.append(
             _row(
-                name,
+                printable(name),
                 f"{figures.chunks}",
                 f"{figures.rows:,}",
                 in_units(figures.compressed_bytes),
                 _time(newest) + state,
             )
         )
+    for name, reason in sorted(damaged.items()):
+        rows += [_row(printable(name), "", "", "", "damaged"), f"    {printable(reason)}"]
     return "\n".join(rows)
 
 

@@ -20,6 +20,7 @@ By hand: ooni_db_backup.py --dry-run --stdout, and `list`, `verify`, `restore`
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -45,7 +46,7 @@ from exports.commands import (
     restore_export,
     verify_exports,
 )
-from exports.manifest import ExportLayout, TableManifest, exported_tables, read_table_manifests
+from exports.manifest import ExportLayout, TableManifests, exported_tables, read_table_manifests
 from inventory import check_names, read_table, table_names
 from listing import (
     backup_as_table,
@@ -62,6 +63,7 @@ from ooni_common.run import DOCTOR, Command, Job, Script, execute, locked, make_
 
 log = logging.getLogger("ooni.db_backup")
 
+DAY = 86_400  # seconds
 EXPORTS = "exports"  # with --from, in the place of a backup's name
 
 
@@ -104,6 +106,13 @@ def run(job: Job[Config]) -> None:
                 DataRefused(
                     "tables that are not listed in the configuration (public, private, both or"
                     f" none): {', '.join(map(repr, unlisted))}; the listed ones are done"
+                )
+            )
+        if missing := config.missing(names):
+            failures.append(
+                DataRefused(
+                    f"tables that are listed, but not there: {', '.join(map(repr, missing))}; if"
+                    ' they are gone for good, list them as "none": what was saved of them stays'
                 )
             )
     raise_first(failures)
@@ -166,15 +175,17 @@ def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bo
 
 def list_all(job: Job[Config]) -> None:
     """Print what there is of exports and backups, in the order of their names."""
-    manifests, backups = _stored_exports(job), _stored_backups(job)
+    exports, backups = _stored_exports(job), _stored_backups(job)
+    manifests, damaged = exports.sound, exports.damaged
     by_name = {backup.name: backup for backup in backups}
     names = job.arguments.names
-    check_names(names, [*manifests, *by_name], "export or backup")
+    check_names(names, [*manifests, *damaged, *by_name], "export or backup")
     if job.arguments.json:
-        chosen = names or [*manifests, *by_name]
+        chosen = names or [*manifests, *damaged, *by_name]
         show(
             stored_as_json(
                 {name: manifest for name, manifest in manifests.items() if name in chosen},
+                {name: reason for name, reason in damaged.items() if name in chosen},
                 [backup for backup in backups if backup.name in chosen],
             )
         )
@@ -184,18 +195,20 @@ def list_all(job: Job[Config]) -> None:
     for name in names:
         if name in manifests:
             sections.append(chunks_as_table(manifests[name], layout))
+        if name in damaged:
+            sections.append(exports_as_table({}, {name: damaged[name]}))
         if name in by_name:
             sections.append(backup_as_table(by_name[name], now))
     if not names and job.config.public_bucket_name:
-        sections.append(exports_as_table(manifests))
+        sections.append(exports_as_table(manifests, damaged))
     if not names and job.config.private_bucket_name:
         sections.append(backups_as_table(backups, now))
     show("\n\n".join(sections))
 
 
-def _stored_exports(job: Job[Config]) -> dict[str, TableManifest]:
+def _stored_exports(job: Job[Config]) -> TableManifests:
     if not _has(job.config, "public"):
-        return {}
+        return TableManifests({}, {})
     return read_table_manifests(*public_bucket(job))
 
 
@@ -291,10 +304,30 @@ def prune(job: Job[Config]) -> None:
     if confirmed:
         make_writable("state_dir", config.state_dir)
     with locked(config.state_dir / f"{SCRIPT.name}.lock") if confirmed else nullcontext():
+        if confirmed:
+            check_clocks(job)
         if _has(config, "public"):
             prune_exports(job, confirmed=confirmed)
         if _has(config, "private"):
             prune_backups(job, confirmed=confirmed)
+
+
+def check_clocks(job: Job[Config]) -> None:
+    """Refuse to delete by age where this machine, or the store, does not know what day it is.
+
+    Raises:
+        ConfigError: they are more than a day apart.
+    """
+    buckets = [public_bucket(job)[0]] if _has(job.config, "public") else []
+    buckets += [private_bucket(job)[0]] if _has(job.config, "private") else []
+    for bucket in buckets:
+        days = (time.time() - bucket.time()) / DAY
+        if abs(days) > 1:
+            direction = "ahead of" if days > 0 else "behind"
+            raise ConfigError(
+                f"this machine is {abs(days):,.0f} days {direction} the clock of {bucket.url}:"
+                " nothing is deleted by age; check its NTP"
+            )
 
 
 def examine(job: Job[Config]) -> None:

@@ -31,6 +31,7 @@ JSON = "application/json"
 SQL = "application/sql"
 MOST_AT_ONCE = 1000  # keys that one request can delete
 READ_SIZE = 1024 * 1024
+LARGEST_DOCUMENT = 32 * 1024 * 1024  # bytes of a manifest, or of another object read as a whole
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TOKEN = "ooni-export"  # noqa: S105 (the name of the metadata that tells one upload from another)
 S3_CODES_OF_WRONG_CONFIG = {
@@ -137,13 +138,22 @@ class Bucket:
         """Name the bucket for people."""
         return f"s3://{self._name}"
 
-    def get(self, key: str) -> bytes | None:
-        """Return an object that fits into memory; None if there is none."""
+    def get(self, key: str, largest: int = LARGEST_DOCUMENT) -> bytes | None:
+        """Return an object that fits into memory; None if there is none.
+
+        Raises:
+            DataRefused: it has more than `largest` bytes.
+        """
+        content = bytearray()
         with contextlib.closing(self.stream(key)) as pieces:
             try:
-                return b"".join(pieces)
+                for piece in pieces:
+                    content += piece
+                    if len(content) > largest:
+                        raise DataRefused(f"{self.url}/{key}: it has more than {largest:,} bytes")
             except NoSuchObject:
                 return None
+        return bytes(content)
 
     def stream(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object, piece by piece.
@@ -188,6 +198,16 @@ class Bucket:
                 Body=content,
                 ContentMD5=content_md5(content),
             )
+
+    def put_document(self, key: str, content: bytes, content_type: str) -> None:
+        """Write an object that must be readable, and read it back.
+
+        Raises:
+            Unavailable: it is another one.
+        """
+        self.put(key, content, content_type)
+        if self.get(key) != content:
+            raise Unavailable(f"{self.url}/{key}: it is not what was written")
 
     def listing(self, prefix: str) -> Iterator[Listed]:
         """Yield the objects whose keys start so."""
@@ -322,6 +342,8 @@ def decoded_manifest(content: bytes, kind: type[AnyManifest], where: str) -> Any
     """
     try:
         return msgspec.json.decode(content, type=kind)
+    except RecursionError:
+        raise DataRefused(f"{where} damaged: it is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataRefused(f"{where} damaged: {error}") from None
 
@@ -337,6 +359,11 @@ def encoded(manifest: msgspec.Struct, key: str) -> bytes:
         DataRefused: it can't, so that it must not be written.
     """
     content = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    if len(content) > LARGEST_DOCUMENT:
+        raise DataRefused(
+            f"{key}: not written: it would have {len(content):,} bytes, more than the"
+            f" {LARGEST_DOCUMENT:,} that are read back; divide the table into fewer chunks"
+        )
     try:
         same = msgspec.json.decode(content, type=type(manifest)) == manifest
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

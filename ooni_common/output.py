@@ -7,6 +7,15 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+# What a terminal would obey, and what would make a line of its own in a log.
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F)]
+_VISIBLE = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROLS}
+
+
+def printable(text: str) -> str:
+    """Return a text in one line without control characters: names come from anywhere."""
+    return text.translate(_VISIBLE)
+
 
 def show(text: str) -> None:
     """Print what was asked for."""

@@ -27,7 +27,7 @@ from ooni_common.config import Config, load_config, secrets_of
 from ooni_common.doctor import OUT_OF_SOMETHING, cannot_write, check_folder
 from ooni_common.errors import ConfigError, ScriptError, Stopped, TryAgainLater
 from ooni_common.metrics import Metrics
-from ooni_common.output import LogHandler, all_written
+from ooni_common.output import LogHandler, all_written, printable
 from ooni_common.textfile import METRICS_FILE, metrics_of, textfile
 
 C = TypeVar("C", bound=Config)
@@ -166,7 +166,12 @@ class LogFormatter(logging.Formatter):
         self.secrets: list[str] = []
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the message, prefixed on every line: a traceback keeps its priority."""
+        """Return the message, prefixed on every line: a traceback keeps its priority.
+
+        What a message is about has no line breaks of its own: a name could pretend to be a message.
+        """
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_harmless, record.args))
         text = super().format(record)
         for secret in self.secrets:
             text = text.replace(secret, "***")
@@ -175,6 +180,13 @@ class LogFormatter(logging.Formatter):
         else:
             prefix = f"{record.levelname.lower()}: " if record.levelno != logging.INFO else ""
         return "\n".join(prefix + line for line in text.splitlines() or [""])
+
+
+def _harmless(argument: object) -> object:
+    if isinstance(argument, int | float):
+        return argument
+    text = str(argument)
+    return printable(text) if printable(text) != text else argument
 
 
 def execute(

@@ -287,5 +287,5 @@ def test_a_terminal_shows_rows_bytes_rate_and_the_time_left() -> None:
 
 
 def test_an_empty_list_is_a_heading() -> None:
-    assert exports_as_table({}).split()[:2] == ["TABLE", "CHUNKS"]
-    assert "interrupted" not in exports_as_table({"t": TableManifest(table="t")})
+    assert exports_as_table({}, {}).split()[:2] == ["TABLE", "CHUNKS"]
+    assert "interrupted" not in exports_as_table({"t": TableManifest(table="t")}, {})

@@ -606,7 +606,7 @@ def name_too_much(tool: BackupTool, key: str) -> str:
     more = manifest["chunks"]["202301"] | {"key": key.replace("202301", "202399")}
     manifest["chunks"]["202399"] = more
     tool.put(LAYOUT.manifest("fastpath"), json.dumps(manifest).encode())
-    return "fastpath_202399.csv.zstd: missing"
+    return "damaged: the chunk '202399' is not in"
 
 
 def name_a_table_too_much(tool: BackupTool, key: str) -> str:

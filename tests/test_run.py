@@ -32,6 +32,7 @@ from ooni_common.errors import (
     TryAgainLater,
     Unavailable,
 )
+from ooni_common.output import printable
 from ooni_common.run import (
     ROLLBACK,
     RUNNING,
@@ -1078,7 +1079,8 @@ def test_a_file_that_cannot_be_written_is_a_warning_and_fails_no_run(
         assert tool.run(sending) == 0
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 1
-    assert warnings[0].startswith(f"warning: metrics are not written to {path}/ooni_tool.prom: ")
+    shown = printable(f"{path}/ooni_tool.prom")
+    assert warnings[0].startswith(f"warning: metrics are not written to {shown}: ")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"tool = [", b"\xff", b"tool = [{name = 1}]"])

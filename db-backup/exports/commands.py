@@ -16,7 +16,7 @@ from exports.manifest import (
     RunManifest,
     TableManifest,
     publish,
-    read_manifest,
+    read_table_manifest,
     read_table_manifests,
 )
 from exports.prune import delete, leftovers
@@ -58,18 +58,23 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
     with job.metrics.timer("run_export"):
         if not job.dry_run:
             end_interrupted_uploads(bucket, layout.exports)
-        manifests = read_table_manifests(bucket, layout)
+        read = read_table_manifests(bucket, layout)
+        manifests = read.sound
         warn_of_stale_exports(job.config, manifests)
+        sizes = {listed.key: listed.size for listed in bucket.listing(layout.exports)}
         ((server,),) = database.query("SELECT version()")
         http = ClickHouseHTTP(job.config, job.user_agent)
         source = ChosenSource(job.config, database, http)
         outcome = Outcome([])
         for name in names:
+            if name in read.damaged and not job.force:
+                outcome.failures.append(damaged_manifest(name, read.damaged[name]))
+                continue
             manifest = manifests.get(name) or TableManifest(table=name)
             try:
                 reader = reader_of(job.config, database, name)
                 exporter = Exporter(job, bucket, source, reader, manifest)
-                export_table(job, exporter, manifests, outcome)
+                export_table(job, exporter, manifests, sizes, outcome)
             except (DataRefused, ConfigError, StatementFailed) as error:
                 outcome.failures.append(error)
             except ScriptError as error:
@@ -83,6 +88,11 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
                 outcome.published = publish(bucket, layout, manifests, run_manifest)
     log_outcome(job, outcome)
     return outcome.failures
+
+
+def damaged_manifest(table: str, reason: str) -> DataRefused:
+    """Return what is said of a table whose manifest can't be used."""
+    return DataRefused(f"{reason}; export the table anew: ooni-db-backup export --force {table}")
 
 
 def public_bucket(job: Job[Config]) -> tuple[Bucket, ExportLayout]:
@@ -104,15 +114,17 @@ def export_table(
     job: Job[Config],
     exporter: Exporter,
     manifests: dict[str, TableManifest],
+    sizes: Mapping[str, int],
     outcome: Outcome,
 ) -> None:
-    """Export what has changed in one table; its manifest is added to the others."""
+    """Export what has changed in one table, or is lost; its manifest is added to the others."""
     reader, manifest = exporter.reader, exporter.manifest
     name = manifest.table
     if not job.dry_run:
         exporter.recover()
     exporter.throttle.wait()
-    steps = plan(reader, manifest, max_shrink=job.config.max_shrink, force=job.force)
+    max_shrink = job.config.max_shrink
+    steps = plan(reader, manifest, sizes, max_shrink=max_shrink, force=job.force)
     if owner := owner_of_its_names(name, steps, manifests, exporter.layout):
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)
@@ -179,7 +191,7 @@ def restore_export(job: Job[Config], table: str) -> None:
     """Make a new table of an export."""
     name = job.arguments.name or f"{table}_restored"
     bucket, layout = public_bucket(job)
-    manifest = read_manifest(bucket, layout.manifest(table), TableManifest)
+    manifest = read_table_manifest(bucket, layout, table)
     if manifest is None:
         raise UsageError(f"{table!r} has no export; see list")
     if job.dry_run:
@@ -209,7 +221,7 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
         log.info("%s %s (%s): %s", verb, leftover.key, size, leftover.reason)
     if confirmed and unwanted:
         run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
-        delete(bucket, layout, manifests, unwanted, run_manifest)
+        delete(bucket, layout, manifests.sound, unwanted, run_manifest)
     total = in_units(sum(leftover.size for leftover in unwanted))
     if not unwanted:
         log.info("nothing to do: every export has its place")
@@ -217,3 +229,6 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
         log.info("%d objects are deleted (%s)", len(unwanted), total)
     else:
         log.info("%d objects (%s) would be deleted with --confirm", len(unwanted), total)
+    if manifests.damaged:
+        reasons = "; ".join(manifests.damaged.values())
+        raise DataRefused(f"{reasons}; until that is mended, no object is deleted that none names")

@@ -37,6 +37,7 @@ Reason = Literal[
     "with other columns",
     "again, by --force",
     "with an older digest",
+    "lost from the bucket",
     "unchanged",
     "shrunk",
     "dropped",
@@ -47,6 +48,7 @@ EXPORTED: tuple[Reason, ...] = (
     "with other columns",
     "again, by --force",
     "with an older digest",
+    "lost from the bucket",
 )
 
 
@@ -77,13 +79,19 @@ class Step:
 
 
 def plan(
-    reader: Reader, manifest: TableManifest, *, max_shrink: float, force: bool = False
+    reader: Reader,
+    manifest: TableManifest,
+    sizes: Mapping[str, int],
+    *,
+    max_shrink: float,
+    force: bool = False,
 ) -> list[Step]:
     """Decide what has to be done with each chunk of a table.
 
     Args:
         reader: of the table.
         manifest: of its last export.
+        sizes: of the objects in the bucket, by key.
         max_shrink: the share of its rows (0 to 1) that a chunk may have lost; one that has lost
             more is not exported, so that its object keeps them.
         force: export everything, whatever is lost.
@@ -97,6 +105,8 @@ def plan(
             reason = "new"
         elif force:
             reason = "again, by --force"
+        elif sizes.get(last.key) != last.compressed_bytes:
+            reason = "lost from the bucket"
         elif chunk == last.chunk and has_shrunk(fingerprint, last.fingerprint, max_shrink):
             reason = "shrunk"
         elif reader.select(chunk) != last.query:
@@ -164,6 +174,7 @@ class Exporter:
         self.uploaded = 0
         self._key = self.layout.manifest(manifest.table)
         self._written = encoded(manifest, self._key)
+        self._wrote = False
         self._schema = manifest.schema  # of the file in the bucket
         ((self._server,),) = reader.database.query("SELECT version()")
         self._place = ""  # of the chunk among those that are exported
@@ -190,6 +201,7 @@ class Exporter:
                 self._write_if_changed()
             raise
         self._write_if_changed()
+        self._read_back()
         shrunk = [step for step in steps if step.reason == "shrunk"]
         if shrunk:
             raise DataRefused(
@@ -198,6 +210,9 @@ class Exporter:
             )
 
     def _take_steps(self, steps: list[Step]) -> None:
+        for step in steps:
+            if step.reason == "lost from the bucket" and step.last:
+                log.warning("%s: gone, or not the object that was exported", step.last.key)
         total = sum(step.exports for step in steps)
         number = 0
         for step in steps:
@@ -208,7 +223,7 @@ class Exporter:
                 number += 1
                 self._place = f"{number}/{total}"
                 started = time.monotonic()
-                self._export_with_retries(step)
+                self._export_with_retries(step, may_grow=step is steps[-1])
                 self.throttle.rest(time.monotonic() - started)
             elif step.last and step.reason == "unchanged":
                 self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
@@ -228,10 +243,14 @@ class Exporter:
         )
         self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(step.last, dropped=now())
 
-    def _export_with_retries(self, step: Step) -> None:
-        """Export a chunk; once more, counting exactly, if its lines are not its rows."""
+    def _export_with_retries(self, step: Step, *, may_grow: bool) -> None:
+        """Export a chunk; once more, counting exactly, if its lines are not its rows.
+
+        Rows that come while it is read look like line breaks in values. So a chunk that may grow is
+        counted exactly from the start: it would be read twice each time.
+        """
         failures = 0
-        exact = self.manifest.line_breaks
+        exact = self.manifest.line_breaks or may_grow or step.reason == "changed"
         while True:
             try:
                 self._export(step, exact=exact)
@@ -344,6 +363,11 @@ class Exporter:
         if encoded(self.manifest, self._key) != self._written:
             self._write_manifest()
 
+    def _read_back(self) -> None:
+        """Raise Unavailable where the manifest that was written can't be read back."""
+        if self._wrote and self._bucket.get(self._key) != self._written:
+            raise Unavailable(f"{self._bucket.url}/{self._key}: it is not what was written")
+
     def _describe(self) -> None:
         table, manifest = self.reader.table, self.manifest
         manifest.schema = table.create
@@ -359,6 +383,7 @@ class Exporter:
             self._schema = manifest.schema
         self._written = encoded(manifest, self._key)
         self._bucket.put(self._key, self._written, JSON)
+        self._wrote = True
 
 
 def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":

@@ -11,9 +11,11 @@ first, with the new export under `pending`: the object is the one in `chunks` or
 `pending`, and its token tells which. The next run moves what arrived to `chunks`.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 from urllib.parse import unquote
 
 import msgspec
@@ -24,10 +26,15 @@ from ooni_common.errors import DataRefused
 from store import JSON, Bucket, Layout, decoded_manifest, encoded, escaped
 from throttle import in_units
 
+log = logging.getLogger("ooni.db_backup")
+
 MANIFEST_FORMAT = 1
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 TEMPLATE = "index.html.jinja"
+
+
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +59,9 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     chunk: Chunk
     key: str
     query: str
-    rows: int
-    bytes: int
-    compressed_bytes: int
+    rows: Number
+    bytes: Number
+    compressed_bytes: Number
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     token: str
     fingerprint: Fingerprint
@@ -101,10 +108,10 @@ class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A table in the manifest of all."""
 
     generation: str
-    chunks: int
-    rows: int
-    bytes: int
-    compressed_bytes: int
+    chunks: Number
+    rows: Number
+    bytes: Number
+    compressed_bytes: Number
 
 
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,9 +123,6 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     server: str
     tables: dict[str, TableSummary] = {}
     format: int = MANIFEST_FORMAT
-
-
-M = TypeVar("M", TableManifest, RunManifest)
 
 
 class ExportLayout(Layout):
@@ -162,25 +166,62 @@ class ExportLayout(Layout):
         return f"{self.prefix}/index.html"
 
 
-def read_manifest(bucket: Bucket, key: str, kind: type[M]) -> M | None:
-    """Read a manifest; None if there is none.
+@dataclass(frozen=True)
+class TableManifests:
+    """The manifests of all tables.
+
+    Attributes:
+        sound: by the name of the table.
+        damaged: table → why its manifest can't be used.
+    """
+
+    sound: dict[str, TableManifest]
+    damaged: dict[str, str]
+
+
+def read_run_manifest(bucket: Bucket, layout: ExportLayout) -> RunManifest | None:
+    """Read the manifest of all tables; None if there is none.
 
     Raises:
         DataRefused: it is damaged.
     """
+    content = bucket.get(layout.run)
+    where = f"{bucket.url}/{layout.run}:"
+    return None if content is None else decoded_manifest(content, RunManifest, where)
+
+
+def read_table_manifest(bucket: Bucket, layout: ExportLayout, table: str) -> TableManifest | None:
+    """Read the manifest of a table; None if there is none.
+
+    Raises:
+        DataRefused: it is damaged, or names objects that are not this table's.
+    """
+    key = layout.manifest(table)
+    where = f"{bucket.url}/{key}:"
     content = bucket.get(key)
-    return None if content is None else decoded_manifest(content, kind, f"{bucket.url}/{key}:")
+    if content is None:
+        return None
+    manifest = decoded_manifest(content, TableManifest, where)
+    if manifest.table != table:
+        raise DataRefused(f"{where} damaged: it is of the table {manifest.table!r}")
+    for exports in (manifest.chunks, manifest.pending):
+        for name, export in exports.items():
+            if export.chunk.name != name or export.key != layout.export(table, name):
+                raise DataRefused(f"{where} damaged: the chunk {name!r} is not in {export.key!r}")
+    return manifest
 
 
-def read_table_manifests(bucket: Bucket, layout: ExportLayout) -> dict[str, TableManifest]:
-    """Read the manifests of all tables."""
-    manifests = {}
-    for listed in bucket.listing(layout.manifests):
-        manifest = read_manifest(bucket, listed.key, TableManifest)
-        if manifest and layout.manifest(manifest.table) != listed.key:
-            raise DataRefused(f"{bucket.url}/{listed.key}: it is of the table {manifest.table!r}")
+def read_table_manifests(bucket: Bucket, layout: ExportLayout) -> TableManifests:
+    """Read the manifests of all tables; a damaged one is a finding of its own table."""
+    manifests = TableManifests({}, {})
+    for table in sorted(exported_tables(bucket, layout)):
+        try:
+            manifest = read_table_manifest(bucket, layout, table)
+        except DataRefused as error:
+            manifests.damaged[table] = str(error)
+            continue
         if manifest:
-            manifests[manifest.table] = manifest
+            manifests.sound[table] = manifest
     return manifests
 
 
@@ -242,13 +283,19 @@ def publish(
         Whether that was necessary: otherwise all of it is as it has to be.
     """
     tables = {name: summary(manifest) for name, manifest in sorted(manifests.items())}
-    last = read_manifest(bucket, layout.run, RunManifest)
-    if tables == (last.tables if last else {}):
+    try:
+        last = read_run_manifest(bucket, layout)
+    except DataRefused as error:
+        log.warning("%s; it is written anew", error)
+        last = None
+    if last and tables == last.tables:
+        return False
+    if not last and not tables:
         return False
     run = msgspec.structs.replace(run, tables=tables)
     bucket.put(layout.sums, checksums(manifests.values(), layout), TEXT)
     bucket.put(layout.index, page(run, manifests, layout), HTML)
-    bucket.put(layout.run, encoded(run, layout.run), JSON)
+    bucket.put_document(layout.run, encoded(run, layout.run), JSON)
     return True
 
 

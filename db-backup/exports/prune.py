@@ -15,10 +15,12 @@ from exports.manifest import (
     ExportLayout,
     RunManifest,
     TableManifest,
+    TableManifests,
     named_keys,
     publish,
-    read_manifest,
+    read_run_manifest,
 )
+from ooni_common.errors import DataRefused
 from store import JSON, Bucket, encoded
 
 
@@ -44,7 +46,7 @@ class Leftover:
 def leftovers(
     bucket: Bucket,
     layout: ExportLayout,
-    manifests: Mapping[str, TableManifest],
+    manifests: TableManifests,
     is_withdrawn: Callable[[str], bool],
     older_than: timedelta,
 ) -> Iterator[Leftover]:
@@ -53,12 +55,12 @@ def leftovers(
     Args:
         bucket: has the exports.
         layout: where they are in it.
-        manifests: of all tables.
+        manifests: of all tables. While one is damaged, nobody knows what it names.
         is_withdrawn: tells whether somebody has said that a table is not public any more.
         older_than: how long a chunk must have been gone from the database.
     """
     oldest = f"{datetime.now(UTC) - older_than:%Y-%m-%dT%H:%M:%SZ}"
-    for table, manifest in sorted(manifests.items()):
+    for table, manifest in sorted(manifests.sound.items()):
         for export in manifest.exports:
             if is_withdrawn(table):
                 reason = f"{table} is not public any more"
@@ -67,7 +69,9 @@ def leftovers(
             else:
                 continue
             yield Leftover(export.key, export.compressed_bytes, reason, table, export.chunk.name)
-    named = named_keys(manifests.values())
+    if manifests.damaged:
+        return
+    named = named_keys(manifests.sound.values())
     for listed in bucket.listing(layout.exports):
         if listed.key not in named:
             yield Leftover(listed.key, listed.size, "no manifest names it")
@@ -100,11 +104,14 @@ def delete(
                 manifest, chunks=chunks, generation=uuid.uuid4().hex
             )
             key = layout.manifest(table)
-            bucket.put(key, encoded(kept[table], key), JSON)
+            bucket.put_document(key, encoded(kept[table], key), JSON)
         else:
             del kept[table]
             emptied += [layout.manifest(table), layout.schema(table)]
-    last = read_manifest(bucket, layout.run, RunManifest)
+    try:
+        last = read_run_manifest(bucket, layout)
+    except DataRefused:  # it is written anew
+        last = None
     server = last.server if last else ""
     publish(bucket, layout, kept, msgspec.structs.replace(run, server=server))
     for key in (*emptied, *(leftover.key for leftover in unwanted)):

@@ -1,8 +1,10 @@
 """Verifying that the exports in the bucket are what their manifests say."""
 
 import hashlib
+import io
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import IO, cast
 
 import zstandard
 
@@ -15,14 +17,18 @@ from exports.manifest import (
     checksums,
     named_keys,
     present_exports,
-    read_manifest,
+    read_run_manifest,
+    read_table_manifest,
     read_table_manifests,
     summary,
 )
-from store import Bucket, NoSuchObject
+from ooni_common.errors import DataRefused
+from store import READ_SIZE, Bucket, NoSuchObject
 from throttle import in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
+
+LARGEST_WINDOW = 128 * 1024 * 1024  # bytes that a decompressor keeps; level 22 has as many
 
 
 def verify(
@@ -36,20 +42,22 @@ def verify(
         tables: only these; empty: everything there is.
         quick: look at sizes and origins only; read no rows.
     """
-    manifests = read_table_manifests(bucket, layout)
-    for table in sorted(set(tables) - manifests.keys()):
+    read = read_table_manifests(bucket, layout)
+    manifests, wanted = read.sound, set(tables or read.damaged)
+    yield from (reason for table, reason in read.damaged.items() if table in wanted)
+    for table in sorted(set(tables) - manifests.keys() - read.damaged.keys()):
         yield f"{table}: it has no manifest"
     for name in sorted(manifests.keys() & set(tables or manifests)):
         manifest = manifests[name]
         for chunk, export in present_exports(bucket, manifest).items():
             findings = list(_check(bucket, export, quick=quick))
             if findings:  # unless a run was at work meanwhile
-                fresh = read_manifest(bucket, layout.manifest(name), TableManifest)
+                fresh = read_table_manifest(bucket, layout, name)
                 if fresh and fresh.generation != manifest.generation:
                     present = present_exports(bucket, fresh)
                     findings = list(_check(bucket, present.get(chunk, export), quick=quick))
             yield from findings
-    if not tables:
+    if not tables and not read.damaged:  # else nobody knows what the damaged ones name
         yield from (f"{key}: no manifest names it" for key in _unknown(bucket, layout, manifests))
         yield from _check_publication(bucket, layout)
 
@@ -61,7 +69,7 @@ def _unknown(
     keys = {listed.key for listed in bucket.listing(layout.exports)}
     unknown = keys - named_keys(manifests.values())
     if unknown:  # unless a run has named them meanwhile
-        unknown -= named_keys(read_table_manifests(bucket, layout).values())
+        unknown -= named_keys(read_table_manifests(bucket, layout).sound.values())
     return sorted(unknown)
 
 
@@ -90,47 +98,94 @@ def _check(bucket: Bucket, export: Export, *, quick: bool) -> Iterator[str]:
 
 def _check_content(bucket: Bucket, export: Export) -> Iterator[str]:
     """Read an object as a whole: its checksum, its compression, its rows."""
-    digest, counter, size = hashlib.sha256(), RowCounter(exact=True), 0
-    decompressor = zstandard.ZstdDecompressor().decompressobj()
-    fault, read = "", 0
+    counter, size, fault = RowCounter(exact=True), 0, ""
     with progress(export.key, export.compressed_bytes, "B") as shown:
-        for piece in bucket.stream(export.key):
-            read += len(piece)
-            shown.show(read)
-            digest.update(piece)
-            if fault or decompressor.eof:
-                continue
-            try:
-                rows = decompressor.decompress(piece)
-            except zstandard.ZstdError as error:
-                fault = str(error)
-                continue
-            counter.add(rows)
-            size += len(rows)
-    if digest.hexdigest() != export.sha256:
-        yield f"{export.key}: SHA-256 {digest.hexdigest()} instead of {export.sha256}"
-    if fault or not decompressor.eof:
-        yield f"{export.key}: it can't be decompressed: {fault or 'it ends too early'}"
-    elif counter.rows != export.rows:
-        yield f"{export.key}: {counter.rows:,} rows instead of {export.rows:,}"
+        source = _HashedObject(bucket.stream(export.key), shown.show)
+        # However little it is in the bucket: no more is taken at once, nor than there should be.
+        reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).stream_reader(
+            cast("IO[bytes]", source)
+        )
+        try:
+            while size <= export.bytes and (rows := reader.read(READ_SIZE)):
+                counter.add(rows)
+                size += len(rows)
+        except zstandard.ZstdError as error:
+            fault = str(error)
+        source.read_rest()
+    if source.sha256 != export.sha256:
+        yield f"{export.key}: SHA-256 {source.sha256} instead of {export.sha256}"
+    if fault:
+        yield f"{export.key}: it can't be decompressed: {fault}"
+    elif size > export.bytes:
+        yield f"{export.key}: more than the {export.bytes:,} bytes of CSV that were exported"
     elif size != export.bytes:
         yield f"{export.key}: {size:,} bytes of CSV instead of {export.bytes:,}"
+    elif counter.rows != export.rows:
+        yield f"{export.key}: {counter.rows:,} rows instead of {export.rows:,}"
+
+
+class _HashedObject(io.RawIOBase):
+    """An object as a file, which is hashed while it is read.
+
+    Args:
+        pieces: of it.
+        show: is told how many bytes were read.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], show: Callable[[int], object]) -> None:
+        self._pieces = pieces
+        self._show = show
+        self._digest = hashlib.sha256()
+        self._rest = b""
+        self._read = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of what was read up to now."""
+        return self._digest.hexdigest()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most so many; none at the end."""
+        if not self._rest:
+            self._rest = next(self._pieces, b"")
+            self._digest.update(self._rest)
+            self._read += len(self._rest)
+            self._show(self._read)
+        end = len(self._rest) if size < 0 else size
+        piece, self._rest = self._rest[:end], self._rest[end:]
+        return piece
+
+    def read_rest(self) -> None:
+        """Read up to the end."""
+        self._rest = b""
+        while self.read():
+            pass
 
 
 def _check_publication(bucket: Bucket, layout: ExportLayout) -> Iterator[str]:
     """Check what is made from the manifests of the tables, unless a run is still at it."""
-    manifests = read_table_manifests(bucket, layout)
-    run = read_manifest(bucket, layout.run, RunManifest)
+    read = read_table_manifests(bucket, layout)
+    try:
+        run = read_run_manifest(bucket, layout)
+    except DataRefused as error:
+        yield str(error)
+        return
     if run is None:
-        if manifests:
+        if read.sound:
             log.warning("%s: not there yet: the first run is not complete", layout.run)
         return
-    for table in sorted(run.tables.keys() - manifests.keys()):
+    for table in sorted(run.tables.keys() - read.sound.keys() - read.damaged.keys()):
         yield f"{layout.run}: it names the table {table!r}, which has no manifest"
     generations = {table: figures.generation for table, figures in run.tables.items()}
-    if generations != {table: manifest.generation for table, manifest in manifests.items()}:
+    if generations != {table: manifest.generation for table, manifest in read.sound.items()}:
         log.warning("%s: older than the exports: the last run is not complete", layout.run)
         return
+    yield from _check_documents(bucket, layout, read.sound, run)
+
+
+def _check_documents(
+    bucket: Bucket, layout: ExportLayout, manifests: Mapping[str, TableManifest], run: RunManifest
+) -> Iterator[str]:
     for table, manifest in manifests.items():
         if summary(manifest) != run.tables[table]:
             yield f"{layout.run}: it differs from {layout.manifest(table)}"

@@ -1,0 +1,232 @@
+"""What is damaged, lost or hostile in the bucket of the exports: a finding of its own table."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from db_backup_harness import CSV, LAYOUT, BackupTool
+from exports.clickhouse_http import ClickHouseHTTP
+from store import LARGEST_DOCUMENT
+
+TABLES = {"one": "public", "two": "public"}
+MANIFEST = LAYOUT.manifest("one")
+OBJECT = f"{CSV}one.csv.zstd"
+MOST_MEMORY = 300_000  # kB
+BOMB = 4 * 1024**3  # bytes
+
+
+@pytest.fixture
+def tool(backup_tool: BackupTool) -> BackupTool:
+    """The tool, and two tables that are exported."""
+    for table in TABLES:
+        backup_tool.database.execute(
+            f"CREATE TABLE {table} (id UInt32, text String) ENGINE = MergeTree ORDER BY id"
+        )
+        backup_tool.database.execute(f"INSERT INTO {table} SELECT number, 'text' FROM numbers(100)")
+    status, log = backup_tool.run(tables=TABLES)
+    assert status == 0, log
+    return backup_tool
+
+
+def changed(tool: BackupTool, change: Callable[[dict[str, Any]], object]) -> bytes:
+    manifest = json.loads(tool.get(MANIFEST))
+    change(manifest)
+    return json.dumps(manifest).encode()
+
+
+def export_with(**fields: object) -> Callable[[BackupTool], bytes]:
+    def content(tool: BackupTool) -> bytes:
+        return changed(tool, lambda manifest: manifest["chunks"][""].update(fields))
+
+    return content
+
+
+def renamed_chunk(manifest: dict[str, Any]) -> None:
+    manifest["chunks"]["../two"] = manifest["chunks"].pop("")
+
+
+DAMAGES: dict[str, Callable[[BackupTool], bytes]] = {
+    "nothing": lambda _: b"",
+    "half of it": lambda tool: tool.get(MANIFEST)[:200],
+    "zeros": lambda _: bytes(1000),
+    "no UTF-8": lambda tool: tool.get(MANIFEST).replace(b"text", b"\xff\xfe\xfa\xfb"),
+    "a list": lambda _: b"[]",
+    "deep arrays": lambda _: b"[" * 200_000,
+    "deep objects": lambda _: b'{"more":' * 200_000,
+    "deep where nobody looks": lambda _: b'{"table": "one", "more": ' + b"[" * 200_000,
+    "too large": lambda _: b'{"table": "one", "schema": "' + b"x" * LARGEST_DOCUMENT + b'"}',
+    "another table's": lambda tool: tool.get(LAYOUT.manifest("two")),
+    "no table's": lambda tool: changed(tool, lambda manifest: manifest.pop("table")),
+    "a large number": export_with(rows=10**30),
+    "a negative number": export_with(compressed_bytes=-1),
+    "a fraction": export_with(bytes=1.5),
+    "no checksum": export_with(sha256="../etc/passwd"),
+    "somebody else's object": export_with(key="raw/somebody-elses.gz"),
+    "an object beside": export_with(key=f"{CSV}two.csv.zstd"),
+    "another chunk": lambda tool: changed(tool, renamed_chunk),
+    "a control character": export_with(key="\x1b[2Jgone\n<3>error: all is lost"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_manifest_is_a_finding_of_its_own_table(
+    tool: BackupTool, damage: Callable[[BackupTool], bytes]
+) -> None:
+    tool.put(MANIFEST, damage(tool))
+    tool.database.execute("INSERT INTO two VALUES (1000, 'more')")
+    status, log = tool.run("run")
+    assert (status, "export --force one" in log, "Traceback" in log) == (65, True, False), log
+    assert "two.csv.zstd: changed: 101 rows" in log
+    assert "\x1b" not in log
+    assert not any(line.startswith("<3>") for line in log.splitlines())
+    status, log = tool.run("verify", "--quick")
+    assert (status, MANIFEST in log, "Traceback" in log) == (65, True, False), log
+
+
+@pytest.mark.parametrize("name", ["deep arrays", "somebody else's object", "a control character"])
+def test_a_damaged_manifest_loses_nothing_and_is_mended_by_force(
+    tool: BackupTool, name: str
+) -> None:
+    tool.put(MANIFEST, DAMAGES[name](tool))
+    tool.put("raw/somebody-elses.gz", b"precious")
+    for arguments in (("list",), ("list", "--json"), ("list", "one")):
+        status, printed = tool.run(*arguments)
+        assert (status, "damaged" in printed, "\x1b" in printed) == (0, True, False), printed
+    assert tool.run("verify", "two")[0] == 0
+    before = tool.objects()
+    assert tool.run("prune", "--confirm")[0] == 65
+    assert tool.objects() == before
+    assert tool.run("restore", "one")[0] == 65
+    status, log = tool.run("export", "--force", "one")
+    assert status == 0, log
+    assert tool.run("run")[0] == 0
+    tool.client.delete_object(Bucket=tool.bucket_name, Key="raw/somebody-elses.gz")
+    assert tool.verifies()
+
+
+def test_a_damaged_manifest_of_all_is_written_anew(tool: BackupTool) -> None:
+    for content in (b"[" * 200_000, b"{", b"null", b'{"tables": {"one": {"rows": -1}}}'):
+        tool.put(LAYOUT.run, content)
+        status, log = tool.run("verify")
+        assert (status, f"{LAYOUT.run}: damaged" in log) == (65, True), log
+        status, log = tool.run("run")
+        assert (status, "it is written anew" in log) == (0, True), log
+        assert tool.verifies()
+
+
+def zeros(size: int) -> bytes:
+    """Return so many zeros, compressed."""
+    compressor = zstandard.ZstdCompressor(level=3).compressobj(size=size)
+    piece = bytes(2**24)
+    return b"".join([compressor.compress(piece) for _ in range(size // len(piece))]) + (
+        compressor.flush()
+    )
+
+
+def test_an_object_that_would_fill_the_memory_is_found_out(tool: BackupTool) -> None:
+    bomb = zeros(BOMB)
+    assert len(bomb) < 500_000
+    sized = export_with(compressed_bytes=len(bomb))
+    metadata = tool.client.head_object(Bucket=tool.bucket_name, Key=OBJECT)["Metadata"]
+    tool.put(OBJECT, bomb, Metadata=metadata)
+    tool.put(MANIFEST, sized(tool))
+    process = tool.start("verify")
+    with process:
+        log = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert (process.returncode, "more than the" in log) == (65, True), log
+    assert usage.ru_maxrss < MOST_MEMORY
+
+
+@pytest.mark.parametrize("size", [None, 10])
+def test_a_lost_object_is_exported_again(tool: BackupTool, size: int | None) -> None:
+    content = tool.get(OBJECT)
+    if size is None:
+        tool.client.delete_object(Bucket=tool.bucket_name, Key=OBJECT)
+    else:
+        tool.put(OBJECT, content[:size])
+    status, log = tool.run("run", "--dry-run")
+    assert (status, "would export the whole table: lost from the bucket" in log) == (0, True), log
+    status, log = tool.run("run")
+    assert (status, f"{OBJECT}: gone, or not the object that was exported" in log) == (0, True), log
+    assert tool.get(OBJECT) == content
+    assert tool.verifies()
+    status, log = tool.run("run")
+    assert (status, "nothing to do" in log) == (0, True)
+
+
+def test_a_growing_table_is_read_once(tool: BackupTool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows come all the time; the object has what one query saw."""
+    reads: list[str] = []
+    rows_of = ClickHouseHTTP.rows
+
+    def counted(source: ClickHouseHTTP, select: str, *arguments: Any, **options: Any) -> Any:
+        reads.append(select)
+        return rows_of(source, select, *arguments, **options)
+
+    monkeypatch.setattr(ClickHouseHTTP, "rows", counted)
+    database = tool.database
+    database.execute("CREATE TABLE growing (id UInt64, text String) ENGINE = MergeTree ORDER BY id")
+    grow = "INSERT INTO growing SELECT number + {}, randomPrintableASCII(90) FROM numbers({})"
+    database.execute(grow.format(0, 300_000))
+    stop = threading.Event()
+    begun = threading.Event()
+
+    def insert() -> None:
+        first = 300_000
+        with database.client() as client:
+            while not stop.is_set():
+                client.execute(grow.format(first, 100))
+                first += 100
+                begun.set()
+
+    writer = threading.Thread(target=insert)
+    writer.start()
+    try:
+        assert begun.wait(60)
+        status, log = tool.run(tables=TABLES | {"growing": "public"}, max_bandwidth=40_000_000)
+    finally:
+        stop.set()
+        writer.join()
+    assert status == 0, log
+    assert len(reads) == 1
+    rows = json.loads(tool.get(LAYOUT.manifest("growing")))["chunks"][""]["rows"]
+    assert tool.csv("growing.csv.zstd").count(b"\n") == rows + 1
+    assert tool.run("verify", "growing")[0] == 0
+
+
+def test_prune_does_not_trust_a_clock_that_is_days_off(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool.put(f"{CSV}stray.csv.zstd", b"x")
+    now = time.time()
+    for days, direction in ((400, "ahead of"), (-2, "behind")):
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda days=days: now + days * 86_400)
+            status, log = tool.run("prune", "--confirm")
+        assert status == 78
+        assert f"{abs(days)} days {direction} the clock of s3://" in log
+        assert "stray.csv.zstd" in tool.exports()
+    assert tool.run("prune", "--confirm")[0] == 0
+    assert "stray.csv.zstd" not in tool.exports()
+
+
+def test_a_listed_table_that_is_gone_fails_each_run_until_it_is_said_to_be(
+    tool: BackupTool,
+) -> None:
+    tool.database.execute("DROP TABLE one SYNC")
+    for _ in range(2):
+        status, log = tool.run("run")
+        assert (status, "listed, but not there: 'one'" in log) == (65, True), log
+        assert OBJECT in tool.objects()
+    status, log = tool.run("run", tables=TABLES | {"one": "none"})
+    assert status == 0, log
+    assert Path(OBJECT).name in tool.exports()
