@@ -4,6 +4,7 @@
 checks that are cheap before a run writes anything, so that both end with the same line and status.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -94,12 +95,26 @@ def diagnose(checks: Checks) -> None:
         Unhealthy: some failed; with the status of the worst.
     """
     failures = []
-    for result in examine(checks):
-        show(str(result))
-        failures += [result.error] if result.error else []
+    with _without_warnings():
+        for result in examine(checks):
+            show(str(result))
+            failures += [result.error] if result.error else []
     if failures:
         count = "1 check" if len(failures) == 1 else f"{len(failures)} checks"
         raise Unhealthy(f"{count} failed; a run would not succeed", worst_of(failures).status)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep quiet what a check logs beside its line, unless each step is logged."""
+    ours = logging.getLogger("ooni")
+    level = ours.level
+    if level != logging.DEBUG:
+        ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
 
 
 def preflight(checks: Checks) -> None:

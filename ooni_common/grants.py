@@ -33,7 +33,7 @@ class Need:
     """The privileges that statements need on one table of the database."""
 
     table: str
-    privileges: Sequence[str]
+    privileges: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -125,23 +125,33 @@ def check_grants(database: Database, name: str, needs: Sequence[Need]) -> str:
     Raises:
         ConfigError: something is missing; with the statements that grant it.
     """
-    missing: dict[str, list[str]] = {}
-    sure = True
+    missing, sure = list(needs), True
     for rights in _all_rights(database):
-        sure = sure and not rights.unread
-        still: dict[str, list[str]] = {}
-        for need in needs if not missing else [Need(*item) for item in missing.items()]:
-            verdicts = {p: rights.allows(p, name, need.table) for p in need.privileges}
-            sure = sure and None not in verdicts.values()
-            lacking = [privilege for privilege, verdict in verdicts.items() if verdict is False]
-            still |= {need.table: lacking} if lacking else {}
-        missing = still
+        missing, whole = _without(missing, rights, name)
+        sure = sure and whole and not rights.unread
         if not missing:
-            return _described(needs, sure=sure)
+            break
+    if not missing and sure:
+        return _described(needs)
+    if not missing:
+        return Note("some are for single columns only, or unreadable in SHOW GRANTS")
     statements = _statements(database, name, missing)
     if not sure:
         return Note(f"SHOW GRANTS does not tell whether these are missing: {statements}")
     raise ConfigError(f"the user of db_uri lacks privileges; run: {statements}")
+
+
+def _without(needs: Sequence[Need], rights: Rights, name: str) -> tuple[list[Need], bool]:
+    """Return what is needed beside some rights, and whether these are for whole tables."""
+    missing, whole = [], True
+    for need in needs:
+        verdicts = {
+            privilege: rights.allows(privilege, name, need.table) for privilege in need.privileges
+        }
+        whole = whole and None not in verdicts.values()
+        lacking = tuple(privilege for privilege, verdict in verdicts.items() if verdict is False)
+        missing += [Need(need.table, lacking)] if lacking else []
+    return missing, whole
 
 
 def _all_rights(database: Database) -> Iterator[Rights]:
@@ -164,19 +174,23 @@ def _all_rights(database: Database) -> Iterator[Rights]:
         waiting += rights.roles
 
 
-def _described(needs: Sequence[Need], *, sure: bool) -> str:
-    if not sure:
-        return Note("some are for single columns only, or unreadable in SHOW GRANTS")
-    privileges = list(dict.fromkeys(privilege for need in needs for privilege in need.privileges))
-    tables = f"{len(needs)} tables" if len(needs) > 1 else needs[0].table if needs else "no table"
-    return f"{', '.join(privileges)} on {tables}"
+def _described(needs: Sequence[Need]) -> str:
+    tables: dict[Sequence[str], list[str]] = {}
+    for need in needs:
+        tables.setdefault(need.privileges, []).append(need.table)
+    parts = [
+        f"{', '.join(privileges)} on {f'{len(of)} tables' if len(of) > 1 else of[0]}"
+        for privileges, of in tables.items()
+    ]
+    return "; ".join(parts) or "none are needed"
 
 
-def _statements(database: Database, name: str, missing: Mapping[str, Sequence[str]]) -> str:
+def _statements(database: Database, name: str, missing: Sequence[Need]) -> str:
     ((user,),) = database.query("SELECT currentUser()")
     return "; ".join(
-        f"GRANT {', '.join(privileges)} ON {written(name)}.{written(table)} TO {written(user)}"
-        for table, privileges in missing.items()
+        f"GRANT {', '.join(need.privileges)} ON {written(name)}.{written(need.table)}"
+        f" TO {written(user)}"
+        for need in missing
     )
 
 

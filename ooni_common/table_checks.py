@@ -64,7 +64,7 @@ def database_checks(config: DatabaseConfig, tables: Tables) -> Iterator[tuple[st
         for nodes in reached:
             checks = RunChecks(nodes, tables)
             yield from checks
-            if checks.facts:
+            if checks.sound:
                 yield "rows", functools.partial(check_rows, nodes, tables)
 
 
@@ -89,6 +89,7 @@ class RunChecks:
         clock: this machine's.
         facts: of the nodes that have answered.
         replicas: of the nodes whose tables fit.
+        sound: tables and replicas are as they must be, so that their rows can be compared.
     """
 
     nodes: Nodes
@@ -96,6 +97,7 @@ class RunChecks:
     clock: Callable[[], float] = time.time
     facts: dict[Node, ServerFacts] = field(default_factory=dict)
     replicas: dict[Node, list[Replica]] = field(default_factory=dict)
+    sound: bool = False
 
     def __iter__(self) -> Iterator[tuple[str, Check]]:
         """Yield them; those that depend on an answer only where there is one."""
@@ -110,7 +112,7 @@ class RunChecks:
         }.items():
             yield name, functools.partial(on_all, self.nodes, list(self.facts), check)
         if self.replicas:
-            yield "replicas", lambda: check_replicas(self.nodes, self.replicas)
+            yield "replicas", self._replicas
 
     def _database(self, node: Node) -> str:
         self.facts[node] = facts_of(node.database)
@@ -124,6 +126,11 @@ class RunChecks:
     def _tables(self, node: Node) -> str:
         text = check_structure(node, self.tables)
         self.replicas[node] = replicas_of(node, self.tables.replaced)
+        return text
+
+    def _replicas(self) -> str:
+        text = check_replicas(self.nodes, self.replicas)
+        self.sound = True
         return text
 
 

@@ -25,6 +25,7 @@ from dev.samples.geoip import write_month
 from dev.samples.measurements import create
 from dev.samples.test_lists import SampleTestLists
 from dev.servers.upstream import SampleUpstream
+from ooni_common.database import Database
 from ooni_common.database_checks import ServerFacts, check_clock, check_profile, check_zone
 from ooni_common.doctor import (
     Check,
@@ -37,7 +38,7 @@ from ooni_common.doctor import (
     preflight,
 )
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, TryAgainLater, Unavailable
-from ooni_common.grants import rights_of
+from ooni_common.grants import Need, check_grants, rights_of
 from privileges import without_privileges
 
 NOW = datetime(2026, 11, 10, tzinfo=UTC)
@@ -527,6 +528,7 @@ def test_a_clock_may_be_a_minute_wrong_and_an_hour_is_too_much() -> None:
         (["GRANT INSERT ON ooni.fastpath TO x", "GRANT INSERT ON default.* TO x"], False),
         (["GRANT SELECT ON *.* TO x", "GRANT INSERT ON oo.* TO x"], False),
         (["GRANT INSERT ON *.* TO x", "REVOKE INSERT ON ooni.* FROM x"], False),
+        (["GRANT ALL ON ooni.* TO x", "REVOKE INSERT ON ooni.* FROM x"], False),
         (
             [
                 "GRANT INSERT ON *.* TO x",
@@ -562,3 +564,43 @@ def test_roles_and_lines_about_no_table_are_told_from_those_that_can_not_be_read
     assert rights.roles == ["writers", "more readers"]
     assert rights.unread == ["something else"]
     assert rights.grants == []
+
+
+class Answering:
+    """A client of a server with users and roles, which the embedded one doesn't have."""
+
+    def __init__(self, answers: Mapping[str, list[str]]) -> None:
+        self._answers = answers
+
+    def execute(self, query: str, params: object = None, **options: object) -> object:
+        assert not params
+        assert not options
+        return [(line,) for line in self._answers[query]]
+
+    def disconnect(self) -> None:
+        """Close nothing."""
+
+
+def granted(**answers: list[str]) -> str:
+    """Check a need of two privileges, with what SHOW GRANTS answers for the user and the roles."""
+    queries = {f"SHOW GRANTS FOR `{role}`": lines for role, lines in answers.items()}
+    queries["SHOW GRANTS"] = answers["user"]
+    queries["SELECT currentUser()"] = ["x"]
+    database = Database(Answering(queries))
+    return check_grants(database, "ooni", [Need("a", ("SELECT", "INSERT"))])
+
+
+def test_roles_add_to_what_a_user_has() -> None:
+    user = ["GRANT SELECT ON ooni.* TO x", "GRANT outer TO x"]
+    outer, inner = (
+        ["GRANT inner TO outer", "GRANT outer TO outer"],
+        ["GRANT INSERT ON *.* TO inner"],
+    )
+    assert granted(user=user, outer=outer, inner=inner) == "SELECT, INSERT on a"
+    with pytest.raises(ConfigError, match=r"run: GRANT INSERT ON ooni\.a TO x$"):
+        granted(user=user, outer=outer, inner=[])
+
+
+def test_what_can_not_be_told_stops_no_run() -> None:
+    assert isinstance(granted(user=["GRANT SELECT, INSERT(b) ON ooni.a TO x"]), Note)
+    assert isinstance(granted(user=["something else"]), Note)

@@ -53,6 +53,7 @@ def test_a_node_that_is_away_is_noted_with_the_reason(
     text = checks["cluster"][1]
     assert text.startswith(f"2 of 3 nodes of oonidata_cluster; 127.0.0.1:{third.port}: ")
     assert "Connection refused" in text
+    assert "warning: " not in updater.run("doctor")[1]
 
 
 def test_without_a_majority_doctor_and_run_end_alike(updater: Updater, production: Cluster) -> None:
