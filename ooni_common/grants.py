@@ -20,9 +20,10 @@ IMPLIED_BY: Mapping[str, Sequence[str]] = {
     "DROP TABLE": ("DROP TABLE", "DROP", "ALL"),
     "BACKUP": ("BACKUP", "ALL"),
 }
-_NAME = r"(?:`(?:[^`\\]|\\.)*`|[\w*]+)"
-_ON_TABLES = re.compile(rf"(GRANT|REVOKE) (.+) ON ({_NAME})\.({_NAME}\*?) (?:TO|FROM) .*")
-_ON_NO_TABLE = re.compile(r"(?:GRANT|REVOKE) .+ ON .+ (?:TO|FROM) .*")  # URLs, table engines, …
+_NAME = r"(?:`(?:[^`\\]|\\.)*`\*?|[\w*]+)"
+_ON_TABLES = re.compile(rf"(GRANT|REVOKE) (.+) ON ({_NAME})\.({_NAME}) (?:TO|FROM) .*")
+# Of table engines, named collections, …, and of a kind of source with a pattern of addresses.
+_ON_NO_TABLE = re.compile(rf"(?:GRANT|REVOKE) .+ ON (?:{_NAME}|\w+\('.*'\)) (?:TO|FROM) .*")
 _ROLES = re.compile(r"GRANT (?!.* ON )(.+) TO .*")
 _PRIVILEGE = re.compile(r"\s*([A-Za-z_ ]+?)\s*(\([^)]*\))?\s*(?:,|$)")
 _PLAIN = re.compile(r"[A-Za-z_]\w*")
@@ -111,7 +112,10 @@ def rights_of(lines: Sequence[str]) -> Rights:
 
 
 def _unquoted(name: str) -> str:
-    return re.sub(r"\\(.)", r"\1", name[1:-1]) if name.startswith("`") else name
+    if not name.startswith("`"):
+        return name
+    quoted_part, _, star = name[1:].rpartition("`")
+    return re.sub(r"\\(.)", r"\1", quoted_part) + star
 
 
 def check_grants(database: Database, name: str, needs: Sequence[Need]) -> str:

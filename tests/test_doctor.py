@@ -525,6 +525,7 @@ def test_a_clock_may_be_a_minute_wrong_and_an_hour_is_too_much() -> None:
         (["GRANT INSERT ON `ooni`.`citizenlab` TO x"], True),
         (["GRANT INSERT ON ooni.citizen* TO x"], True),
         (["GRANT INSERT ON ooni*.* TO x"], True),
+        (["GRANT INSERT ON `oo`*.`citizen`* TO x"], True),
         (["GRANT INSERT ON ooni.fastpath TO x", "GRANT INSERT ON default.* TO x"], False),
         (["GRANT SELECT ON *.* TO x", "GRANT INSERT ON oo.* TO x"], False),
         (["GRANT INSERT ON *.* TO x", "REVOKE INSERT ON ooni.* FROM x"], False),
@@ -557,12 +558,14 @@ def test_roles_and_lines_about_no_table_are_told_from_those_that_can_not_be_read
         [
             "GRANT TABLE ENGINE ON * TO x",
             "GRANT READ, WRITE ON S3('s3://a/.*') TO x",
+            "GRANT NAMED COLLECTION ON `a b` TO x",
             "GRANT writers, `more readers` TO x",
             "something else",
+            "GRANT SELECT ON a.b.c TO x",
         ]
     )
     assert rights.roles == ["writers", "more readers"]
-    assert rights.unread == ["something else"]
+    assert rights.unread == ["something else", "GRANT SELECT ON a.b.c TO x"]
     assert rights.grants == []
 
 
