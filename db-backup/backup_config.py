@@ -197,6 +197,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             return TablePolicy(policy="none")
         return next((policy for name, policy in listed.items() if fnmatchcase(table, name)), None)
 
+    def is_backed_up(self, table: str) -> bool:
+        """Tell whether a table has backups."""
+        policy = self.policy_of(table)
+        return policy is not None and policy.backed_up
+
     def is_only_private(self, table: str) -> bool:
         """Tell whether a table has backups and no exports."""
         policy = self.policy_of(table)

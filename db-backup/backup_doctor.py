@@ -11,20 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from backup_config import Config, is_name
-from backups.backup import access, check_engine, not_encrypted
+from backups.backup import not_encrypted
 from backups.manifest import BackupLayout, read_backups
+from backups.plan import access, check_engine
 from backups.server import ServerBackups
 from exports.chunks import Reader, check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import ExportLayout
 from exports.row_source import choose
-from inventory import read_table, table_names
+from inventory import all_table_names, read_table
 from ooni_common.database import Database
 from ooni_common.database_checks import ServerFacts, check_clock, check_zone, facts_of
 from ooni_common.doctor import Checks, machine_checks, skew
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.grants import Need, check_grants
+from ooni_common.nodes import Nodes
 from store import Bucket
+from table_replicas import database_with
 from uploads import uploading
 
 
@@ -33,10 +36,15 @@ class Doctor:
     """Examines what a run works with."""
 
     config: Config
-    database: Database
+    nodes: Nodes
     http: ClickHouseHTTP
     user_agent: str
     clock: Callable[[], float] = time.time
+
+    @property
+    def database(self) -> Database:
+        """The connection to the first node that is up."""
+        return self.nodes.first
 
     def checks(self) -> Checks:
         """Yield the checks; what can be tried harmlessly is tried."""
@@ -93,11 +101,13 @@ class Doctor:
                 raise
             note = "; restoring an export needs HTTP"
             ((version,),) = self.database.query("SELECT version()")
+        if self.nodes.is_cluster:
+            return f"rows come over the native protocol, from a node of each shard{note}"
         return choose(version, self.config, self.database, self.http).reason + note
 
     def _tables(self) -> str:
         """Compare the policy with the tables: names, chunks, and what nobody has listed."""
-        names = table_names(self.database)
+        names = all_table_names(self.nodes)
         unlisted = [name for name in names if self.config.policy_of(name) is None]
         if unlisted:
             listed = ", ".join(map(repr, unlisted))
@@ -108,10 +118,11 @@ class Doctor:
             if policy is None:
                 continue
             counts[policy.policy] = counts.get(policy.policy, 0) + 1
+            database = database_with(self.nodes, name)
             if policy.backed_up and self.config.action != "export":
-                check_engine(self.database, name)
+                check_engine(database, name)
             if policy.exported:
-                check_chunks(Reader(self.database, read_table(self.database, name), policy))
+                check_chunks(Reader(database, read_table(database, name), policy))
         missing = [name for name in self.config.tables if is_name(name) and name not in names]
         if missing:
             raise ConfigError(f"listed, but not there: {', '.join(map(repr, missing))}")

@@ -10,7 +10,7 @@ It sees every row of every type, and has the same value on every supported versi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from inventory import QUOTED
@@ -68,6 +68,11 @@ def row_hash(hashed: Sequence[Expression], scheme: str = SCHEME) -> str:
 def digest(hashed: Sequence[Expression], scheme: str = SCHEME) -> str:
     """Return the digest of all rows as SQL: decimal digits. Arguments and errors: `row_hash`."""
     return f"ifNull(toString(sum({row_hash(hashed, scheme)})), '')"
+
+
+def sum_of_digests(digests: Iterable[str | None]) -> str:
+    """Return the digest of all rows of several sets, given those of each."""
+    return str(sum(int(one) for one in digests if one) % 2**64)
 
 
 def is_sound(hashed: Sequence[Expression], scheme: str, aliases: Sequence[str]) -> bool:

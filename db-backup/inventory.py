@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import DataRefused, UsageError
+from ooni_common.nodes import Nodes
+from ooni_common.replicas import with_path
 
 # Engines whose rows the server's BACKUP has. The others either have rows of their own, which BACKUP
 # leaves out without a word (EmbeddedRocksDB before 26.7, Join and Set in all versions), or none.
@@ -101,6 +103,16 @@ def table_names(database: Database) -> list[str]:
     return [name for name, engine, uuid in rows if holds_data(name, engine, uuid)]
 
 
+def all_table_names(nodes: Nodes) -> list[str]:
+    """Return the names of the tables that hold data, on any node.
+
+    Raises:
+        Unavailable, ConfigError: too few nodes are left.
+    """
+    names = nodes.each(lambda node: table_names(node.database))
+    return sorted(set().union(*names.values()))
+
+
 def definitions(database: Database) -> dict[str, str]:
     """Return the CREATE statement of everything in the database, with or without rows, by name."""
     rows = database.query(
@@ -191,10 +203,14 @@ def first_column(key: str) -> str:
     return re.sub(r"\\(.)", r"\1", match[1].strip("`")) if match else ""
 
 
-def renamed(create: str, target: str) -> str:
-    """Return a CREATE TABLE statement for another table; `target` is what stands for it, as SQL.
+def renamed(create: str, target: str, path: str = "") -> str:
+    """Return a CREATE TABLE statement for another table.
 
-    A replicated table becomes a plain one: its path in Keeper belongs to the table of old.
+    Args:
+        create: the statement of a table.
+        target: what stands for the other one, as SQL.
+        path: in ZooKeeper, which a replicated table gets; without it, it becomes a plain one: the
+            path that it has belongs to the table of old.
 
     Raises:
         ValueError: it is no statement that can be understood.
@@ -203,7 +219,7 @@ def renamed(create: str, target: str) -> str:
     if not match:
         raise ValueError("no CREATE TABLE statement")
     text = f"CREATE TABLE {target}\n{create[match.end() :]}"
-    return _without_replication(text)
+    return with_path(text, path) if path else _without_replication(text)
 
 
 def refreshes_itself(create: str) -> bool:

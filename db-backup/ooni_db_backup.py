@@ -47,7 +47,7 @@ from exports.commands import (
     verify_exports,
 )
 from exports.manifest import ExportLayout, TableManifests, exported_tables, read_table_manifests
-from inventory import check_names, read_table, table_names
+from inventory import all_table_names, check_names, read_table, table_names
 from listing import (
     backup_as_table,
     backups_as_table,
@@ -58,6 +58,7 @@ from listing import (
 from ooni_common.database import connected
 from ooni_common.doctor import diagnose, preflight
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
+from ooni_common.nodes import connected_nodes
 from ooni_common.output import show
 from ooni_common.run import DOCTOR, Command, Job, Script, execute, locked, make_writable
 
@@ -89,18 +90,18 @@ def run(job: Job[Config]) -> None:
     One that fails does not keep the others from being done.
     """
     config = job.config
-    with connected(config) as database:
-        preflight(checks_of_a_run(config, database))
-        names = table_names(database)
+    with connected_nodes(config, one_suffices=True) as nodes:
+        preflight(checks_of_a_run(config, nodes.first))
+        names = all_table_names(nodes)
         unlisted = [name for name in names if config.policy_of(name) is None]
         job.metrics.gauge("unlisted_tables", len(unlisted))
         public = _among(config, names, lambda policy: policy.exported)
         private = _among(config, names, lambda policy: policy.backed_up)
         failures: list[ScriptError] = []
         if _exports(config) and (public or config.public_bucket_name or not private):
-            failures += _failures(lambda: export_tables(job, database, public))
+            failures += _failures(lambda: export_tables(job, nodes, public))
         if _backs_up(config) and (private or config.action == "backup"):
-            failures += _failures(lambda: back_up_tables(job, database, private))
+            failures += _failures(lambda: back_up_tables(job, nodes, private))
         if unlisted:
             failures.append(
                 DataRefused(
@@ -145,9 +146,9 @@ def raise_first(failures: Sequence[ScriptError]) -> None:
 def export(job: Job[Config]) -> None:
     """Export the public tables, or those of them that were named."""
     config = job.config
-    with connected(config) as database:
-        preflight(checks_of_a_run(config, database))
-        names = table_names(database)
+    with connected_nodes(config, one_suffices=True) as nodes:
+        preflight(checks_of_a_run(config, nodes.first))
+        names = all_table_names(nodes)
         public = _among(config, names, lambda policy: policy.exported)
         check_names(job.arguments.tables, names)
         for name in job.arguments.tables:
@@ -155,16 +156,15 @@ def export(job: Job[Config]) -> None:
                 raise ConfigError(
                     f"{name!r} is not public in the configuration; public are: {', '.join(public)}"
                 )
-        raise_first(export_tables(job, database, job.arguments.tables or public))
+        raise_first(export_tables(job, nodes, job.arguments.tables or public))
 
 
 def backup(job: Job[Config]) -> None:
     """Back up the private tables, all of them at once."""
-    with connected(job.config) as database:
-        preflight(checks_of_a_run(job.config, database))
-        names = table_names(database)
-        private = _among(job.config, names, lambda policy: policy.backed_up)
-        raise_first(back_up_tables(job, database, private, full=job.arguments.full))
+    with connected_nodes(job.config, one_suffices=True) as nodes:
+        preflight(checks_of_a_run(job.config, nodes.first))
+        private = _among(job.config, all_table_names(nodes), lambda policy: policy.backed_up)
+        raise_first(back_up_tables(job, nodes, private, full=job.arguments.full))
 
 
 def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bool]) -> list[str]:
@@ -336,9 +336,9 @@ def examine(job: Job[Config]) -> None:
     Raises:
         Unhealthy: something is not.
     """
-    with connected(job.config) as database:
+    with connected_nodes(job.config, one_suffices=True) as nodes:
         http = ClickHouseHTTP(job.config, job.user_agent)
-        diagnose(Doctor(job.config, database, http, job.user_agent).checks())
+        diagnose(Doctor(job.config, nodes, http, job.user_agent).checks())
 
 
 def _tables(parser: argparse.ArgumentParser) -> None:

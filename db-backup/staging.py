@@ -19,7 +19,7 @@ from ooni_common.errors import ScriptError
 log = logging.getLogger("ooni.db_backup")
 
 TIME = r"\d{8}T\d{6}Z"
-STAGING = re.compile(rf"ooni_restoring_[0-9a-f]{{12}}_{TIME}")
+STAGING = re.compile(rf"ooni_restoring_[0-9a-f]{{12}}_{TIME}(_replicated)?")
 KEPT = re.compile(rf".*_replaced_{TIME}", re.DOTALL)
 
 
@@ -41,6 +41,10 @@ class Place:
     def staging(self, started: datetime) -> "Place":
         """Return the table that a restore which started then (UTC) fills."""
         return Place(self.database, f"{self._staging_prefix}{started:%Y%m%dT%H%M%SZ}")
+
+    def replicated(self, started: datetime) -> "Place":
+        """Return the replicated table that gets the rows from that one, on each node."""
+        return Place(self.database, f"{self.staging(started).table}_replicated")
 
     def is_staging(self, name: str) -> bool:
         """Tell whether a restore into this table has made one of this name."""
@@ -64,7 +68,7 @@ def exists(database: Database, place: Place) -> bool:
 
 def drop(database: Database, place: Place) -> None:
     """Drop a table, if there is one, and wait until it is gone."""
-    database.query(f"DROP TABLE IF EXISTS {place}{database.on_cluster} SYNC")
+    database.query(f"DROP TABLE IF EXISTS {place} SYNC")
 
 
 def drop_leftovers(database: Database, place: Place) -> None:

@@ -5,7 +5,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TextIO
 
 from backup_config import Config
@@ -22,17 +22,24 @@ UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class Throttle:
-    """Lets chunks begin only while the database is not too busy, and rest in between."""
+    """Lets chunks begin only while no server is too busy, and rest in between.
+
+    Args:
+        databases: gives the connections to the servers.
+        config: has the limits.
+        clock: gives seconds.
+        sleep: waits for some.
+    """
 
     def __init__(
         self,
-        database: Database,
+        databases: Callable[[], Sequence[Database]],
         config: Config,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._database = database
+        self._databases = databases
         self._limit = config.max_running_queries
         self._longest = config.max_wait
         self._rest = config.rest
@@ -63,11 +70,9 @@ class Throttle:
         self._sleep(min(self._rest * duration, LONGEST_REST))
 
     def _running(self) -> int:
-        """Count the queries of others."""
-        ((running,),) = self._database.query(
-            "SELECT count() FROM system.processes WHERE query_id != queryID()"
-        )
-        return int(running)
+        """Count the queries of others, on the server that has most."""
+        sql = "SELECT count() FROM system.processes WHERE query_id != queryID()"
+        return max(int(database.query(sql)[0][0]) for database in self._databases())
 
 
 class Bandwidth:

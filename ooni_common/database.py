@@ -90,19 +90,16 @@ class StreamingClient(Protocol):
 
 
 class Database:
-    """Statements on one database, on every node of its cluster where one is configured."""
+    """Statements on one database of one server."""
 
     def __init__(
         self,
         client: Client,
-        cluster: str = "",
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self.sleep = sleep
-        self.cluster = cluster
-        self.on_cluster = f" ON CLUSTER {quoted(cluster)}" if cluster else ""
 
     def query(
         self,
@@ -221,7 +218,7 @@ def connected(config: DatabaseConfig) -> Iterator[Database]:
     except ValueError as error:
         raise ConfigError(f"db_uri {config.db_uri}: {error}") from None
     client.settings |= SESSION
-    with contextlib.closing(Database(client, config.cluster)) as database:
+    with contextlib.closing(Database(client)) as database:
         yield database
 
 

@@ -46,6 +46,7 @@ class Nodes:
         up: those that are connected.
         absent: name → why it is not.
         sleep: waits for so many seconds.
+        one_suffices: for what any node of a shard can do, there need be no majority of them.
 
     Attributes:
         up: the nodes that take part; one that fails does not any more.
@@ -58,11 +59,14 @@ class Nodes:
         up: list[Node],
         absent: Mapping[str, str] | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        one_suffices: bool = False,
     ) -> None:
         self.up = list(up)
         self.absent = dict(absent or {})
         self.sleep = sleep
         self._sizes = sizes
+        self._one_suffices = one_suffices
 
     @classmethod
     def one(cls, database: Database, sleep: Callable[[float], None] = time.sleep) -> "Nodes":
@@ -115,44 +119,50 @@ class Nodes:
         """Go on without a node.
 
         Raises:
-            Unavailable, ConfigError: no majority of its shard is left.
+            Unavailable, ConfigError: too few of its shard are left.
         """
         if not node.name:
             raise error
         self.up = [other for other in self.up if other is not node]
         self.absent[node.name] = str(error)
         log.warning("%s does not take part any more: %s", node, error)
-        if isinstance(error, ConfigError) and not self.has_majority:
+        if isinstance(error, ConfigError) and not all(map(self._are_enough, self._sizes)):
             raise ConfigError(f"{node}: {error}")
-        self.check_majority()
-
-    @property
-    def has_majority(self) -> bool:
-        """Whether more than half of each shard's nodes take part."""
-        return all(self.is_majority(shard, len(self.of_shard(shard))) for shard in self._sizes)
+        self.check()
 
     def size_of(self, shard: int) -> int:
         """Return how many nodes a shard has, absent ones included."""
         return self._sizes[shard]
 
-    def check_majority(self) -> None:
-        """Raise Unavailable where half of a shard's nodes, or more, do not take part."""
+    def check(self) -> None:
+        """Raise Unavailable where half of a shard's nodes, or more, do not take part.
+
+        Where one suffices: where none does.
+        """
         for shard, size in self._sizes.items():
-            count = len(self.of_shard(shard))
-            if not self.is_majority(shard, count):
+            if not self._are_enough(shard):
                 missing = "; ".join(f"{name}: {why}" for name, why in self.absent.items())
+                verdict = "too few" if self._one_suffices else "no majority"
                 raise Unavailable(
-                    f"{count} of the {size} nodes of shard {shard} take part, which is no majority"
-                    f" ({missing})"
+                    f"{len(self.of_shard(shard))} of the {size} nodes of shard {shard} take part,"
+                    f" which is {verdict} ({missing})"
                 )
+
+    def _are_enough(self, shard: int) -> bool:
+        count = len(self.of_shard(shard))
+        return count > 0 if self._one_suffices else self.is_majority(shard, count)
 
 
 @contextmanager
-def connected_nodes(config: DatabaseConfig) -> Iterator[Nodes]:
+def connected_nodes(config: DatabaseConfig, *, one_suffices: bool = False) -> Iterator[Nodes]:
     """Connect to the server of `config`, or to each node of its cluster.
 
+    Args:
+        config: has the address of one, and the name of the cluster.
+        one_suffices: as in Nodes.
+
     Raises:
-        Unavailable: no majority of a shard's nodes can be reached.
+        Unavailable: too few of a shard's nodes can be reached.
         ConfigError: the server knows no such cluster.
     """
     with ExitStack() as stack:
@@ -181,8 +191,8 @@ def connected_nodes(config: DatabaseConfig) -> Iterator[Nodes]:
                 )
             identities[identity] = name
             up.append(node)
-        nodes = Nodes(sizes, up, absent)
-        nodes.check_majority()
+        nodes = Nodes(sizes, up, absent, one_suffices=one_suffices)
+        nodes.check()
         yield nodes
 
 

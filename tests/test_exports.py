@@ -6,19 +6,14 @@ import os
 import re
 import subprocess
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from backup_config import ChunkBy, TablePolicy
-from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool
-from dev.samples.measurements import create
 from dev.servers.misbehaving import MisbehavingServer, body
-from exports.chunks import Chunk, Reader, survey
 from fault_proxy import FaultProxy, s3_error
-from inventory import check_names, read_table
-from ooni_common.database import Database as OurDatabase
+from inventory import check_names
 from ooni_common.errors import UsageError
 from ooni_common.run import locked
 from store import escaped
@@ -499,44 +494,17 @@ def test_private_backups_are_not_silently_left_out(backup_tool: BackupTool) -> N
     assert backup_tool.exports() == ["t.csv.zstd"]  # the rest is done all the same
 
 
-@pytest.mark.parametrize("final", [False, True])
-@pytest.mark.parametrize("chunk_by", ["month", "range", "table"])
-def test_on_a_cluster_one_replica_of_each_shard_is_read(
-    database: Database, chunk_by: ChunkBy, *, final: bool
-) -> None:
-    """The engine knows no cluster; its parser tells whether the statements are right."""
-    client = database.client()
-    create(client, "fastpath")
-    asked = []
-    source = "cluster('the \\'cluster\\'', currentDatabase(), `fastpath`)"
-
-    class Recorder:
-        def execute(self, query: str, params: Any = None, **_options: Any) -> Any:
-            asked.append(query)
-            if query.startswith("DESCRIBE"):
-                return client.execute(query.replace(source, "fastpath"))
-            figures = (1500, "v", "7", 1500)
-            return [figures] if "toInt64" not in query else [(202301, *figures)]
-
-        def disconnect(self) -> None:
-            pass
-
-    policy = TablePolicy(
-        policy="public",
-        chunk_by=chunk_by,
-        column="measurement_start_time",
-        rows_per_chunk=1000,
-        final=final,
-    )
-    table = read_table(OurDatabase(client), "fastpath")
-    recorder = OurDatabase(Recorder(), "the 'cluster'")
-    reader = Reader(recorder, table, policy, "priority = 10, max_execution_time = 5")
-    chunks = survey(reader, []) if chunk_by != "range" else [(Chunk("", "1"), None)]
-    reader.fingerprint(chunks[0][0].condition)
-    asked.append(reader.select(chunks[0][0]))
-    for statement in asked:
-        assert source in statement
-        assert client.execute("SELECT formatQuery(%(q)s)", {"q": statement})
+def test_what_2_0_1_exported_from_a_cluster_is_not_exported_again(backup_tool: BackupTool) -> None:
+    backup_tool.fill("fastpath", 1000, days=59)
+    backup_tool.run(tables=BY_MONTH)
+    manifest = json.loads(backup_tool.get(LAYOUT.manifest("fastpath")))
+    for chunk in manifest["chunks"].values():
+        source = "cluster('the \\'cluster\\'', currentDatabase(), `fastpath`)"
+        chunk["query"] = chunk["query"].replace("`fastpath`", source)
+        assert source in chunk["query"]
+    backup_tool.put(LAYOUT.manifest("fastpath"), json.dumps(manifest).encode())
+    status, log = backup_tool.run()
+    assert (status, "nothing to do: 2 chunks are unchanged" in log) == (0, True), log
 
 
 # --- list and schema ---

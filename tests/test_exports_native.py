@@ -124,7 +124,7 @@ def test_columns_of_all_names_have_the_header_of_http(
 ) -> None:
     names = [name, "number"]
     select = f"SELECT toString(number) AS {quoted(name)}, number FROM numbers({rows})"
-    native = ClickHouseNative(database_of, backup_tool.loaded())
+    native = ClickHouseNative((database_of,), backup_tool.loaded())
     with native.rows(select, names) as stream:
         content = b"".join(stream)
     assert content == backup_tool.query(f"{select} FORMAT CSVWithNames")
@@ -271,7 +271,7 @@ def test_a_server_that_is_killed_in_mid_stream_changes_nothing(
 def test_a_failure_comes_before_the_end_of_the_rows(
     backup_tool: BackupTool, database_of: Database
 ) -> None:
-    native = ClickHouseNative(database_of, backup_tool.loaded())
+    native = ClickHouseNative((database_of,), backup_tool.loaded())
     select = "SELECT throwIf(number = 3000000, 'no more rows') AS x FROM numbers(4000000)"
     with (
         native.rows(select, ["x"]) as stream,
@@ -287,7 +287,7 @@ def test_a_failure_comes_before_the_end_of_the_rows(
 def test_rows_that_are_left_are_cancelled_and_the_connection_goes_on(
     backup_tool: BackupTool, database_of: Database
 ) -> None:
-    native = ClickHouseNative(database_of, backup_tool.loaded())
+    native = ClickHouseNative((database_of,), backup_tool.loaded())
 
     def running() -> int:
         sql = "SELECT count() FROM system.processes WHERE query LIKE '%left\\_early%'"
@@ -317,7 +317,7 @@ def test_another_type_than_text_is_refused(database_of: Database) -> None:
 def test_memory_is_bounded_whatever_the_size_of_blocks_and_rows(
     backup_tool: BackupTool, database_of: Database
 ) -> None:
-    native = ClickHouseNative(database_of, backup_tool.loaded())
+    native = ClickHouseNative((database_of,), backup_tool.loaded())
     size = "if(number % 1000 < 500, 10, 100000)"
     select = f"SELECT repeat('x', {size}) AS x FROM numbers(1000)"
     tracemalloc.start()

@@ -5,8 +5,9 @@ import pytest
 from ooni_common.database import Database
 from ooni_common.errors import Unavailable
 from ooni_common.nodes import Node, Nodes
+from ooni_common.replicas import fresh_name, fresh_path
 from ooni_common.swap.content import Content
-from ooni_common.swap.shadow import Standing, as_another, fresh_name, fresh_path
+from ooni_common.swap.shadow import Standing, as_another
 
 STATEMENT = """CREATE TABLE ooni.citizenlab
 (

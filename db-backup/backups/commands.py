@@ -9,7 +9,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from backup_config import Config
-from backups.backup import Plan, back_up, plan_backup
+from backups.backup import back_up
+from backups.cluster_restore import restore_on_cluster
 from backups.manifest import (
     Backup,
     BackupLayout,
@@ -18,13 +19,15 @@ from backups.manifest import (
     good_backups,
     read_backups,
 )
+from backups.plan import Plan, plan_backup
 from backups.prune import delete_backup, in_progress, unwanted
-from backups.restore import Wanted, restore_tables, verify_backup
+from backups.restore import Wanted, drop_scratches, restore_tables, verify_backup
 from backups.server import ServerBackups
-from inventory import check_names
+from backups.shards import check_shards, server_of, servers_of
+from inventory import check_names, is_replicated
 from ooni_common.config import SecretUrl
-from ooni_common.database import Database, connected
-from ooni_common.errors import ConfigError, ScriptError
+from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
+from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job, locked, make_writable
 from staging import Place
 from store import Bucket
@@ -43,7 +46,7 @@ def private_bucket(job: Job[Config]) -> tuple[Bucket, BackupLayout]:
 
 
 def back_up_tables(
-    job: Job[Config], database: Database, names: Sequence[str], *, full: bool = False
+    job: Job[Config], nodes: Nodes, names: Sequence[str], *, full: bool = False
 ) -> Sequence[ScriptError]:
     """Make a backup of these tables, if anything has changed since the last one.
 
@@ -56,13 +59,13 @@ def back_up_tables(
     if not names:
         raise ConfigError("no table is private in the configuration: there is nothing to back up")
     bucket, layout = private_bucket(job)
-    server = ServerBackups(database, job.config)
     with job.metrics.timer("run_backup"):
         if not job.dry_run:
-            server.end_abandoned()
+            nodes.each(lambda node: ServerBackups(node.database, job.config).end_abandoned())
         backups = read_backups(bucket, layout)
         warn_of_bad_backups(backups)
-        plan = plan_backup(server, names, backups, full=full, force=job.force)
+        servers = servers_of(nodes, job.config, names)
+        plan = plan_backup(servers, names, backups, full=full, force=job.force)
         if job.dry_run:
             explain(plan)
         elif not plan.reason:
@@ -71,7 +74,7 @@ def back_up_tables(
             )
         else:
             log.info("%s: %s", plan, plan.reason)
-            manifest = back_up(server, bucket, plan, backups)
+            manifest = back_up(bucket, layout, plan, backups)
             job.metrics.gauge("backup_bytes", manifest.bytes)
             log.info(
                 "the backup %s is complete: %s rows in %d tables, %s written",
@@ -80,7 +83,32 @@ def back_up_tables(
                 len(manifest.tables),
                 in_units(manifest.bytes),
             )
-    return plan.refused
+    return [*plan.refused, *missing_tables(job.config, nodes, names, plan.base)]
+
+
+def missing_tables(
+    config: Config, nodes: Nodes, names: Sequence[str], last: BackupManifest | None
+) -> list[ScriptError]:
+    """Return failures for the tables that may be on absent nodes only.
+
+    Args:
+        config: names tables.
+        nodes: of the cluster.
+        names: the private tables that were seen.
+        last: a backup from before; a replicated table that it has is gone, if nobody has it.
+    """
+    if not nodes.absent:
+        return []
+    saved = last.tables if last else {}
+    expected = {name for name in config.named_tables if config.is_backed_up(name)}
+    expected |= {name for name, table in saved.items() if not is_replicated(table.engine)}
+    return [
+        Unavailable(
+            f"{name}: not in the backup: no node that is up has it; absent are"
+            f" {', '.join(nodes.absent)}"
+        )
+        for name in sorted(expected - set(names))
+    ]
 
 
 def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
@@ -93,7 +121,8 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
     Returns:
         What is wrong with them.
     """
-    backups = read_backups(*private_bucket(job))
+    bucket, layout = private_bucket(job)
+    backups = read_backups(bucket, layout)
     name = job.arguments.source
     findings = [
         f"the backup {backup.name} is damaged: {backup.reason}"
@@ -108,12 +137,11 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
     make_writable("state_dir", job.config.state_dir)
     with (
         locked(job.config.state_dir / "db-backup.verify.lock"),
-        connected_to_server(job.config) as database,
+        connected_to_servers(job.config) as nodes,
     ):
         for manifest in wanted:
             present = [table for table in tables or manifest.tables if table in manifest.tables]
-            server = ServerBackups(database, job.config, manifest.collection)
-            damages = verify_backup(server, manifest, present)
+            damages = verify_on_shards(job.config, nodes, bucket, manifest, present)
             if present and not damages:
                 log.info("the backup %s can be restored", manifest.name)
             findings += damages
@@ -123,6 +151,31 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
         if job.config.is_only_private(table)
         and not any(table in manifest.tables for manifest in wanted)
     ]
+
+
+def verify_on_shards(
+    config: Config, nodes: Nodes, bucket: Bucket, manifest: BackupManifest, tables: Sequence[str]
+) -> list[str]:
+    """Verify a backup, what it has of each shard on one node; return what is wrong with it."""
+    check_layout(bucket, manifest)
+    check_shards(nodes, manifest)
+    if nodes.is_cluster:  # one that was killed may have used another node
+        nodes.each(lambda node: drop_scratches(node.database))
+    findings = []
+    for shard, saved in zip(nodes.shards, manifest.by_shard, strict=True):
+        server = server_of(nodes, nodes.of_shard(shard)[0], config, manifest.collection)
+        findings += verify_backup(server, saved, [name for name in tables if name in saved.tables])
+    return findings
+
+
+def check_layout(bucket: Bucket, manifest: BackupManifest) -> None:
+    """Raise DataRefused for a backup that 2.0.x has made of several shards, by ON CLUSTER."""
+    for part in manifest.parts.values():
+        if len(list(bucket.folders(f"{part.path}shards/"))) > 1:
+            raise DataRefused(
+                f"the backup {manifest.name} was made by {manifest.tool} with ON CLUSTER, of"
+                " several shards at once: restore it with that version"
+            )
 
 
 def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
@@ -159,9 +212,16 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
             rows = f"{manifest.tables[source].rows:,}"
             log.info("would restore %s of %s as %s: %s rows", source, manifest.name, place, rows)
         return
-    with connected_to_server(job.config) as database:
-        server = ServerBackups(database, job.config, manifest.collection)
-        done = restore_tables(server, wanted)
+    bucket, _ = private_bucket(job)
+    check_layout(bucket, manifest)
+    with connected_to_servers(job.config) as nodes:
+        if nodes.is_cluster:
+            done = restore_on_cluster(nodes, job.config, wanted)
+        else:
+            check_shards(nodes, manifest)
+            done = restore_tables(
+                server_of(nodes, nodes.up[0], job.config, manifest.collection), wanted
+            )
     for line in done:
         log.info("restored %s", line)
     if not done:
@@ -198,9 +258,10 @@ def explain(plan: Plan) -> None:
         )
         return
     log.info("would be made: %s: %s", plan, plan.reason)
-    for saving in plan.savings:
-        rows = sum(partition.rows for partition in plan.content[saving.name].values())
-        log.info("%s: would be saved (%s): %s rows", saving.name, saving.method, f"{rows:,}")
+    for shard in plan.shards:
+        for saving in shard.savings:
+            rows = sum(partition.rows for partition in shard.content[saving.name].values())
+            log.info("%s: would be saved (%s): %s rows", saving.name, saving.method, f"{rows:,}")
 
 
 def warn_of_bad_backups(backups: Sequence[Backup]) -> None:
@@ -216,12 +277,13 @@ def database_of(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def connected_to_server(config: Config) -> Iterator[Database]:
+def connected_to_servers(config: Config) -> Iterator[Nodes]:
     """Connect to the database `system`: the one of the configuration may be gone."""
     parts = urlsplit(config.db_uri.reveal())
     uri = SecretUrl(parts._replace(path="/system").geturl())
-    with connected(msgspec.structs.replace(config, db_uri=uri)) as database:
-        yield database
+    config = msgspec.structs.replace(config, db_uri=uri)
+    with connected_nodes(config, one_suffices=True) as nodes:
+        yield nodes
 
 
 def with_progress(
@@ -234,8 +296,9 @@ def with_progress(
     if all(backup.state != "unfinished" for backup in backups):
         return list(backups)
     try:
-        with connected_to_server(job.config) as database:
-            running = ServerBackups(database, job.config).running()
+        with connected_to_servers(job.config) as nodes:
+            servers = [ServerBackups(node.database, job.config) for node in nodes.up]
+            running = [backup_id for server in servers for backup_id in server.running()]
     except ScriptError as error:
         log.warning("%s; so it is not known whether backups are in progress", error)
         running = [f"-{backup.name}-" for backup in backups]

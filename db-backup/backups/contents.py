@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from digest import Expression, expressions
+from digest import Expression, expressions, sum_of_digests
 from ooni_common.database import Database, literal, quoted
 
 NO_PARTS = ""  # what the server does not say of
@@ -78,7 +78,7 @@ def read_content(
         settings: of the query, as SQL; "" for none.
     """
     has_partitions = source.engine.endswith("MergeTree")
-    parts = _parts(database, source) if has_partitions and not database.cluster else {}
+    parts = _parts(database, source) if has_partitions else {}
     same = {
         name: partition
         for name, partition in (earlier or {}).items()
@@ -93,7 +93,7 @@ def read_content(
         condition = f" WHERE {PARTITION} NOT IN ({', '.join(map(literal, same))})"
     rows = database.query(
         f"SELECT {partition}, count(), {source.digest or literal('')}"
-        f" FROM {_from(database, source.database, source.table)}"
+        f" FROM {quoted(source.database)}.{quoted(source.table)}"
         f"{condition}{group} HAVING count() > 0" + (f" SETTINGS {settings}" if settings else "")
     )
     read = {name: Partition(count, sums, parts.get(name, "")) for name, count, sums in rows}
@@ -109,16 +109,25 @@ def differences(before: Mapping[str, Partition], after: Mapping[str, Partition])
     }
 
 
+def both(first: Mapping[str, Partition], second: Mapping[str, Partition]) -> Partitions:
+    """Return the partitions that two shards have together."""
+    return {
+        name: _sum([shard[name] for shard in (first, second) if name in shard])
+        for name in sorted(first.keys() | second.keys())
+    }
+
+
+def _sum(partitions: Sequence[Partition]) -> Partition:
+    if len(partitions) == 1:
+        return Partition(partitions[0].rows, partitions[0].checksum)
+    sums = [partition.checksum for partition in partitions]
+    checksum = sum_of_digests(sums) if all(sums) else ""
+    return Partition(sum(partition.rows for partition in partitions), checksum)
+
+
 def columns_of(database: Database, of: str, table: str, names: Sequence[str]) -> list[Expression]:
     """Return columns of a table, which is in the database `of`, with their types."""
-    return expressions(database, list(map(quoted, names)), _from(database, of, table))
-
-
-def _from(database: Database, of: str, table: str) -> str:
-    if not database.cluster:
-        return f"{quoted(of)}.{quoted(table)}"
-    names = f"{literal(of)}, {literal(table)}"
-    return f"cluster({literal(database.cluster)}, {names})"
+    return expressions(database, list(map(quoted, names)), f"{quoted(of)}.{quoted(table)}")
 
 
 def _parts(database: Database, source: ContentSource) -> dict[str, str]:

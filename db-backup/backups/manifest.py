@@ -7,6 +7,8 @@
     <prefix>/data/<backup>/schema.sql, access.sql   the same for people; users, roles and grants
     <prefix>/manifest/<backup>.json           BackupManifest, written last
 
+On a cluster of several shards each of these is in `data/<backup>/shard-<number>/`.
+
 A backup without manifest does not exist. An incremental one needs its base, whose manifest it
 names, and so on to a full one: all of them are a chain.
 """
@@ -19,9 +21,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from backups.contents import NO_ROWS, Partition
+from backups.contents import NO_ROWS, Partition, both
 from digest import FIRST_SCHEME
 from inventory import check_names, merges_rows
 from ooni_common.errors import DataRefused
@@ -140,6 +142,8 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
         tool: name and version.
         server: the database's version.
         format: of this document.
+        shards: of a cluster that has several, what was saved of each; `tables` has what they are
+            together, and `parts` has nothing.
     """
 
     name: Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")]
@@ -159,6 +163,7 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     tool: str
     server: str
     format: int = MANIFEST_FORMAT
+    shards: "tuple[BackupManifest, ...] | UnsetType" = UNSET
 
     @property
     def rows(self) -> int:
@@ -168,11 +173,57 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def bytes(self) -> int:
         """How much was written for it."""
-        return self.rows_bytes + sum(part.bytes for part in self.parts.values())
+        of_shards = sum(shard.bytes for shard in self.shards or ())
+        return of_shards + self.rows_bytes + sum(part.bytes for part in self.parts.values())
+
+    @property
+    def by_shard(self) -> "tuple[BackupManifest, ...]":
+        """What was saved of each shard; of a server of its own, or of a single shard, it is one."""
+        return self.shards or (self,)
 
 
+def of_all_shards(shards: Sequence[BackupManifest]) -> BackupManifest:
+    """Return the manifest of a backup, given what was saved of each shard."""
+    if len(shards) == 1:
+        return shards[0]
+    tables: dict[str, SavedTable] = {}
+    definitions: dict[str, str] = {}
+    for shard in shards:
+        for name, saved in shard.tables.items():
+            tables[name] = _added(tables[name], saved) if name in tables else saved
+        definitions = {**shard.definitions, **definitions}
+    return msgspec.structs.replace(
+        shards[0],
+        tables=tables,
+        definitions=definitions,
+        parts={},
+        rows_bytes=0,
+        shards=tuple(shards),
+    )
+
+
+def _added(first: SavedTable, second: SavedTable) -> SavedTable:
+    """Return the rows of two shards as those of one table."""
+    return msgspec.structs.replace(
+        first,
+        partitions=both(first.partitions, second.partitions),
+        later=both(first.later, second.later),
+    )
+
+
+@dataclass(frozen=True)
 class BackupLayout(Layout):
-    """Where things are in the bucket of the backups."""
+    """Where things are in the bucket of the backups.
+
+    Attributes:
+        shard: whose they are; 0 where there are no several.
+    """
+
+    shard: int = 0
+
+    def of_shard(self, number: int, count: int) -> "BackupLayout":
+        """Return the layout of one of so many shards."""
+        return BackupLayout(self.prefix, number if count > 1 else 0)
 
     @property
     def all_data(self) -> str:
@@ -183,9 +234,17 @@ class BackupLayout(Layout):
         """Return what the keys of all that a backup has start with."""
         return f"{self.all_data}{backup}/"
 
+    def folder(self, backup: str) -> str:
+        """Return what the keys of all that a backup has of the shard start with."""
+        return self.data(backup) + (f"shard-{self.shard}/" if self.shard else "")
+
     def server_backup(self, backup: str, kind: str) -> str:
         """Return where the server puts one of its backups."""
-        return f"{self.data(backup)}{kind}/"
+        return f"{self.folder(backup)}{kind}/"
+
+    def all_rows(self, backup: str) -> str:
+        """Return what the keys of the objects with rows start with."""
+        return f"{self.folder(backup)}rows/"
 
     def rows(self, backup: str, table: str) -> str:
         """Return the key of the object with the rows of a table.
@@ -195,15 +254,15 @@ class BackupLayout(Layout):
         name = re.sub(r"\W", "_", table, flags=re.ASCII)
         if name != table:
             name += f"-{hashlib.sha256(table.encode()).hexdigest()[:12]}"
-        return f"{self.data(backup)}rows/{name}.native.zst"
+        return f"{self.all_rows(backup)}{name}.native.zst"
 
     def schema(self, backup: str) -> str:
         """Return the key of the CREATE statements."""
-        return f"{self.data(backup)}schema.sql"
+        return f"{self.folder(backup)}schema.sql"
 
     def access(self, backup: str) -> str:
         """Return the key of users, roles and grants."""
-        return f"{self.data(backup)}access.sql"
+        return f"{self.folder(backup)}access.sql"
 
 
 @dataclass(frozen=True)
@@ -294,6 +353,13 @@ def _examined(
 
 def needed_objects(layout: BackupLayout, manifest: BackupManifest) -> list[str]:
     """Return the keys of objects without which nothing can be restored."""
+    if manifest.shards:
+        count = len(manifest.shards)
+        return [
+            key
+            for number, shard in enumerate(manifest.shards, 1)
+            for key in needed_objects(layout.of_shard(number, count), shard)
+        ]
     needed = [part.path + SERVER_MANIFEST for part in manifest.parts.values()]
     return needed + [
         layout.rows(manifest.name, name)

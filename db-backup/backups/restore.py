@@ -45,9 +45,9 @@ def verify_backup(
         tables: only these.
     """
     database = server.database
-    _drop_scratches(database)
+    drop_scratches(database)
     scratch = f"{SCRATCH}{uuid.uuid4().hex[:8]}"
-    database.query(f"CREATE DATABASE {quoted(scratch)}{database.on_cluster}")
+    database.query(f"CREATE DATABASE {quoted(scratch)}")
     findings: list[str] = []
     try:
         for name in tables:
@@ -60,7 +60,7 @@ def verify_backup(
                 drop(database, place)
     finally:
         database.close()  # it may have been interrupted while it waited for an answer
-        _drop_scratches(database)
+        drop_scratches(database)
     return findings
 
 
@@ -93,7 +93,7 @@ def restore_tables(server: ServerBackups, wanted: Wanted) -> list[str]:
             left beside its place; the next restore drops it.
     """
     database, manifest = server.database, wanted.manifest
-    database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}{database.on_cluster}")
+    database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}")
     absent = _absent(server, wanted)
     started = server.clock()
     for place in wanted.places.values():
@@ -103,14 +103,14 @@ def restore_tables(server: ServerBackups, wanted: Wanted) -> list[str]:
             fill(server, manifest, name, place.staging(started))
     later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
     done = [
-        _put_in_place(database, manifest.tables[name], place, started)
+        put_in_place(database, manifest.tables[name], place.staging(started), place, started)
         for name, place in absent.items()
         if name not in later
     ]
     if wanted.everything:
-        done += _restore_definitions(server, wanted)
+        done += restore_definitions(server, wanted)
     done += [
-        _attach(database, manifest.tables[name], absent[name], started) for name in sorted(later)
+        attach(database, manifest.tables[name], absent[name], started) for name in sorted(later)
     ]
     return done
 
@@ -148,11 +148,11 @@ def _is_fault_of_backup(error: StatementFailed | StatementRefused) -> bool:
 def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> Partitions:
     """Make a table of the rows of one in a backup; return what it has."""
     database, saved = server.database, manifest.tables[name]
-    create = renamed(saved.storage_schema, f"{place}{database.on_cluster}")
+    create = renamed(saved.storage_schema, f"{place}")
     database.query(create, settings=database.settings_it_has(NEWER_TYPES))
     merges = saved.engine.endswith("MergeTree")
     if merges:  # rows that become one are not those of the manifest any more
-        database.query(f"SYSTEM STOP MERGES{database.on_cluster} {place}")
+        database.query(f"SYSTEM STOP MERGES {place}")
     if saved.method == "rows":
         if saved.rows:
             key = server.layout.rows(manifest.name, name)
@@ -164,7 +164,7 @@ def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: P
         server.restore(tables, part.path, has_base=bool(part.base))
     content = _content(server, saved, place, _plain(saved.engine))
     if merges:
-        database.query(f"SYSTEM START MERGES{database.on_cluster} {place}")
+        database.query(f"SYSTEM START MERGES {place}")
     return content
 
 
@@ -210,7 +210,9 @@ def _absent(server: ServerBackups, wanted: Wanted) -> dict[str, Place]:
         saved = wanted.manifest.tables[name]
         present: str | None = None
         if exists(server.database, place):
-            present = _rows_of(server, saved, place, wanted) if wanted.everything else ""
+            present = (
+                rows_of(server, saved, place, replace=wanted.replace) if wanted.everything else ""
+            )
         if present is None:
             absent[name] = place
         elif present:
@@ -220,9 +222,10 @@ def _absent(server: ServerBackups, wanted: Wanted) -> dict[str, Place]:
             raise ConfigError(
                 f"{place} is {kind} and can't be replaced as a whole; restore it under another name"
                 " (--as), and then REPLACE its partitions"
+                + ("" if saved.is_view else "; or set cluster")
             )
         elif wanted.replace:
-            _check_exchange(server.database, place)
+            check_exchange(server.database, place)
             absent[name] = place
         else:
             refused.append(str(place))
@@ -234,7 +237,7 @@ def _absent(server: ServerBackups, wanted: Wanted) -> dict[str, Place]:
     return absent
 
 
-def _check_exchange(database: Database, place: Place) -> None:
+def check_exchange(database: Database, place: Place) -> None:
     """Raise ConfigError if a database can't exchange tables."""
     ((engine,),) = database.query(
         "SELECT engine FROM system.databases WHERE name = %(name)s", {"name": place.database}
@@ -246,7 +249,7 @@ def _check_exchange(database: Database, place: Place) -> None:
         )
 
 
-def _rows_of(server: ServerBackups, saved: SavedTable, place: Place, wanted: Wanted) -> str | None:
+def rows_of(server: ServerBackups, saved: SavedTable, place: Place, *, replace: bool) -> str | None:
     """Say which rows a table has that is there: those of the backup, or "" for other ones.
 
     None: it was made by a run that was interrupted before it had filled it.
@@ -259,7 +262,7 @@ def _rows_of(server: ServerBackups, saved: SavedTable, place: Place, wanted: Wan
     if not saved.findings(content) and not saved.later and compared(saved, content):
         return "with the rows of the backup"
     # Nobody can tell these from other rows; whoever says --replace wants those of the backup.
-    if merges_rows(saved.engine) and 0 < rows <= saved.rows and not wanted.replace:
+    if merges_rows(saved.engine) and 0 < rows <= saved.rows and not replace:
         return "with fewer rows than the backup: those with the same key may have become one"
     return ""
 
@@ -270,51 +273,53 @@ def _needs_definition(manifest: BackupManifest, name: str) -> bool:
     return saved.is_view or is_replicated(saved.engine)
 
 
-def _put_in_place(database: Database, saved: SavedTable, place: Place, started: datetime) -> str:
+def put_in_place(
+    database: Database, saved: SavedTable, staging: Place, place: Place, started: datetime
+) -> str:
     """Give a table that is complete its name.
 
     One that is there swaps names with it in one statement. By then the new one has the name under
     which the old rows are kept: whatever ends this, and whenever, they have a name that no restore
     drops.
     """
-    staging, kept = place.staging(started), place.kept(started)
+    kept = place.kept(started)
     if not exists(database, place):
-        database.query(f"RENAME TABLE {staging} TO {place}{database.on_cluster}")
+        database.query(f"RENAME TABLE {staging} TO {place}")
         return f"{place}: {saved.rows:,} rows"
     while exists(database, kept):  # of a run that was killed within the same second
         started += timedelta(seconds=1)
         kept = place.kept(started)
-    database.query(f"RENAME TABLE {staging} TO {kept}{database.on_cluster}")
+    database.query(f"RENAME TABLE {staging} TO {kept}")
     try:
-        database.query(f"EXCHANGE TABLES {kept} AND {place}{database.on_cluster}")
+        database.query(f"EXCHANGE TABLES {kept} AND {place}")
     except BaseException:
         log.warning("%s may have the rows that were restored, and not those of before", kept)
         raise
     return f"{place}: {saved.rows:,} rows; what was there is {kept} now"
 
 
-def _attach(database: Database, saved: SavedTable, place: Place, started: datetime) -> str:
+def attach(database: Database, saved: SavedTable, place: Place, started: datetime) -> str:
     """Move the rows of a complete table into the one that the server has made."""
     staging = place.staging(started)
     target = Place(place.database, storage_of(database, place.table, place.database))
     if saved.engine.endswith("MergeTree"):
-        database.query(
-            f"ALTER TABLE {target}{database.on_cluster} ATTACH PARTITION ALL FROM {staging}"
-        )
+        database.query(f"ALTER TABLE {target} ATTACH PARTITION ALL FROM {staging}")
     else:
         database.query(f"INSERT INTO {target} SELECT * FROM {staging}")
     drop(database, staging)
     return f"{place}: {saved.rows:,} rows"
 
 
-def _restore_definitions(server: ServerBackups, wanted: Wanted) -> list[str]:
+def restore_definitions(server: ServerBackups, wanted: Wanted) -> list[str]:
     """Let the server make what is not there yet: views, dictionaries, replicated tables."""
     database, manifest = server.database, wanted.manifest
-    places = {name: Place(wanted.database, name) for name in manifest.definitions}
+    part = manifest.parts.get("definitions")
+    if part is None:
+        return []
+    places = {name: Place(wanted.database, name) for name in part.tables}
     missing = [name for name, place in places.items() if not exists(database, place)]
     if not missing:
         return []
-    part = manifest.parts["definitions"]
     # All of them, also those that are there: so the server knows what their names are now.
     server.restore(
         {(manifest.database, name): (wanted.database, name) for name in places},
@@ -331,9 +336,10 @@ def _restore_definitions(server: ServerBackups, wanted: Wanted) -> list[str]:
     return [f"{places[name]}: its definition" for name in missing if name not in manifest.tables]
 
 
-def _drop_scratches(database: Database) -> None:
+def drop_scratches(database: Database) -> None:
+    """Drop the databases of verifications, also of those that were killed."""
     rows = database.query(
         f"SELECT name FROM system.databases WHERE startsWith(name, {literal(SCRATCH)})"
     )
     for (name,) in rows:
-        database.query(f"DROP DATABASE IF EXISTS {quoted(name)}{database.on_cluster} SYNC")
+        database.query(f"DROP DATABASE IF EXISTS {quoted(name)} SYNC")

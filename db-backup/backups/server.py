@@ -130,15 +130,16 @@ class ServerBackups:
         config: Config,
         collection: str | None = None,
         *,
+        layout: BackupLayout | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.database = database
         self.config = config
-        self.layout = BackupLayout(config.private_prefix)
+        self.layout = layout or BackupLayout(config.private_prefix)
         self.collection = config.private_named_collection if collection is None else collection
         self.clock = clock
-        self.throttle = Throttle(database, config, sleep=sleep)
+        self.throttle = Throttle(lambda: [database], config, sleep=sleep)
         self.sleep = sleep
         self._address = address_of(config, self.collection)
         retries = str(config.private_retries)
@@ -166,7 +167,7 @@ class ServerBackups:
         if base:
             settings["base_backup"] = self._address.backup(base)
             settings |= self._same_credentials()
-        statement = f"BACKUP {listed}{self.database.on_cluster} TO {self._address.backup(path)}"
+        statement = f"BACKUP {listed} TO {self._address.backup(path)}"
         total = 0 if structure_only else self._size(database, tables)
         return self._run(statement, settings, path, "BACKUP_CREATED", total)
 
@@ -198,7 +199,7 @@ class ServerBackups:
             settings["structure_only"] = "true"
         if has_base:
             settings |= self._same_credentials()
-        statement = f"RESTORE {listed}{self.database.on_cluster} FROM {self._address.backup(path)}"
+        statement = f"RESTORE {listed} FROM {self._address.backup(path)}"
         self._run(statement, settings, path, "RESTORED", 0)
 
     def save_rows(self, table: str, columns: Sequence[str], key: str) -> None:
@@ -254,7 +255,8 @@ class ServerBackups:
     def _run(
         self, statement: str, settings: dict[str, str], path: str, done: str, total: int
     ) -> BackupSize:
-        name = " ".join(path.split("/")[-3:-1])  # the backup, and which part of it
+        # The backup, and which part of it.
+        name = path.removeprefix(self.layout.all_data).strip("/").replace("/", " ")
         backup_id = f"{OURS}{name.replace(' ', '-')}-{uuid.uuid4().hex[:8]}"
         optional = self.database.settings_it_has(self._optional)
         settings = {"id": literal(backup_id)} | settings
@@ -309,7 +311,7 @@ class ServerBackups:
     def _end(self, backup_id: str) -> None:
         """Let the server end a statement, and wait until it has."""
         self.database.query(
-            f"KILL QUERY{self.database.on_cluster} WHERE position(query, %(id)s) > 0"
+            "KILL QUERY WHERE position(query, %(id)s) > 0"
             " AND (startsWith(query, 'BACKUP') OR startsWith(query, 'RESTORE')) ASYNC",
             {"id": backup_id},
         )

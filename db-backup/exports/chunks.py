@@ -1,6 +1,7 @@
 """The chunks of a table: how they are told apart, and what tells that one has changed."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +19,16 @@ from digest import (
     is_sound,
     row_hash,
     split_arguments,
+    sum_of_digests,
 )
 from inventory import SourceTable, first_column, merges_rows, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from table_replicas import TableReplicas
 
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
+SAMPLED_OF_SHARDS = 2_000  # of all together: they are sorted by a statement that has them
+OF_A_CLUSTER = re.compile(r"cluster\('(?:[^'\\]|\\.)*', currentDatabase\(\), (`(?:[^`\\]|\\.)*`)\)")
 TIMES = ("Date", "Date32", "DateTime", "DateTime64")
 NO_TIME = "null"  # the chunk of the rows without a time
 
@@ -52,6 +57,25 @@ class Fingerprint(msgspec.Struct, frozen=True):
         return (self.rows, self.version, self.hash) == (other.rows, other.version, other.hash)
 
 
+def combined(fingerprints: Sequence[Fingerprint]) -> Fingerprint:
+    """Return the fingerprint of the rows of several shards, at least one."""
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    versions = sorted({one.version or "" for one in fingerprints} - {""}, key=_as_version)
+    return Fingerprint(
+        rows=sum(one.rows for one in fingerprints),
+        version=versions[-1] if versions else "",
+        hash=sum_of_digests(one.hash for one in fingerprints),
+        keys=sum(one.keys or 0 for one in fingerprints),
+        scheme=fingerprints[0].scheme,
+    )
+
+
+def _as_version(text: str) -> tuple[int, str]:
+    """Return what sorts versions: numbers by their value, times as they are written."""
+    return (int(text), "") if text.isdecimal() else (0, text)
+
+
 class Chunk(msgspec.Struct, frozen=True):
     """A part of a table that becomes one object.
 
@@ -71,12 +95,13 @@ class Reader:
     """Asks the database about one table, and says how its rows are read.
 
     Attributes:
-        database: has the table.
+        database: for what does not depend on the rows.
         table: what it is.
         policy: what the configuration says of it.
         settings: of the questions, as SQL; "" for none.
         in_utc: whether the server's zone is UTC, which times without a zone have. Elsewhere each
             expression names the zone. With UTC none does, so that chunks of before stay the same.
+        replicas: of a cluster, those that have the rows; None: `database` has them.
     """
 
     database: Database
@@ -84,13 +109,17 @@ class Reader:
     policy: TablePolicy
     settings: str = ""
     in_utc: bool = True
+    replicas: TableReplicas | None = None
+
+    @property
+    def databases(self) -> Sequence[Database]:
+        """The connections to the rows: to one node of each shard."""
+        return self.replicas.databases if self.replicas else (self.database,)
 
     @property
     def _source(self) -> str:
-        """What to select from: on a cluster, one replica of each shard."""
+        """What to select from."""
         source = quoted(self.table.name)
-        if self.database.cluster and self.table.engine != "Distributed":
-            source = f"cluster({literal(self.database.cluster)}, currentDatabase(), {source})"
         return f"{source} FINAL" if self.policy.final else source
 
     @property
@@ -109,17 +138,19 @@ class Reader:
     def fingerprint(self, condition: str) -> Fingerprint:
         """Return the fingerprint of the rows under a condition."""
         sql = f"SELECT {self._figures} FROM {self._source}{_where(condition)}"
-        (figures,) = self._ask(sql)
-        return Fingerprint(*figures)
+        return combined([Fingerprint(*figures) for (figures,) in self._ask_shards(sql)])
 
     def fingerprints(self, expression: str) -> dict[int, Fingerprint]:
         """Return the fingerprint of the rows for each value of an expression of integers."""
         # No alias: it would stand for a column of the same name wherever that is hashed.
-        rows = self._ask(
+        shards = self._ask_shards(
             f"SELECT toInt64({expression}), {self._figures} FROM {self._source}"
             f" GROUP BY toInt64({expression}) ORDER BY toInt64({expression})"
         )
-        return {chunk: Fingerprint(*figures) for chunk, *figures in rows}
+        fingerprints: dict[int, list[Fingerprint]] = {}
+        for chunk, *figures in itertools.chain.from_iterable(shards):
+            fingerprints.setdefault(chunk, []).append(Fingerprint(*figures))
+        return {chunk: combined(fingerprints[chunk]) for chunk in sorted(fingerprints)}
 
     def trusts(self, fingerprint: Fingerprint) -> bool:
         """Tell whether an earlier fingerprint has seen every row and every value."""
@@ -132,18 +163,22 @@ class Reader:
         if _name_of_type(self.column_type(column)) == "String":
             conditions.append(f"isValidUTF8({quoted(column)})")  # for JSON
         where = _where(" AND ".join(conditions))
-        ((values,),) = self._ask(
+        count = len(self.databases)
+        size = SAMPLED if count == 1 else SAMPLED_OF_SHARDS // count
+        shards = self._ask_shards(
             "SELECT arrayMap(value -> toString(value), arraySort(groupArraySample"
-            f"({SAMPLED}, 1)({self._value(column)}))) FROM {self._source}{where}"
+            f"({size}, 1)({self._value(column)}))) FROM {self._source}{where}"
         )
-        return list(values)
+        values = [value for ((sampled,),) in shards for value in sampled]
+        return values if count == 1 else self.ordered(column, values)
 
     def ordered(self, column: str, values: Sequence[str]) -> list[str]:
         """Return values of a column, given as text, in the order of its type."""
         kind = self.zoned_type(column)
         listed = ", ".join(f"CAST({literal(value)} AS {kind})" for value in values)
-        ((ordered,),) = self._ask(
-            f"SELECT arrayMap(value -> toString(value), arraySort([{listed}]))"
+        settings = f" SETTINGS {self.settings}" if self.settings else ""
+        ((ordered,),) = self.databases[0].query(
+            f"SELECT arrayMap(value -> toString(value), arraySort([{listed}])){settings}"
         )
         return list(ordered)
 
@@ -180,9 +215,10 @@ class Reader:
             for name, value in values.items()
         )
 
-    def _ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def _ask_shards(self, sql: str) -> list[list[tuple[Any, ...]]]:
+        """Return the answer of each shard."""
         settings = f" SETTINGS {self.settings}" if self.settings else ""
-        return self.database.query(f"{sql}{settings}")
+        return [database.query(f"{sql}{settings}") for database in self.databases]
 
     @cached_property
     def _figures(self) -> str:
@@ -210,7 +246,12 @@ class Reader:
         return self._typed(split_arguments(self._key))
 
     def _typed(self, texts: Sequence[str]) -> list[Expression]:
-        return expressions(self.database, texts, self._source)
+        return expressions(self.databases[0], texts, self._source)
+
+
+def of_one_server(query: str) -> str:
+    """Return the query of a chunk that 2.0.x asked of a cluster, as it is now."""
+    return OF_A_CLUSTER.sub(r"\1", query)
 
 
 def survey(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, Fingerprint]]:
@@ -244,7 +285,7 @@ def _check_columns(reader: Reader) -> None:
     """Raise ConfigError where key or version of the policy are columns that the table has not."""
     selected = {column.name for column in reader.table.columns}
     if missing := {*reader.policy.key, reader.policy.version} - selected - {""}:
-        others = reader.database.query(  # SELECT * leaves out those that are computed
+        others = reader.databases[0].query(  # SELECT * leaves out those that are computed
             "SELECT name FROM system.columns WHERE database = currentDatabase()"
             " AND table = %(table)s",
             {"table": reader.table.name},

@@ -5,7 +5,7 @@ of its own, so that no row can be taken for one, nor one for a row.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backup_config import Config
@@ -22,12 +22,13 @@ class BlockCounter:
     exact: bool = True
     line_breaks: bool = False  # nobody has looked
 
-    def counting(self, header: bytes, texts: Texts) -> Iterator[bytes]:
+    def counting(self, header: bytes, sources: Iterable[Texts]) -> Iterator[bytes]:
         """Yield a document's header and its rows, these when they are counted."""
         yield header
-        for piece, rows in texts:
-            self.rows += rows
-            yield piece
+        for texts in sources:
+            for piece, rows in texts:
+                self.rows += rows
+                yield piece
         self.complete = True
 
 
@@ -37,12 +38,12 @@ class ClickHouseNative:
     So the rows are those of the server that has counted them, also where others share its address.
 
     Args:
-        database: the connection.
+        databases: the connections, one to each shard; the rows of one follow those of another.
         config: the limits of a statement.
     """
 
-    def __init__(self, database: Database, config: Config) -> None:
-        self._database = database
+    def __init__(self, databases: Sequence[Database], config: Config) -> None:
+        self._databases = databases
         self._config = config
 
     @contextlib.contextmanager
@@ -56,8 +57,14 @@ class ClickHouseNative:
         """Run a query, as RowSource has it."""
         counter = BlockCounter()
         settings = self._config.query_settings | OUTPUT_SETTINGS
-        with contextlib.closing(self._database.texts(csv_of(select, names), settings)) as texts:
-            yield RowStream(counter.counting(header_of(names), texts), counter)
+        query = csv_of(select, names)
+        with contextlib.ExitStack() as stack:
+            # Nothing is sent before the first row is taken.
+            sources = [
+                stack.enter_context(contextlib.closing(database.texts(query, settings)))
+                for database in self._databases
+            ]
+            yield RowStream(counter.counting(header_of(names), sources), counter)
 
 
 def csv_of(select: str, names: Sequence[str]) -> str:

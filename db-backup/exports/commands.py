@@ -10,7 +10,8 @@ from datetime import timedelta
 from backup_config import Config
 from exports.chunks import Reader
 from exports.clickhouse_http import ClickHouseHTTP
-from exports.export import Exporter, now, owner_of_its_names, plan
+from exports.csv_rows import RowSource
+from exports.export import Exporter, now, owner_of_its_names, planned
 from exports.manifest import (
     ExportLayout,
     RunManifest,
@@ -21,13 +22,15 @@ from exports.manifest import (
 )
 from exports.prune import delete, leftovers
 from exports.restore import restore
-from exports.row_source import ChosenSource, reachable
+from exports.row_source import ChosenSource, ReplicaSource, reachable
 from exports.verify import verify
 from inventory import is_in_utc, read_table
-from ooni_common.database import Database, StatementFailed, connected
+from ooni_common.database import StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
+from ooni_common.nodes import Nodes
 from ooni_common.run import Job
 from store import TOOL, Bucket, end_interrupted_uploads
+from table_replicas import TableReplicas
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -44,7 +47,7 @@ class Outcome:
     published: bool = False
 
 
-def export_tables(job: Job[Config], database: Database, names: Sequence[str]) -> list[ScriptError]:
+def export_tables(job: Job[Config], nodes: Nodes, names: Sequence[str]) -> list[ScriptError]:
     """Export what has changed in these tables, publish what there is then, and log it.
 
     A table that fails does not keep the others from being done; a database or a store that does not
@@ -62,9 +65,9 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
         manifests = read.sound
         warn_of_stale_exports(job.config, manifests)
         sizes = {listed.key: listed.size for listed in bucket.listing(layout.exports)}
-        ((server,),) = database.query("SELECT version()")
+        ((server,),) = nodes.first.query("SELECT version()")
         http = ClickHouseHTTP(job.config, job.user_agent)
-        source = ChosenSource(job.config, database, http)
+        source = ChosenSource(job.config, nodes.first, http)
         outcome = Outcome([])
         for name in names:
             if name in read.damaged and not job.force:
@@ -72,8 +75,8 @@ def export_tables(job: Job[Config], database: Database, names: Sequence[str]) ->
                 continue
             manifest = manifests.get(name) or TableManifest(table=name)
             try:
-                reader = reader_of(job.config, database, name)
-                exporter = Exporter(job, bucket, source, reader, manifest)
+                reader = reader_of(job.config, nodes, name)
+                exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest)
                 export_table(job, exporter, manifests, sizes, outcome)
             except (DataRefused, ConfigError, StatementFailed) as error:
                 outcome.failures.append(error)
@@ -101,13 +104,20 @@ def public_bucket(job: Job[Config]) -> tuple[Bucket, ExportLayout]:
     return bucket, ExportLayout(job.config.public_prefix)
 
 
-def reader_of(config: Config, database: Database, name: str) -> Reader:
+def reader_of(config: Config, nodes: Nodes, name: str) -> Reader:
     """Return what reads a table as its policy says."""
     policy = config.policy_of(name)
     if policy is None:
         raise ConfigError(f"{name!r} is not listed")
+    replicas = TableReplicas(nodes, name) if nodes.is_cluster else None
+    database = replicas.databases[0] if replicas else nodes.first
     table, in_utc = read_table(database, name), is_in_utc(database)
-    return Reader(database, table, policy, config.settings_clause, in_utc=in_utc)
+    return Reader(database, table, policy, config.settings_clause, in_utc=in_utc, replicas=replicas)
+
+
+def rows_of(job: Job[Config], reader: Reader, source: RowSource) -> RowSource:
+    """Return what the rows come from; `source` is that of a server of its own."""
+    return ReplicaSource(job.config, reader.replicas) if reader.replicas else source
 
 
 def export_table(
@@ -124,7 +134,7 @@ def export_table(
         exporter.recover()
     exporter.throttle.wait()
     max_shrink = job.config.max_shrink
-    steps = plan(reader, manifest, sizes, max_shrink=max_shrink, force=job.force)
+    steps = planned(reader, manifest, sizes, max_shrink=max_shrink, force=job.force)
     if owner := owner_of_its_names(name, steps, manifests, exporter.layout):
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)

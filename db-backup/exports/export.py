@@ -17,7 +17,7 @@ import zstandard
 
 from backup_config import Config
 from digest import SCHEME
-from exports.chunks import Chunk, Fingerprint, Reader, survey
+from exports.chunks import Chunk, Fingerprint, Reader, of_one_server, survey
 from exports.csv_rows import Counter, RowSource
 from exports.manifest import Export, ExportLayout, TableManifest
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
@@ -109,7 +109,7 @@ def plan(
             reason = "lost from the bucket"
         elif chunk == last.chunk and has_shrunk(fingerprint, last.fingerprint, max_shrink):
             reason = "shrunk"
-        elif reader.select(chunk) != last.query:
+        elif reader.select(chunk) != of_one_server(last.query):
             reason = "with other columns" if chunk == last.chunk else "changed"
         elif types_of(reader) != types_of_export(last, manifest):
             reason = "with other columns"
@@ -124,6 +124,27 @@ def plan(
         for export in manifest.exports
         if export.chunk.name not in present
     ]
+
+
+def planned(
+    reader: Reader,
+    manifest: TableManifest,
+    sizes: Mapping[str, int],
+    *,
+    max_shrink: float,
+    force: bool,
+) -> list[Step]:
+    """Plan as `plan` does; when a node of a cluster fails, with another one of its shard.
+
+    Raises:
+        Unavailable: a shard has none left, or it is not the nodes that fail.
+    """
+    while True:
+        try:
+            return plan(reader, manifest, sizes, max_shrink=max_shrink, force=force)
+        except Unavailable:
+            if not (reader.replicas and reader.replicas.lost_any()):
+                raise
 
 
 def types_of(reader: Reader) -> tuple[str, ...]:
@@ -169,7 +190,7 @@ class Exporter:
         self.reader = reader
         self.manifest = manifest
         self.layout = ExportLayout(job.config.public_prefix)
-        self.throttle = Throttle(reader.database, job.config)
+        self.throttle = Throttle(lambda: reader.databases, job.config)
         self.exported = 0
         self.uploaded = 0
         self._key = self.layout.manifest(manifest.table)
@@ -270,6 +291,8 @@ class Exporter:
 
     def _export(self, step: Step, *, exact: bool) -> None:
         table, chunk = self.manifest.table, step.chunk
+        if self.reader.replicas:
+            self.reader.replicas.choose()
         key, token = self.layout.export(table, chunk.name), uuid.uuid4().hex
         fingerprint = self.reader.fingerprint(chunk.condition)
         started, clock = now(), time.monotonic()

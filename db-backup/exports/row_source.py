@@ -12,6 +12,7 @@ from exports.clickhouse_native import ClickHouseNative
 from exports.csv_rows import RowSource, RowStream
 from ooni_common.database import Database
 from ooni_common.errors import ScriptError, Unavailable
+from table_replicas import TableReplicas
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -38,7 +39,7 @@ def choose(version: str, config: Config, database: Database, http: ClickHouseHTT
         database: the connection over the native protocol.
         http: the interface.
     """
-    native = ClickHouseNative(database, config)
+    native = ClickHouseNative((database,), config)
     if tuple(map(int, version.split(".")[:2])) < FIRST_WITH_TAGS:
         oldest = ".".join(map(str, FIRST_WITH_TAGS))
         return Choice(
@@ -92,3 +93,23 @@ class ChosenSource:
         choice = choose(version, self._config, self._database, self._http)
         log.info("%s", choice.reason)
         return choice.source
+
+
+class ReplicaSource:
+    """The rows of a table from the very nodes that have counted them, so over their connections.
+
+    HTTP would reach another node, which may lack rows.
+    """
+
+    def __init__(self, config: Config, replicas: TableReplicas) -> None:
+        self._config = config
+        self._replicas = replicas
+
+    @contextlib.contextmanager
+    def rows(
+        self, select: str, names: Sequence[str], *, exact: bool = False
+    ) -> Iterator[RowStream]:
+        """Run a query on each shard, as RowSource has it."""
+        native = ClickHouseNative(self._replicas.databases, self._config)
+        with native.rows(select, names, exact=exact) as rows:
+            yield rows

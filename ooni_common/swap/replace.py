@@ -10,6 +10,7 @@ from typing import Any
 
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
+from ooni_common.replicas import fresh_name, fresh_path
 from ooni_common.swap.agreement import agreement_of, live_standings
 from ooni_common.swap.content import Content, content_of, gathered
 from ooni_common.swap.heal import heal, wait_for
@@ -18,8 +19,6 @@ from ooni_common.swap.shadow import (
     Standing,
     check_database,
     exchange,
-    fresh_name,
-    fresh_path,
     make_shadow,
     put_live,
 )

@@ -1,22 +1,16 @@
 """What a node has under a table's name, and the fresh shadow table beside it."""
 
 import re
-import secrets
-import time
 from dataclasses import dataclass
 
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, TryAgainLater, Unavailable
 from ooni_common.nodes import Node
+from ooni_common.replicas import REPLICATED
 from ooni_common.swap.content import Content, content_of
 from ooni_common.swap.update import Table
 
-_TEXT = r"'(?:[^'\\]|\\.|'')*'"
-# The first two arguments of a replicated engine: path and replica.
-_REPLICATED = re.compile(rf"(?<=\nENGINE = )(Replicated\w*\(\s*)({_TEXT})(\s*,\s*)({_TEXT})")
 _AUXILIARY = re.compile(r"'([^/:']+:)/")  # before a path: the name of another ZooKeeper
-_RUN = re.compile(r"-\d{8}T\d{6}-[0-9a-f]{8}(?=/|$)")
-_OTHER_MACRO = re.compile(r"\{(?!table\}|database\})")
 # Of another type, a value can be NULL, or be written in several ways: the content misses it.
 _PLAIN_TYPE = re.compile(
     r"(LowCardinality\()?(U?Int\d+|Float(32|64)|Bool|(Fixed)?String(\(\d+\))?|UUID"
@@ -92,7 +86,7 @@ def _replication_of(database: Database, name: str, statement: str) -> tuple[str,
     path, count, readonly = rows[0]
     if readonly or not count:
         raise Unavailable(f"table {name} is read-only: the server has no session with ZooKeeper")
-    arguments = _REPLICATED.search(statement)
+    arguments = REPLICATED.search(statement)
     auxiliary = _AUXILIARY.match(arguments[2]) if arguments else None
     return (auxiliary[1] if auxiliary else "") + path, count
 
@@ -110,32 +104,6 @@ def check_database(node: Node) -> None:
             )
 
 
-def fresh_name() -> str:
-    """Return what no path in ZooKeeper has ever had in it."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-
-
-def fresh_path(statement: str, table: str, name: str) -> str:
-    """Return a path for a fresh table like that of a statement; "" if it does not replicate.
-
-    It keeps the pattern of the other: what an earlier run has added is replaced.
-    """
-    match = _REPLICATED.search(statement)
-    if not match:
-        return ""
-    path = _RUN.sub("", match[2][1:-1])
-    if "{uuid}" in path:
-        return path.replace("{uuid}", f"{table}-{name}")
-    parts = path.split("/")
-    for index in reversed(range(1, len(parts))):
-        if parts[index] and "{" not in parts[index].replace("{table}", "").replace(
-            "{database}", ""
-        ):
-            parts[index] += f"-{name}"
-            return "/".join(parts)
-    return f"/clickhouse/tables/{table}-{name}/{{shard}}"
-
-
 def as_another(model: Standing, name: str, path: str, own: Standing | None = None) -> str:
     """Return the statement that creates a table like another one.
 
@@ -149,15 +117,15 @@ def as_another(model: Standing, name: str, path: str, own: Standing | None = Non
     _, _, rest = model.statement.partition("\n")
     if path:
         replica = _replica_argument(model, own)
-        rest = _REPLICATED.sub(lambda m: f"{m[1]}'{path}'{m[3]}{replica}", rest, count=1)
+        rest = REPLICATED.sub(lambda m: f"{m[1]}'{path}'{m[3]}{replica}", rest, count=1)
     return f"CREATE TABLE {quoted(name)}\n{rest}"
 
 
 def _replica_argument(model: Standing, own: Standing | None) -> str:
-    match = _REPLICATED.search(model.statement)
+    match = REPLICATED.search(model.statement)
     if match and "{" in match[4]:
         return match[4]
-    match = _REPLICATED.search(own.statement) if own else None
+    match = REPLICATED.search(own.statement) if own else None
     return match[4] if match else "'{replica}'"
 
 

@@ -44,6 +44,23 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     forget_replicas(shared_cluster, REPLICATED)
 
 
+@pytest.fixture(scope="session")
+def shared_shards(zookeeper_is_installed: None) -> Iterator[Cluster]:
+    """Two shards of two replicas for the whole session."""
+    with Cluster(shards=2, replicas=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def shards(shared_shards: Cluster) -> Iterator[Cluster]:
+    """Two shards with an empty database `ooni` on each node; afterwards they are whole again."""
+    everywhere(shared_shards, "CREATE DATABASE ooni ENGINE = Atomic")
+    yield shared_shards
+    shared_shards.mend()
+    wait_until_writable(*shared_shards.nodes)
+    everywhere(shared_shards, "DROP DATABASE ooni SYNC")
+
+
 @pytest.fixture
 def production(cluster: Cluster) -> Cluster:
     """The cluster with OONI's tables."""

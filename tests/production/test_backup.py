@@ -1,23 +1,23 @@
-"""The backup tool on OONI's three replicas: exports; BACKUP needs a server of its own."""
+"""Exports on OONI's three replicas, and on two shards of two replicas."""
 
-import hashlib
-import json
-import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-import ooni_db_backup
-from dev.cluster.cluster import Cluster
+from dev.cluster.cluster import Cluster, Node
+from dev.cluster.configuration import NAME
 from dev.samples import measurements
-from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
+from dev.servers.s3 import S3Server
 from exports.clickhouse_http import PORTS
-from production.harness import everywhere
+from exports.row_source import ReplicaSource
+from production.backup_tool import Tool
+from production.harness import everywhere, wait_for
 
 pytestmark = pytest.mark.production
 
-ROWS = 20_000
-TABLES = {
+ROWS = 2_000
+PUBLIC = {
     "fastpath": "public",
     "jsonl": "public",
     "citizenlab": "public",
@@ -28,64 +28,21 @@ TABLES = {
     "faulty_measurements": "none",
     "citizenlab_flip": "none",
 }
-
-
-class Exporting:
-    """The tool with nothing but a configuration file, connected to the first node."""
-
-    def __init__(
-        self, folder: Path, cluster: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self._config_file = folder / "db-backup.conf"
-        self._capsys = capsys
-        self._s3 = s3
-        self._bucket = f"test-{uuid.uuid4().hex[:16]}"
-        s3.create_bucket(self._bucket)
-        node = cluster.nodes[0]
-        self.config: dict[str, object] = {
-            "public_aws_access_key_id": KEY_ID,
-            "public_aws_secret_access_key": KEY,
-            "public_bucket_name": self._bucket,
-            "public_endpoint": s3.endpoint,
-            "clickhouse_url": node.uri("write", "write", "ooni"),
-            "http_url": node.http_url().partition("?")[0],
-            "state_dir": str(folder / "state"),
-            "statsd": "",
-            "rest": 0,
-            "retries": 0,
-            "tables": TABLES,
-        }
-
-    def run(self, *arguments: str, **keys: object) -> tuple[int, str]:
-        """Run a command; return the exit status and what was printed."""
-        self._config_file.write_text(json.dumps(self.config | keys))
-        self._config_file.chmod(0o600)
-        self._capsys.readouterr()
-        status = ooni_db_backup.main(["--config", str(self._config_file), *arguments])
-        printed = self._capsys.readouterr()
-        return status, printed.out + printed.err
-
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of each object with rows, by its name."""
-        client = self._s3.client()
-        return {
-            key.rpartition("/")[2]: hashlib.sha256(
-                client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-            ).hexdigest()
-            for key in contents(client, self._bucket)
-            if "/csv/" in key
-        }
-
-    def exports(self) -> set[str]:
-        """Return the names of the objects with rows."""
-        keys = contents(self._s3.client(), self._bucket)
-        return {key.rpartition("/")[2] for key in keys if "/csv/" in key}
+NUMBERS = """
+    CREATE TABLE ooni.numbers (number UInt64, version UInt64)
+    ENGINE = ReplicatedReplacingMergeTree(
+        '/clickhouse/{cluster}/tables/ooni/numbers/{shard}', '{replica}', version
+    )
+    ORDER BY number
+"""
+INSERT = "INSERT INTO ooni.numbers SELECT number, 1 FROM numbers({}, {})"
+COUNT = "SELECT count() FROM ooni.numbers"
 
 
 @pytest.fixture
 def exporting(
     tmp_path: Path, production: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
-) -> Exporting:
+) -> Tool:
     """The tool, and rows in the tables, NULLs among them."""
     first = production.nodes[0]
     with first.client("ooni") as client:
@@ -101,31 +58,156 @@ def exporting(
         " SELECT 'example.org', toDateTime(1735689600 + number * 3600), if(number % 2, NULL, 1)"
         " FROM numbers(1000)"
     )
+    first.execute("INSERT INTO ooni.asnmeta (asn) SELECT number FROM numbers(100)")
     everywhere(production, "SYSTEM SYNC REPLICA ooni.fastpath", "SYSTEM SYNC REPLICA ooni.jsonl")
-    return Exporting(tmp_path, production, s3, capsys)
+    tool = Tool(tmp_path, production, s3, capsys)
+    tool.config["tables"] = PUBLIC
+    return tool
 
 
-def test_the_public_tables_are_exported_and_good(exporting: Exporting) -> None:
-    status, log = exporting.run("export")
-    assert status == 0, log
-    names = {name.partition(".")[0] for name in exporting.exports()}
+@pytest.fixture
+def counting(
+    tmp_path: Path, cluster: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> Tool:
+    """The tool, and a replicated table of 100 numbers."""
+    everywhere(cluster, NUMBERS)
+    cluster.nodes[0].execute(INSERT.format(0, 100))
+    wait_for_counts(cluster.nodes, 100)
+    return replicated_tool(tmp_path, cluster, s3, capsys)
+
+
+@pytest.fixture
+def sharded(
+    tmp_path: Path, shards: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> Tool:
+    """The tool, and a table whose even and odd numbers are on two shards."""
+    everywhere(shards, NUMBERS)
+    for shard in (0, 1):
+        shards.nodes[2 * shard].execute(
+            f"INSERT INTO ooni.numbers SELECT 2 * number + {shard}, 1 FROM numbers(500)"
+        )
+    wait_for_counts(shards.nodes, 500)
+    return replicated_tool(tmp_path, shards, s3, capsys)
+
+
+def replicated_tool(
+    folder: Path, cluster: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> Tool:
+    """Return the tool that reads `numbers` by the cluster, from one node of each shard."""
+    tool = Tool(folder, cluster, s3, capsys)
+    tool.config.pop("http_url")
+    tool.config |= {"tables": {"numbers": "public"}, "cluster": NAME}
+    return tool
+
+
+def wait_for_counts(nodes: Sequence[Node], count: int) -> None:
+    """Return when nodes have so many numbers."""
+    for node in nodes:
+        wait_for(lambda node=node: node.execute(COUNT) == [(count,)], f"{count} numbers")  # type: ignore[misc]
+
+
+def numbers(tool: Tool) -> list[int]:
+    """Return the exported numbers."""
+    return sorted(int(line.partition(b",")[0]) for line in tool.lines("numbers"))
+
+
+def test_the_public_tables_are_exported_and_good(exporting: Tool) -> None:
+    exporting.succeed("export")
+    names = exporting.exports()
     assert any(name.startswith("fastpath_") for name in names)
-    assert any(name.startswith("analysis_web_measurement") for name in names)
-    status, log = exporting.run("verify")
-    assert status == 0, log
-    status, log = exporting.run("export")
-    assert status == 0, log
+    assert "analysis_web_measurement" in names
+    exporting.succeed("verify")
+    exporting.succeed("export")
 
 
 def test_without_an_http_port_rows_come_over_the_native_protocol(
-    exporting: Exporting, monkeypatch: pytest.MonkeyPatch
+    exporting: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert exporting.run("export")[0] == 0
-    over_http = exporting.digests()
+    exporting.succeed("export")
+    over_http = exporting.exports()
     monkeypatch.setitem(PORTS, "clickhouse", ("http", 9))  # which nobody listens on
     exporting.config.pop("http_url")
-    status, log = exporting.run("export", "--force")
-    assert (status, log.count("rows come over the native protocol")) == (0, 1), log
-    assert exporting.digests() == over_http
-    status, log = exporting.run("verify")
-    assert status == 0, log
+    log = exporting.succeed("export", "--force")
+    assert log.count("rows come over the native protocol") == 1
+    assert exporting.exports() == over_http
+    exporting.succeed("verify")
+
+
+def test_any_replica_gives_the_same_exports(exporting: Tool, production: Cluster) -> None:
+    exporting.succeed("export", http_url="")
+    by_one_server = exporting.exports()
+    exporting.config |= {"cluster": NAME, "http_url": ""}
+    assert "nothing to do" in exporting.succeed("export")
+    exporting.succeed("export", "--force")
+    assert exporting.exports() == by_one_server
+    production.nodes[0].kill()
+    everything = exporting.succeed("export", "--force")
+    assert "asnmeta" not in everything  # the first node alone has it
+    assert exporting.exports() == by_one_server
+    exporting.succeed("verify")
+
+
+def test_a_replica_that_has_all_rows_is_read(counting: Tool, cluster: Cluster) -> None:
+    second = cluster.nodes[1]
+    second.refuse_parts()
+    second.execute(INSERT.format(100, 50))
+    counting.succeed("export")
+    assert numbers(counting) == list(range(150))
+
+
+def test_an_export_of_a_replica_that_lacks_rows_is_corrected(
+    counting: Tool, cluster: Cluster
+) -> None:
+    second = cluster.nodes[1]
+    second.refuse_parts()
+    second.execute(INSERT.format(100, 50))
+    second.kill()
+    log = counting.succeed("export")
+    assert (numbers(counting), "lacks rows" in log) == (list(range(100)), True)
+    second.mend()
+    second.start()
+    wait_for_counts(cluster.nodes, 150)
+    counting.succeed("export")
+    assert numbers(counting) == list(range(150))
+
+
+def test_a_replica_that_dies_before_its_rows_are_read_is_replaced(
+    counting: Tool, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ReplicaSource.rows
+
+    def killing(source: ReplicaSource, *arguments: object, **options: object) -> object:
+        if cluster.nodes[0].pid:
+            cluster.nodes[0].kill()
+        return rows(source, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ReplicaSource, "rows", killing)
+    counting.succeed("export", retries=1)
+    assert numbers(counting) == list(range(100))
+
+
+def test_each_shard_is_read_once_whichever_replica_answers(sharded: Tool, shards: Cluster) -> None:
+    sharded.succeed("export")
+    assert numbers(sharded) == list(range(1000))
+    assert "nothing to do" in sharded.succeed("export")
+    for node in (shards.nodes[0], shards.nodes[3]):
+        node.kill()
+    assert "nothing to do" in sharded.succeed("export")
+    sharded.succeed("export", "--force")
+    assert numbers(sharded) == list(range(1000))
+    sharded.succeed("verify")
+
+
+def test_ranges_are_of_all_shards(sharded: Tool) -> None:
+    ranges = {"policy": "public", "chunk_by": "range", "rows_per_chunk": 300}
+    sharded.succeed("export", tables={"numbers": ranges})
+    assert len(sharded.exports()) == 3
+    assert numbers(sharded) == list(range(1000))
+
+
+def test_without_any_replica_of_a_shard_there_is_no_export(sharded: Tool, shards: Cluster) -> None:
+    for node in shards.nodes[2:]:
+        node.kill()
+    status, log = sharded.run("export")
+    assert (status, "0 of the 2 nodes of shard 2 take part" in log) == (69, True), log
+    assert sharded.exports() == {}

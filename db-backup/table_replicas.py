@@ -1,0 +1,143 @@
+"""Which node of each shard has what a table is read from.
+
+Replicas of a table have the same rows, once they have fetched them. So of each shard one is asked,
+over a connection of its own: the one that lacks the least, for the figures and for the rows.
+`cluster()` and Distributed tables would let the server choose, for each question another one.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from ooni_common.database import Database
+from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.nodes import Node, Nodes
+from ooni_common.replicas import UNKNOWN_LAG, lag_of
+
+log = logging.getLogger("ooni.db_backup")
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A node that has a table.
+
+    Attributes:
+        node: where it is.
+        engine: of the table.
+        lag: how many entries of the replicas' log it has yet to carry out, merges left out: rows
+            that it has not fetched, partitions not dropped, cells not changed.
+    """
+
+    node: Node
+    engine: str
+    lag: int
+
+
+class TableReplicas:
+    """The nodes that a table is read from, one of each shard.
+
+    Args:
+        nodes: of the cluster.
+        table: its name, in the current database.
+
+    Attributes:
+        chosen: the nodes.
+    """
+
+    def __init__(self, nodes: Nodes, table: str) -> None:
+        self._nodes = nodes
+        self._table = table
+        self._told: set[str] = set()
+        self.chosen: list[Node] = []
+        self.choose()
+
+    @property
+    def databases(self) -> list[Database]:
+        """The connections to the nodes."""
+        return [node.database for node in self.chosen]
+
+    def choose(self) -> None:
+        """Choose among the nodes that are up now.
+
+        Raises:
+            Unavailable: of a shard no node that has the table is up.
+            DataRefused: no node has it.
+        """
+        replicas = replicas_of(self._nodes, self._table)
+        if not replicas:
+            check_presence(self._nodes, self._table)
+            raise DataRefused(f"{self._table!r}: there is no such table any more")
+        if replicas[0].engine == "Distributed":  # which reads the shards itself
+            self.chosen = [replicas[0].node]
+            return
+        self.chosen = []
+        for shard in self._nodes.shards:
+            of_shard = [replica for replica in replicas if replica.node.shard == shard]
+            if of_shard:
+                best = min(of_shard, key=lambda replica: replica.lag)
+                if best.node.name not in self._told:
+                    self._told.add(best.node.name)
+                    tell_of_lag(self._table, best)
+                self.chosen = [*self.chosen, best.node]
+            else:
+                check_presence(self._nodes, self._table, shard)
+
+    def lost_any(self) -> bool:
+        """Choose once more; tell whether nodes that were up are not any more."""
+        up = len(self._nodes.up)
+        self.choose()
+        return len(self._nodes.up) < up
+
+
+def tell_of_lag(table: str, replica: Replica) -> None:
+    """Warn of a replica that lacks rows, where none that is up lacks less."""
+    if not replica.lag:
+        return
+    entries = "1 entry" if replica.lag == 1 else f"{replica.lag} entries"
+    log.warning(
+        "%s: %s, the best replica that is up, lacks rows that others have written (%s); the next"
+        " run takes them along",
+        table,
+        replica.node,
+        entries if replica.lag < UNKNOWN_LAG else "it has no connection to ZooKeeper",
+    )
+
+
+def replicas_of(nodes: Nodes, table: str) -> list[Replica]:
+    """Return the nodes that have a table of the current database, in the order of the cluster.
+
+    Raises:
+        Unavailable, ConfigError: too few nodes are left.
+    """
+    replicas = nodes.each(lambda node: _replica_of(node, table))
+    return [replica for node, replica in replicas.items() if replica and node in nodes.up]
+
+
+def _replica_of(node: Node, table: str) -> Replica | None:
+    engines = node.database.query(
+        "SELECT engine, database FROM system.tables"
+        " WHERE database = currentDatabase() AND name = %(table)s",
+        {"table": table},
+    )
+    for engine, database in engines:
+        return Replica(node, engine, lag_of(node.database, database, table))
+    return None
+
+
+def database_with(nodes: Nodes, table: str) -> Database:
+    """Return the connection to a node that has a table."""
+    return TableReplicas(nodes, table).databases[0] if nodes.is_cluster else nodes.first
+
+
+def check_presence(nodes: Nodes, table: str, shard: int | None = None) -> None:
+    """Raise Unavailable where a table that no node has may be on one that is absent.
+
+    Args:
+        nodes: of the cluster.
+        table: its name.
+        shard: only this one.
+    """
+    shards = nodes.shards if shard is None else [shard]
+    if any(len(nodes.of_shard(number)) < nodes.size_of(number) for number in shards):
+        where = "" if shard is None else f" of shard {shard}"
+        missing = "; ".join(f"{name}: {why}" for name, why in nodes.absent.items())
+        raise Unavailable(f"{table}: no node{where} that is up has it ({missing})")

@@ -1,0 +1,328 @@
+"""Private backups on OONI's three replicas, and on two shards of two replicas."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from backups.restore import put_in_place
+from dev.cluster.cluster import Cluster, Node
+from dev.servers.s3 import S3Server
+from ooni_common.errors import Stopped
+from production.backup_tool import Tool
+from production.harness import everywhere, wait_for
+
+pytestmark = pytest.mark.production
+
+TABLES = {"facts": "private", "rocks": "private", "plain": "private", "counted": "private"}
+PATH = "/clickhouse/{cluster}/tables/ooni/facts/{shard}"
+FACTS = f"""
+    CREATE TABLE ooni.facts (month UInt32, number UInt64, version UInt64)
+    ENGINE = ReplicatedReplacingMergeTree('{PATH}', '{{replica}}', version)
+    PARTITION BY month ORDER BY number
+"""
+EVERYWHERE = (
+    FACTS,
+    "CREATE TABLE ooni.plain (number UInt64) ENGINE = MergeTree ORDER BY number",
+    "INSERT INTO ooni.plain SELECT number FROM numbers(10)",
+    "CREATE VIEW ooni.newest AS SELECT max(number) FROM ooni.facts",
+    """CREATE MATERIALIZED VIEW ooni.counted ENGINE = SummingMergeTree ORDER BY month
+    AS SELECT month, count() AS rows FROM ooni.facts GROUP BY month""",
+)
+# As OONI's fingerprints: without ON CLUSTER, so on the first node only.
+ON_THE_FIRST = (
+    "CREATE TABLE ooni.rocks (name String) ENGINE = EmbeddedRocksDB PRIMARY KEY name",
+    "INSERT INTO ooni.rocks SELECT toString(number) FROM numbers(20)",
+)
+INSERT = "INSERT INTO ooni.facts SELECT {0} + number % 3, number + {1}, 1 FROM numbers({2})"
+CONTENT = "SELECT count(), sum(cityHash64(*)) FROM ooni.{}"
+NUMBERS = f"""
+    CREATE TABLE ooni.numbers (number UInt64)
+    ENGINE = ReplicatedMergeTree('{PATH.replace("facts", "numbers")}', '{{replica}}')
+    ORDER BY number
+"""
+
+
+@pytest.fixture
+def saving(
+    tmp_path: Path, cluster: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> Tool:
+    """The tool, and tables of each kind with rows."""
+    everywhere(cluster, *EVERYWHERE)
+    for statement in (*ON_THE_FIRST, INSERT.format(202501, 0, 300)):
+        cluster.nodes[0].execute(statement)
+    wait_for_rows(cluster, "facts", 300)
+    tool = Tool(tmp_path, cluster, s3, capsys)
+    tool.keep_private(TABLES)
+    return tool
+
+
+def wait_for_rows(cluster: Cluster, table: str, rows: int) -> None:
+    """Return when all nodes that are up have so many rows."""
+    for node in cluster.nodes:
+        if node.pid:
+            wait_for(
+                lambda node=node: content(node, table)[0] == rows,  # type: ignore[misc]
+                f"{rows} rows of {table}",
+            )
+
+
+def content(node: Node, table: str) -> tuple[int, int]:
+    """Return what a node has in a table."""
+    rows: list[tuple[int, int]] = node.execute(CONTENT.format(table))
+    return rows[0]
+
+
+def contents_of(cluster: Cluster, table: str) -> set[tuple[int, int]]:
+    """Return what the nodes that are up have in a table."""
+    return {content(node, table) for node in cluster.nodes if node.pid}
+
+
+def path_of(node: Node, table: str) -> str:
+    """Return the replica path of a table."""
+    ((path,),) = node.execute(
+        f"SELECT zookeeper_path FROM system.replicas WHERE database = 'ooni' AND table = '{table}'"
+    )
+    return str(path)
+
+
+def tables(cluster: Cluster) -> list[set[str]]:
+    """Return the names of the tables on each node that is up."""
+    return [
+        {name for (name,) in node.execute("SHOW TABLES FROM ooni") if not name.startswith(".")}
+        for node in cluster.nodes
+        if node.pid
+    ]
+
+
+def databases(cluster: Cluster) -> set[str]:
+    """Return the names of the scratch databases, on any node."""
+    names = [node.execute("SHOW DATABASES LIKE 'ooni_verify_%%'") for node in cluster.nodes]
+    return {name for rows in names for (name,) in rows}
+
+
+def test_a_backup_is_made_by_one_node_and_verified(saving: Tool, cluster: Cluster) -> None:
+    saving.succeed("backup")
+    (manifest,) = saving.manifests()
+    assert "shards" not in manifest
+    assert {name: table["method"] for name, table in manifest["tables"].items()} == {
+        "facts": "incremental",
+        "plain": "incremental",
+        "counted": "incremental",
+        "rocks": "rows",
+    }
+    saving.succeed("verify")
+    assert databases(cluster) == set()
+    cluster.nodes[1].execute(INSERT.format(202504, 1000, 30))
+    wait_for_rows(cluster, "facts", 330)
+    assert "nothing to do" not in saving.succeed("backup")
+    first, second = saving.manifests()
+    assert (second["kind"], second["base"]) == ("incremental", first["name"])
+    saving.succeed("verify")
+    assert "nothing to do" in saving.succeed("backup")
+
+
+def test_a_table_is_restored_beside_the_live_one_on_every_node(
+    saving: Tool, cluster: Cluster
+) -> None:
+    saving.succeed("backup")
+    for name in ("facts", "plain", "rocks"):
+        saving.succeed("restore", name)
+        assert contents_of(cluster, f"{name}_restored") == {content(cluster.nodes[0], name)}
+    paths = {path_of(node, "facts_restored") for node in cluster.nodes}
+    assert len(paths) == 1
+    assert paths != {path_of(cluster.nodes[0], "facts")}
+    cluster.nodes[2].execute("INSERT INTO ooni.facts_restored VALUES (1, 1, 1)")
+    wait_for_rows(cluster, "facts_restored", 301)
+    assert saving.run("restore", "facts")[0] == 78
+    assert not any("ooni_restoring" in name for names in tables(cluster) for name in names)
+
+
+def test_a_live_table_is_replaced_on_every_node(saving: Tool, cluster: Cluster) -> None:
+    before = content(cluster.nodes[0], "facts")
+    saving.succeed("backup")
+    cluster.nodes[0].execute("TRUNCATE TABLE ooni.facts")
+    cluster.nodes[0].execute(INSERT.format(1, 5000, 7))
+    wait_for_rows(cluster, "facts", 7)
+    cluster.nodes[0].execute("TRUNCATE TABLE ooni.rocks")
+    saving.succeed("restore", "facts", "--replace")
+    saving.succeed("restore", "rocks", "--replace")
+    assert contents_of(cluster, "facts") == {before}
+    assert [content(node, "rocks")[0] for node in cluster.nodes] == [20, 20, 20]
+    kept = [next(name for name in names if "facts_replaced" in name) for names in tables(cluster)]
+    assert {content(node, name)[0] for node, name in zip(cluster.nodes, kept, strict=True)} == {7}
+
+
+def test_what_was_dropped_everywhere_comes_back_everywhere(saving: Tool, cluster: Cluster) -> None:
+    before = {name: content(cluster.nodes[0], name) for name in TABLES}
+    path = path_of(cluster.nodes[0], "facts")
+    saving.succeed("backup")
+    everywhere(cluster, "DROP DATABASE ooni SYNC")
+    saving.succeed("restore", "--all")
+    for name in TABLES:
+        assert contents_of(cluster, name) == {before[name]}, name
+    assert {path_of(node, "facts") for node in cluster.nodes} == {path}
+    assert all("newest" in names for names in tables(cluster))
+    assert saving.succeed("restore", "--all").count("is there already") >= len(TABLES)
+    cluster.nodes[1].execute(INSERT.format(202504, 1000, 30))
+    wait_for_rows(cluster, "facts", 330)
+    assert content(cluster.nodes[0], "counted")[0] > 0
+
+
+def test_a_path_that_a_dead_node_still_has_is_not_used(saving: Tool, cluster: Cluster) -> None:
+    before, path = content(cluster.nodes[0], "facts"), path_of(cluster.nodes[0], "facts")
+    saving.succeed("backup")
+    third = cluster.nodes[2]
+    third.kill()
+    for node in cluster.nodes[:2]:
+        node.execute("DROP TABLE ooni.facts SYNC")
+    log = saving.succeed("restore", "facts", "--as", "facts")
+    assert contents_of(cluster, "facts") == {before}
+    assert path_of(cluster.nodes[0], "facts") != path
+    assert f"127.0.0.1:{third.port}: when it is back: CREATE TABLE ooni.facts" in log
+    third.start()
+    third.execute("DROP TABLE ooni.facts SYNC")
+    (statement,) = [
+        line.partition("when it is back: ")[2] for line in log.splitlines() if "is back" in line
+    ]
+    third.execute(statement)
+    wait_for_rows(cluster, "facts", 300)
+
+
+def test_a_node_that_was_away_joins_at_the_next_restore(saving: Tool, cluster: Cluster) -> None:
+    saving.succeed("backup")
+    cluster.nodes[0].kill()  # the one of db_uri
+    saving.succeed("restore", "facts")
+    cluster.nodes[0].start()
+    assert "joined" in saving.succeed("restore", "facts")
+    wait_for_rows(cluster, "facts_restored", 300)
+    assert len({path_of(node, "facts_restored") for node in cluster.nodes}) == 1
+
+
+def test_a_restore_that_ends_between_two_nodes_is_finished_by_the_next(
+    saving: Tool, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = []
+
+    def once(*arguments: object) -> str:
+        places.append(arguments)
+        if len(places) > 1:
+            raise Stopped("killed")
+        return put_in_place(*arguments)  # type: ignore[arg-type]
+
+    saving.succeed("backup")
+    for name in ("facts", "plain"):
+        places.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr("backups.cluster_restore.put_in_place", once)
+            assert saving.run("restore", name)[0] == 75
+        saving.succeed("restore", name)
+        assert contents_of(cluster, f"{name}_restored") == {content(cluster.nodes[0], name)}
+    assert len({path_of(node, "facts_restored") for node in cluster.nodes}) == 1
+    assert not any("ooni_restoring" in name for names in tables(cluster) for name in names)
+
+
+def test_scratch_databases_of_a_verification_that_was_killed_are_dropped_on_every_node(
+    saving: Tool, cluster: Cluster
+) -> None:
+    saving.succeed("backup")
+    everywhere(cluster, "CREATE DATABASE ooni_verify_0badcafe")
+    saving.succeed("verify", "plain")
+    assert databases(cluster) == set()
+
+
+def test_a_table_of_an_absent_node_alone_is_told_and_the_others_are_saved(
+    saving: Tool, cluster: Cluster
+) -> None:
+    saving.succeed("backup")
+    cluster.nodes[0].kill()
+    status, log = saving.run("backup")
+    assert (status, "rocks: not in the backup: no node that is up has it" in log) == (69, True), log
+    assert set(saving.manifests()[-1]["tables"]) == {"facts", "plain", "counted"}
+    saving.succeed("verify")
+
+
+def test_a_backup_that_was_made_on_cluster_is_restored(saving: Tool, cluster: Cluster) -> None:
+    saving.config["tables"] = {"facts": "private", "*": "none"}
+    saving.succeed("backup")
+    on_cluster(saving)
+    saving.succeed("verify")
+    saving.succeed("restore", "facts")
+    assert contents_of(cluster, "facts_restored") == {content(cluster.nodes[0], "facts")}
+    cluster.nodes[0].execute(INSERT.format(202504, 1000, 30))
+    wait_for_rows(cluster, "facts", 330)
+    saving.succeed("backup")
+    saving.succeed("verify")
+
+
+def test_a_backup_of_several_shards_made_on_cluster_is_refused(saving: Tool) -> None:
+    saving.config["tables"] = {"facts": "private", "*": "none"}
+    saving.succeed("backup")
+    (part,) = (key for key in saving.objects() if key.endswith("/incremental/.backup"))
+    for shard in (1, 2):
+        saving.put(part.replace(".backup", f"shards/{shard}/replicas/1/metadata/ooni.sql"), b"")
+    for command in (("verify",), ("restore", "facts")):
+        status, log = saving.run(*command)
+        assert (status, "ON CLUSTER, of several shards" in log) == (65, True), log
+
+
+def on_cluster(tool: Tool) -> None:
+    """Make the objects of a backup what BACKUP ON CLUSTER had made of them."""
+    root = "shards/1/replicas/1"
+    for key, saved in tool.objects().items():
+        _, is_part, name = key.partition("/incremental/")
+        if name == ".backup":
+            tool.put(key, re.sub(rb"<name>(?=data/|metadata/)", f"<name>{root}/".encode(), saved))
+        elif is_part:
+            tool.put(key.replace(name, f"{root}/{name}"), saved)
+
+
+@pytest.fixture
+def sharded(
+    tmp_path: Path, shards: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> Tool:
+    """The tool, and a table with 50 rows on one shard and 70 on the other."""
+    everywhere(shards, NUMBERS)
+    for node, first, count in ((shards.nodes[0], 0, 50), (shards.nodes[2], 1000, 70)):
+        node.execute(f"INSERT INTO ooni.numbers SELECT {first} + number FROM numbers({count})")
+    wait_for_shards(shards, "numbers")
+    tool = Tool(tmp_path, shards, s3, capsys)
+    tool.keep_private({"numbers": "private"})
+    return tool
+
+
+def wait_for_shards(shards: Cluster, table: str) -> None:
+    """Return when each node that is up has the rows of its shard, once."""
+    for node, rows in zip(shards.nodes, (50, 50, 70, 70), strict=True):
+        if node.pid:
+            wait_for(
+                lambda node=node, rows=rows: content(node, table)[0] == rows,  # type: ignore[misc]
+                f"{rows} rows",
+            )
+
+
+def test_each_shard_is_saved_and_restored_once(sharded: Tool, shards: Cluster) -> None:
+    sharded.succeed("backup")
+    (manifest,) = sharded.manifests()
+    assert [shard["tables"]["numbers"]["partitions"]["all"]["rows"] for shard in manifest["shards"]]
+    assert manifest["tables"]["numbers"]["partitions"]["all"]["rows"] == 120
+    assert "120" in sharded.succeed("list")
+    assert "nothing to do" in sharded.succeed("backup")
+    sharded.succeed("verify")
+    sharded.succeed("restore", "numbers")
+    wait_for_shards(shards, "numbers_restored")
+    status, log = sharded.run("restore", "numbers", "--as", "one", cluster="")
+    assert (status, "is of 2 shards" in log) == (78, True), log
+
+
+def test_shards_are_saved_and_restored_with_a_node_of_each_away(
+    sharded: Tool, shards: Cluster
+) -> None:
+    for node in (shards.nodes[0], shards.nodes[3]):
+        node.kill()
+    sharded.succeed("backup")
+    sharded.succeed("verify")
+    for node in (shards.nodes[1], shards.nodes[2]):
+        node.execute("DROP TABLE ooni.numbers SYNC")
+    sharded.succeed("restore", "--all")
+    wait_for_shards(shards, "numbers")
