@@ -35,6 +35,7 @@ from ooni_common.doctor import Checks, Note, check_folder, diagnose, machine_che
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
+from ooni_common.replicas import least_lagging
 from ooni_common.run import DOCTOR, Command, Job, Script, execute, make_writable
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.preview import preview_tables
@@ -194,10 +195,11 @@ def detect(job: Job[Config], now: datetime) -> None:
         preflight(RunChecks(nodes, USED))
         database = agreed_database(nodes, EVENTS)
         prepare(job)
+        measurements = least_lagging(nodes, "fastpath")
         beginning = beginning_of(job, now)
-        hours = hours_to_follow(job, database, beginning, now)
+        hours = hours_to_follow(job, measurements, beginning, now)
         follower, until = beginning.follower, hours[1]
-        checkpoint, news = follow(job, database, follower, hours)
+        checkpoint, news = follow(job, measurements, follower, hours)
         events = read_events(database, config.service_of, beginning.hour) + news
         statuses = follower.statuses(config.service_of, until, timedelta(days=config.stale_days))
         replace(job, nodes, updates_of(statuses, events, until, config.max_shrink))
@@ -206,7 +208,7 @@ def detect(job: Job[Config], now: datetime) -> None:
         write_checkpoint(config.state_dir / CHECKPOINT, checkpoint)
         unsettled = (checkpoint.hour, until)
         report = report_of(
-            config, database, statuses, events, unsettled, anew="reprocess" in job.flags
+            config, measurements, statuses, events, unsettled, anew="reprocess" in job.flags
         )
     with job.metrics.timer("write_feed"):
         publish(outputs_of(report), config.output_dir)
