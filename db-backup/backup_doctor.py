@@ -19,7 +19,7 @@ from exports.chunks import Reader, check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import ExportLayout
 from exports.row_source import choose
-from inventory import all_table_names, read_table
+from inventory import all_table_names, read_table, table_names
 from ooni_common.database import Database
 from ooni_common.database_checks import ServerFacts, check_clock, check_zone, facts_of
 from ooni_common.doctor import Checks, machine_checks, skew
