@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import clickhouse_driver
+import hypothesis
 import pytest
 
 from dev.embedded_clickhouse import EmbeddedClickHouse
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from db_backup_harness import BackupTool
 
+
+# However slow the machine is, an example is right or wrong.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # The time zone of this process, and of the embedded server, which inherits it.
 if zone := os.environ.get("OONI_TEST_TIMEZONE"):

@@ -26,9 +26,7 @@ def digest_of(engine: Engine, types: list[str], rows: list[list[str]]) -> tuple[
     return value, text
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=400, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(tables())
 def test_another_value_in_one_cell_is_another_digest_and_all_versions_agree(
     engines: Mapping[str, Engine], table: tuple[list[str], list[list[str]], int, int, str]

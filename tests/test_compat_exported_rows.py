@@ -50,9 +50,7 @@ def document(engine: Engine, select: str) -> bytes:
     return content
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=200, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(tables())
 def test_rows_of_any_types_have_the_bytes_of_http_on_all_versions(
     exporting: Mapping[str, Engine], table: tuple[list[str], list[list[str]], int, int, str]

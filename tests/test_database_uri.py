@@ -135,7 +135,7 @@ def parameters() -> st.SearchStrategy[list[tuple[str, str]]]:
     return st.lists(st.tuples(st.sampled_from(names), values), min_size=1, max_size=3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(parameters())
 def test_whatever_is_accepted_never_ends_as_a_bug(
     embedded_uri: str, pairs: list[tuple[str, str]]
