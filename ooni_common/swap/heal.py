@@ -38,7 +38,7 @@ def heal(nodes: Nodes, table: Table, agreement: Agreement) -> list[Node]:
             source = next(member for member in agreement.members if member.shard == node.shard)
             _copy(source.database, node.database, table)
         wait_for(nodes, node, table, table.shadow, agreement.content)
-        put_live(node.database, table, shadow)
+        put_live(node.database, table, shadow, agreement.content)
 
     odd = [node for node in agreement.odd if node in nodes.up]
     healed = list(nodes.each(join, among=odd))

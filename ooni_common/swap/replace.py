@@ -18,6 +18,7 @@ from ooni_common.swap.losses import change_of, check_bounds
 from ooni_common.swap.shadow import (
     Standing,
     check_database,
+    check_own,
     exchange,
     make_shadow,
     put_live,
@@ -128,7 +129,7 @@ def _fill_shadows(
     shadows = nodes.each(make)
     replicated = any(model.path for model in models.values())
     writers = _writers(_still(nodes, list(shadows)), replicated=replicated)
-    content = _insert(nodes, writers, update)
+    content = _insert(nodes, {node: shadows[node] for node in writers}, update)
     if replicated and len(_still(nodes, writers)) < len(writers):
         raise Unavailable(f"{table.shadow}: the node that the rows went to has failed")
     for node in _still(nodes, writers):
@@ -154,17 +155,18 @@ def _still(nodes: Nodes, wanted: Sequence[Node]) -> list[Node]:
     return [node for node in wanted if node in nodes.up]
 
 
-def _insert(nodes: Nodes, writers: Sequence[Node], update: Update) -> Content:
-    """Insert the rows on each of some nodes; return what they add up to."""
+def _insert(nodes: Nodes, shadows: Mapping[Node, str], update: Update) -> Content:
+    """Insert the rows into each of some shadows, given by UUID; return what they add up to."""
     table = update.table
     content = Content()
     for block in gathered(update.blocks):
         columns = block.columns
 
         def insert(node: Node, columns: Sequence[Sequence[Any]] = columns) -> None:
+            check_own(node.database, table, shadows[node])
             node.database.insert(table.shadow, table.columns, columns)
 
-        nodes.each(insert, among=_still(nodes, writers))
+        nodes.each(insert, among=_still(nodes, list(shadows)))
         content += block.content
         if content.rows >= update.bounds[1]:
             break
@@ -219,7 +221,7 @@ def _swap_on(node: Node, filled: Sequence[Filled]) -> None:
 def _exchange(node: Node, change: Change, shadow: str) -> None:
     """Swap one table; a statement that failed may have been carried out."""
     try:
-        put_live(node.database, change.table, shadow)
+        put_live(node.database, change.table, shadow, change.live)
     except Unavailable:
         if _live(node, change.table) != change.live:
             raise

@@ -146,17 +146,35 @@ def make_shadow(
     return _uuid_of(node.database, table.shadow)
 
 
-def put_live(database: Database, table: Table, shadow: str) -> None:
+def check_own(database: Database, table: Table, shadow: str) -> None:
+    """Raise TryAgainLater where the shadow has another UUID than `shadow`: it is another run's."""
+    if _uuid_of(database, table.shadow) != shadow:
+        raise another_run(table)
+
+
+def another_run(table: Table) -> TryAgainLater:
+    """Return what is said where somebody else fills the same shadow."""
+    return TryAgainLater(
+        f"{table.shadow} was replaced meanwhile: another run is at work on the same tables; run"
+        " this tool on one host only"
+    )
+
+
+def put_live(database: Database, table: Table, shadow: str, content: Content) -> None:
     """Swap the shadow and the live table of one node; without a live one, the shadow becomes it.
 
+    Args:
+        database: the node's.
+        table: which.
+        shadow: the UUID of the shadow that was filled.
+        content: of it.
+
     Raises:
-        TryAgainLater: the shadow has another UUID than `shadow`: it is another run's.
+        TryAgainLater: it is another run's, or another run has added rows to it.
     """
-    if _uuid_of(database, table.shadow) != shadow:
-        raise TryAgainLater(
-            f"{table.shadow} was replaced meanwhile: another run is at work on the same tables;"
-            " run this tool on one host only"
-        )
+    check_own(database, table, shadow)
+    if content_of(database, table.columns, table.shadow) != content:
+        raise another_run(table)
     if database.exists(table.name):
         exchange(database, table)
     else:
