@@ -1,7 +1,7 @@
 """The configuration of the backup tool, and the policy of each table."""
 
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -15,7 +15,7 @@ from ooni_common.fetch import load_certificates
 from staging import is_of_a_restore
 from store import Store
 
-Policy = Literal["public", "private", "both", "none"]
+Policy = Literal["public", "private", "both", "none", "gone"]
 ChunkBy = Literal["", "table", "month", "day", "range"]
 Method = Literal["incremental", "full"]
 Side = Literal["public", "private"]
@@ -50,6 +50,11 @@ class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def backed_up(self) -> bool:
         """Whether it has private backups."""
         return self.policy in ("private", "both")
+
+    @property
+    def keeps_last(self) -> bool:
+        """Whether what was saved last of it stays, if the database has it no more."""
+        return self.policy != "none"
 
 
 LOW_PRIORITY = 10  # after the queries of those that wait for an answer
@@ -181,7 +186,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             if is_name(name)
             and name not in existing
             and (policy := self.policy_of(name))
-            and policy.policy != "none"
+            and (policy.exported or policy.backed_up)
         ]
 
     def policy_of(self, table: str) -> TablePolicy | None:
@@ -196,6 +201,13 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         if is_of_a_restore(table):
             return TablePolicy(policy="none")
         return next((policy for name, policy in listed.items() if fnmatchcase(table, name)), None)
+
+    def unlisted(self, existing: Iterable[str]) -> list[str]:
+        """Return the tables of which the file does not say what is done, or says they are gone."""
+        policies = {name: self.policy_of(name) for name in existing}
+        return [
+            name for name, policy in policies.items() if policy is None or policy.policy == "gone"
+        ]
 
     def is_backed_up(self, table: str) -> bool:
         """Tell whether a table has backups."""

@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from backup_config import Config, is_name
+from backup_config import Config
 from backups.backup import not_encrypted
+from backups.commands import vanished_from
 from backups.manifest import BackupLayout, read_backups
 from backups.plan import access, check_engine
 from backups.server import ServerBackups
@@ -81,6 +82,8 @@ class Doctor:
         def listed() -> str:
             backups = read_backups(bucket, layout)
             good = sum(backup.state == "good" for backup in backups)
+            if vanished := vanished_from(self.config, all_table_names(self.nodes), backups):
+                raise vanished
             return f"{bucket.url}: {len(backups)} backups, {good} good"
 
         return {
@@ -108,8 +111,7 @@ class Doctor:
     def _tables(self) -> str:
         """Compare the policy with the tables: names, chunks, and what nobody has listed."""
         names = all_table_names(self.nodes)
-        unlisted = [name for name in names if self.config.policy_of(name) is None]
-        if unlisted:
+        if unlisted := self.config.unlisted(names):
             listed = ", ".join(map(repr, unlisted))
             raise DataRefused(f"not listed: {listed}; say public, private, both or none of each")
         counts: dict[str, int] = {}
@@ -123,9 +125,9 @@ class Doctor:
                 check_engine(database, name)
             if policy.exported:
                 check_chunks(Reader(database, read_table(database, name), policy))
-        missing = [name for name in self.config.tables if is_name(name) and name not in names]
-        if missing:
-            raise ConfigError(f"listed, but not there: {', '.join(map(repr, missing))}")
+        if missing := self.config.missing(names):
+            listed = ", ".join(map(repr, missing))
+            raise DataRefused(f'listed, but not there: {listed}; "gone", if that is for good')
         return ", ".join(f"{count} {policy}" for policy, count in sorted(counts.items())) or "none"
 
     @staticmethod

@@ -17,6 +17,13 @@ NOT_BACKED_UP = ("EmbeddedRocksDB", "Join")
 UNREADABLE_ENGINES = ("Set",)
 # They show what other tables have.
 WITHOUT_DATA = ("View", "LiveView", "WindowView", "Dictionary")
+# Their rows are in other tables, other systems, or nowhere.
+WITHOUT_OWN_ROWS = re.compile(
+    r"Alias|ArrowFlight|Azure\w*|COSN|DeltaLake\w*|Distributed|Executable(Pool)?"
+    r"|ExternalDistributed|FileLog|GenerateRandom|HDFS|Hive|Hudi|Iceberg\w*|JDBC|Kafka|Loop|Merge"
+    r"|MongoDB|MySQL|NATS|Null|ODBC|OSS|Paimon\w*|PostgreSQL|RabbitMQ|Redis|S3|S3Queue|SQLite|URL"
+    r"|YTsaurus"
+)
 # Where a materialized view without a target keeps its rows, and has those that it computes anew.
 INNER = (".inner.", ".inner_id.", ".tmp.inner.", ".tmp.inner_id.")
 IDENTIFIER = r"`(?:[^`\\]|\\.|``)*`|\w+"

@@ -34,6 +34,7 @@ from backups.commands import (
     private_bucket,
     prune_backups,
     restore_backup,
+    vanished_tables,
     verify_backups,
     with_progress,
 )
@@ -93,7 +94,7 @@ def run(job: Job[Config]) -> None:
     with connected_nodes(config, one_suffices=True) as nodes:
         preflight(checks_of_a_run(config, nodes.first))
         names = all_table_names(nodes)
-        unlisted = [name for name in names if config.policy_of(name) is None]
+        unlisted = config.unlisted(names)
         job.metrics.gauge("unlisted_tables", len(unlisted))
         public = _among(config, names, lambda policy: policy.exported)
         private = _among(config, names, lambda policy: policy.backed_up)
@@ -102,6 +103,8 @@ def run(job: Job[Config]) -> None:
             failures += _failures(lambda: export_tables(job, nodes, public))
         if _backs_up(config) and (private or config.action == "backup"):
             failures += _failures(lambda: back_up_tables(job, nodes, private))
+        elif _backs_up(config) and config.private_bucket_name:
+            failures += _failures(lambda: vanished_tables(job, nodes, private))
         if unlisted:
             failures.append(
                 DataRefused(
@@ -109,11 +112,11 @@ def run(job: Job[Config]) -> None:
                     f" none): {', '.join(map(repr, unlisted))}; the listed ones are done"
                 )
             )
-        if missing := config.missing(names):
+        if (missing := config.missing(names)) and not nodes.absent:
             failures.append(
                 DataRefused(
                     f"tables that are listed, but not there: {', '.join(map(repr, missing))}; if"
-                    ' they are gone for good, list them as "none": what was saved of them stays'
+                    ' they are gone for good, list them as "gone": what was saved of them stays'
                 )
             )
     raise_first(failures)

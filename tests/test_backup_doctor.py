@@ -65,10 +65,16 @@ def test_tables_that_nobody_has_listed_are_named(healthy: BackupTool) -> None:
     assert "not listed: 'forgotten'; say public, private, both or none of each" in printed
 
 
+def test_a_listed_table_that_is_not_there_is_pointed_out(healthy: BackupTool) -> None:
+    tables = {"fastpath": "public", "fastpaht": "public"}
+    for arguments in (["doctor"], ["run"]):
+        status, printed = healthy.run(*arguments, tables=tables)
+        assert (status, "listed, but not there: 'fastpaht'" in printed) == (65, True), printed
+
+
 @pytest.mark.parametrize(
     ("tables", "reason"),
     [
-        ({"fastpath": "public", "fastpaht": "public"}, "listed, but not there: 'fastpaht'"),
         (
             {"fastpath": {"policy": "public", "chunk_by": "month", "column": "when"}},
             "there is no column 'when'",

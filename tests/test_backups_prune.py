@@ -28,7 +28,7 @@ def name_of(number: int) -> str:
 
 def made(number: int, base: int | None, state: BackupState) -> Backup:
     """Return a backup; a manifest with the two fields that count."""
-    fields = SimpleNamespace(base="" if base is None else name_of(base))
+    fields = SimpleNamespace(tables={}, base="" if base is None else name_of(base))
     manifest = None if state in ("unfinished", "in progress") else cast("BackupManifest", fields)
     return Backup(name_of(number), state, "", manifest)
 

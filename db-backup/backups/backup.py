@@ -47,7 +47,7 @@ def back_up(
         manifest = of_all_shards(shards)
         _check_objects(server, bucket, layout, manifest)
         key = layout.manifest(name)
-        bucket.put(key, encoded(manifest, key), JSON)
+        bucket.put_document(key, encoded(manifest, key), JSON)
     return manifest
 
 

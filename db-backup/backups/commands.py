@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote, urlsplit
 
@@ -83,7 +83,45 @@ def back_up_tables(
                 len(manifest.tables),
                 in_units(manifest.bytes),
             )
-    return [*plan.refused, *missing_tables(job.config, nodes, names, plan.base)]
+    missing = missing_tables(job.config, nodes, names, plan.base)
+    return [*plan.refused, *missing, *vanished_tables(job, nodes, names, backups)]
+
+
+def vanished_tables(
+    job: Job[Config], nodes: Nodes, names: Sequence[str], backups: Sequence[Backup] | None = None
+) -> list[ScriptError]:
+    """Return a failure if tables that backups have are not there any more, and nobody said so.
+
+    Args:
+        job: of the run.
+        nodes: of the cluster; of one that is absent it is not known what it has.
+        names: the private tables that were seen.
+        backups: what there is; None: it is looked up.
+    """
+    if nodes.absent:
+        return []
+    if backups is None:
+        backups = read_backups(*private_bucket(job))
+    vanished = vanished_from(job.config, names, backups)
+    return [vanished] if vanished else []
+
+
+def vanished_from(
+    config: Config, names: Collection[str], backups: Sequence[Backup]
+) -> DataRefused | None:
+    """Return what is said of tables that good backups have, and the database has not.
+
+    Those that the configuration names are left out: a run reports them in any case.
+    """
+    saved = {name for manifest in good_backups(backups) for name in manifest.tables}
+    missing = saved - set(names) - set(config.missing(names))
+    vanished = [name for name in sorted(missing) if config.is_backed_up(name)]
+    if not vanished:
+        return None
+    return DataRefused(
+        f"tables that backups have, but the database has not: {', '.join(map(repr, vanished))};"
+        ' if they are gone for good, list them as "gone": the last backup of each stays'
+    )
 
 
 def missing_tables(
@@ -235,7 +273,13 @@ def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
     keep = config.keep_chains if job.arguments.keep is None else job.arguments.keep
     days = config.keep_days if job.arguments.keep_days is None else job.arguments.keep_days
     backups = with_progress(job, bucket, layout, read_backups(bucket, layout))
-    gone = unwanted(backups, keep=keep, keep_days=days, now=datetime.now(UTC))
+
+    def keeps_last(table: str) -> bool:
+        policy = config.policy_of(table)
+        return policy is None or policy.keeps_last
+
+    now = datetime.now(UTC)
+    gone = unwanted(backups, keep=keep, keep_days=days, now=now, keeps_last=keeps_last)
     for deletion in gone:
         verb = "deleting" if confirmed else "would delete"
         log.info("%s the backup %s: %s", verb, deletion.backup.name, deletion.reason)

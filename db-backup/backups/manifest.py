@@ -330,16 +330,18 @@ def _is_time(name: str) -> bool:
 def _examined(
     bucket: Bucket, layout: BackupLayout, name: str, earlier: Mapping[str, Backup]
 ) -> Backup:
-    content = bucket.get(layout.manifest(name))
-    if content is None:
-        return Backup(name, "unfinished", "it has no manifest")
     try:
+        content = bucket.get(layout.manifest(name))
+        if content is None:
+            return Backup(name, "unfinished", "it has no manifest")
         manifest = decoded_manifest(content, BackupManifest, "its manifest is")
     except DataRefused as error:
         return Backup(name, "damaged", str(error))
     reason = ""
     if manifest.name != name:
         reason = f"its manifest is that of {manifest.name}"
+    elif foreign := _foreign_path(layout, manifest):
+        reason = f"its manifest names {foreign!r}, which is of no backup"
     elif missing := _missing(bucket, layout, manifest):
         reason = f"its {missing.removeprefix(layout.data(name))} is missing"
     elif manifest.base >= name:  # so no walk over bases can be endless
@@ -349,6 +351,17 @@ def _examined(
     elif manifest.base and earlier[manifest.base].state != "good":
         reason = f"its base {manifest.base} is {earlier[manifest.base].state}"
     return Backup(name, "damaged" if reason else "good", reason, manifest)
+
+
+def _foreign_path(layout: BackupLayout, manifest: BackupManifest) -> str:
+    """Return the first path in a manifest that is not where backups are; "" for none."""
+    own, all_data = layout.data(manifest.name), layout.all_data
+    for part in (part for shard in manifest.by_shard for part in shard.parts.values()):
+        if not part.path.startswith(own) or ".." in part.path:
+            return part.path
+        if part.base and (not part.base.startswith(all_data) or ".." in part.base):
+            return part.base
+    return ""
 
 
 def needed_objects(layout: BackupLayout, manifest: BackupManifest) -> list[str]:

@@ -20,6 +20,7 @@ from inventory import (
     BACKED_UP,
     NOT_BACKED_UP,
     UNREADABLE_ENGINES,
+    WITHOUT_OWN_ROWS,
     Column,
     definitions,
     read_table,
@@ -160,8 +161,11 @@ def plan_backup(
     incremental = any(shard.tables("incremental") for shard in shards)
     if last and bases[0] and incremental and not full and last.number < main.config.full_every:
         kind = "incremental"
+    newest = next((one for one in reversed(backups) if one.state in ("good", "damaged")), None)
     if last is None:
         reason = "the first one"
+    elif newest and newest.state == "damaged":
+        reason = f"the newest one, {newest.name}, is damaged"
     elif full or force:
         reason = "as it was asked for"
     elif bases[0] is None:
@@ -225,7 +229,7 @@ def _saving(servers: ShardServers, database: str, name: str) -> Saving | None:
     elif BACKED_UP.fullmatch(keeper.engine):
         method = policy.method
     else:
-        log.info("%s: the engine %s keeps no rows; its definition is saved", name, keeper.engine)
+        log.info("%s: the engine %s has no rows of its own", name, keeper.engine)
         return None
     if PARTITION in {
         column.name for column in keeper.columns
@@ -254,6 +258,12 @@ def _check_engine(name: str, engine: str) -> None:
         raise DataRefused(
             f"{name!r}: nobody can read the rows of the engine {engine}, and the server's BACKUP"
             " leaves them out; make it 'none', and keep its rows in another table"
+        )
+    saved = BACKED_UP.fullmatch(engine) or engine in NOT_BACKED_UP
+    if not saved and not WITHOUT_OWN_ROWS.fullmatch(engine):
+        raise DataRefused(
+            f"{name!r}: rows of the engine {engine} can't be saved; make it 'none', and keep its"
+            " rows in another table"
         )
 
 

@@ -3,7 +3,7 @@
 A chain stays or goes as a whole: of two backups of which one needs the other, none is of use alone.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,28 +20,42 @@ class Unwanted:
 
 
 def unwanted(
-    backups: Sequence[Backup], *, keep: int, keep_days: float, now: datetime
+    backups: Sequence[Backup],
+    *,
+    keep: int,
+    keep_days: float,
+    now: datetime,
+    keeps_last: Callable[[str], bool] = lambda _table: True,
 ) -> list[Unwanted]:
     """Return the backups that can be deleted, in the order in which to delete them.
 
     What stays: the good backups of the newest chains and of the younger ones; those in progress;
-    damaged ones that are newer than every good one, as nothing else has what they have; and what
-    any of these needs.
+    damaged ones that are newer than every good one, as nothing else has what they have; the last
+    good one of each table; and what any of these needs.
 
     Args:
         backups: what there is, oldest first.
         keep: how many chains with a good backup stay.
         keep_days: chains whose newest good backup is younger stay, too.
         now: UTC.
+        keeps_last: tells of a table whether its last backup stays, whatever its age.
     """
     good = [backup for backup in backups if backup.state == "good"]
     newest_good = good[-1].name if good else ""
     kept_chains = _kept_chains(backups, keep, now - timedelta(days=keep_days))
+    last_copies = {
+        table: backup.name
+        for backup in good
+        if backup.manifest
+        for table in backup.manifest.tables
+        if keeps_last(table)
+    }.values()
     roots = {backup.name: _root(backup, backups) for backup in backups}
     kept = [
         backup
         for backup in backups
         if (backup.state == "good" and roots[backup.name] in kept_chains)
+        or backup.name in last_copies
         or (backup.state == "damaged" and backup.name > newest_good)
         or backup.state == "in progress"
     ]

@@ -184,7 +184,7 @@ def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]
     """Warn of exports of tables that are not public now: they can still be downloaded."""
     for name in manifests:
         policy = config.policy_of(name)
-        if policy is None or not policy.exported:
+        if policy is None or not (policy.exported or policy.policy == "gone"):
             log.warning("%s: not public any more, but its exports are still in the bucket", name)
 
 
@@ -222,7 +222,7 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
 
     def is_withdrawn(table: str) -> bool:
         policy = job.config.policy_of(table)
-        return policy is not None and not policy.exported
+        return policy is not None and not policy.exported and policy.policy != "gone"
 
     unwanted = list(leftovers(bucket, layout, manifests, is_withdrawn, age))
     for leftover in unwanted:

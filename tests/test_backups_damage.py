@@ -1,0 +1,157 @@
+"""What is damaged in the bucket of the backups, or gone from the database: nothing good is lost."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from db_backup_harness import BACKUPS, BackupTool
+from store import LARGEST_DOCUMENT
+
+TABLES = {"accounts": "private", "incidents": "private"}
+
+
+@pytest.fixture
+def tool(backup_tool: BackupTool) -> BackupTool:
+    """The tool, and two tables of which there is a good backup."""
+    for table in TABLES:
+        backup_tool.database.execute(
+            f"CREATE TABLE {table} (id UInt32, text Nullable(String))"
+            " ENGINE = MergeTree ORDER BY id"
+        )
+        backup_tool.database.execute(f"INSERT INTO {table} SELECT number, NULL FROM numbers(10)")
+    backup_tool.keep_private(tables=TABLES)
+    status, log = backup_tool.run("run")
+    assert status == 0, log
+    return backup_tool
+
+
+def put(tool: BackupTool, key: str, content: bytes) -> None:
+    tool.client.put_object(Bucket=tool.private_bucket_name, Key=key, Body=content)
+
+
+def states(tool: BackupTool) -> list[str]:
+    """Return the states of the backups, oldest first."""
+    status, printed = tool.run("list", "--json")
+    assert status == 0, printed
+    return [backup["state"] for backup in json.loads(printed)["backups"]]
+
+
+def changed(tool: BackupTool, change: Callable[[dict[str, Any]], object]) -> bytes:
+    manifest = json.loads(tool.get_private(BACKUPS.manifest(tool.backups()[-1].name)))
+    change(manifest)
+    return json.dumps(manifest).encode()
+
+
+def part_with(**fields: object) -> Callable[[BackupTool], bytes]:
+    def content(tool: BackupTool) -> bytes:
+        return changed(tool, lambda manifest: manifest["parts"]["incremental"].update(fields))
+
+    return content
+
+
+DAMAGES: dict[str, Callable[[BackupTool], bytes]] = {
+    "nothing": lambda _: b"",
+    "zeros": lambda _: bytes(1000),
+    "deep arrays": lambda _: b"[" * 200_000,
+    "deep objects": lambda _: b'{"more":' * 200_000,
+    "deep shards": lambda _: b'{"shards": [' * 100_000,
+    "too large": lambda _: b'{"name": "' + b"x" * LARGEST_DOCUMENT + b'"}',
+    "another's": lambda tool: changed(tool, lambda m: m.update(name="20200101T000000Z")),
+    "no name": lambda tool: changed(tool, lambda m: m.pop("name")),
+    "a name that leads out": lambda tool: changed(tool, lambda m: m.update(name="../../raw")),
+    "its own base": lambda tool: changed(tool, lambda m: m.update(base=m["name"])),
+    "a base that is not there": lambda tool: changed(tool, lambda m: m.update(base="2020")),
+    "a part elsewhere": part_with(path="raw/"),
+    "a part that leads out": part_with(path="clickhouse_backup/data/../../raw/"),
+    "a base elsewhere": part_with(base="raw/"),
+    "a control character": part_with(path="\x1b[2Jgone\n<3>error: all is lost"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_the_next_backup_mends_a_damaged_one(
+    tool: BackupTool, damage: Callable[[BackupTool], bytes]
+) -> None:
+    name = tool.backups()[0].name
+    put(tool, "raw/precious", b"precious")
+    put(tool, BACKUPS.manifest(name), damage(tool))
+    assert states(tool) == ["damaged"]
+    assert tool.run("verify", "--quick")[0] == 65
+    status, log = tool.run("run")
+    assert (status, f"the backup {name} is damaged" in log, "\x1b" in log) == (0, True, False), log
+    assert states(tool) == ["damaged", "good"]
+    assert tool.run("prune", "--confirm")[0] == 0
+    assert states(tool) == ["good"]
+    assert tool.get_private("raw/precious") == b"precious"
+
+
+def test_a_newest_backup_that_is_damaged_is_no_reason_to_do_nothing(tool: BackupTool) -> None:
+    tool.database.execute("INSERT INTO accounts VALUES (100, 'x')")
+    assert tool.run("run")[0] == 0
+    newest = tool.backups()[-1].name
+    put(tool, BACKUPS.manifest(newest), b"[" * 100_000)
+    tool.database.execute("ALTER TABLE accounts DELETE WHERE id = 100 SETTINGS mutations_sync = 1")
+    status, log = tool.run("run")
+    assert (status, "backup" in log) == (0, True), log
+    assert states(tool) == ["good", "damaged", "good"]
+    assert tool.run("verify", "--from", "all")[0] == 65
+    assert tool.run("verify", "accounts", "incidents")[0] == 65  # it says what is damaged, too
+    tool.client.delete_object(Bucket=tool.private_bucket_name, Key=BACKUPS.manifest(newest))
+    assert tool.run("verify")[0] == 0
+
+
+@pytest.mark.parametrize("tables", [TABLES, {"*": "private"}])
+def test_a_table_that_is_gone_fails_each_run_until_it_is_said_to_be(
+    tool: BackupTool, tables: dict[str, str]
+) -> None:
+    first = tool.backups()[0].name
+    tool.database.execute("DROP TABLE accounts SYNC")
+    for _ in range(2):
+        status, log = tool.run("run", tables=tables)
+        assert (status, "'accounts'" in log, '"gone"' in log) == (65, True, True), log
+    assert tool.run("doctor")[0] == 65
+    status, log = tool.run("run", tables=tables | {"accounts": "gone"})
+    assert status == 0, log
+    for number in range(3):
+        tool.database.execute(f"INSERT INTO incidents VALUES ({number}, 'x')")
+        assert tool.run("backup", "--full")[0] == 0
+    assert tool.run("prune", "--keep", "1", "--confirm")[0] == 0
+    assert tool.backups()[0].name == first
+    status, log = tool.run("restore", "accounts")
+    assert status == 0, log
+    assert tool.database.execute("SELECT count() FROM accounts_restored") == [(10,)]
+    tool.database.execute("DROP TABLE accounts_restored SYNC")
+    assert tool.run("prune", "--keep", "1", "--confirm", tables={"*": "none"})[0] == 0
+    assert first not in [backup.name for backup in tool.backups()]
+
+
+def test_all_private_tables_are_gone(tool: BackupTool) -> None:
+    for table in TABLES:
+        tool.database.execute(f"DROP TABLE {table} SYNC")
+    status, log = tool.run("run", tables={"*": "private"})
+    assert (status, "'accounts', 'incidents'" in log) == (65, True), log
+
+
+def test_a_table_that_is_listed_as_gone_and_there_is_not_listed(tool: BackupTool) -> None:
+    status, log = tool.run("run", tables=TABLES | {"accounts": "gone"})
+    assert (status, "not listed" in log, "'accounts'" in log) == (65, True, True), log
+
+
+@pytest.mark.parametrize("engine", ["File(CSV)", "Buffer('', incidents, 1, 1, 1, 1, 1, 1, 1)"])
+def test_rows_that_nobody_saves_are_never_called_none(tool: BackupTool, engine: str) -> None:
+    engine = engine.replace("''", f"'{tool.database.name}'")
+    tool.database.execute(f"CREATE TABLE notes AS incidents ENGINE = {engine}")
+    for _ in range(2):
+        status, log = tool.run("run", tables=TABLES | {"notes": "private"})
+        assert (status, "'notes': rows of the engine" in log) == (65, True), log
+    assert tool.run("doctor")[0] == 65
+    status, log = tool.run("run", tables=TABLES | {"notes": "none"})
+    assert status == 0, log
+
+
+def test_an_engine_without_rows_is_no_failure(tool: BackupTool) -> None:
+    tool.database.execute("CREATE TABLE nothing (id UInt32) ENGINE = Null")
+    status, log = tool.run("run", tables=TABLES | {"nothing": "private"})
+    assert status == 0, log
