@@ -39,7 +39,7 @@ FROM numbers(6 * 24 * 20)
 # README.Debian has this for whose configuration root alone may read.
 AS_THE_BACKUP_SERVICE = (
     "systemd-run --quiet --pipe --wait -p User=ooni"
-    " -p LoadCredential=db-backup.conf:/etc/ooni/db-backup.conf ooni-db-backup"
+    " -p LoadCredential=db-backup.conf:/etc/ooni/db-backup.conf"
 )
 
 
@@ -165,7 +165,7 @@ def backup_tool(clickhouse: EmbeddedClickHouse, s3: S3Server) -> Tool:
         pruned = container.output("ooni-db-backup prune --stdout")
         expect("all 1 backups stay" in pruned, f"prune has nothing to do: {pruned}")
         restored = container.output(
-            f"{AS_THE_BACKUP_SERVICE} restore --all --to-database drill --stdout"
+            f"{AS_THE_BACKUP_SERVICE} ooni-db-backup restore --all --to-database drill --stdout"
         )
         print(restored)
         with Client.from_url(clickhouse.uri()) as client:
