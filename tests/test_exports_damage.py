@@ -230,3 +230,16 @@ def test_a_listed_table_that_is_gone_fails_each_run_until_it_is_said_to_be(
     status, log = tool.run("run", tables=TABLES | {"one": "none"})
     assert status == 0, log
     assert Path(OBJECT).name in tool.exports()
+
+
+@pytest.mark.parametrize(
+    "kind", ["AggregateFunction(uniq, String)", "Tuple(a AggregateFunction(sum, UInt64))"]
+)
+def test_states_of_aggregates_are_refused_by_name(tool: BackupTool, kind: str) -> None:
+    tool.database.execute(
+        f"CREATE TABLE states (id UInt8, `state (x)` {kind}) ENGINE = MergeTree ORDER BY id"
+    )
+    for arguments in (["run"], ["doctor"]):
+        status, log = tool.run(*arguments, tables=TABLES | {"states": "public"})
+        assert (status, "column state (x) is " in log) == (65, True), log
+    assert tool.run("run", tables=TABLES | {"states": "none"})[0] == 0

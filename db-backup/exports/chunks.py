@@ -21,7 +21,7 @@ from digest import (
     split_arguments,
     sum_of_digests,
 )
-from inventory import SourceTable, first_column, merges_rows, with_utc
+from inventory import QUOTED, SourceTable, first_column, merges_rows, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from table_replicas import TableReplicas
@@ -30,6 +30,7 @@ SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
 SAMPLED_OF_SHARDS = 2_000  # of all together: they are sorted by a statement that has them
 OF_A_CLUSTER = re.compile(r"cluster\('(?:[^'\\]|\\.)*', currentDatabase\(\), (`(?:[^`\\]|\\.)*`)\)")
 TIMES = ("Date", "Date32", "DateTime", "DateTime64")
+STATE_TYPE = re.compile(r"\bAggregateFunction\(")
 NO_TIME = "null"  # the chunk of the rows without a time
 
 
@@ -282,7 +283,18 @@ def check_chunks(reader: Reader) -> None:
 
 
 def _check_columns(reader: Reader) -> None:
-    """Raise ConfigError where key or version of the policy are columns that the table has not."""
+    """Check that the columns can be exported, and that those of the policy are there.
+
+    Raises:
+        DataRefused: a column has values that are the server's own: the same ones differ in bytes.
+        ConfigError: the table has not the key or the version of the policy.
+    """
+    for column in reader.table.columns:
+        if STATE_TYPE.search(re.sub(QUOTED, "", column.type)):
+            raise DataRefused(
+                f"{reader.table.name}: column {column.name} is {column.type}, which nobody else can"
+                " read; export a table that has its values (finalizeAggregation), or make it 'none'"
+            )
     selected = {column.name for column in reader.table.columns}
     if missing := {*reader.policy.key, reader.policy.version} - selected - {""}:
         others = reader.databases[0].query(  # SELECT * leaves out those that are computed
