@@ -19,6 +19,8 @@ from production.watching import Watch
 
 pytestmark = pytest.mark.production
 
+RUNS_AWAY = int(os.environ.get("OONI_TEST_RUNS_AWAY", "2"))
+
 
 @contextmanager
 def complete_versions_only(cluster: Cluster, *versions: int) -> Iterator[None]:
@@ -81,14 +83,14 @@ def test_a_node_that_comes_back_is_healed_by_the_next_run(
     load(updater)
     third = production.nodes[2]
     third.kill()
-    for _ in range(2):
+    for _ in range(RUNS_AWAY):
         lists.add_rows("it", 1)
         load(updater)
-    with complete_versions_only(production, ROWS, ROWS + 2):
+    with complete_versions_only(production, ROWS, ROWS + RUNS_AWAY):
         third.start()
         wait_until_writable(third)
         load(updater)
-        agree(production, ROWS + 2)
+        agree(production, ROWS + RUNS_AWAY)
 
 
 def test_late_parts_delay_the_swap_and_nothing_else(
@@ -209,8 +211,9 @@ def test_a_node_without_the_table_gets_it_when_it_is_complete(
         agree(production, ROWS + 1)
 
 
+@pytest.mark.parametrize("changed", [True, False], ids=["changed", "unchanged"])
 def test_a_node_that_lost_its_disk_stops_nothing(
-    updater: Updater, production: Cluster, lists: SampleTestLists
+    updater: Updater, production: Cluster, lists: SampleTestLists, *, changed: bool
 ) -> None:
     load(updater)
     third = production.nodes[2]
@@ -218,9 +221,18 @@ def test_a_node_that_lost_its_disk_stops_nothing(
     shutil.rmtree(third.log.parent / "data")
     third.start()
     third.execute("CREATE DATABASE ooni ENGINE = Atomic")
-    lists.add_rows("it", 1)
-    load(updater)
-    agree(production, ROWS + 1)
+    if changed:
+        lists.add_rows("it", 1)
+        load(updater)
+        agree(production, ROWS + 1)
+        return
+
+    def healed() -> bool:  # not before its old session with ZooKeeper has expired
+        load(updater)
+        return bool(third.execute("EXISTS TABLE ooni.citizenlab")[0][0])
+
+    wait_for(healed, "the node that lost its disk")
+    agree(production, ROWS)
 
 
 def test_a_rollback_that_a_minority_could_do_is_refused(
