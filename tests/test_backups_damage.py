@@ -70,17 +70,25 @@ DAMAGES: dict[str, Callable[[BackupTool], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_the_next_backup_mends_a_damaged_one(
-    tool: BackupTool, damage: Callable[[BackupTool], bytes]
-) -> None:
-    name = tool.backups()[0].name
+def test_a_manifest_that_no_run_has_written_is_of_no_good_backup(tool: BackupTool) -> None:
+    key = BACKUPS.manifest(tool.backups()[0].name)
+    sound = tool.get_private(key)
+    for name, damage in DAMAGES.items():
+        put(tool, key, sound)
+        put(tool, key, damage(tool))
+        assert states(tool) == ["damaged"], name
+        status, log = tool.run("verify", "--quick")
+        assert (status, "\x1b" in log, "Traceback" in log) == (65, False, False), (name, log)
+
+
+@pytest.mark.parametrize("name", ["deep arrays", "a part that leads out", "a control character"])
+def test_the_next_backup_mends_a_damaged_one(tool: BackupTool, name: str) -> None:
+    backup = tool.backups()[0].name
     put(tool, "raw/precious", b"precious")
-    put(tool, BACKUPS.manifest(name), damage(tool))
-    assert states(tool) == ["damaged"]
-    assert tool.run("verify", "--quick")[0] == 65
+    put(tool, BACKUPS.manifest(backup), DAMAGES[name](tool))
     status, log = tool.run("run")
-    assert (status, f"the backup {name} is damaged" in log, "\x1b" in log) == (0, True, False), log
+    expected = f"the backup {backup} is damaged"
+    assert (status, expected in log, "\x1b" in log) == (0, True, False), log
     assert states(tool) == ["damaged", "good"]
     assert tool.run("prune", "--confirm")[0] == 0
     assert states(tool) == ["good"]
