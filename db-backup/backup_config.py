@@ -121,9 +121,24 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             check_url("http_url", self.http_url.reveal(), ("https", "http"))
         for side in get_args(Side):
             self._check_store(side)
+        self._check_prefixes()
         for name, policy in self.tables.items():
             if isinstance(policy, TablePolicy):
                 _check_chunks(name, policy)
+
+    def _check_prefixes(self) -> None:
+        """Refuse one bucket in which one side's objects would lie among the other's."""
+        places = [(self.public_bucket_name, self.public_endpoint)]
+        if not self.public_bucket_name or places != [
+            (self.private_bucket_name, self.private_endpoint)
+        ]:
+            return
+        public, private = f"{self.public_prefix}/", f"{self.private_prefix}/"
+        if public.startswith(private) or private.startswith(public):
+            raise ValueError(
+                "private_prefix: in the same bucket, neither of public_prefix and private_prefix"
+                " may lie in the other: prune would take backups for leftovers of exports"
+            )
 
     @property
     def query_settings(self) -> dict[str, int]:
@@ -182,7 +197,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         """Return the tables that the file names to be kept, and that are not there."""
         return [
             name
-            for name in self.tables
+            for name in [*self.tables, *self.backup_tables]
             if is_name(name)
             and name not in existing
             and (policy := self.policy_of(name))
@@ -208,6 +223,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         return [
             name for name, policy in policies.items() if policy is None or policy.policy == "gone"
         ]
+
+    def is_gone(self, table: str) -> bool:
+        """Tell whether somebody has said that a table is not there any more."""
+        policy = self.policy_of(table)
+        return policy is not None and policy.policy == "gone"
 
     def is_backed_up(self, table: str) -> bool:
         """Tell whether a table has backups."""

@@ -111,7 +111,7 @@ def exports_as_table(manifests: Mapping[str, TableManifest], damaged: Mapping[st
         state = " interrupted" if manifest.pending else ""
         rows.append(
             _row(
-                printable(name),
+                name,
                 f"{figures.chunks}",
                 f"{figures.rows:,}",
                 in_units(figures.compressed_bytes),
@@ -119,7 +119,7 @@ def exports_as_table(manifests: Mapping[str, TableManifest], damaged: Mapping[st
             )
         )
     for name, reason in sorted(damaged.items()):
-        rows += [_row(printable(name), "", "", "", "damaged"), f"    {printable(reason)}"]
+        rows += [_row(name, "", "", "", "damaged"), f"    {printable(reason)}"]
     return "\n".join(rows)
 
 
@@ -147,5 +147,5 @@ def _time(stamp: str) -> str:
 
 
 def _row(*cells: str) -> str:
-    name, chunks, rows, size, time = cells
+    name, chunks, rows, size, time = map(printable, cells)
     return f"{name:<{NAME_WIDTH}} {chunks:>6} {rows:>14} {size:>8}  {time}".rstrip()

@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backup_config import MOST_DAYS, Config, Side, TablePolicy
-from backup_doctor import Doctor, checks_of_a_run
+from backup_doctor import Doctor, checks_before_a_run
 from backups.commands import (
     back_up_tables,
     backup_with,
@@ -92,7 +92,7 @@ def run(job: Job[Config]) -> None:
     """
     config = job.config
     with connected_nodes(config, one_suffices=True) as nodes:
-        preflight(checks_of_a_run(config, nodes.first))
+        preflight(checks_before_a_run(nodes))
         names = all_table_names(nodes)
         unlisted = config.unlisted(names)
         job.metrics.gauge("unlisted_tables", len(unlisted))
@@ -150,7 +150,7 @@ def export(job: Job[Config]) -> None:
     """Export the public tables, or those of them that were named."""
     config = job.config
     with connected_nodes(config, one_suffices=True) as nodes:
-        preflight(checks_of_a_run(config, nodes.first))
+        preflight(checks_before_a_run(nodes))
         names = all_table_names(nodes)
         public = _among(config, names, lambda policy: policy.exported)
         check_names(job.arguments.tables, names)
@@ -165,7 +165,7 @@ def export(job: Job[Config]) -> None:
 def backup(job: Job[Config]) -> None:
     """Back up the private tables, all of them at once."""
     with connected_nodes(job.config, one_suffices=True) as nodes:
-        preflight(checks_of_a_run(job.config, nodes.first))
+        preflight(checks_before_a_run(nodes))
         private = _among(job.config, all_table_names(nodes), lambda policy: policy.backed_up)
         raise_first(back_up_tables(job, nodes, private, full=job.arguments.full))
 
@@ -417,7 +417,13 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
         type=_days,
         default=90,
         metavar="DAYS",
-        help="exports of rows that are gone from the database: since how long; default: 90",
+        help="exports of rows that are gone from the database, and objects that no manifest names:"
+        " since how long; default: 90",
+    )
+    parser.add_argument(
+        "--damaged",
+        action="store_true",
+        help="damaged backups, too, that may have the last rows of a table",
     )
     parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Meta
 
 from ooni_common import __version__
 from ooni_common.config import Secret
@@ -22,6 +23,7 @@ from ooni_common.errors import ConfigError, DataRefused, Unavailable
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 AnyManifest = TypeVar("AnyManifest", bound=msgspec.Struct)
 
 log = logging.getLogger("ooni.db_backup")
@@ -31,7 +33,7 @@ JSON = "application/json"
 SQL = "application/sql"
 MOST_AT_ONCE = 1000  # keys that one request can delete
 READ_SIZE = 1024 * 1024
-LARGEST_DOCUMENT = 32 * 1024 * 1024  # bytes of a manifest, or of another object read as a whole
+LARGEST_DOCUMENT = 8 * 1024 * 1024  # bytes of a manifest, or of another object read as a whole
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TOKEN = "ooni-export"  # noqa: S105 (the name of the metadata that tells one upload from another)
 S3_CODES_OF_WRONG_CONFIG = {

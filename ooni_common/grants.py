@@ -100,6 +100,8 @@ def rights_of(lines: Sequence[str]) -> Rights:
     """Read the lines of SHOW GRANTS."""
     grants, roles, unread = [], [], []
     for line in lines:
+        if line.startswith("REVOKE GRANT OPTION FOR "):  # the right itself stays
+            continue
         if match := _ON_TABLES.fullmatch(line):
             privileges = {name: not columns for name, columns in _PRIVILEGE.findall(match[2])}
             database, table = map(_unquoted, (match[3], match[4]))

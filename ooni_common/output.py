@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+BIDIRECTIONAL = [0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 # What a terminal would obey, and what would make a line of its own in a log.
-_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F)]
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *BIDIRECTIONAL]
 _VISIBLE = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROLS}
 
 

@@ -1,7 +1,7 @@
 """Whether the replicas of the tables are writable, and are all nodes that a run reaches."""
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ def check_replicas(nodes: Nodes, held: Mapping[Node, Sequence[Replica]]) -> str:
                 raise ConfigError(_alone(node, replica))
     for shard in nodes.shards if nodes.is_cluster else ():
         for replicas in _by_path(held[node] for node in nodes.of_shard(shard) if node in held):
-            _refuse_strangers(replicas, nodes.size_of(shard))
+            _refuse_strangers(replicas, nodes.size_of(shard), nodes.absent)
     if not counts:
         return "no table replicates"
     return ", ".join(
@@ -129,8 +129,11 @@ def _by_path(held: Iterable[Sequence[Replica]]) -> Iterable[list[Replica]]:
     return paths.values()
 
 
-def _refuse_strangers(replicas: Sequence[Replica], size: int) -> None:
-    """Refuse entries of replicas for which the shard has no node."""
+def _refuse_strangers(replicas: Sequence[Replica], size: int, absent: Collection[str]) -> None:
+    """Refuse entries of replicas for which the shard has no node.
+
+    Which of them belongs to an absent node, nobody can tell: no statement is given then.
+    """
     model = replicas[0]
     if len(model.active) <= size:
         return
@@ -138,7 +141,12 @@ def _refuse_strangers(replicas: Sequence[Replica], size: int) -> None:
     strangers = [name for name in model.active if name not in own]
     table = f"{written(model.database)}.{written(model.table)}"
     active = [name for name in strangers if model.active[name]]
-    if active:
+    if absent:
+        advice = (
+            f"some of {_names(strangers)} belong to {', '.join(absent)}: look again when that is"
+            " back"
+        )
+    elif active:
         advice = f"{_names(active)} has a running server: name a cluster that has it, too"
     else:
         statements = "; ".join(

@@ -41,6 +41,7 @@ def fresh_path(statement: str, table: str, name: str) -> str:
 
     It keeps the pattern of the other: what an earlier run has added is replaced.
     """
+    table = re.sub(r"[^\w.-]", "_", table)  # it becomes a part of a path, within a literal
     path = _RUN.sub("", path_of(statement))
     if not path:
         return ""

@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ C_co = TypeVar("C_co", bound=Config, covariant=True)
 log = logging.getLogger("ooni.run")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LONGEST_ARGUMENT = 4000  # characters, of what a message is about
 RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
 
 ROLLBACK = {"rollback": "put back what the last update replaced"}
@@ -171,7 +173,7 @@ class LogFormatter(logging.Formatter):
         What a message is about has no line breaks of its own: a name could pretend to be a message.
         """
         if isinstance(record.args, tuple):
-            record.args = tuple(map(_harmless, record.args))
+            record.args = tuple(map(self._harmless, record.args))
         text = super().format(record)
         for secret in self.secrets:
             text = text.replace(secret, "***")
@@ -181,12 +183,18 @@ class LogFormatter(logging.Formatter):
             prefix = f"{record.levelname.lower()}: " if record.levelno != logging.INFO else ""
         return "\n".join(prefix + line for line in text.splitlines() or [""])
 
-
-def _harmless(argument: object) -> object:
-    if isinstance(argument, int | float):
-        return argument
-    text = str(argument)
-    return printable(text) if printable(text) != text else argument
+    def _harmless(self, argument: object) -> object:
+        """Return an argument without what it may have of secrets, control characters and length."""
+        if isinstance(argument, int | float):
+            return argument
+        text = str(argument)
+        shown = text
+        for secret in self.secrets:  # before the characters are written in another way
+            shown = shown.replace(secret, "***")
+        shown = printable(shown)
+        if len(shown) > LONGEST_ARGUMENT:
+            shown = f"{shown[:LONGEST_ARGUMENT]}… ({len(shown):,} characters)"
+        return argument if shown == text else shown
 
 
 def execute(
@@ -281,6 +289,9 @@ def locked(path: Path) -> Iterator[None]:
             raise ConfigError(f"{path}: a symbolic link is no lock; remove it") from None
         raise ConfigError(f"{path}: {error.strerror}; the lock of a run has to be there") from None
     try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise ConfigError(f"{path}: it is no file of its own; remove it")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

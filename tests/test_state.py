@@ -104,7 +104,15 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path: P
     assert target.read_text() == "precious"
 
 
-def test_a_lock_that_is_a_pipe_makes_nobody_wait(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "tool.lock")
-    with locked(tmp_path / "tool.lock"):
-        pass
+def test_a_lock_that_is_no_file_of_its_own_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.lock")
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "link.lock").hardlink_to(precious)
+    for name in ("pipe.lock", "link.lock"):
+        with (
+            pytest.raises(ConfigError, match="it is no file of its own"),
+            locked(tmp_path / name),
+        ):
+            pass
+    assert precious.read_text() == "precious"

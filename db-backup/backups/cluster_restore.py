@@ -136,7 +136,9 @@ class _Restore:
             rows: str | None = ""
             if saved and (self._wanted.everything or not alike):
                 server = self._server(node)
-                rows = rows_of(server, saved, place, replace=self._wanted.replace)
+                # That some rows were merged is said of no table that was asked for by its name.
+                replace = self._wanted.replace or not self._wanted.everything
+                rows = rows_of(server, saved, place, replace=replace)
             return Standing(paths[node] or "", rows)
 
         standings: dict[Node, Standing | None] = dict.fromkeys(paths)

@@ -102,20 +102,36 @@ def vanished_tables(
         return []
     if backups is None:
         backups = read_backups(*private_bucket(job))
-    vanished = vanished_from(job.config, names, backups)
+    # Without a command's own look at all that is listed, nothing is left out.
+    reported = job.config.missing(names) if job.command == "run" else ()
+    vanished = vanished_from(job.config, names, backups, reported)
     return [vanished] if vanished else []
 
 
 def vanished_from(
-    config: Config, names: Collection[str], backups: Sequence[Backup]
+    config: Config,
+    names: Collection[str],
+    backups: Sequence[Backup],
+    reported: Collection[str] = (),
 ) -> DataRefused | None:
-    """Return what is said of tables that good backups have, and the database has not.
+    """Return what is said of tables that backups have, and the database has not.
 
-    Those that the configuration names are left out: a run reports them in any case.
+    Args:
+        config: says of a table that it is gone.
+        names: the tables that were seen.
+        backups: good ones, and damaged ones whose manifests can be read.
+        reported: tables of which it is said already that they are missing.
     """
-    saved = {name for manifest in good_backups(backups) for name in manifest.tables}
-    missing = saved - set(names) - set(config.missing(names))
-    vanished = [name for name in sorted(missing) if config.is_backed_up(name)]
+    saved = {name for backup in backups if backup.manifest for name in backup.manifest.tables}
+    safe = {name for manifest in good_backups(backups) for name in manifest.tables}
+    absent = sorted(saved - set(names) - set(reported))
+    lost = [name for name in absent if config.is_gone(name) and name not in safe]
+    if lost:
+        return DataRefused(
+            f"only a damaged backup has these tables, which are listed as gone:"
+            f" {', '.join(map(repr, lost))}; see list"
+        )
+    vanished = [name for name in absent if config.is_backed_up(name)]
     if not vanished:
         return None
     return DataRefused(
@@ -253,6 +269,7 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
     bucket, _ = private_bucket(job)
     check_layout(bucket, manifest)
     with connected_to_servers(job.config) as nodes:
+        absent = set(nodes.absent)
         if nodes.is_cluster:
             done = restore_on_cluster(nodes, job.config, wanted)
         else:
@@ -262,6 +279,9 @@ def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> No
             )
     for line in done:
         log.info("restored %s", line)
+    if failed := sorted(nodes.absent.keys() - absent):
+        reasons = "; ".join(f"{name}: {nodes.absent[name]}" for name in failed)
+        raise Unavailable(f"{len(failed)} nodes failed, and have not all of it ({reasons})")
     if not done:
         log.info("nothing to do: all is as in the backup %s", manifest.name)
 
@@ -279,7 +299,14 @@ def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
         return policy is None or policy.keeps_last
 
     now = datetime.now(UTC)
-    gone = unwanted(backups, keep=keep, keep_days=days, now=now, keeps_last=keeps_last)
+    gone = unwanted(
+        backups,
+        keep=keep,
+        keep_days=days,
+        now=now,
+        keeps_last=keeps_last,
+        damaged=job.arguments.damaged,
+    )
     for deletion in gone:
         verb = "deleting" if confirmed else "would delete"
         log.info("%s the backup %s: %s", verb, deletion.backup.name, deletion.reason)

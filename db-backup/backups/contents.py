@@ -11,6 +11,7 @@ import msgspec
 
 from digest import Expression, expressions, sum_of_digests
 from ooni_common.database import Database, literal, quoted
+from store import Number
 
 NO_PARTS = ""  # what the server does not say of
 PARTITION = "_partition_id"  # the server's own column with the ID of a row's partition
@@ -27,7 +28,7 @@ class Partition(msgspec.Struct, frozen=True):
         parts: a hash of the parts' names and checksums; "" where the server does not say.
     """
 
-    rows: int
+    rows: Number
     checksum: str | None
     parts: str = NO_PARTS
 

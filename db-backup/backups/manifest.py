@@ -27,7 +27,7 @@ from backups.contents import NO_ROWS, Partition, both
 from digest import FIRST_SCHEME
 from inventory import check_names, merges_rows
 from ooni_common.errors import DataRefused
-from store import Bucket, Layout, decoded_manifest
+from store import Bucket, Layout, Number, decoded_manifest
 
 MANIFEST_FORMAT = 1
 NAME_PATTERN = r"\d{8}T\d{6}Z"  # the time of its start, UTC
@@ -117,8 +117,8 @@ class ServerBackup(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     base: str = ""
     tables: tuple[str, ...]
-    bytes: int
-    total_bytes: int
+    bytes: Number
+    total_bytes: Number
 
 
 class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,13 +150,13 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     kind: BackupKind
     base: str = ""
     chain: str
-    number: int
+    number: Annotated[int, Meta(ge=1, le=10**6)]
     database: str
     collection: str
     tables: dict[str, SavedTable]
     definitions: dict[str, str]
     parts: dict[str, ServerBackup]
-    rows_bytes: int
+    rows_bytes: Number
     access: str
     started: str
     finished: str
@@ -337,30 +337,57 @@ def _examined(
         manifest = decoded_manifest(content, BackupManifest, "its manifest is")
     except DataRefused as error:
         return Backup(name, "damaged", str(error))
-    reason = ""
-    if manifest.name != name:
-        reason = f"its manifest is that of {manifest.name}"
-    elif foreign := _foreign_path(layout, manifest):
-        reason = f"its manifest names {foreign!r}, which is of no backup"
-    elif missing := _missing(bucket, layout, manifest):
+    reason = _wrong_in(layout, name, manifest)
+    if not reason and (missing := _missing(bucket, layout, manifest)):
         reason = f"its {missing.removeprefix(layout.data(name))} is missing"
-    elif manifest.base >= name:  # so no walk over bases can be endless
-        reason = f"its base {manifest.base} is not older than it is"
-    elif manifest.base and manifest.base not in earlier:
-        reason = f"its base {manifest.base} is missing"
-    elif manifest.base and earlier[manifest.base].state != "good":
-        reason = f"its base {manifest.base} is {earlier[manifest.base].state}"
+    reason = reason or _wrong_with_base(manifest, earlier)
     return Backup(name, "damaged" if reason else "good", reason, manifest)
+
+
+def _wrong_in(layout: BackupLayout, name: str, manifest: BackupManifest) -> str:
+    """Return what is wrong in a manifest itself; "" for nothing."""
+    if manifest.name != name:
+        return f"its manifest is that of {manifest.name}"
+    if any(shard.shards or shard.name != name for shard in manifest.shards or ()):
+        return "its manifest has shards that are not its own"
+    if foreign := _foreign_path(layout, manifest):
+        return f"its manifest names {foreign!r}, which is not its own"
+    if unsaved := _unsaved_table(manifest):
+        return f"its manifest does not say where the rows of {unsaved!r} are"
+    return ""
+
+
+def _wrong_with_base(manifest: BackupManifest, earlier: Mapping[str, Backup]) -> str:
+    """Return what is wrong with the backup that another one needs; "" for nothing."""
+    base = manifest.base
+    if base >= manifest.name:  # so no walk over bases can be endless
+        return f"its base {base} is not older than it is"
+    if base and base not in earlier:
+        return f"its base {base} is missing"
+    if base and earlier[base].state != "good":
+        return f"its base {base} is {earlier[base].state}"
+    return ""
 
 
 def _foreign_path(layout: BackupLayout, manifest: BackupManifest) -> str:
     """Return the first path in a manifest that is not where backups are; "" for none."""
-    own, all_data = layout.data(manifest.name), layout.all_data
-    for part in (part for shard in manifest.by_shard for part in shard.parts.values()):
-        if not part.path.startswith(own) or ".." in part.path:
-            return part.path
-        if part.base and (not part.base.startswith(all_data) or ".." in part.base):
-            return part.base
+    for number, shard in enumerate(manifest.by_shard, 1):
+        own = layout.of_shard(number, len(manifest.by_shard))
+        for kind, part in shard.parts.items():
+            if part.path != own.server_backup(manifest.name, kind):
+                return part.path
+            if part.base and part.base != own.server_backup(manifest.base, kind):
+                return part.base
+    return ""
+
+
+def _unsaved_table(manifest: BackupManifest) -> str:
+    """Return the first table whose rows are said to be saved, and are in no part; "" for none."""
+    for shard in manifest.by_shard:
+        for name, table in shard.tables.items():
+            part = shard.parts.get(table.method)
+            if table.method != "rows" and name not in (part.tables if part else ()):
+                return name
     return ""
 
 

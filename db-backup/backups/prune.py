@@ -26,11 +26,12 @@ def unwanted(
     keep_days: float,
     now: datetime,
     keeps_last: Callable[[str], bool] = lambda _table: True,
+    damaged: bool = False,
 ) -> list[Unwanted]:
     """Return the backups that can be deleted, in the order in which to delete them.
 
     What stays: the good backups of the newest chains and of the younger ones; those in progress;
-    damaged ones that are newer than every good one, as nothing else has what they have; the last
+    damaged ones that are newer than every good one, or may have the last rows of a table; the last
     good one of each table; and what any of these needs.
 
     Args:
@@ -39,17 +40,24 @@ def unwanted(
         keep_days: chains whose newest good backup is younger stay, too.
         now: UTC.
         keeps_last: tells of a table whether its last backup stays, whatever its age.
+        damaged: give up what only damaged ones may have.
     """
     good = [backup for backup in backups if backup.state == "good"]
     newest_good = good[-1].name if good else ""
     kept_chains = _kept_chains(backups, keep, now - timedelta(days=keep_days))
-    last_copies = {
+
+    def may_have_the_last(backup: Backup) -> bool:
+        tables = backup.manifest.tables if backup.manifest else None
+        return tables is None or any(keeps_last(table) and table not in last_of for table in tables)
+
+    last_of = {
         table: backup.name
         for backup in good
         if backup.manifest
         for table in backup.manifest.tables
         if keeps_last(table)
-    }.values()
+    }
+    last_copies = set(last_of.values())
     roots = {backup.name: _root(backup, backups) for backup in backups}
     kept = [
         backup
@@ -57,6 +65,7 @@ def unwanted(
         if (backup.state == "good" and roots[backup.name] in kept_chains)
         or backup.name in last_copies
         or (backup.state == "damaged" and backup.name > newest_good)
+        or (backup.state == "damaged" and not damaged and may_have_the_last(backup))
         or backup.state == "in progress"
     ]
     needed = _with_bases(kept, backups)

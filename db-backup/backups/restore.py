@@ -216,7 +216,8 @@ def _absent(server: ServerBackups, wanted: Wanted) -> dict[str, Place]:
         if present is None:
             absent[name] = place
         elif present:
-            log.info("%s is there already, %s", place, present)
+            level = logging.WARNING if "fewer" in present else logging.INFO
+            log.log(level, "%s is there already, %s", place, present)
         elif wanted.replace and (saved.is_view or is_replicated(saved.engine)):
             kind = "a materialized view" if saved.is_view else "replicated"
             raise ConfigError(
@@ -263,7 +264,10 @@ def rows_of(server: ServerBackups, saved: SavedTable, place: Place, *, replace: 
         return "with the rows of the backup"
     # Nobody can tell these from other rows; whoever says --replace wants those of the backup.
     if merges_rows(saved.engine) and 0 < rows <= saved.rows and not replace:
-        return "with fewer rows than the backup: those with the same key may have become one"
+        return (
+            "with fewer rows than the backup: those with the same key may have become one; if these"
+            " are other rows, --replace has those of the backup"
+        )
     return ""
 
 

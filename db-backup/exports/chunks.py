@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,6 +24,7 @@ from digest import (
 from inventory import QUOTED, SourceTable, first_column, merges_rows, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from store import Number
 from table_replicas import TableReplicas
 
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
@@ -31,6 +32,8 @@ SAMPLED_OF_SHARDS = 2_000  # of all together: they are sorted by a statement tha
 OF_A_CLUSTER = re.compile(r"cluster\('(?:[^'\\]|\\.)*', currentDatabase\(\), (`(?:[^`\\]|\\.)*`)\)")
 TIMES = ("Date", "Date32", "DateTime", "DateTime64")
 STATE_TYPE = re.compile(r"\bAggregateFunction\(")
+# A whole table, those without a time, a range (00001), a month (202501), a day (20250131).
+ChunkName = Annotated[str, msgspec.Meta(pattern=r"^(|null|[0-9]{5,8})$")]
 NO_TIME = "null"  # the chunk of the rows without a time
 
 
@@ -47,10 +50,10 @@ class Fingerprint(msgspec.Struct, frozen=True):
             each row has a NULL.
     """
 
-    rows: int
+    rows: Number
     version: str | None
     hash: str | None
-    keys: int | None
+    keys: Number | None
     scheme: str = FIRST_SCHEME
 
     def same_as(self, other: "Fingerprint") -> bool:
@@ -86,7 +89,7 @@ class Chunk(msgspec.Struct, frozen=True):
         bounds: of a range: the lower one belongs to it, the upper one does not; None is no bound.
     """
 
-    name: str
+    name: ChunkName
     condition: str
     bounds: tuple[str | None, str | None] | None = None
 

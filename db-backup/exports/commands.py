@@ -11,7 +11,7 @@ from backup_config import Config
 from exports.chunks import Reader
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
-from exports.export import Exporter, now, owner_of_its_names, planned
+from exports.export import Exporter, RowsDiffer, now, owner_of_its_names, planned
 from exports.manifest import (
     ExportLayout,
     RunManifest,
@@ -78,17 +78,22 @@ def export_tables(job: Job[Config], nodes: Nodes, names: Sequence[str]) -> list[
                 reader = reader_of(job.config, nodes, name)
                 exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest)
                 export_table(job, exporter, manifests, sizes, outcome)
-            except (DataRefused, ConfigError, StatementFailed) as error:
+            except (DataRefused, ConfigError, StatementFailed, RowsDiffer) as error:
                 outcome.failures.append(error)
             except ScriptError as error:
                 outcome.failures.append(error)
                 break
+        outcome.failures += [
+            damaged_manifest(name, reason)
+            for name, reason in read.damaged.items()
+            if name not in names
+        ]
         job.metrics.gauge("uploaded_bytes_tot", outcome.uploaded)
         job.metrics.gauge("skipped_chunks", outcome.skipped)
         if not job.dry_run:
             run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
             with suppress(ScriptError) if outcome.failures else nullcontext():
-                outcome.published = publish(bucket, layout, manifests, run_manifest)
+                outcome.published = publish(bucket, layout, manifests, run_manifest, read.damaged)
     log_outcome(job, outcome)
     return outcome.failures
 
@@ -231,7 +236,7 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
         log.info("%s %s (%s): %s", verb, leftover.key, size, leftover.reason)
     if confirmed and unwanted:
         run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
-        delete(bucket, layout, manifests.sound, unwanted, run_manifest)
+        delete(bucket, layout, manifests, unwanted, run_manifest)
     total = in_units(sum(leftover.size for leftover in unwanted))
     if not unwanted:
         log.info("nothing to do: every export has its place")

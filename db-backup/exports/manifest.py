@@ -12,7 +12,7 @@ first, with the new export under `pending`: the object is the one in `chunks` or
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from exports.chunks import Chunk, Fingerprint
 from ooni_common.errors import DataRefused
-from store import JSON, Bucket, Layout, decoded_manifest, encoded, escaped
+from store import JSON, Bucket, Layout, Number, decoded_manifest, encoded, escaped
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -32,9 +32,6 @@ MANIFEST_FORMAT = 1
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 TEMPLATE = "index.html.jinja"
-
-
-Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,6 +205,10 @@ def read_table_manifest(bucket: Bucket, layout: ExportLayout, table: str) -> Tab
         for name, export in exports.items():
             if export.chunk.name != name or export.key != layout.export(table, name):
                 raise DataRefused(f"{where} damaged: the chunk {name!r} is not in {export.key!r}")
+    try:
+        msgspec.convert(msgspec.to_builtins(summary(manifest)), TableSummary)
+    except msgspec.ValidationError as error:
+        raise DataRefused(f"{where} damaged: all its chunks together: {error}") from None
     return manifest
 
 
@@ -222,7 +223,18 @@ def read_table_manifests(bucket: Bucket, layout: ExportLayout) -> TableManifests
             continue
         if manifest:
             manifests.sound[table] = manifest
+    for table in _published_tables(bucket, layout) - manifests.sound.keys():
+        manifests.damaged.setdefault(table, f"{bucket.url}/{layout.manifest(table)}: it is lost")
     return manifests
+
+
+def _published_tables(bucket: Bucket, layout: ExportLayout) -> set[str]:
+    """Return the tables that the manifest of all names; none while that is damaged."""
+    try:
+        run = read_run_manifest(bucket, layout)
+    except DataRefused:  # whoever publishes, or verifies, says so
+        return set()
+    return set(run.tables) if run else set()
 
 
 def exported_tables(bucket: Bucket, layout: ExportLayout) -> set[str]:
@@ -269,7 +281,11 @@ def checksums(manifests: Iterable[TableManifest], layout: ExportLayout) -> bytes
 
 
 def publish(
-    bucket: Bucket, layout: ExportLayout, manifests: Mapping[str, TableManifest], run: RunManifest
+    bucket: Bucket,
+    layout: ExportLayout,
+    manifests: Mapping[str, TableManifest],
+    run: RunManifest,
+    damaged: Collection[str] = (),
 ) -> bool:
     """Write what tells people and programs of the exports, the manifest of all last.
 
@@ -278,6 +294,7 @@ def publish(
         layout: where things are.
         manifests: of all tables.
         run: of this run; its tables are filled in.
+        damaged: tables whose manifests can't be used, or are lost: what was said of them stays.
 
     Returns:
         Whether that was necessary: otherwise all of it is as it has to be.
@@ -288,6 +305,8 @@ def publish(
     except DataRefused as error:
         log.warning("%s; it is written anew", error)
         last = None
+    kept = last.tables if last else {}
+    tables |= {name: kept[name] for name in damaged if name in kept and name not in tables}
     if last and tables == last.tables:
         return False
     if not last and not tables:

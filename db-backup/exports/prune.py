@@ -4,8 +4,10 @@ The manifests forget them first: whatever interrupts this, no manifest names an 
 and the next time the rest is deleted.
 """
 
+import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +16,6 @@ import msgspec
 from exports.manifest import (
     ExportLayout,
     RunManifest,
-    TableManifest,
     TableManifests,
     named_keys,
     publish,
@@ -22,6 +23,8 @@ from exports.manifest import (
 )
 from ooni_common.errors import DataRefused
 from store import JSON, Bucket, encoded
+
+EXPORTED = r"[^/]+\.csv\.zstd"  # after csv/: what else is there, somebody else has put there
 
 
 @dataclass(frozen=True)
@@ -57,30 +60,36 @@ def leftovers(
         layout: where they are in it.
         manifests: of all tables. While one is damaged, nobody knows what it names.
         is_withdrawn: tells whether somebody has said that a table is not public any more.
-        older_than: how long a chunk must have been gone from the database.
+        older_than: how long a chunk must have been gone from the database, and how old an object
+            must be that no manifest names: a manifest that was lost may have named it.
     """
-    oldest = f"{datetime.now(UTC) - older_than:%Y-%m-%dT%H:%M:%SZ}"
+    newest = datetime.now(UTC) - older_than
+    oldest = f"{newest:%Y-%m-%dT%H:%M:%SZ}"
+    owners = Counter(key for manifest in manifests.sound.values() for key in named_keys([manifest]))
     for table, manifest in sorted(manifests.sound.items()):
-        for export in manifest.exports:
+        for export in (*manifest.exports, *manifest.pending.values()):
             if is_withdrawn(table):
                 reason = f"{table} is not public any more"
             elif export.dropped and export.dropped <= oldest:
                 reason = f"the database has these rows no more since {export.dropped[:10]}"
             else:
                 continue
+            if owners[export.key] > 1:  # of another table, too
+                continue
             yield Leftover(export.key, export.compressed_bytes, reason, table, export.chunk.name)
     if manifests.damaged:
         return
     named = named_keys(manifests.sound.values())
     for listed in bucket.listing(layout.exports):
-        if listed.key not in named:
+        is_export = re.fullmatch(EXPORTED, listed.key.removeprefix(layout.exports))
+        if listed.key not in named and is_export and listed.modified <= newest:
             yield Leftover(listed.key, listed.size, "no manifest names it")
 
 
 def delete(
     bucket: Bucket,
     layout: ExportLayout,
-    manifests: Mapping[str, TableManifest],
+    manifests: TableManifests,
     unwanted: list[Leftover],
     run: RunManifest,
 ) -> None:
@@ -93,15 +102,16 @@ def delete(
         unwanted: what to delete.
         run: of this run; its tables and the database's version are filled in.
     """
-    kept = dict(manifests)
+    kept = dict(manifests.sound)
     emptied = []
     for table in {leftover.table for leftover in unwanted if leftover.table}:
         gone = {leftover.chunk for leftover in unwanted if leftover.table == table}
-        manifest = manifests[table]
+        manifest = manifests.sound[table]
         chunks = {name: export for name, export in manifest.chunks.items() if name not in gone}
-        if chunks or manifest.pending:
+        pending = {name: export for name, export in manifest.pending.items() if name not in gone}
+        if chunks or pending:
             kept[table] = msgspec.structs.replace(
-                manifest, chunks=chunks, generation=uuid.uuid4().hex
+                manifest, chunks=chunks, pending=pending, generation=uuid.uuid4().hex
             )
             key = layout.manifest(table)
             bucket.put_document(key, encoded(kept[table], key), JSON)
@@ -113,6 +123,7 @@ def delete(
     except DataRefused:  # it is written anew
         last = None
     server = last.server if last else ""
-    publish(bucket, layout, kept, msgspec.structs.replace(run, server=server))
+    run = msgspec.structs.replace(run, server=server)
+    publish(bucket, layout, kept, run, manifests.damaged)
     for key in (*emptied, *(leftover.key for leftover in unwanted)):
         bucket.delete(key)

@@ -176,7 +176,11 @@ def _check_publication(bucket: Bucket, layout: ExportLayout) -> Iterator[str]:
         return
     for table in sorted(run.tables.keys() - read.sound.keys() - read.damaged.keys()):
         yield f"{layout.run}: it names the table {table!r}, which has no manifest"
-    generations = {table: figures.generation for table, figures in run.tables.items()}
+    generations = {
+        table: figures.generation
+        for table, figures in run.tables.items()
+        if table not in read.damaged
+    }
     if generations != {table: manifest.generation for table, manifest in read.sound.items()}:
         log.warning("%s: older than the exports: the last run is not complete", layout.run)
         return
@@ -189,9 +193,17 @@ def _check_documents(
     for table, manifest in manifests.items():
         if summary(manifest) != run.tables[table]:
             yield f"{layout.run}: it differs from {layout.manifest(table)}"
-        if bucket.get(layout.schema(table)) != f"{manifest.schema};\n".encode():
+        if _document(bucket, layout.schema(table)) != f"{manifest.schema};\n".encode():
             yield f"{layout.schema(table)}: it is not the schema of the manifest"
-    if bucket.get(layout.sums) != checksums(manifests.values(), layout):
+    if _document(bucket, layout.sums) != checksums(manifests.values(), layout):
         yield f"{layout.sums}: it differs from the manifests"
-    if bucket.get(layout.index) is None:
+    if _document(bucket, layout.index) is None:
         yield f"{layout.index}: missing"
+
+
+def _document(bucket: Bucket, key: str) -> bytes | None:
+    """Return a small object; None also for one that is too large to be what was written."""
+    try:
+        return bucket.get(key)
+    except DataRefused:
+        return None
