@@ -1,7 +1,9 @@
 """The fault proxy of the tests breaks what it is told to break, and passes everything else."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import urllib3
@@ -170,3 +172,18 @@ def test_a_gate_holds_requests_back_until_it_is_opened(
     gate.open(then)
     asking.join()
     assert answered == [code]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"Content-Length: 100\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"],
+    ids=["length", "chunks"],
+)
+def test_a_client_that_leaves_in_the_middle_of_a_body_keeps_nobody_waiting(
+    target: Target, head: bytes
+) -> None:
+    with FaultProxy(target.address) as proxy:  # which waits for its threads at the end
+        address = urlsplit(proxy.url)
+        with socket.create_connection((address.hostname, address.port)) as client:
+            client.sendall(b"PUT /length HTTP/1.1\r\nHost: x\r\n" + head)
+    assert target.bodies == []

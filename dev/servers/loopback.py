@@ -72,10 +72,16 @@ class Exchange:
         self._chunked = False
 
     def body(self) -> Iterator[bytes]:
-        """Yield the body of the request; it can be read once."""
+        """Yield the body of the request; it can be read once.
+
+        Raises:
+            ConnectionAbortedError: the client has gone in the middle of it.
+        """
         file: Any = self.handler.rfile
         if "chunked" in self.request.headers.get("Transfer-Encoding", "").lower():
-            while size := int(file.readline().split(b";")[0], 16):
+            while size := int(file.readline().split(b";")[0] or b"-1", 16):
+                if size < 0:
+                    raise ConnectionAbortedError
                 yield file.read(size)
                 file.readline()
             while file.readline().strip():
@@ -85,6 +91,8 @@ class Exchange:
         while left and (piece := file.read1(min(left, PIECE_BYTES))):
             left -= len(piece)
             yield piece
+        if left:  # whoever passes it on must not wait for an answer to half of it
+            raise ConnectionAbortedError
 
     def answer(
         self, status: int, content: bytes = b"", headers: Mapping[str, str] | None = None
