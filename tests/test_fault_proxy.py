@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from fault_proxy import (
 MEGABYTE = 1024 * 1024
 AMPLE = 60  # seconds
 SOON = 1
+POLL_SECONDS = 0.01
 BROKEN = urllib3.exceptions.ProtocolError
 
 
@@ -186,4 +188,8 @@ def test_a_client_that_leaves_in_the_middle_of_a_body_keeps_nobody_waiting(
         address = urlsplit(proxy.url)
         with socket.create_connection((address.hostname, address.port)) as client:
             client.sendall(b"PUT /length HTTP/1.1\r\nHost: x\r\n" + head)
+            end = time.monotonic() + AMPLE
+            while not target.requests:
+                assert time.monotonic() < end
+                time.sleep(POLL_SECONDS)
     assert target.bodies == []
