@@ -9,6 +9,8 @@ import pytest
 from db_backup_harness import BACKUPS, BackupTool
 from store import LARGEST_DOCUMENT
 
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_backups")]
+
 TABLES = {"accounts": "private", "incidents": "private"}
 
 

@@ -130,6 +130,7 @@ def test_a_damaged_manifest_is_a_finding_of_its_own_table(tool: BackupTool) -> N
         assert (status, MANIFEST in log, "Traceback" in log) == (65, True, False), (name, log)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["deep arrays", "somebody else's object", "a control character"])
 def test_a_damaged_manifest_loses_nothing_and_is_mended_by_force(
     tool: BackupTool, name: str
