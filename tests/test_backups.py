@@ -174,7 +174,9 @@ def test_any_change_makes_an_incremental_backup(
     private_tool.run("backup")
     private_tool.database.execute(change)
     status, log = private_tool.run("backup")
-    assert (status, reason in log) == (0, True), log
+    # One that is gone fails the run until somebody says so; the backup is made all the same.
+    expected = 65 if "DROP" in change else 0
+    assert (status, reason in log) == (expected, True), log
     first, second = private_tool.backups()
     assert (second.kind, second.base) == ("incremental", first.name)
     assert second.parts["incremental"].bytes < first.parts["incremental"].bytes
