@@ -18,7 +18,7 @@ from conftest import Database as FreshDatabase
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import Database, connected
-from ooni_common.errors import ConfigError, DataRefused, Stopped, TryAgainLater, Unavailable
+from ooni_common.errors import ConfigError, DataRefused, Stopped, Unavailable
 from ooni_common.nodes import Nodes
 from ooni_common.state import read_state, write_state
 from ooni_common.swap.content import BLOCK_ROWS, Content, blocks_of, content_of
@@ -325,7 +325,7 @@ def test_a_shadow_that_another_run_has_made_meanwhile_is_not_swapped_in(
             client.disconnect()
 
     client = database.client()
-    with live_unchanged(db, FIRST), pytest.raises(TryAgainLater, match="another run"):
+    with live_unchanged(db, FIRST), pytest.raises(Unavailable, match="another run"):
         load(Database(Another()), FIRST, new_rows())
 
 

@@ -27,7 +27,6 @@ def heal(nodes: Nodes, table: Table, agreement: Agreement) -> list[Node]:
 
     Raises:
         Unavailable: no majority is left.
-        TryAgainLater: another run is at work on the same tables.
     """
 
     def join(node: Node) -> None:

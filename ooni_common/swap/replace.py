@@ -62,7 +62,6 @@ def replace_tables(
         DataRefused: too few, too many or other rows than sent, or too many disappear.
         Unavailable: the database failed; the message says whether any node was swapped.
         ConfigError: only a person can mend it: grants, columns, a kind of database.
-        TryAgainLater: another run is at work on the same tables.
     """
     nodes.each(check_database)
     filled = [_fill(nodes, update, force=force) for update in updates]

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from ooni_common.database import Database, literal, quoted
-from ooni_common.errors import ConfigError, TryAgainLater, Unavailable
+from ooni_common.errors import ConfigError, Unavailable
 from ooni_common.nodes import Node
 from ooni_common.replicas import REPLICATED
 from ooni_common.swap.content import Content, content_of
@@ -147,14 +147,14 @@ def make_shadow(
 
 
 def check_own(database: Database, table: Table, shadow: str) -> None:
-    """Raise TryAgainLater where the shadow has another UUID than `shadow`: it is another run's."""
+    """Raise Unavailable where the shadow has another UUID than `shadow`: it is another run's."""
     if _uuid_of(database, table.shadow) != shadow:
         raise another_run(table)
 
 
-def another_run(table: Table) -> TryAgainLater:
+def another_run(table: Table) -> Unavailable:
     """Return what is said where somebody else fills the same shadow."""
-    return TryAgainLater(
+    return Unavailable(
         f"{table.shadow} was replaced meanwhile: another run is at work on the same tables; run"
         " this tool on one host only"
     )
@@ -170,7 +170,7 @@ def put_live(database: Database, table: Table, shadow: str, content: Content) ->
         content: of it.
 
     Raises:
-        TryAgainLater: it is another run's, or another run has added rows to it.
+        Unavailable: it is another run's, or another run has added rows to it.
     """
     check_own(database, table, shadow)
     if content_of(database, table.columns, table.shadow) != content:
