@@ -217,7 +217,7 @@ def renamed(create: str, target: str, path: str = "") -> str:
         create: the statement of a table.
         target: what stands for the other one, as SQL.
         path: in ZooKeeper, which a replicated table gets; without it, it becomes a plain one: the
-            path that it has belongs to the table of old.
+            path in the statement is that of the original table.
 
     Raises:
         ValueError: it is no statement that can be understood.

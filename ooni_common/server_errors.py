@@ -13,6 +13,7 @@ UTC = (
     " written), and without a constraint on that setting"
 )
 OTHER_PATH = "another table has had this replica path: create the table with another one"
+REPLICA_IN_ZOOKEEPER = r"(?P<path>/[^\s']+)/replicas/(?P<replica>[^\s/']+)"
 DROP_REPLICA = (
     "if no node has that table any more: SYSTEM DROP REPLICA '{replica}' FROM ZKPATH '{path}';"
     " otherwise create the table with another replica path"
@@ -67,7 +68,7 @@ REFUSALS = (
         253,
         "REPLICA_ALREADY_EXISTS",
         DROP_REPLICA,
-        r"(?P<path>/[^\s']+)/replicas/(?P<replica>[^\s/']+)",
+        REPLICA_IN_ZOOKEEPER,
     ),
     Rule(253, "REPLICA_ALREADY_EXISTS", OTHER_PATH),
     Rule(291, "DATABASE_ACCESS_DENIED", GRANT),

@@ -6,6 +6,7 @@ import re
 from ooni_common.database import Database, StatementRefused, literal, quoted
 from ooni_common.errors import Unavailable
 from ooni_common.nodes import Node, Nodes
+from ooni_common.server_errors import REPLICA_IN_ZOOKEEPER
 from ooni_common.swap.agreement import Agreement
 from ooni_common.swap.content import Content, blocks_of, content_of
 from ooni_common.swap.shadow import Standing, make_shadow, path_literal, put_live, standing_of
@@ -15,7 +16,6 @@ log = logging.getLogger("ooni.swap")
 
 SETTLE_SECONDS = 120  # that a replica gets to fetch what another one has
 REPLICA_EXISTS = 253
-_STALE_REPLICA = re.compile(r"(?P<path>/[^\s']+)/replicas/(?P<replica>[^\s/']+)")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -59,7 +59,8 @@ def _shadow_beside(node: Node, table: Table, model: Standing, own: Standing | No
     try:
         return make_shadow(node, table, model, path, own)
     except StatementRefused as error:
-        stale = _STALE_REPLICA.search(error.said) if error.code == REPLICA_EXISTS else None
+        stale = re.search(REPLICA_IN_ZOOKEEPER, error.said)
+        stale = stale if error.code == REPLICA_EXISTS else None
         if not stale:
             raise
         replica = literal(stale["replica"])

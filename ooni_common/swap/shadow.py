@@ -149,14 +149,14 @@ def make_shadow(
 def check_own(database: Database, table: Table, shadow: str) -> None:
     """Raise Unavailable where the shadow has another UUID than `shadow`: it is another run's."""
     if _uuid_of(database, table.shadow) != shadow:
-        raise another_run(table)
+        raise changed_shadow(table)
 
 
-def another_run(table: Table) -> Unavailable:
-    """Return what is said where somebody else fills the same shadow."""
+def changed_shadow(table: Table) -> Unavailable:
+    """Return what is said where the shadow holds something else than this run has put there."""
     return Unavailable(
-        f"{table.shadow} was replaced meanwhile: another run is at work on the same tables; run"
-        " this tool on one host only"
+        f"{table.shadow} is not what was filled any more: another run is at work on the same"
+        " tables (run this tool on one host only), or the server has lost parts of it"
     )
 
 
@@ -174,7 +174,7 @@ def put_live(database: Database, table: Table, shadow: str, content: Content) ->
     """
     check_own(database, table, shadow)
     if content_of(database, table.columns, table.shadow) != content:
-        raise another_run(table)
+        raise changed_shadow(table)
     if database.exists(table.name):
         exchange(database, table)
     else:
