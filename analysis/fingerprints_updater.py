@@ -4,12 +4,10 @@
     https://github.com/ooni/blocking-fingerprints, fingerprints_dns.csv and fingerprints_http.csv
         → fingerprints_dns, fingerprints_http
 
-OONI's fastpath applies every pattern to every measurement: one bad regular expression or one empty
-pattern would harm them all. So every row is validated (regular expressions by the database's own
-engine), and both tables are replaced together or not at all.
-
-Source of the format: README.md of that repository. The files are CSV with CRLF line ends; a pattern
-can contain CRLF itself, and its bytes are kept as they are.
+OONI's fastpath applies every pattern to every measurement: one bad regular expression, or a pattern
+that matches what every site sends, would harm them all. So every row is validated, regular
+expressions by the database's own engine, and judged by what it would match (ordinary_answers.py).
+Both tables are replaced together or not at all.
 
 By hand: fingerprints_updater.py --dry-run --stdout
 """
@@ -18,18 +16,40 @@ import logging
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from csv_source import BrokenFileError, Finding, ParsedFile, csv_text, records
+from csv_source import excerpt
+from fingerprints_file import (
+    CSV_HEADER,
+    KINDS,
+    LOCATION,
+    NAME,
+    PATTERN,
+    PATTERN_TYPE,
+    PATTERN_TYPES,
+    SCOPE,
+    Fingerprints,
+    read_fingerprints,
+    row_digest,
+)
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
 from ooni_common.database import Database, StatementFailed
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Fetcher, Limits
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
-from ooni_common.swap.update import LossLimit, Table, Update
+from ooni_common.state import read_state
+from ooni_common.swap.content import Row
+from ooni_common.swap.update import LossLimit, Table, Update, UpdateState
+from ordinary_answers import (
+    CHARACTERS_AT_ONCE,
+    OrdinaryAnswers,
+    Pattern,
+    batches,
+    read_ordinary_answers,
+)
 from table_updates import (
     Fetched,
     check_before_writing,
@@ -49,30 +69,6 @@ UPSTREAM = "https://raw.githubusercontent.com/ooni/blocking-fingerprints/main"
 LIMITS = Limits(max_bytes=50 * 2**20)  # of one file; the larger one has 0.3 MB
 CANNOT_COMPILE_REGEXP = 427  # ClickHouse's error code
 
-CSV_HEADER = [
-    "name",
-    "scope",
-    "other_names",
-    "location_found",
-    "pattern_type",
-    "pattern",
-    "confidence_no_fp",
-    "expected_countries",
-    "source",
-    "exp_url",
-    "notes",
-]
-PATTERN_TYPES = {"full": 1, "prefix": 2, "contains": 3, "regexp": 4}
-DNS_SCOPES = {"nat": 1, "isp": 2, "prod": 3, "inst": 4, "vbw": 5, "fp": 6}
-HTTP_SCOPES = {**DNS_SCOPES, "injb": 7, "prov": 8}
-CONFIDENCE = re.compile("[0-9]|10")
-COUNTRIES = re.compile("(?:[A-Z]{2}(?:,[A-Z]{2})*)?")
-
-NAME, SCOPE, PATTERN_TYPE, PATTERN, CONFIDENCE_NO_FP, EXPECTED_COUNTRIES = map(
-    CSV_HEADER.index,
-    ["name", "scope", "pattern_type", "pattern", "confidence_no_fp", "expected_countries"],
-)
-
 
 def table(name: str, scopes: Mapping[str, int]) -> Table:
     """Return a table of fingerprints; the two differ in their scopes alone."""
@@ -89,8 +85,7 @@ def _enum(values: Mapping[str, int]) -> str:
     return "Enum(" + ", ".join(f"'{name}' = {number}" for name, number in values.items()) + ")"
 
 
-SCOPES = {"fingerprints_dns": DNS_SCOPES, "fingerprints_http": HTTP_SCOPES}
-TABLES = {name: table(name, scopes) for name, scopes in SCOPES.items()}
+TABLES = {name: table(name, kind.scopes) for name, kind in KINDS.items()}
 
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):
@@ -101,6 +96,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     dns_url: SecretUrl = SecretUrl(f"{UPSTREAM}/fingerprints_dns.csv")
     http_url: SecretUrl = SecretUrl(f"{UPSTREAM}/fingerprints_http.csv")
     ca_file: Path | None = None
+    ordinary_dir: Path | None = None
     max_rejected_rows: Count = 10
     min_rows: Count = 100
     max_rows: Count = 50_000
@@ -144,6 +140,7 @@ def update(job: Job[Config]) -> None:
         if "rollback" in job.flags:
             roll_back_tables(job, nodes, tables)
             return
+        ordinary = read_ordinary_answers(job.config.ordinary_dir)
         report_progress(job, 0)
         loaded = loaded_source(job, nodes, tables)
         with job.metrics.timer("fetch_csv"):
@@ -153,11 +150,14 @@ def update(job: Job[Config]) -> None:
             report_progress(job, 100)
             return
         report_progress(job, 30)
-        files = read_files(nodes.first, fetched)
+        files = read_files(nodes.first, fetched, ordinary)
         report_findings(job, list(files.values()))
-        check_files(job.config, list(files.values()))
+        check_files(job, nodes.first, files)
         report_progress(job, 60)
-        load_files(job, nodes, files, fetched.source)
+        refused = {
+            f"{name}.refused": " ".join(sorted(file.refused)) for name, file in files.items()
+        }
+        load_files(job, nodes, files, {**fetched.source, **refused})
         report_progress(job, 100)
 
 
@@ -174,89 +174,48 @@ def fetch_files(job: Job[Config], loaded: Mapping[str, str], folder: Path) -> Fe
     return fetch_changed(fetcher, urls, loaded, folder)
 
 
-@dataclass
-class Fingerprints(ParsedFile):
-    """A file of fingerprints as it was read; its rows have the columns of the header.
-
-    Attributes:
-        lines: name → line, of the rows to load.
-    """
-
-    lines: dict[str, int] = field(default_factory=dict)
-
-    def refuse_regexps(self, error_of: Callable[[Sequence[str]], Mapping[str, str]]) -> None:
-        """Refuse the rows whose regular expression does not compile.
-
-        Args:
-            error_of: given regular expressions, returns those that are wrong, and why.
-        """
-        regexps = [row for row in self.rows if row[PATTERN_TYPE] == "regexp"]
-        errors = error_of([row[PATTERN] for row in regexps])
-        for row in regexps:
-            if row[PATTERN] in errors:
-                reason = f"the regular expression does not compile: {errors[row[PATTERN]]}"
-                self.refuse(self.lines[row[NAME]], [str(cell) for cell in row], reason)
-                self.rows.remove(row)
-
-
-def read_files(database: Database, fetched: Fetched) -> dict[str, Fingerprints]:
+def read_files(
+    database: Database, fetched: Fetched, ordinary: OrdinaryAnswers
+) -> dict[str, Fingerprints]:
     """Parse and validate the files; return them by table."""
     files = {}
     for name, path in fetched.files.items():
-        file = read_fingerprints(f"{name}.csv", path.read_bytes(), SCOPES[name])
+        file = read_fingerprints(f"{name}.csv", path.read_bytes(), KINDS[name])
         if not file.broken:
-            file.refuse_regexps(lambda regexps: wrong_regexps(database, regexps))
+            file.refuse_rows(wrong_regexps_of(database, file.rows))
+            file.refuse_rows(harmful_patterns_of(database, file.rows, ordinary))
         files[name] = file
     return files
 
 
-def read_fingerprints(file: str, content: bytes, scopes: Mapping[str, int]) -> Fingerprints:
-    """Parse and validate a file; what is wrong is in the result.
-
-    Regular expressions are not checked here: see `Fingerprints.refuse_regexps`.
-    """
-    result = Fingerprints(file)
-    try:
-        text, has_bom = csv_text(content)
-        if has_bom:
-            result.warnings.append(Finding(file, 1, "starts with a byte order mark"))
-        lines = records(text)
-        line, header = next(lines, (1, []))
-        if header != CSV_HEADER:
-            raise BrokenFileError(line, f"the header is not {','.join(CSV_HEADER)}")  # noqa: TRY301
-        for line, row in lines:
-            _read_row(result, line, row, scopes)
-    except BrokenFileError as error:
-        result.broken = Finding(file, error.line, error.reason)
-    return result
+def harmful_patterns_of(
+    database: Database, rows: Sequence[Row], ordinary: OrdinaryAnswers
+) -> dict[str, str]:
+    """Return the rows that match what every site sends: name → the pattern, and what it matches."""
+    patterns = {
+        row[NAME]: Pattern(row[LOCATION], row[SCOPE], row[PATTERN_TYPE], row[PATTERN])
+        for row in rows
+    }
+    matched = ordinary.matched_by(database, list(patterns.values()))
+    return {
+        name: f"{pattern.type} {excerpt([pattern.text])} matches ordinary answers:"
+        f" {matched[pattern].place}"
+        for name, pattern in patterns.items()
+        if pattern in matched
+    }
 
 
-def _read_row(result: Fingerprints, line: int, row: list[str], scopes: Mapping[str, int]) -> None:
-    if reason := next(_refusals(row, scopes), ""):
-        result.refuse(line, row, reason)
-    elif result.lines.setdefault(row[NAME], line) != line:
-        result.refuse(line, row, f"the name is in line {result.lines[row[NAME]]} already")
-    else:
-        confidence = int(row[CONFIDENCE_NO_FP])
-        result.rows.append((*row[:CONFIDENCE_NO_FP], confidence, *row[CONFIDENCE_NO_FP + 1 :]))
-
-
-def _refusals(row: Sequence[str], scopes: Mapping[str, int]) -> Iterator[str]:
-    """Yield why a row is refused; the first reason is enough."""
-    if len(row) != len(CSV_HEADER):
-        yield f"{len(row)} columns instead of {len(CSV_HEADER)}"
-    if not row[NAME]:
-        yield "no name"
-    if row[SCOPE] not in scopes:
-        yield f"scope {row[SCOPE]!r} is none of {', '.join(scopes)}"
-    if row[PATTERN_TYPE] not in PATTERN_TYPES:
-        yield f"pattern type {row[PATTERN_TYPE]!r} is none of {', '.join(PATTERN_TYPES)}"
-    if not row[PATTERN]:
-        yield "an empty pattern, which everything would match"
-    if not CONFIDENCE.fullmatch(row[CONFIDENCE_NO_FP]):
-        yield f"confidence {row[CONFIDENCE_NO_FP]!r} is no whole number from 0 to 10"
-    if not COUNTRIES.fullmatch(row[EXPECTED_COUNTRIES]):
-        yield f"countries {row[EXPECTED_COUNTRIES]!r} are not two-letter codes"
+def wrong_regexps_of(database: Database, rows: Sequence[Row]) -> dict[str, str]:
+    """Return the rows whose regular expression does not compile: name → why."""
+    regexps = [row[PATTERN] for row in rows if row[PATTERN_TYPE] == "regexp"]
+    errors: dict[str, str] = {}
+    for batch in batches(regexps, len(regexps), CHARACTERS_AT_ONCE, len):
+        errors |= wrong_regexps(database, batch)
+    return {
+        row[NAME]: f"the regular expression does not compile: {errors[row[PATTERN]]}"
+        for row in rows
+        if row[PATTERN_TYPE] == "regexp" and row[PATTERN] in errors
+    }
 
 
 def wrong_regexps(database: Database, regexps: Sequence[str]) -> dict[str, str]:
@@ -279,15 +238,37 @@ def wrong_regexps(database: Database, regexps: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def check_files(config: Config, files: Sequence[Fingerprints]) -> None:
-    """Raise DataRefused when the files are too bad to be loaded."""
-    for file in files:
+def check_files(job: Job[Config], database: Database, files: Mapping[str, Fingerprints]) -> None:
+    """Raise DataRefused when the files are too bad to be loaded.
+
+    Rows that upstream had already when the tables were loaded last count towards nothing: they must
+    not keep all others out.
+    """
+    for file in files.values():
         if file.broken:
             raise DataRefused(f"{file.broken}; neither table is loaded until upstream mends it")
-    refused = sum(len(file.refusals) for file in files)
-    if refused > config.max_rejected_rows:
-        most = config.max_rejected_rows
-        raise DataRefused(f"{refused} rows are refused, more than max_rejected_rows = {most}")
+    source = read_state(job.state_file, UpdateState).source
+    added = 0
+    for name, file in files.items():
+        refused = file.refused.difference(source.get(f"{name}.refused", "").split())
+        added += len(refused.difference(live_rows(database, name)) if refused else refused)
+    most = job.config.max_rejected_rows
+    if added <= most:
+        return
+    reason = (
+        f"{added} rows that upstream has added are refused, more than max_rejected_rows = {most}"
+    )
+    if not job.force:
+        raise DataRefused(f"{reason}; --force loads the others")
+    log.warning("%s; the others are loaded by --force", reason)
+
+
+def live_rows(database: Database, table_name: str) -> set[str]:
+    """Return what the rows of a live table are known by, which an older version has validated."""
+    if not database.exists(table_name):
+        return set()
+    rows = database.query(f"SELECT {', '.join(CSV_HEADER)} FROM {table_name}")
+    return {row_digest([str(cell) for cell in row]) for row in rows}
 
 
 def load_files(

@@ -17,6 +17,7 @@ DEBIAN = Path(__file__).resolve().parent
 SOURCE = DEBIAN.parent
 LIBRARY = Path("usr/lib/ooni-backend-tools")
 SHEBANG = f"#!/{LIBRARY}/venv/bin/python3 -EsB"  # nothing of the caller's environment, no bytecode
+DATA = ("ordinary",)  # folders whose files the modules beside them read
 RAGGED = ".nh\n.ad l"  # names of keys and files stay in one piece
 SENT = r"""Sent to statsd (UDP), and written to \fItextfile_dir\fR for node_exporter if it is set:
 the gauges \fBstatus\fR (1 running, 0 done, 2 failed), \fBexit_status\fR (of the last run) and
@@ -65,13 +66,19 @@ def install_script(tool: Tool, root: Path) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a tool: the modules of its folder, its packages, their templates."""
+    """Return the files of a tool: the modules of its folder, its packages, templates and data."""
     packages = [path.parent for path in sorted(folder.glob("*/__init__.py"))]
-    return [
+    modules = [
         path
         for place in (folder, *packages)
         for pattern in ("*.py", "*.jinja")
         for path in sorted(place.glob(pattern))
+    ]
+    return modules + [
+        path
+        for name in DATA
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file() and path.suffix != ".md"
     ]
 
 

@@ -4,18 +4,16 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
 
 import pytest
 
 import fingerprints_updater
 from conftest import Database as FreshDatabase
-from dev.samples.fingerprints import HEADER, SampleFingerprints, to_csv
+from dev.samples.fingerprints import HEADER, to_csv
 from dev.servers.misbehaving import (
     MisbehavingServer,
     body,
@@ -31,68 +29,17 @@ from dev.servers.misbehaving import (
     status as answer,
 )
 from dev.servers.statsd import StatsdListener
-from dev.servers.upstream import SampleUpstream
+from fingerprints_harness import GOOD, Updater, Upstream, served_upstream, updater_of
 from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database
 from ooni_common.fetch import Limits
-from updater_harness import Harness, check_shipped_configuration
-
-SCRIPT = Path(__file__).parents[1] / "analysis" / "fingerprints_updater.py"
-GOOD = ["made.it_1", "isp", "", "body", "contains", "blocked", "5", "IT,FR", "ooni", "", "a note"]
-
-
-class Updater(Harness):
-    """The updater of the fingerprints."""
-
-    module: ClassVar[ModuleType] = fingerprints_updater
-    tables = ("fingerprints_dns", "fingerprints_http")
-
-
-class Upstream:
-    """A folder with both files, and a server for it."""
-
-    def __init__(self, folder: Path, server: SampleUpstream) -> None:
-        self.folder = folder
-        self.server = server
-        self.sample = SampleFingerprints(dns=110, http=150)
-        self.write(dns=self.sample.dns, http=self.sample.http)
-
-    def write(self, **files: bytes) -> None:
-        """Replace files."""
-        for kind, content in files.items():
-            (self.folder / f"fingerprints_{kind}.csv").write_bytes(content)
-
-    def rows(self, kind: Any) -> list[tuple[Any, ...]]:
-        """Return the rows that a correct loader gets."""
-        return sorted((*row[:6], int(row[6]), *row[7:]) for row in self.sample.rows(kind))
-
-    def with_row(self, **cells: str) -> bytes:
-        """Return the HTTP file with one more row, GOOD but for these cells."""
-        return self.with_rows(cells)
-
-    def with_rows(self, *changes: Mapping[str, str]) -> bytes:
-        """Return the HTTP file with more rows, each of them GOOD but for some cells."""
-        rows = [
-            [cells.get(name, value) for name, value in zip(HEADER, GOOD, strict=True)]
-            for cells in changes
-        ]
-        return self.with_raw_row(to_csv(rows, header=[]).removeprefix(b"\r\n"))
-
-    def with_raw_row(self, row: bytes) -> bytes:
-        """Return the HTTP file with more bytes at its end."""
-        return self.sample.http + row
-
-    def line_of_next_row(self) -> int:
-        """Return the line that an added row has in the HTTP file."""
-        return self.sample.http.count(b"\n") + 1
+from updater_harness import check_shipped_configuration
 
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Iterator[Upstream]:
-    folder = tmp_path / "upstream"
-    folder.mkdir()
-    with SampleUpstream(folder) as server:
-        yield Upstream(folder, server)
+    with served_upstream(tmp_path / "upstream") as served:
+        yield served
 
 
 @pytest.fixture
@@ -102,12 +49,7 @@ def updater(
     upstream: Upstream,
     capsys: pytest.CaptureFixture[str],
 ) -> Updater:
-    made = Updater(tmp_path, database, capsys)
-    made.configure(
-        dns_url=upstream.server.url("fingerprints_dns.csv"),
-        http_url=upstream.server.url("fingerprints_http.csv"),
-    )
-    return made
+    return updater_of(upstream, tmp_path, database, capsys)
 
 
 def test_the_first_run_creates_and_fills_both_tables(updater: Updater, upstream: Upstream) -> None:
@@ -241,9 +183,16 @@ def test_a_change_of_one_file_is_loaded_and_can_be_rolled_back(
     assert status == 0
     assert "fingerprints_http: 151 rows (+1 -0)" in log
     assert sorted(request.status for request in upstream.server.requests) == [200, 304]
-    assert ("made.it_1", "isp", "", "body", "contains", "blocked", 5, *GOOD[7:]) in updater.rows_of(
-        "fingerprints_http"
-    )
+    assert (
+        "made.it_1",
+        "isp",
+        "",
+        "body",
+        "contains",
+        "<h1>Gate closed</h1>",
+        5,
+        *GOOD[7:],
+    ) in updater.rows_of("fingerprints_http")
     assert updater.run("--rollback")[0] == 0
     assert updater.rows_of("fingerprints_http") == before
     with updater.unchanged():
@@ -259,7 +208,7 @@ def test_a_dry_run_prints_the_difference_and_writes_nothing(
         status, printed = updater.run("--dry-run")
     assert status == 0
     assert "would change: fingerprints_http: 151 rows (+1 -0)" in printed
-    assert "+ made.it_1 | isp |  | body | contains | blocked | 5 | IT,FR" in printed
+    assert "+ made.it_1 | isp |  | body | contains | <h1>Gate closed</h1> | 5 | IT,FR" in printed
 
 
 ROW_FINDINGS = {
@@ -275,7 +224,15 @@ ROW_FINDINGS = {
     "confidence '\u0665' is no whole": {"confidence_no_fp": "\u0665"},
     "countries 'ITA' are not two-letter codes": {"expected_countries": "ITA"},
     "countries 'IT;FR' are not": {"expected_countries": "IT;FR"},
-    "countries 'IT,' are not": {"expected_countries": "IT,"},
+    "countries 'I T' are not": {"expected_countries": "I T"},
+    "location_found 'bdoy' is not body or header.NAME in lower": {"location_found": "bdoy"},
+    "location_found 'dns' is not body or": {"location_found": "dns"},
+    "location_found '' is not body or": {"location_found": ""},
+    "location_found 'header.Server' is not": {"location_found": "header.Server"},
+    "location_found 'header.' is not": {"location_found": "header."},
+    "contains 'abc' is shorter than 4 characters": {"pattern": "abc"},
+    "prefix ' ' is shorter than 4": {"pattern_type": "prefix", "pattern": " "},
+    "a regular expression of more than 10,000": {"pattern_type": "regexp", "pattern": "a" * 10_001},
     "invalid perl operator: (?<=": {"pattern_type": "regexp", "pattern": "(?<=a)b"},
     "missing ): (a": {"pattern_type": "regexp", "pattern": "(a"},
     "invalid escape sequence: \\2": {"pattern_type": "regexp", "pattern": "(a)\\2"},
@@ -296,14 +253,17 @@ def test_refused_rows_are_logged_with_file_line_and_reason(
         status, log = updater.run(max_rejected_rows=count - 1)
     assert status == 65
     *lines, last = log.splitlines()
-    assert last == f"error: {count} rows are refused, more than max_rejected_rows = {count - 1}"
+    assert last == (
+        f"error: {count} rows that upstream has added are refused,"
+        f" more than max_rejected_rows = {count - 1}; --force loads the others"
+    )
     for number, reason in enumerate(ROW_FINDINGS, start=upstream.line_of_next_row()):
         (line,) = (line for line in lines if f"fingerprints_http.csv:{number}: " in line)
         assert line.startswith("warning: ")
         assert reason in line
         assert line.endswith("; row refused")
     assert len([line for line in lines if line.startswith("warning")]) == count
-    upstream.write(http=rows + b"made.x,isp,,body,full,x,5,,,,\r\n")
+    upstream.write(http=rows + b"made.x,isp,,body,full,Gate,5,,,,\r\n")
     assert updater.run(max_rejected_rows=count)[0] == 0
     assert len(updater.rows_of("fingerprints_http")) == 151
 
@@ -334,18 +294,70 @@ def test_a_name_that_comes_twice_and_a_scope_of_the_other_table_are_refused(
     assert "fingerprints_dns.csv:112: scope 'injb' is none of nat, isp, prod, inst, vbw, fp" in log
 
 
+def bad_rows(first: int, count: int) -> bytes:
+    """Return rows that are refused: numbered ones, without a pattern."""
+    return b"".join(
+        b"made.%d,isp,,body,full,,5,,,,\r\n" % number for number in range(first, first + count)
+    )
+
+
 def test_more_refused_rows_than_allowed_in_both_files_together_refuse_both(
     updater: Updater, upstream: Upstream
 ) -> None:
     updater.run()
-    bad = b"".join(b"made.%d,isp,,body,full,,5,,,,\r\n" % number for number in range(6))
-    upstream.write(http=upstream.sample.http + bad)
-    assert updater.run()[0] == 0
-    upstream.write(dns=upstream.sample.dns + bad, http=upstream.sample.http + bad + b"\r\n")
+    dns, http = upstream.sample.dns, upstream.sample.http
+    upstream.write(dns=dns + bad_rows(0, 6), http=http + bad_rows(0, 5))
     with updater.unchanged():
         status, log = updater.run()
     assert status == 65
-    assert "12 rows are refused, more than max_rejected_rows = 10" in log
+    assert "11 rows that upstream has added are refused, more than max_rejected_rows = 10" in log
+    upstream.write(dns=dns + bad_rows(0, 6), http=http + bad_rows(0, 4))
+    assert updater.run()[0] == 0
+
+
+def test_rows_that_were_refused_before_keep_no_others_out(
+    updater: Updater, upstream: Upstream
+) -> None:
+    """Also after an upgrade, which trusts nothing of the state but this."""
+    http = upstream.sample.http
+    upstream.write(http=http + bad_rows(0, 10))
+    assert updater.run()[0] == 0
+    upstream.write(http=http + bad_rows(0, 20))
+    assert updater.run()[0] == 0
+    state = json.loads((path := updater.state_dir / "fingerprints_updater.json").read_text())
+    state["source"]["version"] = "2.0.1"
+    path.write_text(json.dumps(state))
+    upstream.write(http=http + bad_rows(0, 30))
+    assert updater.run()[0] == 0
+    more = to_csv([GOOD], header=[]).removeprefix(b"\r\n")
+    upstream.write(http=http + bad_rows(0, 30) + more)
+    status, log = updater.run()
+    assert status == 0
+    assert log.count("; row refused") == 30
+    assert len(updater.rows_of("fingerprints_http")) == 151
+    upstream.write(http=http + bad_rows(11, 30) + more)
+    assert updater.run()[0] == 65
+    assert updater.run("--force")[0] == 0
+    assert updater.run()[0] == 0
+
+
+def test_live_rows_that_this_version_refuses_keep_no_others_out(
+    updater: Updater, upstream: Upstream
+) -> None:
+    """A version that is stricter finds faults in what is live."""
+    vague = [{"name": f"made.{number}", "pattern": "script"} for number in range(20)]
+    rows = upstream.with_rows(*vague)
+    columns = [(*GOOD[:6], 5, *GOOD[7:])]
+    updater.run()
+    updater.database.execute(
+        "INSERT INTO fingerprints_http VALUES",
+        [(cells["name"], *columns[0][1:5], "script", *columns[0][6:]) for cells in vague],
+    )
+    upstream.write(http=rows + to_csv([GOOD], header=[]).removeprefix(b"\r\n"))
+    status, log = updater.run(max_shrink=0.5)
+    assert status == 0
+    assert log.count("; row refused") == 20
+    assert len(updater.rows_of("fingerprints_http")) == 151
 
 
 BROKEN = {

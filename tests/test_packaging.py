@@ -84,6 +84,9 @@ def test_a_tool_is_installed_with_its_packages_and_their_templates(
     for name in ("tool.py", "parts.py", "pages/__init__.py", "pages/page.py", "pages/page.jinja"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text("#!/usr/bin/env python3\n")
+    for name in ("ordinary/pages/a.html", "ordinary/pages/more/b.html", "ordinary/README.md"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("")
     for name in ("tool.conf", "samples/sample.py", "pages/__pycache__/page.cpython-311.pyc"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text("")
@@ -94,7 +97,8 @@ def test_a_tool_is_installed_with_its_packages_and_their_templates(
     folder = root / install_tools.LIBRARY / "tool"
     installed = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert installed == {
-        "tool.py", "parts.py", "pages/__init__.py", "pages/page.py", "pages/page.jinja"
+        "tool.py", "parts.py", "pages/__init__.py", "pages/page.py", "pages/page.jinja",
+        "ordinary/pages/a.html", "ordinary/pages/more/b.html",
     }  # fmt: skip
     assert (root / "usr/bin/ooni-tool").resolve() == folder / "tool.py"
 
@@ -103,7 +107,8 @@ def test_every_folder_of_modules_below_a_tool_is_a_package_that_is_installed() -
     install_tools = _module("install_tools")
     for name in FOLDERS:
         folder = ROOT / name
-        files = [*folder.rglob("*.py"), *folder.rglob("*.jinja")]
+        data = [path for path in folder.glob("ordinary/**/*.*") if path.suffix != ".md"]
+        files = [*folder.rglob("*.py"), *folder.rglob("*.jinja"), *filter(Path.is_file, data)]
         assert sorted(install_tools.files_of(folder)) == sorted(files)
 
 
