@@ -19,7 +19,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -28,7 +28,8 @@ from msgspec import Meta
 
 import citizenlab_git
 from citizenlab_git import TreeEntry
-from csv_source import BrokenFileError, Finding, ParsedFile, check_header, csv_text, records
+from csv_source import BrokenFileError, Finding, Layout, ParsedFile, read_rows
+from findings import report_findings
 from ooni_common.config import Count, DatabaseConfig, SecretUrl, Share, check_url
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
@@ -43,7 +44,6 @@ from table_updates import (
     heal_nodes,
     load,
     loaded_source,
-    report_findings,
     roll_back_tables,
     versioned,
 )
@@ -68,6 +68,7 @@ LEGEND = "lists/00-LEGEND-new_category_codes.csv"
 LEGEND_COLUMN = "New Code"
 GLOBAL_CC = "ZZ"  # what the table has for global.csv
 MOST_LINE_BREAKS_IN_CELL = 2  # more of them mean a quote that was never closed
+LAYOUT = Layout(["url", "category_code"], most_line_breaks=MOST_LINE_BREAKS_IN_CELL)
 TOLERATED_REFUSED_SHARE = 0.10
 TOLERATED_REFUSED_ROWS = 5
 
@@ -150,7 +151,10 @@ def update(job: Job[Config]) -> None:
             return
         with job.metrics.timer("fetch_citizen_lab_lists"):
             commit, lists = fetch_lists(git, config.git_url)
-        report_findings(job, lists)
+        report_findings(lists)
+        for broken in (test_list.broken for test_list in lists if test_list.broken):
+            log.error("%s; file refused", broken)
+        job.metrics.gauge("rejected_rows", sum(len(test_list.refusals) for test_list in lists))
         job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
         check_lists(config, lists)
         with job.metrics.timer("update_citizenlab_table"):
@@ -164,15 +168,17 @@ def source_of(config: Config, commit: str) -> dict[str, str]:
 
 @dataclass
 class TestList(ParsedFile):
-    """A list as it was read; its rows are (domain, url, cc, category_code).
+    """A list as it was read.
 
     Attributes:
         cc: its country in the table's spelling.
+        rows: those to load: domain, url, cc, category_code.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of its name
 
     cc: str = ""
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
 
 
 def fetch_lists(git: citizenlab_git.Git, url: str) -> tuple[str, list[TestList]]:
@@ -242,14 +248,10 @@ def read_categories(content: bytes) -> frozenset[str]:
     Raises:
         BrokenFileError: it is not CSV, or has no codes.
     """
-    text, _ = csv_text(content)
-    lines = records(text)
-    line, header = next(lines, (1, []))
-    check_header(line, header, [LEGEND_COLUMN])
-    column = header.index(LEGEND_COLUMN)
-    codes = frozenset(row[column] for _, row in lines if len(row) > column and row[column])
+    rows = read_rows(ParsedFile(LEGEND), content, Layout([LEGEND_COLUMN], ragged=True))
+    codes = frozenset(code for _, (code,) in rows if code)
     if not codes:
-        raise BrokenFileError(line, "no category codes")
+        raise BrokenFileError(1, "no category codes")
     return codes
 
 
@@ -257,29 +259,18 @@ def read_list(file: str, cc: str, content: bytes, categories: frozenset[str]) ->
     """Parse and validate one list; what is wrong is in the result."""
     result = TestList(file, cc=cc)
     try:
-        text, has_bom = csv_text(content)
-        if has_bom:
-            result.warnings.append(Finding(file, 1, "starts with a byte order mark"))
-        _read_rows(result, text, categories)
+        _read_rows(result, content, categories)
         _check_refused_share(result)
     except BrokenFileError as error:
         result.broken = Finding(file, error.line, error.reason)
     return result
 
 
-def _read_rows(result: TestList, text: str, categories: frozenset[str]) -> None:
-    lines = records(text, MOST_LINE_BREAKS_IN_CELL)
-    line, header = next(lines, (1, []))
-    check_header(line, header, ["url", "category_code"])
-    url_at, category_at, width = header.index("url"), header.index("category_code"), len(header)
+def _read_rows(result: TestList, content: bytes, categories: frozenset[str]) -> None:
     seen: dict[str, int] = {}
-    for line, row in lines:
+    for line, cells in read_rows(result, content, LAYOUT):
+        url, category = cells
         try:
-            if len(row) != width:
-                _check_width(result, line, row, width)
-            url, category = row[url_at], row[category_at]
-            if row == header:
-                raise ValueError("the header again")  # noqa: TRY301 (as domain_of does)
             domain = domain_of(url)
             if category not in categories:
                 raise ValueError(f"category code {category!r} is not in the legend")  # noqa: TRY301
@@ -287,13 +278,7 @@ def _read_rows(result: TestList, text: str, categories: frozenset[str]) -> None:
                 raise ValueError(f"the URL is in line {seen[url]} already")  # noqa: TRY301
             result.rows.append((domain, url, result.cc, category))
         except ValueError as error:
-            result.refuse(line, row, error)
-
-
-def _check_width(result: TestList, line: int, row: Sequence[str], width: int) -> None:
-    if len(row) < width or any(row[width:]):
-        raise ValueError(f"{len(row)} columns instead of {width}")
-    result.warnings.append(Finding(result.file, line, "empty extra cells at the end"))
+            result.refuse(line, cells, error)
 
 
 def _check_refused_share(result: TestList) -> None:

@@ -1,26 +1,47 @@
-"""CSV files from upstreams that nobody controls: bytes in, records with line numbers out."""
+"""CSV files from upstreams that nobody controls: bytes in, cells by column and findings out.
+
+What is only untidy is repaired, and is a warning: a byte order mark, blanks around a cell, empty
+cells at the end of a header or a row, rows without a text. A row that can't be used is refused, and
+a file that can't be is broken: who uses its rows decides what that means.
+"""
 
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 CONFLICT_MARKER = re.compile(r"^(?:<{7}|\|{7}|={7}|>{7})(?: .*)?\r?$", re.MULTILINE)
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
+BLANKS = " \t\r\n\u00a0\u3000\ufeff"
+QUOTE_AFTER_BLANKS = re.compile(r'(?:^|,) +"', re.MULTILINE)
+MOST_CELLS = 1000  # of a row where their number is free
+MOST_REFUSALS = 10_000  # of one file; with more of them it is broken, whatever its size
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong in a file, for people: a warning, or the refusal of a row or of the file."""
+    """Something wrong in a file, for people: a warning, or the refusal of a row or of the file.
+
+    Attributes:
+        file: its name or path.
+        line: the first that it is about.
+        reason: what is wrong.
+        shown: an excerpt, of a refused row.
+        lines: how many have it.
+    """
 
     file: str
     line: int
     reason: str
+    shown: str = ""
+    lines: int = 1
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
+        shown = f": {self.shown}" if self.shown else ""
+        more = f" (and {self.lines - 1:,} more lines)" if self.lines > 1 else ""
+        return f"{self.file}:{self.line}: {self.reason}{shown}{more}"
 
 
 class BrokenFileError(Exception):
@@ -34,25 +55,92 @@ class BrokenFileError(Exception):
 
 @dataclass
 class ParsedFile:
-    """A file as it was read.
+    """What was found in a file.
 
     Attributes:
         file: its name or path.
-        rows: those to load, in the order of their table's columns.
         refusals: a finding for each row that is not to be loaded.
-        warnings: findings that keep no row from being loaded.
         broken: why nothing of the file can be trusted, if so.
     """
 
     file: str
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
     refusals: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
     broken: Finding | None = None
+    _warnings: dict[str, Finding] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """Findings that keep no row from being loaded, one for each kind."""
+        return list(self._warnings.values())
+
+    def warn(self, line: int, reason: str) -> None:
+        """Note what was repaired."""
+        first = self._warnings.get(reason)
+        lines = first.lines + 1 if first else 1
+        self._warnings[reason] = replace(first or Finding(self.file, line, reason), lines=lines)
 
     def refuse(self, line: int, record: Sequence[str], reason: object) -> None:
         """Note that a record is not to be loaded."""
-        self.refusals.append(Finding(self.file, line, f"{reason}: {excerpt(record)}"))
+        self.refusals.append(Finding(self.file, line, str(reason), excerpt(record)))
+
+    def causes(self) -> Counter[str]:
+        """Return how many rows were refused for which reason."""
+        return Counter(refusal.reason for refusal in self.refusals)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is read of a file.
+
+    Attributes:
+        columns: the names of those that are needed, in the order that their cells are wanted in.
+        exact: those of them whose cells are kept byte for byte; others lose blanks around them.
+        most_line_breaks: in one cell; more of them mean a quote that was never closed. None: any.
+        ragged: rows may have any number of cells, as long as the needed ones are among them.
+    """
+
+    columns: Sequence[str]
+    exact: frozenset[str] = frozenset()
+    most_line_breaks: int | None = None
+    ragged: bool = False
+
+
+def read_rows(
+    result: ParsedFile, content: bytes, layout: Layout
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of its first line, cells of the layout's columns) for each row of a file.
+
+    What was repaired is a warning in `result`, and what has another number of columns than the
+    header, or is the header again, is refused there.
+
+    Raises:
+        BrokenFileError: it is no such file, or no more of it can be read.
+    """
+    text, has_mark = csv_text(content)
+    if has_mark:
+        result.warn(1, "starts with a byte order mark")
+    lines = records(text, layout.most_line_breaks, blanks_matter=bool(layout.exact))
+    line, titles = next(lines, (1, []))
+    header = _header(result, line, titles, layout.columns)
+    columns = list(layout.columns)
+    wanted = [(header.index(name), name in layout.exact) for name in columns]
+    width, most = len(header), len(titles)
+    if layout.ragged:
+        width, most = max(at for at, _ in wanted) + 1, MOST_CELLS
+    for line, row in lines:
+        if len(result.refusals) > MOST_REFUSALS:
+            raise BrokenFileError(line, f"more than {MOST_REFUSALS:,} rows are refused up to here")
+        if len(row) != width and not _fits(result, line, row, (width, most)):
+            continue
+        cells = [row[at] if exact else row[at].strip(BLANKS) for at, exact in wanted]
+        if cells == columns:
+            result.refuse(line, row, "the header again")
+        elif not any(cells) and not "".join(row).strip(BLANKS):
+            result.warn(line, "an empty row")
+        else:
+            if cells != [row[at] for at, _ in wanted]:
+                result.warn(line, "blanks around a cell")
+            yield line, cells
 
 
 def csv_text(content: bytes) -> tuple[str, bool]:
@@ -78,17 +166,21 @@ def csv_text(content: bytes) -> tuple[str, bool]:
     return text.removeprefix("\ufeff"), text.startswith("\ufeff")
 
 
-def records(text: str, most_line_breaks: int | None = None) -> Iterator[tuple[int, list[str]]]:
+def records(
+    text: str, most_line_breaks: int | None = None, *, blanks_matter: bool = True
+) -> Iterator[tuple[int, list[str]]]:
     """Yield (number of its first line, cells) for each record that is not an empty line.
 
     Args:
         text: the file; line ends within cells are kept as they are.
         most_line_breaks: in one cell; more of them mean a quote that was never closed.
+        blanks_matter: where they don't, a quoted cell may come after some.
 
     Raises:
         BrokenFileError: the quotes do not match up.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    skipped = not blanks_matter and QUOTE_AFTER_BLANKS.search(text) is not None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=skipped)
     line = 1
     try:
         for record in reader:
@@ -102,20 +194,53 @@ def records(text: str, most_line_breaks: int | None = None) -> Iterator[tuple[in
         raise BrokenFileError(line, "unbalanced quotes" if unbalanced else str(error)) from None
 
 
-def check_header(line: int, header: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise BrokenFileError unless the header has each wanted column once."""
-    if not header or any("://" in cell for cell in header):
-        raise BrokenFileError(line, "no header")
-    for name in wanted:
-        if header.count(name) != 1:
-            fault = "lacks" if name not in header else "repeats"
-            raise BrokenFileError(line, f"the header {fault} the column {name!r}")
-
-
 def excerpt(record: Sequence[str], length: int = 100) -> str:
     """Return a record for a log line: short, in one line, whatever it holds."""
     text = ",".join(record)
     return ascii(text if len(text) <= length else text[:length] + "…")
+
+
+def _header(
+    result: ParsedFile, line: int, titles: Sequence[str], wanted: Sequence[str]
+) -> list[str]:
+    """Return the names of the columns, without what is empty at their end."""
+    names = [title.strip(BLANKS) for title in titles]
+    if names != titles:
+        result.warn(line, "blanks around the name of a column")
+    while names and not names[-1]:
+        names.pop()
+    if len(names) < len(titles):
+        result.warn(line, "empty extra cells at the end of the header")
+    if not names or any("://" in name for name in names):
+        raise BrokenFileError(line, "no header")
+    for name in wanted:
+        if names.count(name) != 1:
+            fault = "lacks" if name not in names else "repeats"
+            has = excerpt(names)
+            raise BrokenFileError(line, f"the header {fault} the column {name!r}: it is {has}")
+    return names
+
+
+def _fits(result: ParsedFile, line: int, row: Sequence[str], widths: tuple[int, int]) -> bool:
+    """Tell whether a row can be used that has not as many cells as the header has names.
+
+    Args:
+        result: takes a row that can't.
+        line: of the row.
+        row: its cells.
+        widths: of the header, without and with what is empty at its end.
+    """
+    width, most = widths
+    if len(row) >= width and not any(cell.strip(BLANKS) for cell in row[most:]):
+        if len(row) > most:
+            result.warn(line, "empty extra cells at the end")
+        return True
+    if not "".join(row).strip(BLANKS):
+        result.warn(line, "an empty row")
+        return False
+    columns = "1 column" if len(row) == 1 else f"{len(row)} columns"
+    result.refuse(line, row, f"{columns} instead of {width}")
+    return False
 
 
 def _check_line_breaks(line: int, record: Sequence[str], most: int) -> None:

@@ -11,8 +11,9 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from csv_source import BrokenFileError, Finding, ParsedFile, csv_text, records
+from csv_source import BrokenFileError, Finding, Layout, ParsedFile, read_rows
 
 CSV_HEADER = [
     "name",
@@ -27,6 +28,9 @@ CSV_HEADER = [
     "exp_url",
     "notes",
 ]
+LAYOUT = Layout(
+    CSV_HEADER, exact=frozenset({"other_names", "pattern", "source", "exp_url", "notes"})
+)
 PATTERN_TYPES = {"full": 1, "prefix": 2, "contains": 3, "regexp": 4}
 DNS_SCOPES = {"nat": 1, "isp": 2, "prod": 3, "inst": 4, "vbw": 5, "fp": 6}
 HTTP_SCOPES = {**DNS_SCOPES, "injb": 7, "prov": 8}
@@ -71,13 +75,15 @@ KINDS = {
 
 @dataclass
 class Fingerprints(ParsedFile):
-    """A file of fingerprints as it was read; its rows have the columns of the header.
+    """A file of fingerprints as it was read.
 
     Attributes:
+        rows: those to load, in the order of their table's columns.
         lines: name → line, of the rows to load.
         refused: what the rows that are not to be loaded are known by from run to run.
     """
 
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
 
@@ -105,14 +111,7 @@ def read_fingerprints(file: str, content: bytes, kind: Kind) -> Fingerprints:
     """
     result = Fingerprints(file)
     try:
-        text, has_bom = csv_text(content)
-        if has_bom:
-            result.warnings.append(Finding(file, 1, "starts with a byte order mark"))
-        lines = records(text)
-        line, header = next(lines, (1, []))
-        if header != CSV_HEADER:
-            raise BrokenFileError(line, f"the header is not {','.join(CSV_HEADER)}")  # noqa: TRY301
-        for line, row in lines:
+        for line, row in read_rows(result, content, LAYOUT):
             _read_row(result, line, row, kind)
     except BrokenFileError as error:
         result.broken = Finding(file, error.line, error.reason)
@@ -131,8 +130,6 @@ def _read_row(result: Fingerprints, line: int, row: list[str], kind: Kind) -> No
 
 def _refusals(row: Sequence[str], kind: Kind) -> Iterator[str]:
     """Yield why a row is refused; the first reason is enough."""
-    if len(row) != len(CSV_HEADER):
-        yield f"{len(row)} columns instead of {len(CSV_HEADER)}"
     if not row[NAME]:
         yield "no name"
     if row[SCOPE] not in kind.scopes:

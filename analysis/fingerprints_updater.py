@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from csv_source import excerpt
+from findings import report_findings
 from fingerprints_file import (
     CSV_HEADER,
     KINDS,
@@ -58,7 +59,6 @@ from table_updates import (
     load,
     loaded_source,
     note_unchanged,
-    report_findings,
     roll_back_tables,
     upstream_checks,
 )
@@ -151,7 +151,8 @@ def update(job: Job[Config]) -> None:
             return
         report_progress(job, 30)
         files = read_files(nodes.first, fetched, ordinary)
-        report_findings(job, list(files.values()))
+        report_findings(list(files.values()))
+        job.metrics.gauge("rejected_rows", sum(len(file.refusals) for file in files.values()))
         check_files(job, nodes.first, files)
         report_progress(job, 60)
         refused = {

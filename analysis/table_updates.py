@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from csv_source import ParsedFile
 from ooni_common import __version__
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.doctor import Checks, diagnose, machine_checks, preflight
@@ -167,18 +166,6 @@ def heal_nodes(job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Table]) 
     if not job.dry_run:
         heal_tables(nodes, tables)
     job.metrics.gauge("absent_nodes", len(nodes.absent))
-
-
-def report_findings(job: Job[DatabaseConfig], files: Sequence[ParsedFile]) -> None:
-    """Log everything that was found, and send how many rows were refused."""
-    for file in files:
-        for warning in file.warnings:
-            log.warning("%s", warning)
-        for refusal in file.refusals:
-            log.warning("%s; row refused", refusal)
-        if file.broken:
-            log.error("%s; file refused", file.broken)
-    job.metrics.gauge("rejected_rows", sum(len(file.refusals) for file in files))
 
 
 def load(

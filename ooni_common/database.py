@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ooni_common.config import DatabaseConfig, SecretUrl
-from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
+from ooni_common.errors import ConfigError, NotStored, ScriptError, Unavailable
 from ooni_common.server_errors import in_one_line, meaning_of
 
 log = logging.getLogger("ooni.database")
@@ -305,7 +305,7 @@ def _database_errors() -> Iterator[None]:
             raise
         raise server_error(error.code, error.message) from None
     except errors.TypeMismatchError as error:
-        raise DataRefused(f"database: {error.message.rpartition('. ')[2]}") from None
+        raise NotStored(f"database: {error.message.rpartition('. ')[2]}") from None
     except UnicodeDecodeError:  # the server cuts a long text off, also within a letter
         raise Unavailable("database: it reported an error whose text can't be read") from None
     except (errors.Error, EOFError, OSError) as error:

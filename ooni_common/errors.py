@@ -16,6 +16,14 @@ class DataRefused(ScriptError):
     status = 65
 
 
+class NotStored(DataRefused):
+    """The database stored something else than it was sent: it is not the upstream's fault."""
+
+
+class RefusedBefore(DataRefused):
+    """The data is what an earlier run has refused, and has said so: the log has it already."""
+
+
 class Unavailable(ScriptError):
     """The upstream, the database or the object store did not do its part. Nothing is lost."""
 

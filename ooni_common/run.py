@@ -26,7 +26,7 @@ from typing import Any, Generic, TextIO, TypeVar
 from ooni_common import __version__
 from ooni_common.config import Config, load_config, secrets_of
 from ooni_common.doctor import OUT_OF_SOMETHING, cannot_write, check_folder
-from ooni_common.errors import ConfigError, ScriptError, Stopped, TryAgainLater
+from ooni_common.errors import ConfigError, RefusedBefore, ScriptError, Stopped, TryAgainLater
 from ooni_common.metrics import Metrics
 from ooni_common.output import LogHandler, all_written, printable
 from ooni_common.textfile import METRICS_FILE, metrics_of, textfile
@@ -37,6 +37,7 @@ C_co = TypeVar("C_co", bound=Config, covariant=True)
 log = logging.getLogger("ooni.run")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STDERR = 2  # also where sys.stderr is None, because it is closed
 LONGEST_ARGUMENT = 4000  # characters, of what a message is about
 RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
 
@@ -108,7 +109,8 @@ class Job(Generic[C_co]):
     """One run of a script: what its work is given.
 
     `flags` are those of its own that were set, `command` is one of its commands and `arguments` are
-    that command's, and the script's `options`.
+    that command's, and the script's `options`. It is `attended` where somebody reads along: on a
+    terminal, or with --stdout.
     """
 
     config: C_co
@@ -118,6 +120,7 @@ class Job(Generic[C_co]):
     state_file: Path
     dry_run: bool = False
     force: bool = False
+    attended: bool = False
     flags: frozenset[str] = frozenset()
     command: str = ""
     arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
@@ -225,7 +228,8 @@ def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[
         else:
             _run(script, work, config, arguments)
     except ScriptError as error:
-        log.error("%s", error)  # noqa: TRY400 (a traceback is for bugs; this is for the operator)
+        # A traceback is for bugs; this is for the operator, who is told once.
+        log.log(logging.DEBUG if isinstance(error, RefusedBefore) else logging.ERROR, "%s", error)
         return error.status
     except Stopped as stop:
         log.warning("stopped by %s", stop)
@@ -424,6 +428,7 @@ def _run(
         state_file=config.state_dir / f"{script.name}.json",
         dry_run=arguments.dry_run,
         force=arguments.force,
+        attended=arguments.stdout or os.isatty(STDERR),
         flags=flags,
         command=command.name,
         arguments=arguments,

@@ -181,8 +181,10 @@ def added(upstream: Upstream, fingerprints: Mapping[str, tuple[str, ...]]) -> No
 
 
 def test_harmful_fingerprints_are_refused_with_what_they_match(
-    updater: Updater, upstream: Upstream
+    updater: Updater, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("findings.MOST_OF_A_FILE", len(HARMFUL))
+    monkeypatch.setattr("findings.MOST_IN_ALL", len(HARMFUL))
     harmful = {f"bad.{number}": cells for number, cells in enumerate(HARMFUL)}
     added(upstream, harmful)
     status, log = updater.run(max_rejected_rows=len(harmful))

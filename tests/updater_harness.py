@@ -79,8 +79,9 @@ class Harness:
         assert self._everything() == before
 
     def _everything(self) -> list[object]:
-        states = {path.name: path.read_bytes() for path in self.state_dir.glob("*.json")}
-        return [states, *map(self.rows_of, self.tables)]
+        state = self.state_dir / f"{self.module.SCRIPT.name}.json"
+        content = state.read_bytes() if state.exists() else None
+        return [content, *map(self.rows_of, self.tables)]
 
 
 def check_shipped_configuration(module: ModuleType, name: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.errors import NotStored, Unavailable
 from ooni_common.nodes import Node, Nodes
 from ooni_common.replicas import fresh_name, fresh_path
 from ooni_common.swap.agreement import agreement_of, live_standings
@@ -173,9 +173,9 @@ def _insert(nodes: Nodes, shadows: Mapping[Node, str], update: Update) -> Conten
 
 
 def check_stored(table: Table, sent: Content, stored: Content) -> None:
-    """Raise DataRefused where a table holds something else than it was sent."""
+    """Raise NotStored where a table holds something else than it was sent."""
     if sent != stored:
-        raise DataRefused(
+        raise NotStored(
             f"{table.shadow}: the database stored something else than it was sent:"
             f" {stored.rows:,} rows of {sent.rows:,}, checksum {stored.checksum:016x}"
             f" instead of {sent.checksum:016x}; compare the table's types with tables.sql"

@@ -1,0 +1,115 @@
+"""What an upstream was refused for is remembered, so that a bad upstream costs a question a run.
+
+A refusal is of a version of the upstream (a commit, or what its server said of its files), by a
+version of the tool with its configuration. Until one of them moves, another run would come to the
+same verdict: it fails with the same exit status, fetches nothing, and logs the verdict once a day.
+"""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from ooni_common import __version__
+from ooni_common.config import Config, DatabaseConfig
+from ooni_common.errors import ConfigError, DataRefused, NotStored, RefusedBefore
+from ooni_common.run import Job
+from ooni_common.state import read_state, write_state
+
+log = logging.getLogger("ooni.refusals")
+
+Clock = Callable[[], float]  # returns Unix time, seconds
+DAY = 86_400  # seconds
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A refusal, as it is kept in the state directory.
+
+    Attributes:
+        source: the version of the upstream that was refused.
+        judge: by what it was refused, see `judge_of`.
+        verdict: why.
+        since: when, in Unix time.
+        logged: when the log was last told.
+    """
+
+    source: dict[str, str] = {}
+    judge: str = ""
+    verdict: str = ""
+    since: float = 0
+    logged: float = 0
+
+
+class Refusals:
+    """Remembers what a run refuses, for the next run.
+
+    A dry run and `--force` remember nothing, and look at nothing that is remembered.
+    """
+
+    def __init__(self, job: Job[DatabaseConfig], clock: Clock) -> None:
+        self._path = job.state_file.with_suffix(".refusal.json")
+        self._clock = clock
+        self._attended = job.attended
+        self._in_use = not (job.dry_run or job.force)
+        self._judge = judge_of(job.config)
+        self._last = read_state(self._path, Refusal) if self._in_use else Refusal()
+
+    @property
+    def source(self) -> Mapping[str, str]:
+        """The version of the upstream that would be refused again; nothing if there is none."""
+        return self._last.source if self._last.judge == self._judge else {}
+
+    def again(self) -> DataRefused:
+        """Return what to raise for the version that was refused: to be logged once a day."""
+        since = datetime.fromtimestamp(self._last.since, UTC)
+        verdict = (
+            f"{self._last.verdict} (refused since {since:%Y-%m-%d %H:%M} UTC, and upstream has"
+            " nothing new; --dry-run shows all findings)"
+        )
+        now = self._clock()
+        if self._attended:
+            return DataRefused(verdict)
+        if 0 <= now - self._last.logged < DAY:
+            return RefusedBefore(verdict)
+        self._write(msgspec.structs.replace(self._last, logged=now))
+        return DataRefused(verdict)
+
+    @contextlib.contextmanager
+    def remembered(self, source: Mapping[str, str]) -> Iterator[None]:
+        """Remember when the block refuses `source`, and forget an earlier refusal when it does not.
+
+        Raises:
+            DataRefused: as the block does.
+        """
+        try:
+            yield
+        except DataRefused as error:
+            if self._in_use and not isinstance(error, NotStored):
+                now = self._clock()
+                self._write(Refusal(dict(source), self._judge, str(error), now, now))
+            raise
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was refused: something newer is live."""
+        if self._in_use and self._last.source:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _write(self, refusal: Refusal) -> None:
+        try:
+            write_state(self._path, refusal)
+        except (OSError, ConfigError) as error:  # the next run judges again
+            log.warning("%s", error)
+
+
+def judge_of(config: Config) -> str:
+    """Return what tells a judge from another: the version of the tool, and its configuration.
+
+    Secrets are no part of it.
+    """
+    keys = (f"{name}={getattr(config, name)}" for name in config.__struct_fields__)
+    return hashlib.sha256("\n".join([__version__, *keys]).encode()).hexdigest()
