@@ -15,7 +15,7 @@ import msgspec
 from mmdb import DatabaseKind
 from ooni_common.config import SecretUrl
 from ooni_common.errors import DataRefused
-from ooni_common.fetch import Fetcher, Validators
+from ooni_common.fetch import Fetcher, Validators, is_gzip
 
 log = logging.getLogger("ooni.geoip")
 
@@ -39,7 +39,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class DatabaseSource:
-    """One of the two databases: what it is, where it comes from, and what file it becomes."""
+    """A database to install: what it is, where it comes from, and what file it becomes."""
 
     kind: DatabaseKind
     url: SecretUrl
@@ -74,7 +74,7 @@ def download(
         What there is now. Where its digest is that of `at_hand`, `path` is no file.
 
     Raises:
-        NotFound, Unavailable, DataRefused: as `Fetcher.fetch`; also: it can't be unpacked.
+        NotFound, Forbidden, Unavailable, DataRefused: as `Fetcher.fetch`; it can't be unpacked.
     """
     validators = at_hand.validators if at_hand.url == source.url.identity else None
     with path.open("xb") as file:
@@ -102,10 +102,10 @@ class Unpacker:
     """
 
     def __init__(self, file: BinaryIO, url: SecretUrl, max_size: int) -> None:
-        """Unpack into `file` at most `max_size` bytes; a `url` that ends in "gz" has gzip."""
+        """Unpack into `file` at most `max_size` bytes, as `is_gzip` says of the `url`."""
         self._file = file
         self._url = str(url)
-        self._compressed = url.reveal().endswith("gz")
+        self._compressed = is_gzip(url)
         self._max_size = max_size
         self._start()
 

@@ -8,7 +8,7 @@ from downloads import DatabaseSource
 from installation import Installation
 from ooni_common.config import Config, SecretUrl
 from ooni_common.doctor import Checks, machine_checks
-from ooni_common.fetch import Fetcher, NotFound
+from ooni_common.fetch import Fetcher, Forbidden, NotFound
 
 
 def checks_of(
@@ -43,12 +43,12 @@ def published_address(fetcher: Fetcher, source: DatabaseSource, months: Sequence
     """Return the address of the first month that is published.
 
     Raises:
-        NotFound: none is.
+        NotFound, Forbidden: none is.
         Unavailable, DataRefused, ConfigError: as `Fetcher.fetch`.
     """
     *better, last = (source.of(month).url for month in months)
     for url in better:
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFound, Forbidden):  # as of a month that is not out yet
             fetcher.reach(url)
             return url
     fetcher.reach(last)

@@ -3,18 +3,22 @@
 Source of the format: https://maxmind.github.io/MaxMind-DB/. A search tree, whose records lead to
 other nodes, to nothing or to data; 16 zero bytes; the data; and the metadata.
 
-Addresses are looked up with geoip2, as the API does it. To read a whole file there is nothing:
-maxminddb can iterate, but a tree with a loop has 2**128 networks for it. Here every node is read
-once, and every data record once, whatever is wrong with them.
+Addresses are looked up as the API does it: with geoip2, and with maxminddb in a database that has
+both networks and countries, whose type geoip2 refuses for one of them. To read a whole file there
+is nothing: maxminddb can iterate, but a tree with a loop has 2**128 networks for it. Here every
+node is read once, and every data record once, whatever is wrong with them.
 """
 
 import contextlib
+import logging
 import mmap
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import maxminddb
 from geoip2.database import Reader
@@ -22,6 +26,8 @@ from geoip2.errors import AddressNotFoundError
 from maxminddb.decoder import Decoder
 
 from ooni_common.errors import DataRefused
+
+log = logging.getLogger("ooni.geoip")
 
 METADATA_MARKER = b"\xab\xcd\xefMaxMind.com"
 METADATA_SIZE = 128 * 1024  # bytes at the end of the file that the marker is looked for in
@@ -38,6 +44,7 @@ WELL_KNOWN = (
     "2606:4700:4700::1111",
     "2620:fe::fe",
 )
+MOST_MISSING = 1  # of these, before a database is refused
 
 # What the readers raise for a file that they can't read, besides their own error.
 READER_ERRORS = (
@@ -55,20 +62,35 @@ Node = tuple[int, int]  # its two records
 
 
 @dataclass(frozen=True)
+class LookUp:
+    """What an address is looked up for.
+
+    Attributes:
+        sought: what it is, for people.
+        find: gives the value that an address has in an open database; None where it has none.
+        is_valid: tells whether that is one.
+    """
+
+    sought: str
+    find: Callable[[Any, str], object]
+    is_valid: Callable[[object], bool]
+
+
+@dataclass(frozen=True)
 class DatabaseKind:
     """A kind of database.
 
     Attributes:
-        name: for metrics and the state file.
-        look_up: gives the value that an address has.
-        is_valid: tells whether that is one.
-        sought: what the value is, for people.
+        name: for the state file.
+        measured_as: the names that its metrics have.
+        open: opens a file of it.
+        look_ups: what it has of an address.
     """
 
     name: str
-    look_up: Callable[[Reader, str], object]
-    is_valid: Callable[[object], bool]
-    sought: str
+    measured_as: tuple[str, ...]
+    open: Callable[[Path], AbstractContextManager[Any]]
+    look_ups: tuple[LookUp, ...]
 
 
 def _is_asn(value: object) -> bool:
@@ -87,8 +109,32 @@ def _country_of(reader: Reader, address: str) -> object:
     return reader.country(address).country.iso_code
 
 
-ASN = DatabaseKind("asn", _asn_of, _is_asn, "ASN")
-COUNTRY = DatabaseKind("cc", _country_of, _is_country, "country")
+def _merged_asn_of(reader: maxminddb.Reader, address: str) -> object:
+    return _record_of(reader, address).get("autonomous_system_number")
+
+
+def _merged_country_of(reader: maxminddb.Reader, address: str) -> object:
+    country = _record_of(reader, address).get("country")
+    return country.get("iso_code") if isinstance(country, dict) else country
+
+
+def _record_of(reader: maxminddb.Reader, address: str) -> Mapping[str, object]:
+    record = reader.get(address)
+    return record if isinstance(record, dict) else {}
+
+
+ASN = DatabaseKind("asn", ("asn",), Reader, (LookUp("ASN", _asn_of, _is_asn),))
+COUNTRY = DatabaseKind("cc", ("cc",), Reader, (LookUp("country", _country_of, _is_country),))
+# As ooni/historical-geoip builds them: a database of countries, with the networks merged into it.
+MERGED = DatabaseKind(
+    "asn_cc",
+    ("asn", "cc"),
+    maxminddb.open_database,
+    (
+        LookUp("ASN", _merged_asn_of, _is_asn),
+        LookUp("country", _merged_country_of, _is_country),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -131,7 +177,7 @@ def check(path: Path, kind: DatabaseKind, wanted_type: str, label: str = "") -> 
         description = describe(path)
         _check_description(description, wanted_type)
         _check_whole(path)
-        _check_lookups(path, kind)
+        _check_lookups(path, kind, label or path.name)
     except DataRefused as error:
         raise DataRefused(f"{label or path.name}: {error}") from None
     return description
@@ -190,18 +236,33 @@ def _check_whole(path: Path) -> None:
                 raise DataRefused(f"an unreadable database (the record at {offset:,} is no map)")
 
 
-def _check_lookups(path: Path, kind: DatabaseKind) -> None:
-    """Look up some addresses; geoip2 also refuses a type of database that is for something else."""
-    with Reader(path) as reader:
-        for address in WELL_KNOWN:
-            try:
-                value = kind.look_up(reader, address)
-            except AddressNotFoundError:
-                value = None
-            except READER_ERRORS as error:
-                raise DataRefused(f"geoip2 can't read it ({_first_line(error)})") from None
-            if not kind.is_valid(value):
-                raise DataRefused(f"no {kind.sought} for {address}: {ascii(value)[:100]}")
+def _check_lookups(path: Path, kind: DatabaseKind, label: str) -> None:
+    """Look up some addresses; geoip2 also refuses a type of database that is for something else.
+
+    One of them may be missing: upstream's sources have such gaps for a month.
+    """
+    with kind.open(path) as reader:
+        for look_up in kind.look_ups:
+            missing = []
+            for address in WELL_KNOWN:
+                value = _found(reader, look_up, address)
+                if value is None:
+                    missing.append(address)
+                elif not look_up.is_valid(value):
+                    raise DataRefused(f"no {look_up.sought} for {address}: {ascii(value)[:100]}")
+            if len(missing) > MOST_MISSING:
+                raise DataRefused(f"no {look_up.sought} for {', '.join(missing)}")
+            for address in missing:
+                log.warning("%s: no %s for %s", label, look_up.sought, address)
+
+
+def _found(reader: object, look_up: LookUp, address: str) -> object:
+    try:
+        return look_up.find(reader, address)
+    except AddressNotFoundError:
+        return None
+    except READER_ERRORS as error:
+        raise DataRefused(f"geoip2 can't read it ({_first_line(error)})") from None
 
 
 class _Tree:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Keep the GeoIP databases current that the API looks the networks of the probes up in.
+"""Keep the GeoIP databases that the API uses up to date.
 
     https://download.db-ip.com/free/dbip-asn-lite-YYYY-MM.mmdb.gz      → /var/lib/ooniapi/asn.mmdb
     https://download.db-ip.com/free/dbip-country-lite-YYYY-MM.mmdb.gz  → /var/lib/ooniapi/cc.mmdb
 
-They appear once a month. Both are unpacked while they arrive (downloads.py), read as a whole
-(mmdb.py), and installed together (installation.py), or neither is. The stamp `geoipdbts` holds the
+They appear once a month. With `asn_cc_url`, one database that has both is installed in place of
+these two, as asn_cc.mmdb. All are unpacked while they arrive (downloads.py), read as a whole
+(mmdb.py), and installed together (installation.py), or none is. The stamp `geoipdbts` holds the
 month that is installed; a file that is missing or damaged is fetched again whatever it says.
 
 By hand: ooni_download_geoip.py --dry-run --stdout, and --check for what is installed
@@ -29,12 +30,22 @@ import mmdb
 from downloads import DatabaseSource, Loaded, digest_of, download
 from geoip_doctor import checks_of
 from installation import STAMP, Installation
-from mmdb import ASN, COUNTRY, Description
+from installed import (
+    Installed,
+    LoadedByKind,
+    check_for_standstill,
+    check_installed,
+    have_moved,
+    read_installed,
+    reason_to_refuse,
+    report,
+)
+from mmdb import ASN, COUNTRY, MERGED
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import SecretUrl, Share, check_url
 from ooni_common.doctor import diagnose
 from ooni_common.errors import DataRefused, Unavailable
-from ooni_common.fetch import Fetcher, Limits, NotFound
+from ooni_common.fetch import Fetcher, Forbidden, Limits, NotFound
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.state import read_state, write_state
 
@@ -53,10 +64,13 @@ class Config(CommonConfig, frozen=True, kw_only=True):
     output_dir: Path = Path("/var/lib/ooniapi")
     asn_url: SecretUrl = SecretUrl(DBIP.format("asn"))
     cc_url: SecretUrl = SecretUrl(DBIP.format("country"))
+    asn_cc_url: SecretUrl | None = None
     asn_file: FileName = "asn.mmdb"
     cc_file: FileName = "cc.mmdb"
+    asn_cc_file: FileName = "asn_cc.mmdb"
     asn_type: str = "ASN"
     cc_type: str = "Country"
+    asn_cc_type: str = "Country"
     ca_file: Path | None = None
     max_shrink: Share = 0.2
     max_size: Annotated[int, Meta(gt=0)] = 500_000_000
@@ -65,22 +79,14 @@ class Config(CommonConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse URLs that can't be fetched, and names that are one file."""
         super().__post_init__()
-        for key, url in (("asn_url", self.asn_url), ("cc_url", self.cc_url)):
-            check_url(key, url.reveal(), ("https", "http", "file"), needs_host=False)
+        for key in ("asn_url", "cc_url", "asn_cc_url"):
+            if url := getattr(self, key):
+                check_url(key, url.reveal(), ("https", "http", "file"), needs_host=False)
         names = (self.asn_file, self.cc_file, STAMP)
         if len({name.removesuffix(".previous") for name in names}) < len(names):
             raise ValueError(f"cc_file: expected another name than asn_file, and not {STAMP}")
-
-
-LoadedByKind = dict[str, Loaded]  # the state: name of the kind → what is installed
-
-
-@dataclass(frozen=True)
-class Installed:
-    """An installed database that is whole."""
-
-    description: Description
-    loaded: Loaded
+        if self.asn_cc_file.removesuffix(".previous") == STAMP:
+            raise ValueError(f"asn_cc_file: expected another name than {STAMP}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class PublishedMonth:
 SCRIPT = Script(
     name="ooni_download_geoip",
     command="ooni-download-geoip",
-    description="Keep the GeoIP databases asn.mmdb and cc.mmdb current.",
+    description="Keep the GeoIP databases that the API uses up to date.",
     config_type=Config,
     config_file=Path("/etc/ooni/download-geoip.conf"),
     commands=(Command("run", "install the newest databases, unless they are installed"), DOCTOR),
@@ -120,12 +126,13 @@ def main(
 def run(job: Job[Config], now: datetime, limits: Limits) -> None:
     """Update, check or roll back, as the flags say."""
     config = job.config
-    installation = Installation(config.output_dir, (config.asn_file, config.cc_file))
+    sources = sources_of(config)
+    installation = Installation(config.output_dir, [source.file for source in sources])
     if job.command == "doctor":
         examine(job, installation, now, limits)
         return
     if "check" in job.flags:
-        check_installed(config, installation, now)
+        check_installed(installation, sources, now, config.max_age_days)
         return
     try:
         if "rollback" in job.flags:
@@ -147,8 +154,11 @@ def examine(job: Job[Config], installation: Installation, now: datetime, limits:
     diagnose(checks_of(config, installation, fetcher, sources))
 
 
-def sources_of(config: Config) -> tuple[DatabaseSource, DatabaseSource]:
-    """Return what has to be installed."""
+def sources_of(config: Config) -> tuple[DatabaseSource, ...]:
+    """Return what has to be installed: two databases, or one that has both."""
+    if config.asn_cc_url:
+        url, file = config.asn_cc_url, config.asn_cc_file
+        return (DatabaseSource(MERGED, url, file, config.asn_cc_type),)
     return (
         DatabaseSource(ASN, config.asn_url, config.asn_file, config.asn_type),
         DatabaseSource(COUNTRY, config.cc_url, config.cc_file, config.cc_type),
@@ -159,7 +169,7 @@ def update(job: Job[Config], installation: Installation, now: datetime, limits: 
     """Install the newest databases that there are, unless they are installed."""
     prepare_folder(job, installation)
     sources = sources_of(job.config)
-    installed = read_installed(job, installation, sources)
+    installed = read_installed(job.state_file, installation, sources)
     complete = len(installed) == len(sources) and not job.force
     months = months_to_try(
         now.date(),
@@ -167,27 +177,16 @@ def update(job: Job[Config], installation: Installation, now: datetime, limits: 
         dated=are_dated(sources),
         moved=have_moved(installed, sources, installation.month),
     )
-    published = first_published(job, installation, months, installed, limits)
+    published = first_published(job, installation, months, installed, now, limits)
     if published is None and not complete:
         raise Unavailable(f"nothing to install: {' and '.join(months)} are not published")
     if not job.dry_run:
         kept = {name: database.loaded for name, database in installed.items()}
         write_state(job.state_file, kept | (published.loaded if published else {}))
-    report(job, installation, sources)
+    report(job.metrics, installation, sources)
     if not (published and published.new):
         log.info("nothing to do: the newest databases are installed")
         check_for_standstill(installed, now, job.config.max_age_days)
-
-
-def have_moved(
-    installed: Mapping[str, Installed], sources: Sequence[DatabaseSource], month: str
-) -> bool:
-    """Tell whether a database of the month was loaded from another address than it has now."""
-    return any(
-        installed[source.kind.name].loaded.url not in ("", source.of(month).url.identity)
-        for source in sources
-        if source.kind.name in installed
-    )
 
 
 def prepare_folder(job: Job[Config], installation: Installation) -> None:
@@ -211,6 +210,8 @@ def months_to_try(today: date, installed: str, *, dated: bool, moved: bool = Fal
         moved: whether the installed month has another address now, and is to be asked for again.
     """
     this = f"{today:%Y-%m}"
+    if installed > this:  # a clock was wrong; it would keep every real month out
+        installed = ""
     if not dated:
         return [this]
     previous = f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
@@ -223,51 +224,45 @@ def are_dated(sources: Sequence[DatabaseSource]) -> bool:
     return any(source.dated for source in sources)
 
 
-def read_installed(
-    job: Job[Config], installation: Installation, sources: Sequence[DatabaseSource]
-) -> dict[str, Installed]:
-    """Return the installed databases that are whole, by kind.
-
-    What has the digest of the last run was checked then.
-    """
-    state = read_state(job.state_file, LoadedByKind)
-    installed = {}
-    for source in sources:
-        path = installation.path(source.file)
-        if not path.exists():
-            continue
-        loaded = state.get(source.kind.name, Loaded())
-        try:
-            digest = digest_of(path)
-            if digest == loaded.sha256:
-                description = mmdb.describe(path)
-            else:
-                description = mmdb.check(path, source.kind, source.wanted_type)
-                loaded = Loaded(sha256=digest)
-            installed[source.kind.name] = Installed(description, loaded)
-        except DataRefused as error:
-            log.warning("installed: %s; it will be fetched again", error)
-        except PermissionError as error:  # installed by another user, for itself alone
-            log.warning("installed: %s: %s; it will be fetched again", path, error.strerror)
-    return installed
-
-
 def first_published(
     job: Job[Config],
     installation: Installation,
     months: Sequence[str],
     installed: Mapping[str, Installed],
+    now: datetime,
     limits: Limits,
 ) -> PublishedMonth | None:
-    """Install what the first of the months has that is published; None: none of them is."""
+    """Install what the first of the months has that is published; None: none of them is.
+
+    Raises:
+        Forbidden: this client may not have any.
+    """
+    forbidden: Forbidden | None = None
     for month in months:
         try:
-            return install_month(job, installation, month, installed, limits)
-        except NotFound as error:
+            return install_month(job, installation, month, installed, now, limits)
+        except (NotFound, Forbidden) as error:
             if not are_dated(sources_of(job.config)):
                 raise
             log.info("%s is not published yet: %s", month, error)
+            forbidden = error if isinstance(error, Forbidden) else forbidden
+    if forbidden and not can_be_fetched(job, installation.month, limits):
+        raise forbidden
     return None
+
+
+def can_be_fetched(job: Job[Config], month: str, limits: Limits) -> bool:
+    """Tell whether the server lets this client have a month that was published.
+
+    Then it is one that answers 403 for files that it does not have, as a bucket does.
+    """
+    fetcher = Fetcher(job.user_agent, limits, ca_file=job.config.ca_file)
+    try:
+        for source in sources_of(job.config) if month else ():
+            fetcher.reach(source.of(month).url)
+    except (NotFound, Forbidden):
+        return False
+    return bool(month)
 
 
 def install_month(
@@ -275,27 +270,31 @@ def install_month(
     installation: Installation,
     month: str,
     installed: Mapping[str, Installed],
+    now: datetime,
     limits: Limits,
 ) -> PublishedMonth:
     """Fetch, check and install what a month has, as far as it is new.
 
     Raises:
-        NotFound: it is not published yet.
+        NotFound, Forbidden: it is not published yet.
         DataRefused: one of them is not what it should be; nothing was changed.
     """
+    sources = [source.of(month) for source in sources_of(job.config)]
     with staging(job, installation) as folder:
         try:
-            loaded = fetch_and_check(job, month, folder, installed, limits)
+            loaded = fetch(job, sources, folder, installed, limits)
+            staged = {source: folder.staged(source.file) for source in sources}
+            new = {source: path for source, path in staged.items() if path.exists()}
+            for source, path in new.items():
+                check_new(job, source, path, installed.get(source.kind.name), now)
         except DataRefused:
             job.metrics.count("ooni_geoip_checkfail")
             raise
-        staged = {source.kind.name: folder.staged(source.file) for source in sources_of(job.config)}
-        new = [name for name, path in staged.items() if path.exists()]
         if new and job.dry_run:
-            log.info("would install %s: %s", month, " and ".join(new))
+            names = " and ".join(source.kind.name for source in new)
+            log.info("would install %s: %s", month, names)
         elif new:
-            whole = len(installed) == len(sources_of(job.config))
-            install(job, installation, month, keep_replaced=whole)
+            install(job, installation, month, keep_replaced=len(installed) == len(sources))
             job.metrics.count("ooni_geoip_updated")
     return PublishedMonth(loaded, new=bool(new))
 
@@ -311,54 +310,46 @@ def staging(job: Job[Config], installation: Installation) -> Iterator[Installati
         yield Installation(Path(folder), ())
 
 
-def fetch_and_check(
+def fetch(
     job: Job[Config],
-    month: str,
+    sources: Sequence[DatabaseSource],
     staged: Installation,
     installed: Mapping[str, Installed],
     limits: Limits,
 ) -> LoadedByKind:
-    """Fetch what is not installed, and check it; return what there is."""
+    """Fetch what is not installed; return what there is."""
     config = job.config
     fetcher = Fetcher(job.user_agent, limits, ca_file=config.ca_file)
     loaded = {}
-    for source in sources_of(config):
-        path = staged.staged(source.file)
+    for source in sources:
         present = installed.get(source.kind.name)
         at_hand = present.loaded if present and not job.force else Loaded()
         with job.metrics.timer("download_geoip"):
-            fetched = download(fetcher, source.of(month), path, at_hand, max_size=config.max_size)
-        if fetched.sha256 != at_hand.sha256:
-            check_new(job, source.of(month), path, present)
-        loaded[source.kind.name] = fetched
+            loaded[source.kind.name] = download(
+                fetcher, source, staged.staged(source.file), at_hand, max_size=config.max_size
+            )
     return loaded
 
 
 def check_new(
-    job: Job[Config], source: DatabaseSource, path: Path, installed: Installed | None
+    job: Job[Config],
+    source: DatabaseSource,
+    path: Path,
+    installed: Installed | None,
+    now: datetime,
 ) -> None:
     """Read a new database as a whole, and compare it with the installed one.
 
     Raises:
-        DataRefused: it is unreadable, something else, older or much smaller.
+        DataRefused: it is unreadable, something else, of the future, older or much smaller.
     """
     new = mmdb.check(path, source.kind, source.wanted_type, str(source.url))
     log.info("%s: %s", source.file, new)
-    if installed is None:
-        return
-    old = installed.description
-    if new.epoch < old.epoch:
-        reason = f"built {new.built:%Y-%m-%d}, before the installed one ({old.built:%Y-%m-%d})"
-    elif new.nodes < old.nodes * (1 - job.config.max_shrink):
-        reason = (
-            f"{new.nodes:,} nodes, more than {job.config.max_shrink:.0%} fewer than the"
-            f" installed one ({old.nodes:,})"
-        )
-    else:
-        return
-    if not job.force:
+    reason = reason_to_refuse(new, installed, now, job.config.max_shrink)
+    if reason and not job.force:
         raise DataRefused(f"{source.url}: {reason}; --force installs it all the same")
-    log.warning("%s: %s; accepted by --force", source.url, reason)
+    if reason:
+        log.warning("%s: %s; accepted by --force", source.url, reason)
 
 
 def install(
@@ -387,7 +378,7 @@ def roll_back_databases(job: Job[Config], installation: Installation, now: datet
     if job.dry_run:
         log.info("would put these back")
         return
-    whole = len(read_installed(job, installation, sources)) == len(sources)
+    whole = len(read_installed(job.state_file, installation, sources)) == len(sources)
     with installation.staging():
         for source in sources:
             installation.stage_previous(source.file)
@@ -395,7 +386,7 @@ def roll_back_databases(job: Job[Config], installation: Installation, now: datet
         install(job, installation, month, keep_replaced=whole)
     write_state(job.state_file, rolled_back(job, installation, sources))
     log.info("rolled back; what was replaced will not be fetched again before it changes upstream")
-    report(job, installation, sources)
+    report(job.metrics, installation, sources)
 
 
 def rolled_back(
@@ -410,56 +401,6 @@ def rolled_back(
         )
         for source in sources
     }
-
-
-def check_installed(config: Config, installation: Installation, now: datetime) -> None:
-    """Read what is installed as a whole, and tell whether it is too old.
-
-    Raises:
-        DataRefused: one of them is missing, damaged or older than `max_age_days`.
-    """
-    failures = []
-    for source in sources_of(config):
-        path = installation.path(source.file)
-        try:
-            description = mmdb.check(path, source.kind, source.wanted_type)
-            check_age(path, description, now, config.max_age_days)
-        except FileNotFoundError:
-            failures.append(f"{path}: missing")
-        except OSError as error:
-            failures.append(f"{path}: {error.strerror}")
-        except DataRefused as error:
-            failures.append(str(error))
-    if failures:
-        raise DataRefused("; ".join(failures))
-
-
-def check_age(path: Path, description: Description, now: datetime, most: int) -> None:
-    """Refuse a database that was built more than so many days ago."""
-    age = (now - description.built).days
-    if age > most:
-        raise DataRefused(f"{path.name}: built {age} days ago, more than {most} are too old")
-    log.info("%s: %s, %d days ago", path.name, description, age)
-
-
-def check_for_standstill(installed: Mapping[str, Installed], now: datetime, most: int) -> None:
-    """Raise Unavailable if nothing new was published for so many days that something is wrong."""
-    for database in installed.values():
-        if (now - database.description.built).days > most:
-            raise Unavailable(
-                f"nothing new upstream, and what is installed is old: {database.description};"
-                " look whether the address has changed"
-            )
-
-
-def report(job: Job[Config], installation: Installation, sources: Sequence[DatabaseSource]) -> None:
-    """Send what is installed."""
-    for source in sources:
-        path = installation.path(source.file)
-        if path.exists():
-            description = mmdb.describe(path)
-            job.metrics.gauge(f"geoip_{source.kind.name}_node_cnt", description.nodes)
-            job.metrics.gauge(f"geoip_{source.kind.name}_epoch", description.epoch)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,10 @@ class NotFound(Unavailable):
     """The server has no such file (404 or 410)."""
 
 
+class Forbidden(Unavailable):
+    """The server answers 403: this client may not have the file, or there is none."""
+
+
 class _MayPass(Unavailable):
     """A failure that another try, after so many seconds, may not meet."""
 
@@ -165,6 +169,7 @@ class Fetcher:
 
         Raises:
             NotFound: 404 and 410.
+            Forbidden: 403.
             Unavailable: any other failure of the server or the network, after the retries.
             DataRefused: the body is larger than allowed, or encoded though this was not asked for.
             ConfigError: the URL has another scheme, or the proxy in the environment is none.
@@ -257,7 +262,7 @@ class Fetcher:
             raise _error_of_status(url, response)
         headers = response.headers
         encoding = headers.get("Content-Encoding", "")
-        if encoding.lower() not in ("", "identity"):
+        if not _is_as_stored(encoding, url):
             raise DataRefused(
                 f"{url}: sent with Content-Encoding {encoding!r}, which nobody asked for"
             )
@@ -374,11 +379,24 @@ def _redirected(url: SecretUrl, address: SplitResult, location: str) -> SplitRes
     return target._replace(netloc=target.netloc.rpartition("@")[2])
 
 
+def _is_as_stored(encoding: str, url: SecretUrl) -> bool:
+    """Tell whether a body is the file itself; of a .gz file, a server may call that an encoding."""
+    packed = ("gzip", "x-gzip") if is_gzip(url) else ()
+    return encoding.lower() in ("", "identity", *packed)
+
+
+def is_gzip(url: SecretUrl) -> bool:
+    """Tell whether the file at a URL is gzip: the URL, or its path, ends in "gz"."""
+    return url.reveal().endswith("gz") or urlsplit(url.reveal()).path.endswith("gz")
+
+
 def _error_of_status(url: SecretUrl, response: urllib3.BaseHTTPResponse) -> Unavailable:
     """Return the error that a status means: permanent, or worth another try."""
     message = f"{url}: HTTP {response.status} {responses.get(response.status, '')}".rstrip()
     if response.status in (404, 410):
         return NotFound(message)
+    if response.status == 403:
+        return Forbidden(message)
     if response.status not in RETRIED_STATUSES:
         return Unavailable(message)
     try:

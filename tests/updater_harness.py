@@ -92,7 +92,7 @@ def check_shipped_configuration(module: ModuleType, name: str) -> None:
     values = tomllib.loads("\n".join(line for line in lines if not line.startswith(" ")))
     assert values.keys() == set(module.Config.__struct_fields__)
     default = module.Config()
-    for key in values.keys() - {"ca_file", "ordinary_dir", "state_dir"}:
+    for key in values.keys() - {"asn_cc_url", "ca_file", "ordinary_dir", "state_dir"}:
         value = getattr(default, key)
         shown = value.reveal() if isinstance(value, Secret) else value
         assert values[key] == (str(shown) if isinstance(shown, Path) else shown)

@@ -59,6 +59,17 @@ COUNTRY = Kind(
     "dbip-country-lite-{}.mmdb",
     lambda _asn, _name, country: {"country": {"iso_code": country, "names": {"en": country}}},
 )
+# As ooni/historical-geoip builds it: the networks, merged into a database of countries.
+MERGED = Kind(
+    COUNTRY.database_type,
+    "{}-ip2country_as.mmdb",
+    lambda asn, name, country: {
+        **COUNTRY.record(asn, name, country),
+        **ASN.record(asn, name, country),
+        "autonomous_system_country": country,
+        "autonomous_system_name": name.upper(),
+    },
+)
 
 
 class _Writer(MMDBWriter):
