@@ -1,0 +1,1 @@
+"""Schemas from a bucket: CREATE statements that are understood whole, or refused."""

@@ -1,0 +1,299 @@
+"""CREATE TABLE: a statement from a bucket, made anew of what was understood in it.
+
+It has columns with types, expressions that call what is harmless, and an engine that keeps rows of
+its own. Everything else is refused: rows that come from a SELECT, engines that read or write
+elsewhere, disks and storage policies, and whatever SHOW CREATE does not write.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ooni_common.replicas import with_path
+from schemas.expressions import take_expression, take_expressions
+from schemas.tokens import END, Reader, SchemaRefused
+from schemas.types import take_list, take_type
+
+ENGINE = re.compile(
+    r"(?P<replicated>Replicated|Shared)?"
+    r"(?P<plain>(Replacing|Summing|Aggregating|(Versioned)?Collapsing|Coalescing|Graphite)?MergeTree)"
+    r"|(Tiny|Stripe)?Log|Memory|Join|EmbeddedRocksDB"
+)
+DEFAULTS = ("DEFAULT", "MATERIALIZED", "ALIAS", "EPHEMERAL")
+COLUMN_CLAUSES = ("COMMENT", "CODEC", "STATISTICS", "TTL", "SETTINGS", "PRIMARY")
+KEYS = (("PARTITION", "BY"), ("PRIMARY", "KEY"), ("ORDER", "BY"), ("SAMPLE", "BY"))
+TABLE_CLAUSES = ("PARTITION", "PRIMARY", "ORDER", "SAMPLE", "TTL", "SETTINGS", "COMMENT")
+CODECS = (
+    *(
+        "NONE",
+        "LZ4",
+        "LZ4HC",
+        "ZSTD",
+        "Delta",
+        "DoubleDelta",
+        "GCD",
+        "Gorilla",
+        "FPC",
+        "T64",
+        "ALP",
+    ),
+    "Default",
+)
+INDICES = (
+    *("minmax", "set", "bloom_filter", "ngrambf_v1", "tokenbf_v1", "sparse_grams", "text"),
+    *("inverted", "full_text", "vector_similarity", "hypothesis"),
+)
+STATISTICS = ("tdigest", "uniq", "countmin", "minmax", "basic")
+# Where rows are kept is up to whoever runs the server.
+PLACES = re.compile(r"disk|storage_policy|.*_disk|.*_path|.*_directory", re.IGNORECASE)
+JOINS = ("ANY", "ALL", "SEMI", "ANTI", "LEFT", "RIGHT", "INNER", "FULL")
+
+
+@dataclass(frozen=True)
+class CreateTable:
+    """A CREATE TABLE statement that was understood.
+
+    Attributes:
+        columns: the names of all columns, in their order.
+        engine: its name.
+        body: columns, indices, constraints and projections, as SQL.
+        arguments: of the engine, as SQL.
+        clauses: keys, TTL, settings and comment, as SQL.
+    """
+
+    columns: tuple[str, ...]
+    engine: str
+    body: str
+    arguments: tuple[str, ...]
+    clauses: str
+
+    def statement(self, target: str, path: str = "") -> str:
+        """Return the statement for another table.
+
+        Args:
+            target: what stands for it, as SQL.
+            path: in ZooKeeper, which a replicated table gets; without it, it becomes a plain one:
+                the path in the statement is that of the original table.
+        """
+        match = ENGINE.fullmatch(self.engine)
+        engine, arguments = self.engine, self.arguments
+        if match and match["replicated"] and not path:
+            engine, arguments = match["plain"], _without_path(arguments)
+        of_engine = f"({', '.join(arguments)})" if arguments else ""
+        text = f"CREATE TABLE {target}\n{self.body}\nENGINE = {engine}{of_engine}"
+        text += f"\n{self.clauses}" if self.clauses else ""
+        return with_path(text, path) if path else text
+
+
+def create_table(statement: str) -> CreateTable:
+    """Understand a CREATE TABLE statement.
+
+    Raises:
+        SchemaRefused: it is another statement, or does something that is not harmless.
+    """
+    reader = Reader(statement)
+    _take_table(reader)
+    reader.written()
+    columns = _take_columns(reader)
+    body = reader.written()
+    if not reader.accepts("ENGINE"):
+        raise reader.unexpected("ENGINE")
+    reader.take_symbol("=")
+    if reader.next.kind != "word" or not ENGINE.fullmatch(reader.next.value):
+        raise SchemaRefused(
+            f"the engine {reader.next.value!r} is not one that keeps rows of its own"
+        )
+    engine = reader.take().value
+    reader.written()
+    arguments = _take_engine_arguments(reader, engine)
+    reader.written()
+    _take_clauses(reader)
+    if reader.next is not END:
+        raise reader.unexpected("the end")
+    return CreateTable(tuple(columns), engine, body, tuple(arguments), reader.written())
+
+
+def _take_table(reader: Reader) -> None:
+    if not reader.accepts("CREATE", "TABLE"):
+        raise SchemaRefused("it is no CREATE TABLE statement")
+    reader.take_name()
+    if reader.accepts_symbol("."):
+        reader.take_name()
+    if reader.accepts("UUID"):
+        reader.take_kind("text")
+
+
+def _take_columns(reader: Reader) -> list[str]:
+    columns: list[str] = []
+
+    def take_element(reader: Reader) -> None:
+        if reader.next.is_word("INDEX"):
+            _take_index(reader)
+        elif reader.next.is_word("CONSTRAINT"):
+            _take_constraint(reader)
+        elif reader.next.is_word("PROJECTION"):
+            _take_projection(reader)
+        elif not reader.accepts("PRIMARY", "KEY"):
+            columns.append(_take_column(reader))
+        else:
+            take_expression(reader, "PRIMARY KEY")
+
+    take_list(reader, take_element)
+    if not columns:
+        raise SchemaRefused("it has no columns")
+    return columns
+
+
+def _take_column(reader: Reader) -> str:
+    name = reader.take_name()
+    where = f"the column {name!r}"
+    if not reader.next.is_word(*DEFAULTS):
+        take_type(reader)
+    if reader.next.is_word(*DEFAULTS):
+        kind = reader.take().value
+        has_none = reader.next.is_symbol(",") or reader.next.is_symbol(")")
+        if not (kind == "EPHEMERAL" and (has_none or reader.next.is_word(*COLUMN_CLAUSES))):
+            take_expression(reader, where, COLUMN_CLAUSES)
+    _take_column_clauses(reader, where)
+    return name
+
+
+def _take_column_clauses(reader: Reader, where: str) -> None:
+    while True:
+        if reader.accepts("COMMENT"):
+            reader.take_kind("text")
+        elif reader.next.is_word("CODEC"):
+            _take_codecs(reader)
+        elif reader.accepts("STATISTICS"):
+            take_list(reader, lambda reader: _take_named_of(reader, STATISTICS, "statistics"))
+        elif reader.accepts("TTL"):
+            take_expression(reader, where, COLUMN_CLAUSES)
+        elif reader.accepts("SETTINGS"):
+            take_list(reader, _take_setting)
+        elif not reader.accepts("PRIMARY", "KEY"):
+            return
+
+
+def _take_codecs(reader: Reader) -> None:
+    reader.take()
+    take_list(reader, lambda reader: _take_named_of(reader, CODECS, "the codec"))
+
+
+def _take_named_of(reader: Reader, allowed: Sequence[str], kind: str) -> None:
+    """Take one of some names, and the numbers and words that it is given."""
+    reader.take_word_of(allowed, kind)
+    if reader.next.is_symbol("("):
+        take_list(reader, lambda reader: take_expression(reader, kind))
+
+
+def _take_index(reader: Reader) -> None:
+    reader.take()
+    where = f"the index {reader.take_name()!r}"
+    take_expression(reader, where, ("TYPE",))
+    if not reader.accepts("TYPE"):
+        raise reader.unexpected("TYPE")
+    _take_named_of(reader, INDICES, "an index of the type")
+    if reader.accepts("GRANULARITY"):
+        reader.take_kind("number")
+
+
+def _take_constraint(reader: Reader) -> None:
+    reader.take()
+    where = f"the constraint {reader.take_name()!r}"
+    reader.take_word_of(("CHECK", "ASSUME"), "a constraint")
+    take_expression(reader, where)
+
+
+def _take_projection(reader: Reader) -> None:
+    """Take a projection: a SELECT of the table itself."""
+    reader.take()
+    where = f"the projection {reader.take_name()!r}"
+    clauses = ("GROUP", "ORDER")
+    reader.take_symbol("(")
+    if not reader.accepts("SELECT"):
+        raise reader.unexpected("SELECT")
+    take_expressions(reader, where, clauses)
+    for clause in clauses:
+        if reader.accepts(clause, "BY"):
+            take_expressions(reader, where, clauses)
+    reader.take_symbol(")")
+
+
+def _take_engine_arguments(reader: Reader, engine: str) -> list[str]:
+    """Take what stands in parentheses after the engine; return each argument as SQL."""
+    arguments: list[str] = []
+    if not reader.accepts_symbol("("):
+        return arguments
+    reader.written()
+    while not reader.next.is_symbol(")"):
+        if engine == "EmbeddedRocksDB" and reader.next.kind != "number":
+            raise SchemaRefused("the engine EmbeddedRocksDB has a folder of the server")
+        if engine == "Join" and reader.next.is_word(*JOINS):
+            reader.take()
+        else:
+            take_expression(reader, f"the engine {engine}")
+        arguments.append(reader.written())
+        if not reader.accepts_symbol(","):
+            break
+        reader.written()
+    reader.take_symbol(")")
+    return arguments
+
+
+def _without_path(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the arguments of an engine without those of replication, if it has any."""
+    has_path = len(arguments) >= 2 and all(text.startswith("'") for text in arguments[:2])
+    return tuple(arguments[2:] if has_path else arguments)
+
+
+def _take_clauses(reader: Reader) -> None:
+    while reader.next.is_word(*TABLE_CLAUSES):
+        if reader.accepts("TTL"):
+            _take_ttl(reader)
+        elif reader.accepts("SETTINGS"):
+            _take_setting(reader)
+            while reader.accepts_symbol(","):
+                _take_setting(reader)
+        elif reader.accepts("COMMENT"):
+            reader.take_kind("text")
+        else:
+            _take_key(reader)
+
+
+def _take_key(reader: Reader) -> None:
+    for words in KEYS:
+        if reader.accepts(*words):
+            take_expression(reader, " ".join(words), TABLE_CLAUSES)
+            return
+    raise reader.unexpected("the key of a table")
+
+
+def _take_ttl(reader: Reader) -> None:
+    """Take when rows are deleted, compressed again or put together; not when they are moved."""
+    actions = ("DELETE", "RECOMPRESS", "WHERE", "GROUP", "SET", "TO")
+    while True:
+        take_expression(reader, "TTL", (*TABLE_CLAUSES, *actions))
+        reader.accepts("DELETE")
+        if reader.next.is_word("TO"):
+            raise SchemaRefused("TTL moves rows to a disk or a volume")
+        if reader.accepts("RECOMPRESS"):
+            _take_codecs(reader)
+        if reader.accepts("GROUP", "BY"):
+            take_expressions(reader, "TTL", (*TABLE_CLAUSES, *actions))
+        if reader.accepts("SET"):
+            take_expression(reader, "TTL", (*TABLE_CLAUSES, *actions))
+        if reader.accepts("WHERE"):
+            take_expression(reader, "TTL", (*TABLE_CLAUSES, *actions))
+        if not reader.accepts_symbol(","):
+            return
+
+
+def _take_setting(reader: Reader) -> None:
+    name = reader.take_kind("word").value
+    if PLACES.fullmatch(name):
+        raise SchemaRefused(f"the setting {name} says where the server keeps rows")
+    reader.take_symbol("=")
+    reader.accepts_symbol("-")
+    if reader.next.kind not in ("number", "text") and not reader.next.is_word("true", "false"):
+        raise SchemaRefused(f"the setting {name} has no plain value")
+    reader.take()

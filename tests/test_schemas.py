@@ -1,0 +1,220 @@
+"""CREATE statements from a bucket: what comes back is the same table, or a refusal."""
+
+import pytest
+
+from conftest import Database
+from ooni_common.database import quoted
+from schemas.create_table import create_table
+from schemas.tokens import DEEPEST, LONGEST, SchemaRefused
+
+TABLES = {
+    "clauses": """
+        (x UInt64 DEFAULT -1 + 2*3 COMMENT 'it''s \\n `q` é' CODEC(Delta(8), ZSTD(3)),
+        d DateTime64(3, 'UTC') MATERIALIZED now64(3),
+        y String ALIAS concat(toString(x), 'a', "weird `name"),
+        `weird ``name` LowCardinality(Nullable(String)),
+        e Enum8('a' = 1, 'b\\'c' = -2), z String EPHEMERAL 'q', s String,
+        INDEX i1 lower(s) TYPE bloom_filter(0.01) GRANULARITY 4,
+        INDEX i2 (x, d) TYPE minmax, INDEX i3 s TYPE ngrambf_v1(3, 256, 2, 0),
+        CONSTRAINT c1 CHECK x > 0 AND s IN ('a', 'b') OR s LIKE '%x', CONSTRAINT c2 ASSUME x != 3)
+        ENGINE = ReplacingMergeTree(x) PARTITION BY toYYYYMM(d) ORDER BY (x, cityHash64(s))
+        SAMPLE BY cityHash64(s)
+        TTL toDateTime(d) + INTERVAL 3 MONTH DELETE WHERE x = 3,
+            toDateTime(d) + toIntervalDay(4) RECOMPRESS CODEC(ZSTD(9))
+        SETTINGS index_granularity = 1024, min_bytes_for_wide_part = '0' COMMENT 'hello'""",
+    "projections": """
+        (x UInt64, s String, PROJECTION p (SELECT x, count(), sumIf(x, s = 'a') GROUP BY x),
+        PROJECTION q (SELECT * ORDER BY s)) ENGINE = MergeTree ORDER BY x""",
+    "types": """
+        (a Array(Tuple(x UInt8, `y z` Map(String, Nullable(Float64)))),
+        n Nested(a UInt8, b String), ag AggregateFunction(quantiles(0.5, 0.9), UInt64),
+        sa SimpleAggregateFunction(max, UInt64), p Point, dd Decimal(10, 2), f FixedString(3),
+        u UUID, i IPv6, b Bool, t DateTime('Europe/Rome'), l Array(LowCardinality(String)))
+        ENGINE = MergeTree ORDER BY tuple()""",
+    "expressions": """
+        (a String DEFAULT if(b > 0, 'a', 'b'), b Int32 DEFAULT -3,
+        c String DEFAULT toString(arrayMap(x -> (x + 1), [1, 2, 3])[1]), d Bool DEFAULT true,
+        e Nullable(String) DEFAULT NULL, f Float64 DEFAULT inf, g Array(UInt8) DEFAULT [],
+        h Tuple(a UInt8, b String) DEFAULT (1, 'a'),
+        i Int8 DEFAULT CASE WHEN b = 1 THEN 2 ELSE 3 END,
+        j Float64 DEFAULT 1e-5, k Int64 DEFAULT h.1, l String DEFAULT b > 1 ? 'a' : 'b',
+        m UInt8 DEFAULT b IS NOT NULL AND NOT (b BETWEEN 1 AND 3),
+        n Int32 DEFAULT b::Int64 DIV 2,
+        o UInt8 DEFAULT b IN (1, -2) AND b NOT IN (3), p UInt8 DEFAULT h.a + 0x1F,
+        q Int32 DEFAULT -b,
+        r String DEFAULT 'x' || substring(l FROM 1 FOR 2)) ENGINE = Memory""",
+    "names": """
+        (`a.b` UInt8, `select` UInt8, `ü` String, `1x` UInt8, `back\\\\slash` UInt8, from2 UInt8,
+        format UInt8 DEFAULT `a.b` + 1) ENGINE = Log""",
+    "rocksdb": "(k String, v String) ENGINE = EmbeddedRocksDB PRIMARY KEY k",
+    "joined": "(k String, v String) ENGINE = Join(ANY, LEFT, k)",
+    "collapsing": """(id UInt32, s Int8, v UInt8) ENGINE = VersionedCollapsingMergeTree(s, v)
+        PRIMARY KEY id ORDER BY (id, s)""",
+    "summing": "(id UInt32, s Int8, v UInt8) ENGINE = SummingMergeTree((s, v)) ORDER BY id",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_comes_back_as_it_was(database: Database, name: str) -> None:
+    database.execute(f"CREATE TABLE {name} {TABLES[name]}")
+    ((original,),) = database.execute(f"SHOW CREATE TABLE {name}")
+    database.execute(f"DROP TABLE {name} SYNC")
+    database.execute(create_table(original).statement(quoted(name)))
+    assert database.execute(f"SHOW CREATE TABLE {name}") == [(original,)]
+
+
+def made(
+    column: str = "`x` UInt8", engine: str = "MergeTree", rest: str = "ORDER BY tuple()"
+) -> str:
+    """Return a statement as SHOW CREATE writes it."""
+    return f"CREATE TABLE d.t\n(\n    {column}\n)\nENGINE = {engine}\n{rest}"
+
+
+CALLS = (
+    "file('/etc/passwd')",
+    "dictGet('d.secrets', 'v', x)",
+    "dictGetOrDefault('d.secrets', 'v', x, 1)",
+    "joinGet('d.secrets', 'v', x)",
+    "getSetting('max_threads')",
+    "getMacro('replica')",
+    "hostName()",
+    "currentUser()",
+    "evalMLMethod(x)",
+    "catboostEvaluate('/etc/passwd', x)",
+    "aiGenerate('x')",
+    "sleepEachRow(3)",
+    "throwIf(1)",
+    "in(x, d.accounts)",
+    "globalIn(x, d.accounts)",
+    "my_executable(x)",
+    "`file`('/etc/passwd')",
+    "FILE('/etc/passwd')",
+    "toUInt8(plus(1, length(file('/etc/passwd'))))",
+    "arrayMap(y -> file(y), ['/etc/passwd'])[1]",
+    "EXISTS(SELECT 1)",
+    "(x IN d.accounts)",
+    "(x IN (accounts))",
+    "x IN (SELECT 1)",
+    "COLUMNS('.*')",
+    "sumIf(file('a'), 1)",
+)
+PLACES = {
+    "DEFAULT": "`x` UInt8, `y` String DEFAULT {}",
+    "MATERIALIZED": "`x` UInt8, `y` String MATERIALIZED {}",
+    "ALIAS": "`x` UInt8, `y` String ALIAS {}",
+    "EPHEMERAL": "`x` UInt8, `y` String EPHEMERAL {}",
+    "TTL": "`x` UInt8, `y` String TTL {}",
+    "INDEX": "`x` UInt8, INDEX i {} TYPE minmax GRANULARITY 1",
+    "CHECK": "`x` UInt8, CONSTRAINT c CHECK {}",
+    "ASSUME": "`x` UInt8, CONSTRAINT c ASSUME {}",
+    "PROJECTION": "`x` UInt8, PROJECTION p (SELECT {} ORDER BY x)",
+    "PROJECTION GROUP BY": "`x` UInt8, PROJECTION p (SELECT x GROUP BY {})",
+}
+CLAUSES = ("PARTITION BY", "ORDER BY", "PRIMARY KEY", "SAMPLE BY", "TTL")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_sees_more_than_its_arguments_is_refused(place: str) -> None:
+    for call in CALLS:
+        with pytest.raises(SchemaRefused):
+            create_table(made(PLACES[place].format(call)))
+
+
+@pytest.mark.parametrize("clause", CLAUSES)
+def test_so_it_is_in_keys(clause: str) -> None:
+    for call in CALLS:
+        with pytest.raises(SchemaRefused):
+            create_table(made(rest=f"{clause} {call}"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        made(rest="ORDER BY tuple()\nAS SELECT * FROM url('http://127.0.0.1:1/', CSV)"),
+        made(rest="ORDER BY tuple()\nAS SELECT 1"),
+        made(rest="ORDER BY tuple() EMPTY AS SELECT 1"),
+        made(rest="ORDER BY tuple(); DROP TABLE d.accounts"),
+        made(rest="ORDER BY tuple() -- a comment"),
+        made(rest="ORDER BY tuple() /* a comment */"),
+        made(rest="ORDER BY tuple() # a comment"),
+        made("`x` UInt8 /* */ DEFAULT 1"),
+        made(rest="ORDER BY tuple()\nSETTINGS disk = 'backups'"),
+        made(
+            rest="ORDER BY tuple()\nSETTINGS disk = disk(type = s3, endpoint = 'http://127.0.0.1/')"
+        ),
+        made(rest="ORDER BY tuple()\nSETTINGS storage_policy = 'cold'"),
+        made(rest="ORDER BY tuple()\nSETTINGS index_granularity = (SELECT 1)"),
+        made(rest="ORDER BY tuple()\nTTL x + toIntervalDay(1) TO DISK 'cold'"),
+        made(rest="ORDER BY tuple()\nTTL x + toIntervalDay(1) TO VOLUME 'cold'"),
+        made("`x` UInt8 CODEC(AES_128_GCM_SIV)"),
+        made("`x` UInt8 COMMENT concat('a', file('/etc/passwd'))"),
+        made("`x` AggregateFunction(file, String)"),
+        made("`x` Object(file('a'))"),
+        made("`x` Secret"),
+        made("`x` UInt8, INDEX i x TYPE annoying(file('a')) GRANULARITY 1"),
+        made("`x` UInt8, PROJECTION p (SELECT x FROM d.accounts)").replace("FROM", "; FROM"),
+        made("`x` UInt8, PROJECTION p (WITH (SELECT 1) AS y SELECT y)"),
+        made(engine="URL('http://127.0.0.1:1/', 'CSV')", rest=""),
+        made(engine="File('CSV')", rest=""),
+        made(engine="S3('http://127.0.0.1:1/', 'CSV')", rest=""),
+        made(engine="Executable('a.sh', 'CSV')", rest=""),
+        made(engine="MySQL('127.0.0.1:3306', 'd', 't', 'u', 'p')", rest=""),
+        made(engine="PostgreSQL('127.0.0.1:1', 'd', 't', 'u', 'p')", rest=""),
+        made(engine="Distributed('c', 'd', 'accounts')", rest=""),
+        made(engine="Merge('d', '.*')", rest=""),
+        made(engine="Buffer('d', 'accounts', 1, 1, 1, 1, 1, 1, 1)", rest=""),
+        made(engine="Dictionary('d.secrets')", rest=""),
+        made(engine="Kafka", rest="SETTINGS kafka_broker_list = '127.0.0.1:1'"),
+        made(engine="EmbeddedRocksDB(0, '/var/lib/clickhouse')", rest="PRIMARY KEY x"),
+        made(engine="EmbeddedRocksDB('/etc')", rest="PRIMARY KEY x"),
+        made(engine="KeeperMap('/somebody/elses')", rest="PRIMARY KEY x"),
+        made(engine="`MergeTree`"),
+        made(engine="Merg\u0435Tree"),  # with a Cyrillic letter
+        made("`x` UInt8 DEFAULT \uff46ile('/etc/passwd')"),
+        made("`x` UInt8 DEFAULT 1\u00a0+ 1"),
+        made("`x` UInt8 DEFAULT {parameter:UInt8}"),
+        made("`x` UInt8 DEFAULT $$a$$"),
+        made("`x` UInt8 DEFAULT @@version"),
+        made("`x` UInt8 DEFAULT 'a\\u0027, file(1)'"),
+        made("`x` UInt8 DEFAULT 'never ends"),
+        made("`x` UInt8 DEFAULT " + "(" * (DEEPEST + 1) + "1" + ")" * (DEEPEST + 1)),
+        made("`x` " + "Array(" * 100_000 + "UInt8" + ")" * 100_000),
+        made(f"`x` UInt8 COMMENT '{'x' * LONGEST}'"),
+        made(""),
+        made(rest="ORDER BY tuple()").replace("CREATE TABLE", "ATTACH TABLE"),
+        made(rest="ORDER BY tuple()").replace("CREATE TABLE", "CREATE OR REPLACE TABLE"),
+        made(rest="ORDER BY tuple()").replace("d.t", "d.t ON CLUSTER c"),
+        made(rest="ORDER BY tuple()").replace("d.t", "d.t AS d.accounts"),
+        made(rest="ORDER BY tuple()").replace("d.t", "FUNCTION file('a')"),
+        "CREATE VIEW d.t AS SELECT 1",
+        "CREATE DICTIONARY d.t (`k` UInt8) PRIMARY KEY k SOURCE(HTTP(URL 'http://127.0.0.1:1/'))",
+        "CREATE MATERIALIZED VIEW d.t TO d.u AS SELECT 1",
+        "DROP TABLE d.t",
+        "",
+    ],
+)
+def test_a_hostile_statement_is_refused(statement: str) -> None:
+    with pytest.raises(SchemaRefused):
+        create_table(statement)
+
+
+@pytest.mark.parametrize(
+    ("engine", "plain"),
+    [
+        ("ReplicatedMergeTree('/a', '{replica}')", "MergeTree"),
+        ("ReplicatedReplacingMergeTree('/a/{uuid}', 'r1', `v`)", "ReplacingMergeTree(`v`)"),
+        ("SharedMergeTree", "MergeTree"),
+        ("ReplicatedSummingMergeTree('/a', 'b', (`x`, `y`))", "SummingMergeTree((`x`, `y`))"),
+    ],
+)
+def test_a_replicated_table_has_a_path_of_its_own_or_none(engine: str, plain: str) -> None:
+    table = create_table(made(engine=engine))
+    assert f"\nENGINE = {plain}\n" in table.statement("`u`")
+    if "'" in engine:
+        assert "MergeTree('/mine', " in table.statement("`u`", "/mine")
+        assert "'/a" not in table.statement("`u`", "/mine")
+
+
+def test_what_is_taken_for_a_keyword_is_a_column() -> None:
+    table = create_table(made("`x` UInt8 DEFAULT select + from"))
+    assert "DEFAULT `select` + `from`" in table.statement("`u`")
