@@ -2,9 +2,12 @@
 
 import pytest
 
+from backups.signature import check_key, signature_of, state_of
 from conftest import Database
 from ooni_common.database import quoted
+from ooni_common.errors import ConfigError
 from schemas.create_table import create_table
+from schemas.references import in_order, moved
 from schemas.tokens import DEEPEST, LONGEST, SchemaRefused
 
 TABLES = {
@@ -218,3 +221,61 @@ def test_a_replicated_table_has_a_path_of_its_own_or_none(engine: str, plain: st
 def test_what_is_taken_for_a_keyword_is_a_column() -> None:
     table = create_table(made("`x` UInt8 DEFAULT select + from"))
     assert "DEFAULT `select` + `from`" in table.statement("`u`")
+
+
+DEFINITIONS = {
+    "accounts": "CREATE TABLE d.accounts\n(\n    `k` UInt64\n)\nENGINE = MergeTree\nORDER BY k",
+    "by name": "CREATE DICTIONARY d.`by name`\n(\n    `k` UInt64\n)\nPRIMARY KEY k\n"
+    "SOURCE(CLICKHOUSE(TABLE 'accounts' DB 'd' USER 'default'))\nLAYOUT(FLAT())",
+    "a": "CREATE TABLE d.a\n(\n    `x` String DEFAULT dictGet('d.by name', 'v', 1)\n)\nENGINE = Log",
+    "b": "CREATE MATERIALIZED VIEW d.b TO d.c\n(\n    `x` String\n)\nAS SELECT 'd.none' AS x\n"
+    "FROM d.a\nWHERE x = {p:String}",
+    "c": "CREATE TABLE d.c\n(\n    `x` String COMMENT 'from d.a'\n)\nENGINE = Log",
+    "0": "CREATE VIEW d.`0` AS SELECT b.x FROM d.b AS b, other.a, d.e",
+}
+
+
+def test_what_is_named_is_made_first() -> None:
+    order = in_order(DEFINITIONS, "d")
+    assert sorted(order) == sorted(DEFINITIONS)
+    for first, second in [
+        ("accounts", "by name"),
+        ("by name", "a"),
+        ("a", "b"),
+        ("c", "b"),
+        ("b", "0"),
+    ]:
+        assert order.index(first) < order.index(second)
+
+
+def test_two_that_name_each_other_are_made_in_some_order() -> None:
+    circle = {
+        "a": "CREATE VIEW d.a AS SELECT * FROM d.b",
+        "b": "CREATE VIEW d.b AS SELECT * FROM d.a",
+    }
+    assert sorted(in_order(circle, "d")) == ["a", "b"]
+
+
+def test_a_statement_is_moved_to_another_database() -> None:
+    text = {name: moved(create, "d", "n`w", DEFINITIONS) for name, create in DEFINITIONS.items()}
+    assert text["by name"].startswith("CREATE DICTIONARY `n\\`w`.`by name`")
+    assert "TABLE 'accounts' DB 'n`w' USER" in text["by name"]
+    assert "dictGet('n`w.by name', 'v', 1)" in text["a"]
+    assert "VIEW `n\\`w`.b TO `n\\`w`.c" in text["b"]
+    assert "'d.none' AS x\nFROM `n\\`w`.a" in text["b"]
+    assert "COMMENT 'from d.a'" in text["c"]
+    assert text["0"] == "CREATE VIEW `n\\`w`.`0` AS SELECT b.x FROM `n\\`w`.b AS b, other.a, d.e"
+
+
+def test_a_signature_is_of_a_key_and_every_byte() -> None:
+    key, content = b"k" * 32, b'{"name": "20261127T000000Z"}'
+    signature = signature_of(key, content)
+    assert state_of(key, content, signature + b"\n") == "valid"
+    assert state_of(b"l" * 32, content, signature) == "wrong"
+    assert state_of(key, content + b" ", signature) == "wrong"
+    assert state_of(key, content, b"") == "wrong"
+    assert state_of(key, content, "é".encode()) == "wrong"
+    assert state_of(key, content, None) == "missing"
+    assert state_of(b"", content, signature) == "unchecked"
+    with pytest.raises(ConfigError, match="at least 32"):
+        check_key(b"short\n")
