@@ -227,7 +227,8 @@ DEFINITIONS = {
     "accounts": "CREATE TABLE d.accounts\n(\n    `k` UInt64\n)\nENGINE = MergeTree\nORDER BY k",
     "by name": "CREATE DICTIONARY d.`by name`\n(\n    `k` UInt64\n)\nPRIMARY KEY k\n"
     "SOURCE(CLICKHOUSE(TABLE 'accounts' DB 'd' USER 'default'))\nLAYOUT(FLAT())",
-    "a": "CREATE TABLE d.a\n(\n    `x` String DEFAULT dictGet('d.by name', 'v', 1)\n)\nENGINE = Log",
+    "a": "CREATE TABLE d.a\n(\n    `x` String DEFAULT dictGet('d.by name', 'v', 1)\n)\n"
+    "ENGINE = Log",
     "b": "CREATE MATERIALIZED VIEW d.b TO d.c\n(\n    `x` String\n)\nAS SELECT 'd.none' AS x\n"
     "FROM d.a\nWHERE x = {p:String}",
     "c": "CREATE TABLE d.c\n(\n    `x` String COMMENT 'from d.a'\n)\nENGINE = Log",
