@@ -21,6 +21,7 @@ Method = Literal["incremental", "full"]
 Side = Literal["public", "private"]
 Sse = Literal["", "AES256", "aws:kms"]
 MOST_DAYS = 36_500
+SHORTEST_KEY = 32  # characters
 Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
 MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
 Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
@@ -93,6 +94,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     private_sse_kms_key_id: str = ""
     private_ca_file: Path | None = None
     private_retries: Count = 100
+    manifest_key: Secret = Secret("")
     full_every: Annotated[int, Meta(ge=1)] = 5
     max_backup_time: Duration = 3 * 86400
     keep_chains: Annotated[int, Meta(ge=1)] = 3
@@ -122,6 +124,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         for side in get_args(Side):
             self._check_store(side)
         self._check_prefixes()
+        if self.manifest_key.reveal() and len(self.manifest_key.reveal()) < SHORTEST_KEY:
+            raise ValueError(
+                f"manifest_key: expected at least {SHORTEST_KEY} characters, as of"
+                " `openssl rand -hex 32`"
+            )
         for name, policy in self.tables.items():
             if isinstance(policy, TablePolicy):
                 _check_chunks(name, policy)
@@ -139,6 +146,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
                 "private_prefix: in the same bucket, neither of public_prefix and private_prefix"
                 " may lie in the other: prune would take backups for leftovers of exports"
             )
+
+    @property
+    def signing_key(self) -> bytes:
+        """The key of the signatures of backups; empty: they are not signed."""
+        return self.manifest_key.reveal().encode()
 
     @property
     def query_settings(self) -> dict[str, int]:

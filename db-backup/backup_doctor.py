@@ -80,11 +80,15 @@ class Doctor:
         probe = layout.probe
 
         def listed() -> str:
-            backups = read_backups(bucket, layout)
+            backups = read_backups(bucket, layout, self.config.signing_key)
             good = sum(backup.state == "good" for backup in backups)
             if vanished := vanished_from(self.config, all_table_names(self.nodes), backups):
                 raise vanished
-            return f"{bucket.url}: {len(backups)} backups, {good} good"
+            found = f"{bucket.url}: {len(backups)} backups, {good} good"
+            if not self.config.signing_key:
+                return f"{found}; without manifest_key they are not signed"
+            signed = sum(backup.signature == "valid" for backup in backups)
+            return f"{found}, {signed} signed"
 
         return {
             "backups, list": listed,

@@ -130,6 +130,16 @@ def definitions(database: Database) -> dict[str, str]:
     return {name: _show_create(database, name) for name in names}
 
 
+def loaded_first(database: Database) -> dict[str, list[str]]:
+    """Return what of the database the server loads before a table of it, by the table's name."""
+    rows = database.query(
+        "SELECT name, arrayFilter((table, of) -> of = database, loading_dependencies_table,"
+        " loading_dependencies_database) AS needed FROM system.tables"
+        " WHERE database = currentDatabase() AND NOT is_temporary AND notEmpty(needed)"
+    )
+    return {name: list(needed) for name, needed in rows}
+
+
 def storage_of(database: Database, name: str, of: str = "") -> str:
     """Return the name of the table that has the rows of a table: its own, or a hidden one's.
 

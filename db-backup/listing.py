@@ -29,6 +29,7 @@ def stored_as_json(
                 "name": backup.name,
                 "state": backup.state,
                 "reason": backup.reason,
+                "signature": backup.signature,
                 "bytes": backup.manifest.bytes if backup.manifest else None,
                 "rows": backup.manifest.rows if backup.manifest else None,
                 "manifest": backup.manifest,

@@ -34,11 +34,12 @@ from backups.commands import (
     private_bucket,
     prune_backups,
     restore_backup,
+    stored_backups,
     vanished_tables,
     verify_backups,
     with_progress,
 )
-from backups.manifest import Backup, good_backups, read_backups
+from backups.manifest import Backup, good_backups
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import (
     export_tables,
@@ -178,7 +179,7 @@ def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bo
 
 def list_all(job: Job[Config]) -> None:
     """Print what there is of exports and backups, in the order of their names."""
-    exports, backups = _stored_exports(job), _stored_backups(job)
+    exports, backups = _stored_exports(job), _listed_backups(job)
     manifests, damaged = exports.sound, exports.damaged
     by_name = {backup.name: backup for backup in backups}
     names = job.arguments.names
@@ -215,11 +216,11 @@ def _stored_exports(job: Job[Config]) -> TableManifests:
     return read_table_manifests(*public_bucket(job))
 
 
-def _stored_backups(job: Job[Config]) -> list[Backup]:
+def _listed_backups(job: Job[Config]) -> list[Backup]:
     if not _has(job.config, "private"):
         return []
     bucket, layout = private_bucket(job)
-    return with_progress(job, bucket, layout, read_backups(bucket, layout))
+    return with_progress(job, bucket, layout, stored_backups(job))
 
 
 def _has(config: Config, side: Side) -> bool:
@@ -268,11 +269,11 @@ def restore(job: Job[Config]) -> None:
     arguments = job.arguments
     if arguments.everything and (arguments.name or arguments.source == EXPORTS):
         raise UsageError("--all cannot be combined with --as or --from exports")
-    manifest = None
+    backup = None
     if arguments.source != EXPORTS and (_has(job.config, "private") or arguments.everything):
-        manifest = backup_with(job, arguments.table)
-    if manifest:
-        restore_backup(job, manifest, arguments.table)
+        backup = backup_with(job, arguments.table)
+    if backup:
+        restore_backup(job, backup, arguments.table)
         return
     check_names([arguments.table], _stored_tables(job), "export or backup of a table")
     if arguments.replace or arguments.to_database:
@@ -286,7 +287,7 @@ def _stored_tables(job: Job[Config]) -> set[str]:
     if _has(job.config, "public"):
         stored |= exported_tables(*public_bucket(job))
     if _has(job.config, "private"):
-        backups = read_backups(*private_bucket(job))
+        backups = stored_backups(job)
         stored.update(*(manifest.tables for manifest in good_backups(backups)))
     return stored
 

@@ -30,6 +30,7 @@ log = logging.getLogger("ooni.db_backup")
 
 TOOL = f"ooni-db-backup {__version__}"
 JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
 SQL = "application/sql"
 MOST_AT_ONCE = 1000  # keys that one request can delete
 READ_SIZE = 1024 * 1024
@@ -175,6 +176,16 @@ class Bucket:
         """Return the token of the upload that an object is from; None: there is no object."""
         head = self.look(key)
         return head.token if head else None
+
+    def sha256(self, key: str) -> str | None:
+        """Return the SHA-256 of an object, in hexadecimal digits; None if there is none."""
+        digest = hashlib.sha256()
+        try:
+            for piece in self.stream(key):
+                digest.update(piece)
+        except NoSuchObject:
+            return None
+        return digest.hexdigest()
 
     def look(self, key: str) -> ObjectHead | None:
         """Return what the store says of an object; None: there is none."""

@@ -2,10 +2,9 @@
 
 import pytest
 
-from backups.signature import check_key, signature_of, state_of
+from backups.signature import signature_of, state_of
 from conftest import Database
 from ooni_common.database import quoted
-from ooni_common.errors import ConfigError
 from schemas.create_table import create_table
 from schemas.references import in_order, moved
 from schemas.tokens import DEEPEST, LONGEST, SchemaRefused
@@ -278,5 +277,3 @@ def test_a_signature_is_of_a_key_and_every_byte() -> None:
     assert state_of(key, content, "é".encode()) == "wrong"
     assert state_of(key, content, None) == "missing"
     assert state_of(b"", content, signature) == "unchecked"
-    with pytest.raises(ConfigError, match="at least 32"):
-        check_key(b"short\n")

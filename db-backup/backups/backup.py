@@ -8,9 +8,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+import msgspec
+
 from backups.contents import differences, read_content
 from backups.manifest import (
     NAME_FORMAT,
+    SERVER_MANIFEST,
     Backup,
     BackupLayout,
     BackupManifest,
@@ -22,18 +25,34 @@ from backups.manifest import (
 from backups.plan import Plan, Saving, ShardPlan
 from backups.prune import delete_backup
 from backups.server import ServerBackups
+from backups.signature import signature_of
 from digest import SCHEME
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from store import JSON, SQL, TOOL, Bucket, encoded
+from schemas.references import in_order
+from store import JSON, SQL, TEXT, TOOL, Bucket, encoded
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
 
 def back_up(
-    bucket: Bucket, layout: BackupLayout, plan: Plan, backups: Sequence[Backup]
+    bucket: Bucket,
+    layout: BackupLayout,
+    plan: Plan,
+    backups: Sequence[Backup],
+    *,
+    runs: int = 0,
+    key: bytes = b"",
 ) -> BackupManifest:
     """Make a backup as planned, and return its manifest, which is in the bucket then.
+
+    Args:
+        bucket: where it goes.
+        layout: where in it.
+        plan: what it has.
+        backups: what there is.
+        runs: the highest run number that is known here.
+        key: by which its manifest is signed; empty: it is not.
 
     Raises:
         DataRefused: the store does not encrypt as it should.
@@ -44,10 +63,13 @@ def back_up(
     name = f"{started:{NAME_FORMAT}}"
     with _removed_unless_complete(bucket, layout, name):
         shards = [_back_up_shard(bucket, plan, shard, started) for shard in plan.shards]
-        manifest = of_all_shards(shards)
+        numbers = [backup.manifest.run for backup in backups if backup.manifest]
+        manifest = msgspec.structs.replace(of_all_shards(shards), run=max([runs, *numbers]) + 1)
         _check_objects(server, bucket, layout, manifest)
-        key = layout.manifest(name)
-        bucket.put_document(key, encoded(manifest, key), JSON)
+        content = encoded(manifest, layout.manifest(name))
+        if key:
+            bucket.put(layout.signature(name), signature_of(key, content), TEXT)
+        bucket.put_document(layout.manifest(name), content, JSON)
     return manifest
 
 
@@ -57,7 +79,7 @@ def _back_up_shard(
     """Save what the plan has of a shard; return the manifest of that."""
     server, name = shard.server, f"{started:{NAME_FORMAT}}"
     base = shard.base if plan.kind == "incremental" else None
-    parts = _make_server_backups(shard, name, base)
+    parts = _make_server_backups(bucket, shard, name, base)
     for saving in shard.savings:
         if saving.method == "rows":
             _save_rows(shard, saving, name)
@@ -75,6 +97,7 @@ def _back_up_shard(
         collection=server.collection,
         tables=saved,
         definitions=dict(shard.definitions),
+        order=tuple(in_order(shard.definitions, plan.database, shard.needed)),
         parts=parts,
         rows_bytes=sum(listed.size for listed in objects),
         access=shard.access,
@@ -86,7 +109,7 @@ def _back_up_shard(
 
 
 def _make_server_backups(
-    shard: ShardPlan, name: str, base: BackupManifest | None
+    bucket: Bucket, shard: ShardPlan, name: str, base: BackupManifest | None
 ) -> dict[str, ServerBackup]:
     """Let the server write its backups."""
     server = shard.server
@@ -115,6 +138,7 @@ def _make_server_backups(
             tables=tuple(tables),
             bytes=written.bytes,
             total_bytes=written.total_bytes,
+            sha256=bucket.sha256(path + SERVER_MANIFEST) or "",
         )
         log.info(
             "%s: %s: %d tables: %s written, in %.1f s",

@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -15,8 +16,11 @@ from backups.manifest import (
     Backup,
     BackupLayout,
     BackupManifest,
+    Chosen,
+    check_newest,
     chosen,
     good_backups,
+    good_ones,
     read_backups,
 )
 from backups.plan import Plan, plan_backup
@@ -29,6 +33,7 @@ from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job, locked, make_writable
+from ooni_common.state import read_state, write_state
 from staging import Place
 from store import Bucket
 from throttle import in_units
@@ -43,6 +48,28 @@ def private_bucket(job: Job[Config]) -> tuple[Bucket, BackupLayout]:
     """Return the bucket of the backups, and where they are in it."""
     bucket = Bucket(job.config.store("private"), job.user_agent)
     return bucket, BackupLayout(job.config.private_prefix)
+
+
+class RunState(msgspec.Struct):
+    """What this machine knows of its own backups.
+
+    Attributes:
+        runs: the number of the last one. A bucket whose newest backup has a lower one has lost
+            some, or somebody has put old ones in the place of new ones.
+    """
+
+    runs: int = 0
+
+
+def run_state_file(config: Config) -> Path:
+    """Return the file with the RunState."""
+    return config.state_dir / "backups.json"
+
+
+def stored_backups(job: Job[Config]) -> list[Backup]:
+    """Return what there is in the bucket of the backups, oldest first."""
+    bucket, layout = private_bucket(job)
+    return read_backups(bucket, layout, job.config.signing_key)
 
 
 def back_up_tables(
@@ -62,8 +89,9 @@ def back_up_tables(
     with job.metrics.timer("run_backup"):
         if not job.dry_run:
             nodes.each(lambda node: ServerBackups(node.database, job.config).end_abandoned())
-        backups = read_backups(bucket, layout)
+        backups = stored_backups(job)
         warn_of_bad_backups(backups)
+        runs = read_state(run_state_file(job.config), RunState).runs
         servers = servers_of(nodes, job.config, names)
         plan = plan_backup(servers, names, backups, full=full, force=job.force)
         if job.dry_run:
@@ -74,7 +102,9 @@ def back_up_tables(
             )
         else:
             log.info("%s: %s", plan, plan.reason)
-            manifest = back_up(bucket, layout, plan, backups)
+            key = job.config.signing_key
+            manifest = back_up(bucket, layout, plan, backups, runs=runs, key=key)
+            write_state(run_state_file(job.config), RunState(manifest.run))
             job.metrics.gauge("backup_bytes", manifest.bytes)
             log.info(
                 "the backup %s is complete: %s rows in %d tables, %s written",
@@ -101,7 +131,7 @@ def vanished_tables(
     if nodes.absent:
         return []
     if backups is None:
-        backups = read_backups(*private_bucket(job))
+        backups = stored_backups(job)
     # Without a command's own look at all that is listed, nothing is left out.
     reported = job.config.missing(names) if job.command == "run" else ()
     vanished = vanished_from(job.config, names, backups, reported)
@@ -175,17 +205,18 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
     Returns:
         What is wrong with them.
     """
-    bucket, layout = private_bucket(job)
-    backups = read_backups(bucket, layout)
+    bucket, _ = private_bucket(job)
+    backups = stored_backups(job)
     name = job.arguments.source
     findings = [
         f"the backup {backup.name} is damaged: {backup.reason}"
         for backup in backups
         if backup.state == "damaged" and name in ("", ALL)
     ]
-    wanted = good_backups(backups) if name == ALL else [chosen(backups, name)]
+    wanted = good_ones(backups) if name == ALL else [chosen(backups, name)]
+    manifests = [backup.manifest for backup in wanted]
     if name not in ("", ALL):
-        check_names(tables, wanted[0].tables, f"table in the backup {name}:")
+        check_names(tables, manifests[0].tables, f"table in the backup {name}:")
     if job.arguments.quick:
         return findings
     make_writable("state_dir", job.config.state_dir)
@@ -193,17 +224,17 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
         locked(job.config.state_dir / "db-backup.verify.lock"),
         connected_to_servers(job.config) as nodes,
     ):
-        for manifest in wanted:
+        for manifest in manifests:
             present = [table for table in tables or manifest.tables if table in manifest.tables]
             damages = verify_on_shards(job.config, nodes, bucket, manifest, present)
             if present and not damages:
                 log.info("the backup %s can be restored", manifest.name)
             findings += damages
     return findings + [
-        f"{table}: not in the backup {wanted[-1].name}"
+        f"{table}: not in the backup {manifests[-1].name}"
         for table in tables
         if job.config.is_only_private(table)
-        and not any(table in manifest.tables for manifest in wanted)
+        and not any(table in manifest.tables for manifest in manifests)
     ]
 
 
@@ -232,7 +263,7 @@ def check_layout(bucket: Bucket, manifest: BackupManifest) -> None:
             )
 
 
-def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
+def backup_with(job: Job[Config], table: str) -> Chosen | None:
     """Return the backup that a table can be restored from; None: there is none with this table.
 
     `table` is "" for all of them.
@@ -241,16 +272,21 @@ def backup_with(job: Job[Config], table: str) -> BackupManifest | None:
         UsageError: one was named, and there is none of this name.
         DataRefused: it can't be restored.
     """
-    backups = read_backups(*private_bucket(job))
+    backups = stored_backups(job)
+    # Of unsigned ones, nobody knows whether the number is the right one.
+    signs = bool(job.config.signing_key)
+    runs = read_state(run_state_file(job.config), RunState).runs if signs else 0
     if job.arguments.source or not table:
-        return chosen(backups, job.arguments.source)
-    with_it = [manifest for manifest in good_backups(backups) if table in manifest.tables]
-    return with_it[-1] if with_it else None
+        return chosen(backups, job.arguments.source, runs)
+    good = good_ones(backups)
+    if good:
+        check_newest(good[-1].manifest, runs)
+    return next((backup for backup in reversed(good) if table in backup.manifest.tables), None)
 
 
-def restore_backup(job: Job[Config], manifest: BackupManifest, table: str) -> None:
+def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
     """Restore one table of a backup, or with "" all of them."""
-    arguments = job.arguments
+    arguments, manifest = job.arguments, backup.manifest
     if table:
         check_names([table], manifest.tables, f"table in the backup {manifest.name}:")
     target = arguments.to_database or database_of(job.config)
@@ -292,7 +328,7 @@ def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
     bucket, layout = private_bucket(job)
     keep = config.keep_chains if job.arguments.keep is None else job.arguments.keep
     days = config.keep_days if job.arguments.keep_days is None else job.arguments.keep_days
-    backups = with_progress(job, bucket, layout, read_backups(bucket, layout))
+    backups = with_progress(job, bucket, layout, stored_backups(job))
 
     def keeps_last(table: str) -> bool:
         policy = config.policy_of(table)

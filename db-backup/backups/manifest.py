@@ -5,6 +5,7 @@
     <prefix>/data/<backup>/incremental/       tables of which only what is new is written
     <prefix>/data/<backup>/rows/<table>.…     tables whose rows BACKUP leaves out
     <prefix>/data/<backup>/schema.sql, access.sql   the same for people; users, roles and grants
+    <prefix>/data/<backup>/manifest.hmac      the signature of the manifest (signature.py)
     <prefix>/manifest/<backup>.json           BackupManifest, written last
 
 On a cluster of several shards each of these is in `data/<backup>/shard-<number>/`.
@@ -24,6 +25,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from backups.contents import NO_ROWS, Partition, both
+from backups.signature import LONGEST as LONGEST_SIGNATURE
+from backups.signature import SignatureState, state_of
 from digest import FIRST_SCHEME
 from inventory import check_names, merges_rows
 from ooni_common.errors import DataRefused
@@ -112,6 +115,7 @@ class ServerBackup(msgspec.Struct, frozen=True, kw_only=True):
         tables: which ones it has.
         bytes: that were written for it.
         total_bytes: of all that is restored from it, also what its bases have.
+        sha256: of the server's own manifest; "" in those before 2.0.2.
     """
 
     path: str
@@ -119,6 +123,7 @@ class ServerBackup(msgspec.Struct, frozen=True, kw_only=True):
     tables: tuple[str, ...]
     bytes: Number
     total_bytes: Number
+    sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
 
 class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +139,9 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
         collection: the named collection by which the server reaches the bucket; "" for none.
         tables: that have rows in it, by name.
         definitions: the CREATE statement of everything in the database, by name.
+        order: the names of these, in which they can be made; empty in those before 2.0.2.
+        run: how many backups there were, this one included; 0 in those before 2.0.2. So an old
+            manifest can't stand for a new one.
         parts: the server's backups, by what is in them: "definitions", "full", "incremental".
         rows_bytes: of the objects with rows.
         access: the statements that create users, roles and grants; "" if they may not be seen.
@@ -155,6 +163,8 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     collection: str
     tables: dict[str, SavedTable]
     definitions: dict[str, str]
+    order: tuple[str, ...] = ()
+    run: Number = 0
     parts: dict[str, ServerBackup]
     rows_bytes: Number
     access: str
@@ -264,6 +274,10 @@ class BackupLayout(Layout):
         """Return the key of users, roles and grants."""
         return f"{self.folder(backup)}access.sql"
 
+    def signature(self, backup: str) -> str:
+        """Return the key of the signature of the manifest."""
+        return f"{self.data(backup)}manifest.hmac"
+
 
 @dataclass(frozen=True)
 class Backup:
@@ -274,12 +288,14 @@ class Backup:
         state: "good" if it can be restored.
         reason: why it can't.
         manifest: None if there is none, or a damaged one.
+        signature: of the manifest; where it is valid, its definitions may be executed.
     """
 
     name: str
     state: BackupState
     reason: str = ""
     manifest: BackupManifest | None = None
+    signature: SignatureState = "unchecked"
 
     @property
     def base(self) -> str:
@@ -298,11 +314,17 @@ def start_of(name: str) -> datetime:
     return datetime.strptime(name, NAME_FORMAT).replace(tzinfo=UTC)
 
 
-def read_backups(bucket: Bucket, layout: BackupLayout) -> list[Backup]:
-    """Return what there is in a bucket, oldest first; good is what has all that it needs."""
+def read_backups(bucket: Bucket, layout: BackupLayout, key: bytes = b"") -> list[Backup]:
+    """Return what there is in a bucket, oldest first; good is what has all that it needs.
+
+    Args:
+        bucket: has them.
+        layout: where they are in it.
+        key: by which manifests are signed; empty: signatures are not checked.
+    """
     backups: dict[str, Backup] = {}
     for name in sorted(_names(bucket, layout)):
-        backups[name] = _examined(bucket, layout, name, backups)
+        backups[name] = _examined(bucket, layout, name, backups, key)
     return list(backups.values())
 
 
@@ -328,20 +350,24 @@ def _is_time(name: str) -> bool:
 
 
 def _examined(
-    bucket: Bucket, layout: BackupLayout, name: str, earlier: Mapping[str, Backup]
+    bucket: Bucket, layout: BackupLayout, name: str, earlier: Mapping[str, Backup], key: bytes
 ) -> Backup:
     try:
         content = bucket.get(layout.manifest(name))
         if content is None:
             return Backup(name, "unfinished", "it has no manifest")
         manifest = decoded_manifest(content, BackupManifest, "its manifest is")
+        signed = bucket.get(layout.signature(name), LONGEST_SIGNATURE) if key else None
     except DataRefused as error:
         return Backup(name, "damaged", str(error))
+    signature = state_of(key, content, signed)
     reason = _wrong_in(layout, name, manifest)
+    if signature == "wrong":
+        reason = "the signature of its manifest is wrong: somebody else wrote one of them"
     if not reason and (missing := _missing(bucket, layout, manifest)):
         reason = f"its {missing.removeprefix(layout.data(name))} is missing"
     reason = reason or _wrong_with_base(manifest, earlier)
-    return Backup(name, "damaged" if reason else "good", reason, manifest)
+    return Backup(name, "damaged" if reason else "good", reason, manifest, signature)
 
 
 def _wrong_in(layout: BackupLayout, name: str, manifest: BackupManifest) -> str:
@@ -414,20 +440,62 @@ def _missing(bucket: Bucket, layout: BackupLayout, manifest: BackupManifest) -> 
     return next((key for key in needed if bucket.look(key) is None), "")
 
 
-def chosen(backups: Sequence[Backup], name: str) -> BackupManifest:
+@dataclass(frozen=True)
+class Chosen:
+    """A good backup that is to be restored or verified.
+
+    Attributes:
+        manifest: of the backup.
+        is_signed: whether whoever wrote it had our key, so that its definitions may be executed.
+    """
+
+    manifest: BackupManifest
+    is_signed: bool = False
+
+
+def good_ones(backups: Sequence[Backup]) -> list[Chosen]:
+    """Return those that can be restored, oldest first, with what their signatures are worth."""
+    return [
+        Chosen(backup.manifest, backup.signature == "valid")
+        for backup in backups
+        if backup.manifest and backup.state == "good"
+    ]
+
+
+def chosen(backups: Sequence[Backup], name: str, runs: int = 0) -> Chosen:
     """Return the backup of a name; the newest good one if none is given.
+
+    Args:
+        backups: what there is, oldest first.
+        name: of a backup; "" for none.
+        runs: the number of the last backup that was made here, if its manifest was signed.
 
     Raises:
         UsageError: there is no such backup.
-        DataRefused: it can't be restored, or there is no good one.
+        DataRefused: it can't be restored, there is no good one, or it is not the last one.
     """
-    good = good_backups(backups)
     if not name:
+        good = good_ones(backups)
         if not good:
             raise DataRefused("there is no good backup; see list")
+        check_newest(good[-1].manifest, runs)
         return good[-1]
     check_names([name], [backup.name for backup in backups], "backup")
     backup = next(backup for backup in backups if backup.name == name)
-    if backup.state != "good" or backup.manifest is None:
+    if backup.state != "good":
         raise DataRefused(f"the backup {name} is {backup.state}: {backup.reason}")
-    return backup.manifest
+    return good_ones([backup])[0]
+
+
+def check_newest(manifest: BackupManifest, runs: int) -> None:
+    """Check that the newest good backup is the last one that was made.
+
+    Raises:
+        DataRefused: it is an older one.
+    """
+    if manifest.run < runs:
+        raise DataRefused(
+            f"the newest good backup, {manifest.name}, is number {manifest.run}; the last one that"
+            f" was made here is number {runs}: it is damaged, gone, or replaced by an older one;"
+            " see list, and name the one to restore with --from"
+        )

@@ -23,6 +23,7 @@ from inventory import (
     WITHOUT_OWN_ROWS,
     Column,
     definitions,
+    loaded_first,
     read_table,
     refreshes_itself,
     storage_of,
@@ -77,6 +78,7 @@ class ShardPlan:
         server: which makes it.
         savings: the tables.
         definitions: the CREATE statement of everything in the database, by name.
+        needed: what the server has to load before a table, by its name.
         access: the statements that create users, roles and grants; "" if they may not be seen.
         content: of each table, before.
         elsewhere: the tables that another server of the shard has, and this one has not.
@@ -86,6 +88,7 @@ class ShardPlan:
     server: ServerBackups
     savings: Sequence[Saving]
     definitions: Mapping[str, str]
+    needed: Mapping[str, Collection[str]]
     access: str
     content: Mapping[str, Partitions]
     elsewhere: Collection[str]
@@ -200,6 +203,7 @@ def _plan_shard(
         server=servers.main,
         savings=savings,
         definitions=created,
+        needed=loaded_first(servers.main.database),
         access=access(servers.main.database),
         content=content,
         elsewhere=servers.elsewhere.keys(),

@@ -1,6 +1,6 @@
 """The signature of a backup's manifest: what is signed was written by somebody who has the key.
 
-The key (`manifest_key_file`) is in no bucket. Whoever can write to the bucket can delete a backup,
+The key (`manifest_key`) is in no bucket. Whoever can write to the bucket can delete a backup,
 or replace it by an older one; but can't make one whose definitions are executed.
 
     <prefix>/data/<backup>/manifest.hmac    HMAC-SHA-256 of the bytes of the manifest, hexadecimal
@@ -11,13 +11,9 @@ manifests (`.backup`) are; so all of that is signed.
 
 import hashlib
 import hmac
-import re
 from typing import Literal
 
-from ooni_common.errors import ConfigError
-
-SHORTEST = 32  # bytes of a key
-SIGNATURE = re.compile(rb"[0-9a-f]{64}")
+LONGEST = 1000  # bytes of the object
 PURPOSE = b"ooni-db-backup manifest 1\n"  # so that a signature is one of nothing else
 
 SignatureState = Literal["valid", "missing", "wrong", "unchecked"]
@@ -47,18 +43,3 @@ def state_of(key: bytes, content: bytes, signature: bytes | None) -> SignatureSt
         return "missing"
     wanted = signature_of(key, content)
     return "valid" if hmac.compare_digest(wanted, signature.strip()) else "wrong"
-
-
-def check_key(key: bytes) -> bytes:
-    """Return a key from a file, without the line's end.
-
-    Raises:
-        ConfigError: it is too short to be one.
-    """
-    key = key.strip()
-    if len(key) < SHORTEST:
-        raise ConfigError(
-            f"manifest_key_file: a key has at least {SHORTEST} characters; make one with"
-            " `openssl rand -hex 32`"
-        )
-    return key

@@ -23,13 +23,12 @@ from msgspec import Meta
 
 from exports.chunks import Chunk, Fingerprint
 from ooni_common.errors import DataRefused
-from store import JSON, Bucket, Layout, Number, decoded_manifest, encoded, escaped
+from store import JSON, TEXT, Bucket, Layout, Number, decoded_manifest, encoded, escaped
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
 MANIFEST_FORMAT = 1
-TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 TEMPLATE = "index.html.jinja"
 

@@ -6,6 +6,7 @@ over what it does not know.
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 from inventory import QUOTED
 from ooni_common.database import literal, quoted
@@ -64,12 +65,17 @@ def moved(statement: str, database: str, target: str, names: Collection[str]) ->
     return IN_SOURCE.sub(with_database, text)
 
 
-def in_order(definitions: Mapping[str, str], database: str) -> list[str]:
+def in_order(
+    definitions: Mapping[str, str],
+    database: str,
+    needed: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> list[str]:
     """Return the names of what can be made one after the other: what is named comes first.
 
     Args:
         definitions: the CREATE statements by name.
         database: in which they all are.
+        needed: what the server knows to be needed for them, by name.
     """
     ordered: dict[str, None] = {}
     begun: set[str] = set()
@@ -78,8 +84,9 @@ def in_order(definitions: Mapping[str, str], database: str) -> list[str]:
         if name in begun:  # also where two name each other: then one of them has to be first
             return
         begun.add(name)
-        for needed in sorted(references(definitions[name], database, definitions.keys())):
-            visit(needed)
+        named = references(definitions[name], database, definitions.keys())
+        for first in sorted(named.union(needed.get(name, ())) & definitions.keys()):
+            visit(first)
         ordered[name] = None
 
     for name in sorted(definitions):
