@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +10,12 @@ import numpy as np
 import pytest
 
 from dev.samples.observations import RATES, SCENARIOS, samples, write
-from evaluation.evaluate import Coverage, Label, Truth, evaluate_files, read_labels, score_of, shown
-from evaluation.observations import read_observations
+from evaluation.controls import controlled
+from evaluation.evaluate import Suite, evaluate_files, read_labels
+from evaluation.figures import figures_of, simple_figures
+from evaluation.observations import Details, read_observations, read_others
+from evaluation.outcomes import Coverage, EventOutcome, Label, Outcome, Truth, compared, coverage_of
+from evaluation.tables import shown
 from ooni_common.errors import DataRefused
 from series import hour_of
 
@@ -48,30 +51,105 @@ def test_changes_are_compared_with_events(
     changes: list[tuple[int, str]], found: int, false: int, missed: int
 ) -> None:
     detected = [(FIRST + hour, state) for hour, state in changes]
-    score = score_of(detected, truth((100, "BLOCKED"), (300, "OK")), EVERY_HOUR)
-    assert (score.found, score.false, score.missed) == (found, false, missed)
+    events, wrong = compared(detected, truth((100, "BLOCKED"), (300, "OK")), EVERY_HOUR)
+    delays = [event.delay for event in events]
+    assert (2 - delays.count(None), len(wrong), delays.count(None)) == (found, false, missed)
+
+
+def outcome(
+    *events: EventOutcome,
+    false: tuple[str, ...] = (),
+    weeks: float = 2.0,
+    happened: Truth | None = None,
+    group: str = "",
+    details: Details | None = None,
+) -> Outcome:
+    """Return what became of a series."""
+    return Outcome(happened or truth(), events, false, weeks, details or Details(), group)
 
 
 def test_the_delay_is_until_the_end_of_the_hour_that_caused_the_detection() -> None:
-    score = score_of([(FIRST + 105, "BLOCKED")], truth((100, "BLOCKED")), EVERY_HOUR)
-    assert score.delays == [5]
-    assert replace(score, weeks=2.0).figures() == {
-        "tp": 1,
-        "fp": 0,
-        "fn": 0,
-        "precision": 1.0,
-        "recall": 1.0,
-        "recall_of_clear_events": 1.0,
-        "median_delay_h": 5.0,
-        "p90_delay_h": 5.0,
-        "false_per_1000_series_weeks": 0.0,
-    }
+    events, false = compared([(FIRST + 105, "BLOCKED")], truth((100, "BLOCKED")), EVERY_HOUR)
+    assert events == (EventOutcome("BLOCKED", 5, clear=True),)
+    assert false == ()
 
 
 def test_the_end_of_what_nobody_could_find_is_not_a_clear_event() -> None:
-    score = score_of([], truth((100, "BLOCKED"), (105, "OK")), EVERY_HOUR)
-    assert (score.missed, score.clear) == (2, 0)
-    assert score_of([], truth((100, "OK")), EVERY_HOUR).clear == 1
+    events, _ = compared([], truth((100, "BLOCKED"), (105, "OK")), EVERY_HOUR)
+    assert [(event.delay, event.clear) for event in events] == [(None, False), (None, False)]
+    events, _ = compared([], truth((100, "OK")), EVERY_HOUR)
+    assert events[0].clear
+
+
+def test_every_false_change_counts_those_back_to_ok_too() -> None:
+    detected = [(FIRST + hour, state) for hour, state in [(50, "BLOCKED"), (60, "OK")]]
+    _, false = compared(detected, truth(), EVERY_HOUR)
+    assert false == ("BLOCKED", "OK")
+    figures = simple_figures([outcome(false=false), outcome()])
+    assert (figures["fp"], figures["false_ends"], figures["series_with_false"]) == (2, 1, 1)
+    assert figures["false_per_100_series"] == 100
+
+
+def test_percentiles_are_delays_that_occurred() -> None:
+    found = [EventOutcome("BLOCKED", delay, clear=True) for delay in (1, 2, 3, 50)]
+    ended = [EventOutcome("OK", delay, clear=True) for delay in (7, None)]
+    figures = simple_figures([outcome(*found), outcome(*ended)])
+    assert (figures["median_delay_h"], figures["p90_delay_h"]) == (3, 50)
+    assert (figures["beginnings_median_delay_h"], figures["beginnings_recall"]) == (2, 1.0)
+    assert (figures["ends_median_delay_h"], figures["ends_p95_delay_h"]) == (7, 7)
+    assert (figures["ends_recall"], figures["ends_within_96_h"]) == (0.5, 0.5)
+    assert simple_figures([outcome()])["median_delay_h"] is None
+
+
+def test_the_weeks_of_a_series_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "o.csv").write_text(
+        HEADER
+        + "a,2025-01-01T00:00:00,1,0\na,2025-01-14T23:00:00,1,0\n"
+        + "b,2025-01-03T05:00:00,1,0\nb,2025-01-03T06:00:00,1,0\n"
+    )
+    coverage = coverage_of(read_observations(tmp_path / "o.csv"))
+    assert [of_one.weeks for of_one in coverage] == [2.0, 2 / 168]
+    figures = simple_figures([outcome(false=("OK",), weeks=of_one.weeks) for of_one in coverage])
+    assert figures["false_per_1000_series_weeks"] == pytest.approx(1000 * 2 / (2 + 2 / 168))
+
+
+def test_what_is_not_judged_is_reported_and_in_no_total() -> None:
+    happened = Truth("curfews", 1.0, (), judged=False)
+    outcomes = [outcome(), outcome(false=("BLOCKED",), happened=happened)]
+    figures = figures_of([outcomes])
+    assert (figures["series"], figures["fp"]) == (1, 0)
+    assert figures["by_scenario"]["curfews"]["fp"] == 1
+    assert not figures["by_scenario"]["curfews"]["judged"]
+    assert figures["by_scenario"]["some"]["judged"]
+
+
+def test_figures_of_seeds_have_a_spread() -> None:
+    delays = (4, 10, 7)
+    suites = [[outcome(EventOutcome("BLOCKED", delay, clear=True))] for delay in delays]
+    figures = figures_of(suites)
+    spread = figures["seeds"]["median_delay_h"]
+    assert spread == {"mean": 7, "standard_deviation": 3, "least": 4, "most": 10}
+    assert figures["by_scenario"]["some"]["seeds"]["recall"]["least"] == 1.0
+    assert "seeds" not in figures_of(suites[:1])
+
+
+def test_an_incident_is_over_with_the_last_of_its_networks() -> None:
+    def ended(asn: int, delay: int | None, service: str = "X") -> Outcome:
+        happened = Truth("national", 1.0, (), group="IT")
+        end = EventOutcome("OK", delay, clear=True)
+        details = Details(probe_asn=str(asn), service=service)
+        return outcome(end, happened=happened, group="0 IT", details=details)
+
+    outcomes = [ended(1, 5), ended(2, 9), ended(3, 200), ended(1, 6)]
+    few = [ended(1, 5, "Y"), ended(2, 5, "Y")]
+    assert figures_of([outcomes + few])["incidents_by_scenario"]["national"] == {
+        "incidents": 1,
+        "half_back_median_h": 9,
+        "all_back_median_h": 200,
+        "not_all_back_in_a_week": 1.0,
+    }
+    never = [ended(1, 5), ended(2, 9), ended(3, None)]
+    assert figures_of([never])["incidents_by_scenario"]["national"]["all_back_median_h"] is None
 
 
 HOUR_0 = "a,2025-01-01T00:00:00"
@@ -168,6 +246,91 @@ def test_measurements_that_failed_are_not_counted(tmp_path: Path) -> None:
     assert observations.measurements.tolist() == [3, 4]
 
 
+CONTEXT = "series,t,cnt,anomaly_cnt,world,service,probe_cc,probe_asn,input,control,runs,bad_runs\n"
+IN_ITALY = ",w,Facebook,IT,1,https://www.facebook.com/,"
+
+
+def test_observations_may_have_a_row_for_each_bucket_of_the_runs(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    path.write_text(
+        CONTEXT
+        + "".join(
+            f"{HOUR_0},{counts}\n" for counts in (f"5,4{IN_ITALY}4,3,2", f"2,0{IN_ITALY}0,1,0")
+        )
+        + f"a,2025-01-01T01:00:00,1,1{IN_ITALY}0,1,1\n"
+    )
+    observations = read_observations(path)
+    assert observations.series == ["a"]
+    assert observations.details == [
+        Details("w", "Facebook", "IT", "1", "https://www.facebook.com/")
+    ]
+    columns = (observations.control, observations.runs, observations.bad_runs)
+    assert [of_all.tolist() for of_all in columns if of_all is not None] == [
+        [0, 4, 0],
+        [1, 3, 1],
+        [0, 2, 1],
+    ]
+    summed = observations.summed()
+    assert summed.hour.tolist() == [FIRST, FIRST + 1]
+    assert summed.measurements.tolist() == [7, 1]
+    assert summed.anomalies.tolist() == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ((f"5,4{IN_ITALY}5,3,2",), ":2: expected control from 0 to 4"),
+        ((f"5,4{IN_ITALY}4,6,2",), ":2: more runs than measurements: expected runs from 0 to cnt"),
+        ((f"5,4{IN_ITALY}4,3,4",), ":2: more bad runs than runs"),
+        ((f"5,1{IN_ITALY}4,3,2",), ":2: more bad runs than anomalies"),
+        (2 * (f"5,4{IN_ITALY}4,3,2",), ":3: a second row of 'a' for 2025-01-01T00:00:00"),
+        ((f"5,4{IN_ITALY}4,3,2", f"5,4{IN_ITALY.replace('IT', 'FR')}3,3,2"), "'a' has several"),
+    ],
+)
+def test_context_that_cannot_be_true_is_refused(
+    tmp_path: Path, rows: tuple[str, ...], reason: str
+) -> None:
+    path = tmp_path / "o.csv"
+    path.write_text(CONTEXT + "".join(f"{HOUR_0},{row}\n" for row in rows))
+    with pytest.raises(DataRefused) as refused:
+        read_observations(path)
+    assert reason in str(refused.value)
+
+
+def test_others_are_counted_by_network(tmp_path: Path) -> None:
+    path = tmp_path / "others.csv"
+    header = "world,probe_cc,probe_asn,t,cnt,anomaly_cnt\n"
+    rows = ["w,IT,1,2025-01-01T01:00:00,9,1\n", "w,FR,2,2025-01-01T00:00:00,3,3\n"]
+    path.write_text(header + "".join(rows))
+    others = read_others(path)
+    assert others.networks == [("w", "IT", "1"), ("w", "FR", "2")]
+    assert (others.hour - FIRST).tolist() == [0, 1]
+    assert others.index.tolist() == [1, 0]
+    assert others.measurements.tolist() == [3, 9]
+    path.write_text(header + 2 * rows[0])
+    with pytest.raises(DataRefused, match=r"others.csv:3: a second row of 'w IT 1' for 2025-01-01"):
+        read_others(path)
+    path.write_text(HEADER)
+    with pytest.raises(DataRefused, match=r"others.csv:1: expected the columns world,probe_cc"):
+        read_others(path)
+
+
+def test_hours_have_controls_where_the_country_is_measured(tmp_path: Path) -> None:
+    of_app = ",w,Signal,IT,1,,0,1,0"
+    times = [f"2025-01-01T0{hour}:00:00" for hour in range(4)]
+    rows = [f"a,{time},1,0{of_app}\n" for time in times]
+    (tmp_path / "o.csv").write_text(CONTEXT + "".join(rows) + f"b,{times[3]},1,0{IN_ITALY}2,1,0\n")
+    (tmp_path / "others.csv").write_text(
+        "world,probe_cc,probe_asn,t,cnt,anomaly_cnt\n"
+        f"w,IT,2,{times[1]},9,1\nanother,IT,1,{times[0]},9,1\nw,FR,1,{times[3]},9,1\n"
+    )
+    observations = read_observations(tmp_path / "o.csv")
+    assert controlled(observations, read_others(tmp_path / "others.csv")) == [0.5, 1.0]
+    assert controlled(observations, None) == [0.0, 1.0]
+    (tmp_path / "o.csv").write_text(HEADER + HOUR_0 + ",1,0\n")
+    assert controlled(read_observations(tmp_path / "o.csv"), None) == [None]
+
+
 def test_labels_that_are_none_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "l.json"
     path.write_text('{"a": {"scenario": "s", "rate_per_h": 1, "events": [{"t": 3, "to": "X"}]}}')
@@ -183,7 +346,7 @@ def test_events_of_a_series_without_measurements_are_missed(tmp_path: Path) -> N
         "b": {"scenario": "block", "rate_per_h": 0.05, "events": events},
     }
     (tmp_path / "l.json").write_text(json.dumps(labels))
-    results = evaluate_files(tmp_path / "o.csv", tmp_path / "l.json")
+    results = evaluate_files([Suite(tmp_path / "o.csv", tmp_path / "l.json")])
     for figures in results.values():
         assert (figures["tp"], figures["fn"], figures["recall"]) == (0, 1, 0.0)
         assert figures["by_scenario"]["block"]["fn"] == 1
@@ -192,7 +355,7 @@ def test_events_of_a_series_without_measurements_are_missed(tmp_path: Path) -> N
     del labels["a"]
     (tmp_path / "l.json").write_text(json.dumps(labels))
     with pytest.raises(DataRefused, match="no labels of the series 'a': expected"):
-        evaluate_files(tmp_path / "o.csv", tmp_path / "l.json")
+        evaluate_files([Suite(tmp_path / "o.csv", tmp_path / "l.json")])
 
 
 def test_the_sample_is_what_its_labels_say() -> None:
@@ -209,7 +372,7 @@ def test_the_sample_is_what_its_labels_say() -> None:
 
 def test_it_is_better_than_the_detectors_that_it_is_compared_with(tmp_path: Path) -> None:
     write(tmp_path, seeds=[1, 2], series=8)
-    results = evaluate_files(tmp_path / "observations.csv.gz", tmp_path / "labels.json")
+    results = evaluate_files([Suite(tmp_path / "observations.csv.gz", tmp_path / "labels.json")])
     assert list(results) == ["sequential", "cusum", "weighted_mean"]
     ours, cusum, mean = results.values()
     assert ours["precision"] >= 0.98
@@ -233,6 +396,6 @@ def test_names_of_scenarios_are_shown_without_what_is_in_them_for_terminals(tmp_
     (tmp_path / "o.csv").write_text(HEADER + HOUR_0 + ",1,0\n")
     labels = {"a": {"scenario": "\x1b[31m" + "é" * 2000, "rate_per_h": 1, "events": []}}
     (tmp_path / "l.json").write_text(json.dumps(labels))
-    table = shown(evaluate_files(tmp_path / "o.csv", tmp_path / "l.json"))
+    table = shown(evaluate_files([Suite(tmp_path / "o.csv", tmp_path / "l.json")]))
     assert "\x1b" not in table
     assert max(len(line) for line in table.splitlines()) <= 80

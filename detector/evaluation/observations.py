@@ -1,16 +1,16 @@
-"""Hourly counts of many series, as read from a file for detector/evaluation/."""
+"""What `detector evaluate` reads: hourly counts of series, and of what nobody follows."""
 
 import csv
 import gzip
 import io
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,25 @@ from sequential import Indices
 from series import hour_of, time_of
 
 COLUMNS = ("series", "t", "cnt", "anomaly_cnt")
-FAILURES = "failure_cnt"  # may be missing
+DETAILS = ("world", "service", "probe_cc", "probe_asn", "input")  # of a series; may be missing
+CONTEXT = ("control", "runs", "bad_runs")  # of a row; may be missing
+FAILURES = "failure_cnt"  # likewise
+OTHERS = ("world", "probe_cc", "probe_asn", "t", "cnt", "anomaly_cnt")
+MOST_CONTROL = 4
 ROWS = 10_000  # that are parsed at once
-WEEK = 7 * 24  # hours
 
 Rows = Sequence[Sequence[str]]
+Counts = Mapping[str, NDArray[np.int64]]
+
+
+class Details(NamedTuple):
+    """What a file says of a series beside its name; "" where it says nothing."""
+
+    world: str = ""
+    service: str = ""
+    probe_cc: str = ""
+    probe_asn: str = ""
+    input: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,11 @@ class Observations:
         index: its series.
         measurements: how many, from 1.
         anomalies: how many of them.
+        details: of each series.
+        control: the bucket of the runs that a row counts, 0 to 4; a series has a row for each in an
+            hour. None where the file doesn't tell, as below.
+        runs: how many, from 1.
+        bad_runs: how many of them had an anomaly.
     """
 
     series: Sequence[str]
@@ -44,11 +63,10 @@ class Observations:
     index: Indices
     measurements: Indices
     anomalies: Indices
-
-    @property
-    def weeks(self) -> float:
-        """For how long each of the series was observed: from the first hour of all to the last."""
-        return (int(self.hour[-1] - self.hour[0]) + 1) / WEEK if len(self.hour) else 0.0
+    details: Sequence[Details]
+    control: Indices | None = None
+    runs: Indices | None = None
+    bad_runs: Indices | None = None
 
     def hours(self) -> Iterator[tuple[int, slice]]:
         """Yield each hour that has counts, and where they are."""
@@ -56,6 +74,40 @@ class Observations:
         ends = [*starts[1:].tolist(), len(self.hour)]
         for hour, start, end in zip(hours.tolist(), starts.tolist(), ends, strict=True):
             yield hour, slice(start, end)
+
+    def summed(self) -> "Observations":
+        """Return one count for a series and an hour, whatever the buckets of the runs."""
+        if not len(self.hour):
+            return self
+        begins = np.flatnonzero((np.diff(self.hour) != 0) | (np.diff(self.index) != 0)) + 1
+        first = np.concatenate([[0], begins])
+        return Observations(
+            self.series,
+            self.hour[first],
+            self.index[first],
+            np.add.reduceat(self.measurements, first),
+            np.add.reduceat(self.anomalies, first),
+            self.details,
+        )
+
+
+@dataclass(frozen=True)
+class Others:
+    """Hourly counts of the inputs that nobody follows, by network.
+
+    Attributes:
+        networks: of which world and country, and its ASN.
+        hour: of each count, in hours since 1970.
+        index: its network.
+        measurements: how many, from 1.
+        anomalies: how many of them.
+    """
+
+    networks: Sequence[tuple[str, ...]]
+    hour: Indices
+    index: Indices
+    measurements: Indices
+    anomalies: Indices
 
 
 def read_observations(path: Path) -> Observations:
@@ -67,27 +119,98 @@ def read_observations(path: Path) -> Observations:
     Raises:
         DataRefused: it is no such file; file, line, reason, and what is expected.
     """
+    header = _header(path, COLUMNS)
+    details = [name for name in DETAILS if name in header]
+    context = [name for name in (*CONTEXT, FAILURES) if name in header]
+    names, table = _read(path, _Layout(("series", *details), (*COLUMNS[2:], *context)), "control")
+    by_series: dict[str, Details] = {}
+    for name, *values in names:
+        new = Details(**dict(zip(details, values, strict=True)))
+        if by_series.setdefault(name, new) != new:
+            raise DataRefused(
+                f"{path}: {name!r} has several values of {', '.join(details)}: expected one of each"
+            )
+    return Observations(
+        list(by_series),
+        table["hour"],
+        table["index"],
+        table["cnt"],
+        table["anomaly_cnt"],
+        list(by_series.values()),
+        *(table.get(name) for name in CONTEXT),
+    )
+
+
+def read_others(path: Path) -> Others:
+    """Read a CSV file, compressed by gzip or not, with the columns OTHERS.
+
+    Raises:
+        DataRefused: it is no such file; file, line, reason, and what is expected.
+    """
+    _header(path, OTHERS)
+    networks, table = _read(path, _Layout(OTHERS[:3], OTHERS[4:]))
+    counts = (table[name] for name in ("hour", "index", "cnt", "anomaly_cnt"))
+    return Others(list(networks), *counts)
+
+
+class _Layout(NamedTuple):
+    """The columns that are read beside t: those whose texts name a thing, and the counts."""
+
+    names: Sequence[str]
+    counts: Sequence[str]
+
+
+def _header(path: Path, expected: Sequence[str]) -> list[str]:
+    with _refusing(path), _opened(path) as file:
+        try:
+            header = next(csv.reader(file, strict=True), [])
+        except csv.Error as error:
+            raise DataRefused(f"{path}:1: {error}: expected CSV") from None
+    if not set(expected) <= set(header):
+        raise DataRefused(f"{path}:1: expected the columns {','.join(expected)}")
+    return header
+
+
+def _read(
+    path: Path, layout: _Layout, part: str = ""
+) -> tuple[Sequence[tuple[str, ...]], dict[str, NDArray[np.int64]]]:
+    """Read a file; return what its counts are of, and these by column, sorted by hour.
+
+    Args:
+        path: of the file.
+        layout: what is read.
+        part: the column by which a thing can have several rows of an hour, if it is there.
+    """
     texts = _Texts()
+    with _refusing(path), _opened(path) as file:
+        parts = list(_parts(path, file, layout, texts))
+    columns = ("hour", "index", *layout.counts, "line")
+    table = np.concatenate([np.empty((len(columns), 0), dtype=np.int64), *parts], axis=1)
+    by_name = dict(zip(columns, table, strict=True))
+    keys = [by_name[name] for name in (part, "index", "hour") if name in by_name]
+    order = np.lexsort(keys)
+    same = np.logical_and.reduce([np.diff(key[order]) == 0 for key in keys])
+    if same.any():
+        place = order[np.flatnonzero(same)[0] + 1]
+        name = list(texts.names)[by_name["index"][place]]
+        time = time_of(int(by_name["hour"][place]))
+        reason = (
+            f"a second row of {name[0] if len(layout.names) != 3 else ' '.join(name)!r}"
+            f" for {time:%Y-%m-%dT%H:%M:%S}: expected one for an hour"
+        )
+        raise DataRefused(f"{path}:{by_name['line'][place]}: {reason}")
+    kept = order[by_name["cnt"][order] > 0]
+    del by_name["line"]
+    return list(texts.names), {name: values[kept] for name, values in by_name.items()}
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Refuse a file that can't be read."""
     try:
-        with _opened(path) as file:
-            parts = list(_parts(path, file, texts))
+        yield
     except (OSError, EOFError, zlib.error) as error:
         raise DataRefused(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    table = np.concatenate([np.empty((5, 0), dtype=np.int64), *parts], axis=1)
-    hour, index, measurements, anomalies, line = table
-    order = np.argsort(hour * max(1, len(texts.names)) + index, kind="stable")
-    hour, index = hour[order], index[order]
-    again = np.flatnonzero((hour[1:] == hour[:-1]) & (index[1:] == index[:-1])) + 1
-    if len(again):
-        place = again[0]
-        name, time = list(texts.names)[index[place]], time_of(int(hour[place]))
-        reason = f"a second row of {name!r} for {time:%Y-%m-%dT%H:%M:%S}: expected one for an hour"
-        raise DataRefused(f"{path}:{line[order[place]]}: {reason}")
-    some = measurements[order] > 0
-    kept = order[some]
-    return Observations(
-        list(texts.names), hour[some], index[some], measurements[kept], anomalies[kept]
-    )
 
 
 @contextmanager
@@ -101,15 +224,18 @@ def _opened(path: Path) -> Iterator[TextIO]:
             yield text
 
 
-def _parts(path: Path, file: TextIO, texts: "_Texts") -> Iterator[NDArray[np.int64]]:
+def _parts(
+    path: Path, file: TextIO, layout: _Layout, texts: "_Texts"
+) -> Iterator[NDArray[np.int64]]:
     """Yield the rows of a file, some at once: what _parsed returns, and their lines."""
     reader = csv.reader(file, strict=True)
     try:
         header = next(reader, [])
-        if not set(COLUMNS) <= set(header):
-            raise DataRefused(f"{path}:1: expected the columns {','.join(COLUMNS)}")
-        wanted = [*COLUMNS, FAILURES] if FAILURES in header else COLUMNS
-        places = [header.index(name) for name in wanted]
+        columns = _Columns(
+            [header.index(name) for name in layout.names],
+            header.index("t"),
+            {name: header.index(name) for name in layout.counts},
+        )
         last = reader.line_num
         while rows := list(itertools.islice(reader, ROWS)):
             lines = np.arange(last + 1, last + len(rows) + 1)
@@ -117,55 +243,79 @@ def _parts(path: Path, file: TextIO, texts: "_Texts") -> Iterator[NDArray[np.int
                 lines = last + np.cumsum([1 + "".join(row).count("\n") for row in rows])
             last = reader.line_num
             try:
-                parsed = _parsed(rows, places, texts)
+                parsed = _parsed(rows, columns, texts)
             except (ValueError, IndexError, OverflowError):
                 for line, row in zip(lines.tolist(), rows, strict=True):
-                    _check(f"{path}:{line}", row, places, texts)
+                    _check(f"{path}:{line}", row, columns, texts)
                 raise
             yield np.concatenate([parsed, lines[np.newaxis]])
     except csv.Error as error:
         raise DataRefused(f"{path}:{reader.line_num}: {error}: expected CSV") from None
 
 
-def _parsed(rows: Rows, places: Sequence[int], texts: "_Texts") -> NDArray[np.int64]:
-    """Return hour, series, measurements and anomalies of rows, each as a row of an array.
+class _Columns(NamedTuple):
+    """The places of columns in a row."""
+
+    names: Sequence[int]
+    time: int
+    counts: Mapping[str, int]
+
+
+def _parsed(rows: Rows, places: _Columns, texts: "_Texts") -> NDArray[np.int64]:
+    """Return hour, index and counts of rows, each as a row of an array.
 
     By column this is several times faster than by row; which row is wrong, only _check tells.
     """
     columns = list(zip(*rows, strict=False))
-
-    def parsed(place: int, meanings: dict[str, int]) -> NDArray[np.int64]:
-        return np.fromiter(map(meanings.__getitem__, columns[place]), np.int64, len(rows))
-
-    index, hour = parsed(places[0], texts.names), parsed(places[1], texts.hours)
-    measurements, anomalies = (parsed(place, texts.counts) for place in places[2:4])
-    if (anomalies > measurements).any():
-        raise ValueError("more anomalies than measurements: expected anomaly_cnt from 0 to cnt")
-    if len(places) > len(COLUMNS):
-        failures = parsed(places[4], texts.counts)
-        if (failures > measurements).any():
-            raise ValueError("more failures than measurements: expected failure_cnt from 0 to cnt")
-        measurements = np.maximum(measurements - failures, anomalies)
-    return np.stack([hour, index, measurements, anomalies])
+    count = len(rows)
+    names = zip(*(columns[place] for place in places.names), strict=True)
+    index = np.fromiter(map(texts.names.__getitem__, names), np.int64, count)
+    hour = np.fromiter(map(texts.hours.__getitem__, columns[places.time]), np.int64, count)
+    counts = {
+        name: np.fromiter(map(texts.counts.__getitem__, columns[place]), np.int64, count)
+        for name, place in places.counts.items()
+    }
+    _check_counts(counts)
+    if FAILURES in counts:
+        counts["cnt"] = np.maximum(counts["cnt"] - counts[FAILURES], counts["anomaly_cnt"])
+    return np.stack([hour, index, *counts.values()])
 
 
-def _check(where: str, row: Sequence[str], places: Sequence[int], texts: "_Texts") -> None:
+def _check_counts(counts: Counts) -> None:
+    """Refuse counts that can't be true together."""
+    limits = (
+        ("anomaly_cnt", "cnt", "more anomalies than measurements"),
+        (FAILURES, "cnt", "more failures than measurements"),
+        ("runs", "cnt", "more runs than measurements"),
+        ("bad_runs", "runs", "more bad runs than runs"),
+        ("bad_runs", "anomaly_cnt", "more bad runs than anomalies"),
+    )
+    for name, limit, reason in limits:
+        if name in counts and limit in counts and (counts[name] > counts[limit]).any():
+            raise ValueError(f"{reason}: expected {name} from 0 to {limit}")
+    if "control" in counts and (counts["control"] > MOST_CONTROL).any():
+        raise ValueError(f"expected control from 0 to {MOST_CONTROL}")
+
+
+def _check(where: str, row: Sequence[str], places: _Columns, texts: "_Texts") -> None:
     """Refuse a row that is wrong."""
-    if len(row) <= max(places):
-        raise DataRefused(f"{where}: {len(row)} columns: expected {max(places) + 1} or more")
+    expected = 1 + max(*places.names, places.time, *places.counts.values())
+    if len(row) < expected:
+        raise DataRefused(f"{where}: {len(row)} columns: expected {expected} or more")
     try:
         _parsed([row], places, texts)
     except (ValueError, OverflowError) as error:
         raise DataRefused(f"{where}: {error}") from None
 
 
-class _Names(dict[str, int]):
+class _Names(dict[tuple[str, ...], int]):
     """Numbers the names that it is asked for, from zero."""
 
-    def __missing__(self, name: str) -> int:
-        if not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise ValueError(f"{name!r}: expected UTF-8")
-        return self.setdefault(name, len(self))
+    def __missing__(self, names: tuple[str, ...]) -> int:
+        for name in names:
+            if not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
+                raise ValueError(f"{name!r}: expected UTF-8")
+        return self.setdefault(names, len(self))
 
 
 class _Hours(dict[str, int]):
