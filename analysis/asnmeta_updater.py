@@ -34,9 +34,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
+from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.errors import DataRefused
-from ooni_common.fetch import Fetcher, Limits
+from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.swap.content import Block, blocks_of
@@ -69,7 +69,8 @@ TABLE = Table(
     engine="ENGINE = MergeTree ORDER BY (asn, changed)",
     identity=("asn", "changed"),
 )
-LIMITS = Limits(max_bytes=500 * 2**20)  # the file has 32 MB
+# The file has 32 MB: an hour lets a link of 10 kB/s have it. Tries are over after two minutes.
+LIMITS = Limits(max_bytes=500_000_000, total_time=3600, retries=7)
 
 Json = Any  # whatever upstream has written
 AsnRow = tuple[int, str, str, date, str, str]  # asn, org_name, cc, changed, aut_name, source
@@ -100,6 +101,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     db_uri: SecretUrl = SecretUrl("clickhouse://api:api@localhost/default")
     url: SecretUrl = SecretUrl("https://archive.org/download/ip2country-as/all_as_org_map.json")
     ca_file: Path | None = None
+    total_time: Seconds = LIMITS.total_time
+    max_bytes: Bytes = LIMITS.max_bytes
     min_rows: Count = 100_000
     max_rows: Count = 1_000_000
 
@@ -128,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def examine(job: Job[Config]) -> None:
     """Print whether a run can succeed."""
     limits = dataclasses.replace(LIMITS, retries=0)
-    fetcher = Fetcher(job.user_agent, limits, ca_file=job.config.ca_file)
+    fetcher = configured_fetcher(job.user_agent, job.config, limits)
     examine_updater(job, [TABLE], upstream_checks(fetcher, {"upstream": job.config.url}))
 
 
@@ -159,7 +162,7 @@ def report_progress(job: Job[Config], percent: int) -> None:
 def fetch_map(job: Job[Config], loaded: Mapping[str, str], folder: Path) -> Fetched:
     """Fetch the map unless it is what the table was loaded from."""
     config = job.config
-    fetcher = Fetcher(job.user_agent, LIMITS, ca_file=config.ca_file)
+    fetcher = configured_fetcher(job.user_agent, config, LIMITS)
     return fetch_changed(fetcher, {TABLE.name: config.url}, loaded, folder)
 
 
