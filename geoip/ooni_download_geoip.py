@@ -150,10 +150,9 @@ def examine(job: Job[Config], installation: Installation, now: datetime, limits:
     """Print whether a run can succeed, and what to do where it can't."""
     config = job.config
     fetcher = configured_fetcher(job.user_agent, config, replace(limits, retries=0))
-    sources = {
-        source: months_to_try(now.date(), "", dated=source.dated) for source in sources_of(config)
-    }
-    diagnose(checks_of(config, installation, fetcher, sources))
+    sources = sources_of(config)
+    months = months_to_try(now.date(), "", dated=are_dated(sources))
+    diagnose(checks_of(config, installation, fetcher, sources, months))
 
 
 def sources_of(config: Config) -> tuple[DatabaseSource, ...]:

@@ -3,7 +3,9 @@
 import pytest
 
 from ooni_common.database import Database
+from ooni_common.doctor import Note
 from ooni_common.errors import ConfigError, Unavailable
+from ooni_common.node_checks import check_clocks
 from ooni_common.nodes import Node, Nodes, ShardsOfNode, check_one_shard
 from ooni_common.replicas import fresh_name, fresh_path
 from ooni_common.swap.content import Content
@@ -143,3 +145,18 @@ def test_nodes_of_one_shard_can_be_named(nodes: dict[Node, ShardsOfNode]) -> Non
 def test_nodes_of_several_shards_are_refused(nodes: dict[Node, ShardsOfNode]) -> None:
     with pytest.raises(ConfigError, match="several shards"):
         check_one_shard(nodes, 2)
+
+
+def test_clocks_that_are_right_are_one_group_whatever_the_rounding() -> None:
+    nodes = nodes_of(3)
+    right = dict(zip(nodes.up, (0.4, 0.6, -1.2), strict=True))
+    assert check_clocks(nodes, right) == "at most 1 s from this machine's"
+    third = nodes.up[2]
+    said = check_clocks(nodes, right | {third: 90.0})
+    assert isinstance(said, Note)
+    assert said == (
+        f"{nodes.up[0]}, {nodes.up[1]}: at most 1 s from this machine's; {third}: this machine is"
+        " 90 s ahead of the database's clock; check its NTP"
+    )
+    with pytest.raises(ConfigError, match="check its NTP"):
+        check_clocks(nodes, dict.fromkeys(nodes.up, 9000.0))

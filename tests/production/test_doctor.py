@@ -203,3 +203,17 @@ def test_a_node_that_lacks_a_column_is_noted(updater: Updater, production: Clust
     status, checks = examined(updater)
     assert (status, checks["tables"][0]) == (0, "note"), checks
     assert f"127.0.0.1:{third.port}: table citizenlab has no column" in checks["tables"][1]
+
+
+def test_a_view_in_the_place_of_the_list_is_noted(updater: Updater, production: Cluster) -> None:
+    load(updater)
+    third = production.nodes[2]
+    third.execute("DROP TABLE ooni.citizenlab SYNC")
+    third.execute(
+        "CREATE VIEW ooni.citizenlab AS"
+        " SELECT '' AS domain, '' AS url, toFixedString('it', 32) AS cc, '' AS category_code"
+    )
+    status, checks = examined(updater)
+    assert (status, unwell(checks)) == (0, {"tables": "note", "rows": "note"}), checks
+    for check in ("tables", "rows"):
+        assert f"127.0.0.1:{third.port}: citizenlab is no table of its own" in checks[check][1]
