@@ -39,8 +39,9 @@ from ooni_common.errors import DataRefused
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
-from ooni_common.swap.content import Block, blocks_of
-from ooni_common.swap.update import LossLimit, Table, Update
+from ooni_common.state import read_state
+from ooni_common.swap.content import Block, Content, blocks_of
+from ooni_common.swap.update import LossLimit, Table, Update, UpdateState
 from table_updates import (
     Fetched,
     check_before_writing,
@@ -71,6 +72,8 @@ TABLE = Table(
 )
 # The file has 32 MB: an hour lets a link of 10 kB/s have it. Tries are over after two minutes.
 LIMITS = Limits(max_bytes=500_000_000, total_time=3600, retries=7)
+
+DIGEST = f"{TABLE.name}.sha256"  # of the document, in the state file
 
 Json = Any  # whatever upstream has written
 AsnRow = tuple[int, str, str, date, str, str]  # asn, org_name, cc, changed, aut_name, source
@@ -173,14 +176,30 @@ def load_map(job: Job[Config], nodes: Nodes, fetched: Fetched) -> None:
         asn_map = AsnMap("all_as_org_map.json", file)
         bounds = (config.min_rows, config.max_rows)
         limits = (LossLimit(config.max_shrink),)
+        content = content_if_loaded(job, file, fetched.source)
+        file.seek(0)
         try:
-            changes = load(
-                job, nodes, [Update(TABLE, asn_map.blocks(), bounds, limits)], fetched.source
-            )
+            update = Update(TABLE, asn_map.blocks(), bounds, limits, content)
+            changes = load(job, nodes, [update], fetched.source)
         finally:
             report_refused_rows(job, asn_map)
     for change in changes:
         job.metrics.gauge("asnmeta_tmp_len", change.live.rows)
+
+
+def content_if_loaded(
+    job: Job[Config], file: BinaryIO, source: Mapping[str, str]
+) -> Content | None:
+    """Return what the file adds up to if the table was loaded from the same bytes; else None.
+
+    After an upgrade, and with `--force`, they are read once more. Rows that the table has must not
+    be written into the shadow, which has those that the last update replaced.
+    """
+    loaded = read_state(job.state_file, UpdateState).source
+    if loaded.get(DIGEST) != source[DIGEST]:
+        return None
+    blocks = AsnMap("all_as_org_map.json", file).blocks()
+    return sum((block.content for block in blocks), start=Content())
 
 
 @contextlib.contextmanager

@@ -87,6 +87,12 @@ def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
     content, shadows = _fill_shadows(nodes, update, models, standings)
     check_bounds(update, content)
     if agreement and content == live:
+        # Nobody could know before all rows were read.
+        log.warning(
+            "%s: has the same rows already; %s has them, too, now: nothing is left to roll back to",
+            table.name,
+            table.shadow,
+        )
         heal(nodes, table, agreement)
         return Filled(Change(table, live, live), {})
     for node in _still(nodes, list(shadows)):
