@@ -5,39 +5,39 @@
         → citizenlab (domain, url, cc, category_code)
 
 The lists say which URLs OONI's probes test in which country. Anybody can propose a change to them,
-so nothing that comes from there is trusted: the repository is read as data (citizenlab_git.py),
-every row is validated, and the table is replaced as a whole or not at all.
-
-Source of the format: README.md of that repository. A list is a CSV file with a header; of its
-columns `url` and `category_code` are used. Its name is its country's code.
+so nothing that comes from there is trusted: the repository is read as data (citizenlab/git.py),
+every row is validated (citizenlab/lists.py), a list that is broken or that lost much is held
+(citizenlab/holds.py), and the table is replaced as a whole or not at all.
 
 By hand: citizenlab_test_lists_updater.py --dry-run --stdout
 """
 
-import ipaddress
 import logging
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
-import idna
-from msgspec import Meta
+from msgspec import Meta, field
 
-import citizenlab_git
-from citizenlab_git import TreeEntry
-from csv_source import BrokenFileError, Finding, Layout, ParsedFile, read_rows
-from findings import report_findings
-from ooni_common.config import Count, DatabaseConfig, SecretUrl, Share, check_url
+from citizenlab.git import Git, TreeEntry, cloned, head_commit
+from citizenlab.held import HeldLists, asked_for
+from citizenlab.holds import Holds, Live, Plan, Rules, plan_of
+from citizenlab.lists import Rows, TestList, format_of, host_of, is_list, read_lists
+from findings import causes_of, report_findings
+from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Share, check_url
 from ooni_common.database import Database
-from ooni_common.errors import DataRefused
+from ooni_common.doctor import Note
+from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
+from ooni_common.output import show
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.swap.agreement import agreed_database
-from ooni_common.swap.content import Row
+from ooni_common.swap.content import Content
 from ooni_common.swap.update import LossLimit, Table, Update
+from refusals import Clock, Refusals
 from table_updates import (
     check_before_writing,
     examine_updater,
@@ -62,23 +62,6 @@ TABLE = Table(
     engine="ENGINE = ReplacingMergeTree ORDER BY (domain, url, cc, category_code)",
     identity=("url", "cc"),
 )
-TOLERATED_COUNTRY_LOSS = 20  # rows that any country may lose, however small it is
-
-LEGEND = "lists/00-LEGEND-new_category_codes.csv"
-LEGEND_COLUMN = "New Code"
-GLOBAL_CC = "ZZ"  # what the table has for global.csv
-MOST_LINE_BREAKS_IN_CELL = 2  # more of them mean a quote that was never closed
-LAYOUT = Layout(["url", "category_code"], most_line_breaks=MOST_LINE_BREAKS_IN_CELL)
-TOLERATED_REFUSED_SHARE = 0.10
-TOLERATED_REFUSED_ROWS = 5
-
-LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-HOST = re.compile(rf"(?:{LABEL}\.)+{LABEL}")
-# Nearly every URL is like this, and then this one expression is all its validation.
-PLAIN_URL = re.compile(rf"https?://((?:{LABEL}\.)+[a-z]{{2,63}})(?:[/?#][!-\[\]-~]*)?")
-LONGEST_HOST = 253
-LABEL_SEPARATORS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, section 3.1
-NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):
@@ -87,9 +70,16 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     state_dir: Path = Path("/var/lib/analysis")
     db_uri: SecretUrl = SecretUrl("clickhouse://citizenlab@localhost/default")
     git_url: str = "https://github.com/citizenlab/test-lists.git"
+    git_token: Secret = Secret("")
     ca_file: Path | None = None
     git_time_limit: Annotated[float, Meta(gt=0)] = 300
-    on_broken_file: Literal["refuse", "keep-previous"] = "refuse"
+    legend_file: str = "lists/00-LEGEND-new_category_codes.csv"
+    legend_column: str = "New Code"
+    url_column: str = "url"
+    category_column: str = "category_code"
+    extra_category_codes: list[str] = field(default_factory=list)
+    on_broken_file: Literal["hold", "refuse", "keep-previous"] = "hold"
+    hold_days: Annotated[int, Meta(ge=1)] = 14
     max_rejected_rows: Count = 200
     max_shrink: Share = 0.10
     max_country_shrink: Share = 0.50
@@ -102,8 +92,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         check_url("git_url", self.git_url, ("https", "http", "file"), needs_host=False)
         if re.search("[@?#]", self.git_url):
             raise ValueError(
-                "git_url: the clone is unauthenticated; leave user, password and ?query out"
+                "git_url: leave user, password and ?query out: everybody can see them in the"
+                " process list; a token belongs in git_token_file"
             )
+        if re.search(r"[\s\0]", self.git_token.reveal()):
+            raise ValueError("git_token: expected one word, or user:password")
 
 
 SCRIPT = Script(
@@ -113,52 +106,86 @@ SCRIPT = Script(
     config_type=Config,
     config_file=Path("/etc/ooni/update-citizenlab.conf"),
     flags=ROLLBACK,
+    options={
+        "accept": {
+            "metavar": "CC",
+            "action": "append",
+            "help": "load the held list of this country (several: CC,CC)",
+        }
+    },
     commands=(Command("run", "load the lists, unless the table has them already"), DOCTOR),
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, clock: Clock = time.time) -> int:
     """Run once as the command line says; return the exit status."""
-    return execute(SCRIPT, lambda job: (examine if job.command == "doctor" else update)(job), argv)
+
+    def work(job: Job[Config]) -> None:
+        (examine if job.command == "doctor" else update)(job, clock)
+
+    return execute(SCRIPT, work, argv)
 
 
-def examine(job: Job[Config]) -> None:
-    """Print whether a run can succeed."""
+def examine(job: Job[Config], clock: Clock) -> None:
+    """Print whether a run can succeed, and what the last one has held."""
     config = job.config
 
     def upstream() -> str:
-        git = citizenlab_git.Git(config.git_time_limit, ca_file=config.ca_file)
-        return f"{config.git_url} is at {citizenlab_git.head_commit(git, config.git_url)[:12]}"
+        return f"{config.git_url} is at {head_commit(git_of(job), config.git_url)[:12]}"
 
-    examine_updater(job, [TABLE], [("upstream", upstream)])
+    def lists() -> str:
+        held = HeldLists(job, config.hold_days, clock)
+        return Note(held.summary()) if held.holds.by_country else "no country is held"
+
+    examine_updater(job, [TABLE], [("upstream", upstream), ("lists", lists)])
 
 
-def update(job: Job[Config]) -> None:
+def update(job: Job[Config], clock: Clock) -> None:
     """Load the lists of the newest commit, unless the table has them already."""
-    config = job.config
-    with connected_nodes(config) as nodes:
+    accepted = accepted_countries(job)
+    with connected_nodes(job.config) as nodes:
         check_before_writing(nodes, [TABLE])
         if "rollback" in job.flags:
             roll_back_tables(job, nodes, [TABLE])
             return
-        git = citizenlab_git.Git(
-            config.git_time_limit, ca_file=config.ca_file, stops_deferred=job.signals.deferred
-        )
-        commit = citizenlab_git.head_commit(git, config.git_url)
-        if loaded_source(job, nodes, [TABLE]).items() >= source_of(config, commit).items():
-            log.info("nothing to do: %s holds commit %s", TABLE.name, commit)
+        git = git_of(job)
+        held = HeldLists(job, job.config.hold_days, clock)
+        refusals = Refusals(job, clock, by_person=bool(accepted))
+        source = source_of(job.config, head_commit(git, job.config.git_url))
+        if refusals.source.items() >= source.items():
+            heal_nodes(job, nodes, [TABLE])
+            raise refusals.again()
+        loaded = loaded_source(job, nodes, [TABLE]).items() >= source.items()
+        if loaded and not accepted and not held.due():
+            held.tell_nothing_new(f"{TABLE.name} holds commit {source['commit']}")
             heal_nodes(job, nodes, [TABLE])
             return
-        with job.metrics.timer("fetch_citizen_lab_lists"):
-            commit, lists = fetch_lists(git, config.git_url)
-        report_findings(lists)
-        for broken in (test_list.broken for test_list in lists if test_list.broken):
-            log.error("%s; file refused", broken)
-        job.metrics.gauge("rejected_rows", sum(len(test_list.refusals) for test_list in lists))
-        job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
-        check_lists(config, lists)
-        with job.metrics.timer("update_citizenlab_table"):
-            load_rows(job, nodes, commit, rows_to_load(agreed_database(nodes, TABLE), lists))
+        with refusals.remembered(source):
+            load_lists(job, nodes, git, held, told=loaded and not job.attended)
+
+
+def accepted_countries(job: Job[Config]) -> frozenset[str]:
+    """Return the countries that --accept names.
+
+    Raises:
+        UsageError: one of them is no country.
+    """
+    accepted = asked_for(job)
+    for cc in sorted(accepted):
+        if not re.fullmatch("[a-z]{2}|ZZ", cc):
+            raise UsageError(f"--accept {cc!a}: expected a country's two letters, or global")
+    return accepted
+
+
+def git_of(job: Job[Config]) -> Git:
+    """Return git as this run uses it."""
+    config = job.config
+    return Git(
+        config.git_time_limit,
+        ca_file=config.ca_file,
+        token=config.git_token.reveal(),
+        stops_deferred=job.signals.deferred,
+    )
 
 
 def source_of(config: Config, commit: str) -> dict[str, str]:
@@ -166,232 +193,158 @@ def source_of(config: Config, commit: str) -> dict[str, str]:
     return {"commit": commit, "git_url": SecretUrl(config.git_url).identity}
 
 
-@dataclass
-class TestList(ParsedFile):
-    """A list as it was read.
+def load_lists(job: Job[Config], nodes: Nodes, git: Git, held: HeldLists, *, told: bool) -> None:
+    """Replace the table by the lists of the newest commit, but for those that are held.
 
-    Attributes:
-        cc: its country in the table's spelling.
-        rows: those to load: domain, url, cc, category_code.
+    Args:
+        job: this run.
+        nodes: where the table is.
+        git: to clone with.
+        held: what the run before has held.
+        told: the log has the findings of this commit already.
     """
+    with job.metrics.timer("fetch_citizen_lab_lists"):
+        commit, lists = fetch_lists(git, job.config)
+    report_findings(lists, in_full=not told)
+    job.metrics.gauge("rejected_rows", sum(len(test_list.refusals) for test_list in lists))
+    job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
+    database = agreed_database(nodes, TABLE)
+    plan = plan_of(lists, live_countries(database), held_before(job, held), rules_of(job), held.now)
+    check_plan(job, lists, plan)
+    held.tell(plan)
+    with job.metrics.timer("update_citizenlab_table"):
+        rows = rows_to_load(database, lists, [one.cc for one in plan.held])
+        load_rows(job, nodes, rows, versioned(source_of(job.config, commit)))
+    if job.dry_run:
+        for line in held.preview(plan):
+            show(line)
+    else:
+        held.keep(plan)
 
-    __test__ = False  # not a test, whatever pytest thinks of its name
 
-    cc: str = ""
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
-
-
-def fetch_lists(git: citizenlab_git.Git, url: str) -> tuple[str, list[TestList]]:
+def fetch_lists(git: Git, config: Config) -> tuple[str, list[TestList]]:
     """Clone the repository; return its commit and its lists, parsed and validated.
 
     Raises:
         DataRefused: it is no repository of test lists, or a hostile one.
         Unavailable, TryAgainLater: it can't be cloned now.
     """
-    with citizenlab_git.cloned(git, url) as clone:
-        log.info("cloned %s at commit %s", url, clone.commit)
-        contents = clone.read(csv_files(clone.entries()))
-    return clone.commit, read_lists(contents)
+    with cloned(git, config.git_url) as clone:
+        log.info("cloned %s at commit %s", config.git_url, clone.commit)
+        entries = clone.entries()
+        legend = [entry for entry in entries if entry.path == config.legend_file]
+        if not legend:
+            raise DataRefused(
+                f"{config.legend_file}: the repository has no such file; if the legend was renamed,"
+                " legend_file says where it is"
+            )
+        how = format_of(dict(clone.read(legend))[config.legend_file], config)
+        return clone.commit, read_lists(clone.read(list_entries(entries)), how)
 
 
-def csv_files(entries: Sequence[TreeEntry]) -> list[TreeEntry]:
-    """Return the CSV files of the folder of lists; those in folders below it are not lists."""
-    files = [
-        entry
+def list_entries(entries: Sequence[TreeEntry]) -> list[TreeEntry]:
+    """Return the files that can be lists; those in folders below theirs are not."""
+    below = [
+        ascii(entry.path)[1:-1]
         for entry in entries
-        if entry.path.startswith("lists/") and entry.path.endswith(".csv")
+        if entry.path.startswith("lists/")
+        and entry.path.endswith(".csv")
+        and not is_list(entry.path)
     ]
-    below = [ascii(entry.path)[1:-1] for entry in files if entry.path.count("/") > 1]
     if below:
         others = f" and {len(below) - 1} more" if len(below) > 1 else ""
         log.info("in a folder below lists/, not loaded: %s%s", below[0], others)
-    return [entry for entry in files if entry.path.count("/") == 1]
+    return [entry for entry in entries if is_list(entry.path)]
 
 
-def read_lists(contents: Mapping[str, bytes]) -> list[TestList]:
-    """Parse and validate the lists among the files.
-
-    Args:
-        contents: path → content of the CSV files in the folder of lists.
-
-    Raises:
-        DataRefused: the legend is missing or unusable, or two files are for one country.
-    """
-    try:
-        categories = read_categories(contents.get(LEGEND, b""))
-    except BrokenFileError as error:
-        raise DataRefused(f"{LEGEND}:{error.line}: {error.reason}") from None
-    by_country: dict[str, TestList] = {}
-    for file, content in sorted(contents.items()):
-        cc = country_of(file)
-        if cc is None:
-            if "/00-LEGEND-" not in file:
-                log.info("%s: not loaded, %r is not a country", file, Path(file).stem)
-        elif cc in by_country:
-            raise DataRefused(f"{file}: a second list for {cc}, beside {by_country[cc].file}")
-        else:
-            by_country[cc] = read_list(file, cc, content, categories)
-    return list(by_country.values())
+def live_countries(database: Database) -> dict[str, Live]:
+    """Return what is live: cc → its rows and hosts."""
+    if not database.exists(TABLE.name):
+        return {}
+    figures = database.query(
+        "SELECT toStringCutToZero(cc) AS country, count(), groupUniqArray(domain)"
+        f" FROM {TABLE.name} GROUP BY country"
+    )
+    return {cc: Live(rows, frozenset(map(host_of, hosts))) for cc, rows, hosts in figures}
 
 
-def country_of(file: str) -> str | None:
-    """Return the table's cc for the path of a list, or None where it is not a country's list."""
-    stem = PurePosixPath(file).stem.lower()
-    if stem == "global":
-        return GLOBAL_CC
-    return stem if re.fullmatch("[a-z]{2}", stem) else None
+def held_before(job: Job[Config], held: HeldLists) -> Holds:
+    """Return what was held, and waits to be accepted: nothing waits where all or none is loaded."""
+    return Holds() if job.config.on_broken_file == "refuse" else held.holds
 
 
-def read_categories(content: bytes) -> frozenset[str]:
-    """Return the category codes of the legend file.
-
-    Raises:
-        BrokenFileError: it is not CSV, or has no codes.
-    """
-    rows = read_rows(ParsedFile(LEGEND), content, Layout([LEGEND_COLUMN], ragged=True))
-    codes = frozenset(code for _, (code,) in rows if code)
-    if not codes:
-        raise BrokenFileError(1, "no category codes")
-    return codes
-
-
-def read_list(file: str, cc: str, content: bytes, categories: frozenset[str]) -> TestList:
-    """Parse and validate one list; what is wrong is in the result."""
-    result = TestList(file, cc=cc)
-    try:
-        _read_rows(result, content, categories)
-        _check_refused_share(result)
-    except BrokenFileError as error:
-        result.broken = Finding(file, error.line, error.reason)
-    return result
+def rules_of(job: Job[Config]) -> Rules:
+    """Return when this run holds a list."""
+    config = job.config
+    return Rules(
+        country_share=config.max_country_shrink,
+        share=config.max_shrink,
+        days=config.hold_days,
+        accepted=asked_for(job),
+        all_accepted=job.force,
+    )
 
 
-def _read_rows(result: TestList, content: bytes, categories: frozenset[str]) -> None:
-    seen: dict[str, int] = {}
-    for line, cells in read_rows(result, content, LAYOUT):
-        url, category = cells
-        try:
-            domain = domain_of(url)
-            if category not in categories:
-                raise ValueError(f"category code {category!r} is not in the legend")  # noqa: TRY301
-            if seen.setdefault(url, line) != line:
-                raise ValueError(f"the URL is in line {seen[url]} already")  # noqa: TRY301
-            result.rows.append((domain, url, result.cc, category))
-        except ValueError as error:
-            result.refuse(line, cells, error)
-
-
-def _check_refused_share(result: TestList) -> None:
-    refused, rows = len(result.refusals), len(result.refusals) + len(result.rows)
-    if refused > TOLERATED_REFUSED_ROWS and refused > rows * TOLERATED_REFUSED_SHARE:
-        raise BrokenFileError(
-            result.refusals[0].line,
-            f"{refused} of {rows} rows are refused, from here on;"
-            f" {TOLERATED_REFUSED_SHARE:.0%} is the most",
-        )
-
-
-def domain_of(url: str) -> str:
-    """Return the host of a URL in the table's form: lower case, punycode, no port, no final dot.
-
-    Raises:
-        ValueError: says why the URL can't be tested.
-    """
-    plain = PLAIN_URL.fullmatch(url)
-    if plain and len(plain[1]) <= LONGEST_HOST:
-        return plain[1]
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() not in ("http", "https"):
-        raise ValueError("the URL does not start with http:// or https://")
-    if not url.isprintable() or " " in url:
-        raise ValueError("the URL has a space or a control character")
-    if "\\" in url:
-        raise ValueError("the URL has a backslash")
-    return _host_of(re.split("[/?#]", rest, maxsplit=1)[0])
-
-
-def _host_of(authority: str) -> str:
-    if "@" in authority:
-        raise ValueError("the URL has user information before its host")
-    bracketed = re.fullmatch(r"\[([^\[\]]*)\](:?)(.*)", authority)
-    host, colon, port = bracketed.groups() if bracketed else authority.partition(":")
-    if colon and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
-        raise ValueError(f"bad port {port!r}")
-    return _ip_address(host, version=6) if bracketed else _host_name(host)
-
-
-def _ip_address(host: str, version: int) -> str:
-    try:
-        address = ipaddress.ip_address(host)
-        if address.version == version and "%" not in host:
-            return host.lower()
-    except ValueError:
-        pass
-    raise ValueError(f"bad host {host!r}: not an IPv{version} address")
-
-
-def _host_name(host: str) -> str:
-    """Return a domain name or IPv4 address in the table's form."""
-    labels = LABEL_SEPARATORS.split(host)
-    if len(labels) > 1 and not labels[-1]:
-        labels.pop()
-    try:
-        name = ".".join(map(_ascii_label, labels))
-    except idna.IDNAError as error:
-        raise ValueError(f"bad host {host!r}: {error}") from None
-    if NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
-        return _ip_address(name, version=4)
-    if len(labels) == 1:
-        raise ValueError(f"bad host {host!r}: it has only one label")
-    if len(name) > LONGEST_HOST or not HOST.fullmatch(name):
-        raise ValueError(f"bad host {host!r}")
-    return name
-
-
-def _ascii_label(label: str) -> str:
-    return label.lower() if label.isascii() else idna.encode(label, uts46=True).decode("ascii")
-
-
-def check_lists(config: Config, lists: Sequence[TestList]) -> None:
-    """Raise DataRefused when the lists are too bad to be loaded."""
-    broken = [test_list.broken for test_list in lists if test_list.broken]
-    if broken and config.on_broken_file == "refuse":
-        files = "1 file is broken" if len(broken) == 1 else f"{len(broken)} files are broken"
+def check_plan(job: Job[Config], lists: Sequence[TestList], plan: Plan) -> None:
+    """Raise DataRefused when nothing is to be loaded of a commit."""
+    for one in plan.held:
+        if one.cc in asked_for(job):
+            raise DataRefused(f"--accept {one.cc}: {one.reason}; a broken list can't be loaded")
+    if job.force:
+        return
+    first = plan.held[0].reason if plan.held else ""
+    if job.config.on_broken_file == "refuse":
+        check_all_are_well(job.config, lists, plan)
+    if plan.too_many:
         raise DataRefused(
-            f"{files}, first {broken[0]}; nothing is loaded until upstream mends it,"
-            ' unless on_broken_file = "keep-previous"'
+            f"{len(plan.held)} of {plan.lists} lists would be held, more than a third; the first:"
+            f" {first}; if upstream has renamed columns or codes, url_column, category_column,"
+            " legend_column and extra_category_codes follow it"
         )
-    refused = sum(len(test_list.refusals) for test_list in lists if not test_list.broken)
+
+
+def check_all_are_well(config: Config, lists: Sequence[TestList], plan: Plan) -> None:
+    """Raise DataRefused where one list is sick: all are loaded, or none."""
+    if plan.held:
+        number = "1 list is" if len(plan.held) == 1 else f"{len(plan.held)} lists are"
+        raise DataRefused(
+            f"{number} refused, and so are all others, first {plan.held[0].reason};"
+            ' on_broken_file = "hold" would load these'
+        )
+    refused = sum(len(test_list.refusals) for test_list in lists)
     if refused > config.max_rejected_rows:
         most = config.max_rejected_rows
-        raise DataRefused(f"{refused} rows are refused, more than max_rejected_rows = {most}")
+        raise DataRefused(f"{causes_of(lists)}; more than max_rejected_rows = {most}")
 
 
-def rows_to_load(database: Database, lists: Sequence[TestList]) -> Sequence[Row]:
-    """Return the rows of the sound lists, and the live table's rows for the broken ones."""
-    rows = [row for test_list in lists if not test_list.broken for row in test_list.rows]
-    broken = [test_list.cc for test_list in lists if test_list.broken]
-    if broken and database.exists(TABLE.name):
-        kept = database.query(
-            "SELECT domain, url, toStringCutToZero(cc) AS country, category_code"
-            f" FROM {TABLE.name} WHERE country IN %(broken)s",
-            {"broken": broken},
-        )
-        log.warning("keeping %s live rows of %s", f"{len(kept):,}", ", ".join(broken))
-        rows += kept
-    return rows
+def rows_to_load(database: Database, lists: Sequence[TestList], held: Sequence[str]) -> list[Rows]:
+    """Return the rows of the lists, and the live table's rows of the countries that are held."""
+    rows = [test_list.rows for test_list in lists if test_list.cc not in held]
+    if held and database.exists(TABLE.name):
+        kept: dict[str, list[tuple[str, str, str]]] = {}
+        for cc, *row in database.query(
+            "SELECT DISTINCT toStringCutToZero(cc) AS country, domain, url, category_code"
+            f" FROM {TABLE.name} WHERE country IN %(held)s",
+            {"held": list(held)},
+        ):
+            kept.setdefault(cc, []).append((row[0], row[1], row[2]))
+        rows += [Rows(cc, of_country) for cc, of_country in kept.items()]
+    return [of_country for of_country in rows if of_country.count]
 
 
-def load_rows(job: Job[Config], nodes: Nodes, commit: str, rows: Sequence[Row]) -> None:
+def load_rows(
+    job: Job[Config], nodes: Nodes, rows: Sequence[Rows], source: Mapping[str, str]
+) -> None:
     """Replace the table, or print what that would change."""
     config = job.config
-    limits = (
-        LossLimit(config.max_shrink),
-        LossLimit(config.max_country_shrink, rows=TOLERATED_COUNTRY_LOSS, per="cc"),
+    new_content = Update(
+        TABLE,
+        (of_country.block() for of_country in rows),
+        (config.min_rows, config.max_rows),
+        (LossLimit(config.max_shrink, net=True),),
+        sum((of_country.content for of_country in rows), start=Content()),
     )
-    bounds = (config.min_rows, config.max_rows)
-    new_content = Update.of_rows(TABLE, rows, bounds, limits)
-    for change in load(job, nodes, [new_content], versioned(source_of(config, commit))):
+    for change in load(job, nodes, [new_content], source):
         job.metrics.gauge("citizenlab_test_list_len", change.live.rows)
 
 

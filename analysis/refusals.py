@@ -46,14 +46,15 @@ class Refusal(msgspec.Struct, frozen=True):
 class Refusals:
     """Remembers what a run refuses, for the next run.
 
-    A dry run and `--force` remember nothing, and look at nothing that is remembered.
+    A dry run, `--force` and what else a person decides for one run (`by_person`) remember nothing,
+    and look at nothing that is remembered.
     """
 
-    def __init__(self, job: Job[DatabaseConfig], clock: Clock) -> None:
+    def __init__(self, job: Job[DatabaseConfig], clock: Clock, *, by_person: bool = False) -> None:
         self._path = job.state_file.with_suffix(".refusal.json")
         self._clock = clock
         self._attended = job.attended
-        self._in_use = not (job.dry_run or job.force)
+        self._in_use = not (job.dry_run or job.force or by_person)
         self._judge = judge_of(job.config)
         self._last = read_state(self._path, Refusal) if self._in_use else Refusal()
 

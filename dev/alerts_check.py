@@ -32,7 +32,7 @@ from dev.debian_programs import find_programs, free_port
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"
 TEXTFILES = ROOT / "build/demo/textfiles"
-ALERTS_OF_DEMO = {"OoniBrokenTestLists"}  # one of its sample lists is broken
+ALERTS_OF_DEMO = {"OoniTestListsHeld"}  # one of its sample lists is broken
 HOUR, DAY = 3600, 86400
 PATIENCE = 60  # seconds until Prometheus has scraped and evaluated everything
 CONFIG = """\
@@ -155,7 +155,8 @@ def present_of(now: int) -> dict[str, float]:
         'ooni_rejected_rows{script="fingerprints_updater"}': 9,
         'ooni_table_rows{script="fingerprints_updater",table="fingerprints_dns"}': 700,
         'ooni_table_rows{script="detector",table="blocking_status"}': 300,
-        "ooni_citizenlab_broken_files": 2,
+        "ooni_citizenlab_held_countries": 2,
+        'ooni_citizenlab_acceptance_timestamp_seconds{country="it"}': now + 2 * DAY,
         "ooni_db_backup_unlisted_tables": 1,
         'ooni_geoip_build_timestamp_seconds{database="asn"}': now - 50 * DAY,
         "ooni_geoip_checkfail_total": 1,

@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citizenlab_test_lists_updater import (
-    TestList,
-    country_of,
-    domain_of,
-    read_categories,
-    read_list,
-)
+from citizenlab.lists import Format, TestList, country_of, read_categories, read_list, read_lists
+from citizenlab.urls import domain_of
 from csv_source import BrokenFileError
 
 HEADER = "url,category_code,category_description,date_added,source,notes\n"
 GOOD = "https://example.org/,NEWS,News Media,2024-01-01,citizenlab,\n"
-CATEGORIES = frozenset({"NEWS", "HUMR"})
+CODES = "New Code"
+HOW = Format("url", "category_code", frozenset({"NEWS", "HUMR"}))
 
 
 def read(content: str | bytes) -> TestList:
     data = content.encode() if isinstance(content, str) else content
-    return read_list("lists/it.csv", "it", data, CATEGORIES)
+    return read_list("lists/it.csv", "it", data, HOW)
+
+
+def rows_of(result: TestList) -> list[tuple[str, ...]]:
+    return list(zip(*result.rows.block().columns, strict=True)) if result.rows.count else []
 
 
 def read_row(row: str) -> TestList:
@@ -33,7 +33,7 @@ def read_row(row: str) -> TestList:
 
 def test_a_row_has_the_domain_the_url_as_it_stands_the_country_and_the_category() -> None:
     result = read(HEADER + "https://WWW.Example.org.:8080/Path?q=1#x,HUMR,d,d,s,n\n")
-    assert result.rows == [
+    assert rows_of(result) == [
         ("www.example.org", "https://WWW.Example.org.:8080/Path?q=1#x", "it", "HUMR")
     ]
     assert (result.refusals, result.warnings, result.broken) == ([], [], None)
@@ -41,19 +41,19 @@ def test_a_row_has_the_domain_the_url_as_it_stands_the_country_and_the_category(
 
 def test_columns_are_found_by_name_and_others_are_ignored() -> None:
     result = read("category_code,extra,url\nNEWS,x,https://example.org/\n")
-    assert result.rows == [("example.org", "https://example.org/", "it", "NEWS")]
+    assert rows_of(result) == [("example.org", "https://example.org/", "it", "NEWS")]
 
 
 def test_quoted_cells_may_hold_commas_quotes_and_two_line_breaks() -> None:
     result = read_row('https://two.org/,NEWS,d,d,s,"a ""quoted"", note\nof three\r\nlines"')
-    assert [row[0] for row in result.rows] == ["example.org", "two.org"]
+    assert [row[0] for row in rows_of(result)] == ["example.org", "two.org"]
     assert not result.broken
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_any_line_end_will_do_and_empty_lines_are_nothing(line_end: str) -> None:
     result = read((HEADER + "\n" + GOOD + "\n\n").replace("\n", line_end))
-    assert len(result.rows) == 1
+    assert result.rows.count == 1
     assert (result.refusals, result.broken) == ([], None)
 
 
@@ -153,13 +153,13 @@ def test_a_row_is_refused_with_file_line_and_reason(row: str, reason: str) -> No
     assert finding.reason.startswith(reason) or reason in finding.reason
     assert str(finding).startswith("lists/it.csv:3: ")
     assert str(finding).isprintable()
-    assert len(result.rows) == 1
+    assert result.rows.count == 1
     assert result.broken is None
 
 
 def test_empty_extra_cells_at_the_end_are_only_a_warning() -> None:
     result = read_row("http://a.org/,NEWS,d,d,s,,,")
-    assert len(result.rows) == 2
+    assert result.rows.count == 2
     assert [str(warning) for warning in result.warnings] == [
         "lists/it.csv:3: empty extra cells at the end"
     ]
@@ -167,7 +167,7 @@ def test_empty_extra_cells_at_the_end_are_only_a_warning() -> None:
 
 def test_a_byte_order_mark_is_only_a_warning() -> None:
     result = read("\ufeff" + HEADER + GOOD)
-    assert len(result.rows) == 1
+    assert result.rows.count == 1
     assert [warning.reason for warning in result.warnings] == ["starts with a byte order mark"]
 
 
@@ -235,20 +235,20 @@ def test_the_country_is_the_files_stem(file: str, cc: str | None) -> None:
 
 def test_categories_are_the_new_codes_of_the_legend() -> None:
     legend = b'Category Description,New Code,Replaces\nNews,NEWS,"A, B"\nRights,HUMR,X\n'
-    assert read_categories(legend) == {"NEWS", "HUMR"}
+    assert read_categories(legend, CODES) == {"NEWS", "HUMR"}
 
 
 @pytest.mark.parametrize("legend", [b"", b"a,b\n", b"Category Description,New Code\n", b"\xff\n"])
 def test_a_legend_without_codes_is_broken(legend: bytes) -> None:
     with pytest.raises(BrokenFileError):
-        read_categories(legend)
+        read_categories(legend, CODES)
 
 
 @given(st.binary(max_size=200))
 def test_whatever_a_file_holds_it_is_rows_and_findings_and_no_crash(junk: bytes) -> None:
     for content in (junk, HEADER.encode() + GOOD.encode() + junk):
         result = read(content)
-        for row in result.rows:
+        for row in rows_of(result):
             assert all(cell.isprintable() and cell for cell in row)
 
 
@@ -272,13 +272,10 @@ def test_the_real_lists_load_completely(real_test_lists: Path, real_test_list_co
             if member.name.endswith(".csv")
         }
         contents = {name: file.read() for name, file in files.items() if file}
-    categories = read_categories(contents["lists/00-LEGEND-new_category_codes.csv"])
-    lists = [
-        read_list(file, cc, content, categories)
-        for file, content in contents.items()
-        if (cc := country_of(file))
-    ]
-    assert {test_list.cc: len(test_list.rows) for test_list in lists} == expected["per_cc"]
-    assert sum(len(test_list.rows) for test_list in lists) == expected["rows"] == 38_867
+    categories = read_categories(contents["lists/00-LEGEND-new_category_codes.csv"], CODES)
+    how = Format("url", "category_code", categories)
+    lists = read_lists(contents.items(), how)
+    assert {test_list.cc: test_list.rows.count for test_list in lists} == expected["per_cc"]
+    assert sum(test_list.rows.count for test_list in lists) == expected["rows"] == 38_867
     assert not any(test_list.refusals or test_list.broken for test_list in lists)
     assert len(lists) == expected["files_loaded"]

@@ -10,52 +10,27 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
-import citizenlab_git
 import citizenlab_test_lists_updater
+from citizenlab.git import MAX_FILE_BYTES
+from citizenlab_harness import COUNTRIES, ROWS, Updater, changed_row, sample_lists, updater_of
 from conftest import Database as FreshDatabase
 from dev.samples.git import git_environment
 from dev.samples.test_lists import Entry, SampleTestLists, list_path
 from dev.servers.git import GitServer
 from dev.servers.statsd import StatsdListener
-from updater_harness import Harness, check_shipped_configuration
+from updater_harness import check_shipped_configuration
 
-SCRIPT = Path(__file__).parents[1] / "analysis" / "citizenlab_test_lists_updater.py"
-COUNTRIES = ("ae", "fr", "it", "ru")
-ROWS = 400
 AMPLE = 60  # seconds; far more than what is waited for takes, for a machine under load
-
-Row = tuple[str, ...]
-
-
-class Updater(Harness):
-    """The updater of the test lists."""
-
-    module: ClassVar[ModuleType] = citizenlab_test_lists_updater
-    tables = ("citizenlab",)
-
-    def live(self) -> list[Row]:
-        """Return the rows of the live table; none if there is no table."""
-        return [tuple(cell.rstrip("\0") for cell in row) for row in self.rows_of("citizenlab")]
-
-    def per_cc(self) -> dict[str, int]:
-        """Return the number of live rows by country."""
-        countries = [row[2] for row in self.live()]
-        return {cc: countries.count(cc) for cc in set(countries)}
 
 
 @pytest.fixture
 def lists(tmp_path: Path) -> SampleTestLists:
     """A small upstream repository."""
-    folder = tmp_path / "upstream"
-    folder.mkdir()
-    sample = SampleTestLists(folder)
-    sample.create(rows=ROWS, countries=COUNTRIES)
-    return sample
+    return sample_lists(tmp_path)
 
 
 @pytest.fixture
@@ -73,14 +48,7 @@ def updater(
     capsys: pytest.CaptureFixture[str],
 ) -> Updater:
     """The updater, configured for the small upstream."""
-    made = Updater(tmp_path, database, capsys)
-    made.configure(git_url=git.url("test-lists"), min_rows=100)
-    return made
-
-
-def changed_row(lists: SampleTestLists, cc: str, row: str) -> None:
-    """Commit a list with one more line."""
-    lists.commit("Change", {list_path(cc): lists.read(list_path(cc)) + row.encode() + b"\n"})
+    return updater_of(tmp_path, database, git, capsys)
 
 
 def test_the_first_run_creates_and_fills_the_table(
@@ -278,12 +246,13 @@ def test_refused_rows_are_logged_with_file_line_and_reason_and_the_rest_is_loade
             f"lists/{cc}.csv:{line}: {ROW_FINDINGS[row]}" for line, row in enumerate(rows, first)
         ]
     with updater.unchanged():
-        status, log = updater.run(max_rejected_rows=count - 1)
+        status, log = updater.run(max_rejected_rows=count - 1, on_broken_file="refuse")
     assert status == 65
     assert [line for line in expected if line not in log] == []
-    assert f"{count} rows are refused, more than max_rejected_rows = {count - 1}" in log
+    assert f"error: {count} rows refused in 2 files: " in log
+    assert f"; more than max_rejected_rows = {count - 1}" in log
     lists.add_rows("it", 1)
-    assert updater.run(max_rejected_rows=count)[0] == 0
+    assert updater.run(on_broken_file="hold")[0] == 0
     assert len(updater.live()) == ROWS + 1
 
 
@@ -295,64 +264,26 @@ def test_the_second_of_two_equal_urls_is_refused(updater: Updater, lists: Sample
     assert "the URL is in line 2 already" in log
 
 
-def test_a_broken_file_refuses_the_whole_update(updater: Updater, lists: SampleTestLists) -> None:
+def test_refuse_brings_back_all_or_nothing(updater: Updater, lists: SampleTestLists) -> None:
     """What makes a file a broken one is in test_citizenlab_lists."""
     updater.run()
     lists.add_rows("it", 3)
     lists.break_file("ru", "quote")
     with updater.unchanged():
-        status, log = updater.run()
+        status, log = updater.run(on_broken_file="refuse")
     assert status == 65
-    assert "lists/ru.csv:" in log
+    assert "error: 1 list is refused, and so are all others, first lists/ru.csv:" in log
     assert "unbalanced quotes" in log
-    assert "nothing is loaded until upstream mends it" in log
-
-
-def test_a_file_with_too_many_refused_rows_refuses_the_whole_update(
-    updater: Updater, lists: SampleTestLists
-) -> None:
-    updater.run()
-    changed_row(lists, "ru", "bad\n" * 60)
-    with updater.unchanged():
-        status, log = updater.run()
-    assert status == 65
-    assert "rows are refused, from here on; 10% is the most" in log
-
-
-def test_keep_previous_keeps_the_rows_of_a_broken_list_and_updates_the_rest(
-    updater: Updater, lists: SampleTestLists
-) -> None:
-    updater.run()
-    russia = [row for row in updater.live() if row[2] == "ru"]
-    lists.add_rows("it", 3)
-    lists.break_file("ru")
-    status, log = updater.run(on_broken_file="keep-previous")
-    assert status == 0
-    assert "lists/ru.csv:2: a merge conflict marker; file refused" in log
-    assert f"keeping {len(russia)} live rows of ru" in log
-    assert [row for row in updater.live() if row[2] == "ru"] == russia
-    assert len(updater.live()) == ROWS + 3
-
-
-def test_keep_previous_loads_the_other_lists_on_a_first_run(
-    updater: Updater, lists: SampleTestLists
-) -> None:
-    lists.break_file("ru")
-    status, _ = updater.run(on_broken_file="keep-previous")
-    assert status == 0
-    assert updater.per_cc() == {
-        cc: rows for cc, rows in lists.expected.per_cc.items() if cc != "ru"
-    }
 
 
 @pytest.mark.parametrize(
     ("legend", "mode"),
     [
         (None, "refuse"),
-        (None, "keep-previous"),
+        (None, "hold"),
         (b"", "refuse"),
         (b"Category Description,New Code\n", "refuse"),
-        (b"<html></html>", "keep-previous"),
+        (b"<html></html>", "hold"),
     ],
 )
 def test_without_a_legend_nothing_is_loaded(
@@ -363,7 +294,8 @@ def test_without_a_legend_nothing_is_loaded(
     with updater.unchanged():
         status, log = updater.run(on_broken_file=mode)
     assert status == 65
-    assert "lists/00-LEGEND-new_category_codes.csv:1: " in log
+    assert "error: lists/00-LEGEND-new_category_codes.csv:" in log
+    assert "legend_file" in log
 
 
 def test_only_files_directly_in_the_folder_of_lists_are_loaded(
@@ -377,28 +309,6 @@ def test_only_files_directly_in_the_folder_of_lists_are_loaded(
     assert updater.per_cc() == lists.expected.per_cc
     assert log.count("not loaded: lists/archive/aq.csv and 2 more") == 1
     assert "official" not in log
-
-
-def test_two_lists_for_one_country_are_refused(updater: Updater, lists: SampleTestLists) -> None:
-    updater.run()
-    lists.commit("Add RU", {"lists/RU.csv": lists.read(list_path("ru"))})
-    with updater.unchanged():
-        status, log = updater.run()
-    assert status == 65
-    assert "lists/ru.csv: a second list for ru, beside lists/RU.csv" in log
-
-
-def test_a_country_that_loses_more_than_half_is_refused_unless_forced(
-    updater: Updater, lists: SampleTestLists
-) -> None:
-    updater.run()
-    lists.empty_country("ru")
-    with updater.unchanged():
-        status, log = updater.run(max_shrink=1)
-    assert status == 65
-    assert "of cc 'ru' would disappear, more than 50%" in log
-    assert updater.run("--force")[0] == 0
-    assert updater.per_cc() == lists.expected.per_cc
 
 
 def test_a_table_that_shrinks_too_much_is_refused(updater: Updater, lists: SampleTestLists) -> None:
@@ -431,14 +341,14 @@ HOSTILE: dict[str, Entry] = {
     "a hook": ("100755", ".githooks/post-checkout", b"#!/bin/sh\ntouch /tmp/x\n"),
     "a filter": ("100644", ".gitattributes", b"# x\n*.csv filter=evil\n"),
     "a filter in the folder": ("100644", "lists/.gitattributes", b"*.csv text filter=lfs diff\n"),
-    "a large file": ("100644", "lists/xx.csv", b"x" * (citizenlab_git.MAX_FILE_BYTES + 1)),
+    "a large file": ("100644", "lists/xx.csv", b"x" * (MAX_FILE_BYTES + 1)),
 }
 
 
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [(kind, "refuse") for kind in HOSTILE]
-    + [(kind, "keep-previous") for kind in ("a symbolic link", "a large file")],
+    + [(kind, "hold") for kind in ("a symbolic link", "a large file")],
 )
 def test_a_hostile_repository_is_refused(
     updater: Updater, lists: SampleTestLists, kind: str, mode: str
@@ -614,7 +524,7 @@ def test_a_stop_while_git_is_being_started_ends_it(
             git.wait_for_requests(1)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("citizenlab_git.subprocess.Popen", Stopping)
+    monkeypatch.setattr("citizenlab.git.subprocess.Popen", Stopping)
     assert updater.run() == (75, "warning: stopped by SIGTERM\n")
     assert no_git_is_left(git)
 
@@ -703,14 +613,18 @@ def test_metrics_tell_what_was_done(
     changed_row(lists, "ru", "bad")
     assert updater.run(statsd=statsd.address)[0] == 0
     lists.break_file("it")
-    assert updater.run()[0] == 65
+    assert updater.run()[0] == 0
+    lists.break_file("ru")
+    assert updater.run(on_broken_file="refuse")[0] == 65
     received = statsd.metrics()
     prefix = "citizenlab_test_lists_updater."
     assert {name.removeprefix(prefix) for name in received} == {
         "absent_nodes",
+        "accepted_at_it",
         "broken_files",
         "citizenlab_test_list_len",
         "fetch_citizen_lab_lists",
+        "held_countries",
         "last_success",
         "rejected_rows",
         "run",
@@ -719,10 +633,12 @@ def test_metrics_tell_what_was_done(
         "update_citizenlab_table",
     }
     values = {name.removeprefix(prefix): sent for name, sent in received.items()}
-    assert values["status"] == [(1, "g"), (0, "g"), (1, "g"), (2, "g")]
-    assert values["citizenlab_test_list_len"] == [(ROWS, "g")]
-    assert values["rejected_rows"] == [(1, "g"), (1, "g")]
-    assert values["broken_files"] == [(0, "g"), (1, "g")]
+    assert values["status"] == [(1, "g"), (0, "g"), (1, "g"), (0, "g"), (1, "g"), (2, "g")]
+    assert values["citizenlab_test_list_len"] == [(ROWS, "g"), (ROWS, "g")]
+    assert values["rejected_rows"] == [(1, "g"), (1, "g"), (0, "g")]
+    assert values["broken_files"] == [(0, "g"), (1, "g"), (2, "g")]
+    assert values["held_countries"] == [(0, "g"), (1, "g")]
+    assert values["accepted_at_it"] == [(0, "g")]
     assert abs(values["last_success"][0][0] - time.time()) < 600
     assert {kind for _, kind in values["run"] + values["fetch_citizen_lab_lists"]} == {"ms"}
     assert received.keys() >= {f"{prefix}run"}

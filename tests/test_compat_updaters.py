@@ -12,8 +12,7 @@ import pytest
 import asnmeta_updater
 import citizenlab_test_lists_updater
 import fingerprints_updater
-from citizenlab_test_lists_updater import TestList
-from csv_source import Finding
+from citizenlab.holds import Live
 from dev.engines import Engine
 from engine_client import EngineClient
 from fingerprints_updater import wrong_regexps
@@ -63,7 +62,7 @@ def test_the_tables_of_the_updaters_can_be_created_and_are_as_expected(
 
 
 def updating(table: Table, rows: Sequence[Row]) -> Update:
-    limits = (LossLimit(0.5), LossLimit(0.5, rows=20, per="cc"))
+    limits = (LossLimit(0.5), LossLimit(0.5, net=True))
     return Update.of_rows(table, rows, (0, 1000), limits)
 
 
@@ -100,8 +99,11 @@ def test_the_live_rows_of_a_country_with_a_broken_list_are_kept(db: Database) ->
     replace_tables(
         Nodes.one(db), [Update.of_rows(table, [row, (*row[:2], "it", "NEWS")], (0, 1000))]
     )
-    broken = TestList("lists/ru.csv", cc="ru", broken=Finding("lists/ru.csv", 1, "not UTF-8"))
-    assert citizenlab_test_lists_updater.rows_to_load(db, [broken]) == [row]
+    (kept,) = citizenlab_test_lists_updater.rows_to_load(db, [], ["ru"])
+    assert list(zip(*kept.block().columns, strict=True)) == [row]
+    assert citizenlab_test_lists_updater.live_countries(db) == {
+        cc: Live(1, frozenset({"example.org"})) for cc in ("it", "ru")
+    }
 
 
 @pytest.mark.parametrize("column", ["UInt8", "Date"])

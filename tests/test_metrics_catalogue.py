@@ -38,6 +38,8 @@ EXPORTED = {  # what alerts and dashboards rely on
     "ooni_table_rows",
     "ooni_update_progress_percent",
     "ooni_citizenlab_broken_files",
+    "ooni_citizenlab_held_countries",
+    "ooni_citizenlab_acceptance_timestamp_seconds",
     "ooni_citizenlab_fetch_seconds",
     "ooni_citizenlab_update_table_seconds",
     "ooni_fingerprints_fetch_seconds",

@@ -241,17 +241,30 @@ def test_rows_that_only_change_do_not_count_as_a_loss(db: Database) -> None:
     assert rows_of(db, "first") == sorted(new_rows(100))
 
 
-def test_a_loss_within_one_country_is_refused(db: Database) -> None:
-    italy = [row(f"it {number}", cc="it") for number in range(50)]
-    others = [row(f"fr {number}", cc="fr") for number in range(1000)]
-    load(db, FIRST, italy + others)
-    limits = (LossLimit(0.1), LossLimit(0.5, rows=20, per="cc"))
-    reason = "first: 26 of 50 rows of cc 'it' would disappear, more than 50%"
+def test_a_net_loss_is_of_the_number_of_rows_whatever_they_are(db: Database) -> None:
+    load(db, FIRST, old_rows(100))
+    renamed = [row(f"renamed {number}") for number in range(90)]
+    limits = (LossLimit(0.1, net=True),)
+    reason = "first: 11 of 100 rows would disappear, more than 10%"
     with live_unchanged(db, FIRST), pytest.raises(DataRefused, match=reason):
-        load(db, FIRST, italy[26:] + others, limits=limits)
-    load(db, FIRST, italy[25:] + others, limits=limits)
-    load(db, FIRST, italy[45:] + others, limits=limits)
-    assert held(db, FIRST).rows == 1005
+        load(db, FIRST, renamed[1:], limits=limits)
+    load(db, FIRST, renamed, limits=limits)
+    assert rows_of(db, "first") == sorted(renamed)
+    smaller = updating(FIRST, renamed[10:], limits)
+    with pytest.raises(DataRefused, match="first: 10 of 90 rows would disappear"):
+        list(preview_tables(Nodes.one(db), [smaller]))
+
+
+@pytest.mark.parametrize("count", [0, 50])
+def test_what_is_refused_for_its_figures_leaves_the_way_back_open(db: Database, count: int) -> None:
+    nodes = Nodes.one(db)
+    first, second = load(db, FIRST, old_rows(100)), load(db, FIRST, old_rows(101))
+    rows = old_rows(count)
+    content = sum((block.content for block in blocks_of(rows)), start=Content())
+    with pytest.raises(DataRefused):
+        load(db, FIRST, rows, limits=(LossLimit(0.1, net=True),), content=content)
+    state = next_state(next_state(UpdateState(), {}, [first]), {}, [second])
+    assert [str(change) for change in roll_back(nodes, [FIRST], state)] == ["first: 100 rows"]
 
 
 def test_a_value_that_the_database_stores_as_another_is_refused(db: Database) -> None:

@@ -50,9 +50,14 @@ class Harness:
         """Run once in this process; return the exit status and what was printed."""
         self.configure(**keys)
         self.capsys.readouterr()
-        status: int = self.module.main(["--config", str(self.config_file), *flags])
+        status = self.main(["--config", str(self.config_file), *flags])
         printed = self.capsys.readouterr()
         return status, printed.out + printed.err
+
+    def main(self, argv: Sequence[str]) -> int:
+        """Run once; return the exit status."""
+        status: int = self.module.main(argv)
+        return status
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         """Start it as a process."""

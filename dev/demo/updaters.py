@@ -31,10 +31,10 @@ def show_citizenlab(servers: Servers) -> None:
         servers.run(CITIZENLAB, config, "--dry-run")
         log = run_citizenlab(servers, config)
         expect("(+40 -0)" in log, "40 rows are added")
-        title("a commit breaks one list: its live rows are kept, the others are updated")
+        title("a commit breaks one list: it is held, the others are updated")
         lists.add_rows("fr", 2)
         lists.break_file("ru")
-        log = run_citizenlab(servers, config | {"on_broken_file": "keep-previous"})
+        log = run_citizenlab(servers, config)
         expect("(+2 -0)" in log, "2 rows are added")
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 from ooni_common.database import Database, quoted
 from ooni_common.errors import DataRefused
@@ -12,12 +11,22 @@ from ooni_common.swap.update import Change, LossLimit, Table, Update
 log = logging.getLogger("ooni.swap")
 
 
-def check_bounds(update: Update, content: Content) -> None:
-    """Raise DataRefused where there are too few rows, or too many."""
+def check_figures(update: Update, live: Content, content: Content, *, force: bool) -> None:
+    """Raise DataRefused where the number of rows alone shows that something is wrong.
+
+    Args:
+        update: has the limits.
+        live: what is to be replaced.
+        content: by what.
+        force: accept any loss.
+    """
     least, most = update.bounds
     if not least < content.rows < most:
         expected = f"between {least:,} and {most:,} are expected"
         raise DataRefused(f"{update.table.name}: {content.rows:,} rows; {expected}")
+    for limit in update.limits:
+        if limit.net:
+            _check_loss(update.table, limit, live.rows - content.rows, live.rows, force=force)
 
 
 def change_of(
@@ -28,32 +37,30 @@ def change_of(
     Raises:
         DataRefused: a loss is beyond the limits.
     """
-    table = update.table
-    kinds = dict.fromkeys(["", *(limit.per for limit in update.limits)])
-    losses = {per: _losses(database, table, per) for per in kinds}
+    lost = _lost_by_identity(database, update.table)
     for limit in update.limits:
-        for value, rows, lost in losses[limit.per]:
-            if lost > limit.rows and lost > rows * limit.share:
-                _report_loss(table, limit, value, f"{lost:,} of {rows:,} rows", force=force)
-    ((_, _, lost),) = losses[""] or [("", 0, 0)]
+        if not limit.net:
+            _check_loss(update.table, limit, lost, live.rows, force=force)
     added = content.rows - (live.rows - lost)
-    return Change(table, content, live, difference=f" (+{added:,} -{lost:,})")
+    return Change(update.table, content, live, difference=f" (+{added:,} -{lost:,})")
 
 
-def _losses(database: Database, table: Table, per: str = "") -> list[tuple[Any, ...]]:
-    """Return (value of `per`, live rows, live rows that are not in the shadow by identity)."""
-    key = as_text(per, table.columns[per]) if per else "''"
+def _lost_by_identity(database: Database, table: Table) -> int:
+    """Return how many live rows are not in the shadow."""
     identity = ", ".join(map(quoted, table.identity))
-    return database.query(
-        f"SELECT {key} AS key, count(),"
-        f" countIf(({identity}) NOT IN (SELECT {identity} FROM {quoted(table.shadow)}))"
-        f" FROM {quoted(table.name)} GROUP BY key ORDER BY key"
+    ((lost,),) = database.query(
+        f"SELECT countIf(({identity}) NOT IN (SELECT {identity} FROM {quoted(table.shadow)}))"
+        f" FROM {quoted(table.name)}"
     )
+    return int(lost)
 
 
-def _report_loss(table: Table, limit: LossLimit, value: str, loss: str, *, force: bool) -> None:
-    of = f" of {limit.per} {value!r}" if limit.per else ""
-    message = f"{table.name}: {loss}{of} would disappear, more than {limit.share:.0%}"
+def _check_loss(table: Table, limit: LossLimit, lost: int, rows: int, *, force: bool) -> None:
+    if lost <= limit.rows or lost <= rows * limit.share:
+        return
+    message = (
+        f"{table.name}: {lost:,} of {rows:,} rows would disappear, more than {limit.share:.0%}"
+    )
     if not force:
         raise DataRefused(f"{message}; look at the upstream, or accept it with --force")
     log.warning("%s; accepted by --force", message)

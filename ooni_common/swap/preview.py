@@ -6,7 +6,7 @@ from ooni_common.database import Database, quoted
 from ooni_common.nodes import Node, Nodes
 from ooni_common.swap.agreement import agreement_of, live_standings
 from ooni_common.swap.content import Content, content_of, gathered
-from ooni_common.swap.losses import change_of, check_bounds, sample_of_differences
+from ooni_common.swap.losses import change_of, check_figures, sample_of_differences
 from ooni_common.swap.replace import check_stored
 from ooni_common.swap.shadow import Standing
 from ooni_common.swap.update import Table, Update
@@ -38,11 +38,12 @@ def preview_tables(
             if content.rows >= update.bounds[1]:
                 break
         check_stored(table, content, content_of(database, table.columns, table.shadow))
-        check_bounds(update, content)
+        live = standing.content if standing else Content()
+        check_figures(update, live, content, force=force)
         if standing is None:
             yield f"{table.name}: would be created with {content.rows:,} rows"
             continue
-        yield f"would change: {change_of(database, update, standing.content, content, force=force)}"
+        yield f"would change: {change_of(database, update, live, content, force=force)}"
         yield from sample_of_differences(database, table)
 
 

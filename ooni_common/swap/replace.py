@@ -14,7 +14,7 @@ from ooni_common.replicas import fresh_name, fresh_path
 from ooni_common.swap.agreement import agreement_of, live_standings
 from ooni_common.swap.content import Content, content_of, gathered
 from ooni_common.swap.heal import heal, wait_for
-from ooni_common.swap.losses import change_of, check_bounds
+from ooni_common.swap.losses import change_of, check_figures
 from ooni_common.swap.shadow import (
     Standing,
     check_database,
@@ -83,16 +83,13 @@ def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
     if agreement and update.content == live:
         heal(nodes, table, agreement)
         return Filled(Change(table, live, live), {})
+    if update.content:  # what is refused now leaves the shadow with what it can be rolled back to
+        check_figures(update, live, update.content, force=force)
     models = agreement.models if agreement else _models(nodes, standings)
     content, shadows = _fill_shadows(nodes, update, models, standings)
-    check_bounds(update, content)
+    if not update.content:
+        check_figures(update, live, content, force=force)
     if agreement and content == live:
-        # Nobody could know before all rows were read.
-        log.warning(
-            "%s: has the same rows already; %s has them, too, now: nothing is left to roll back to",
-            table.name,
-            table.shadow,
-        )
         heal(nodes, table, agreement)
         return Filled(Change(table, live, live), {})
     for node in _still(nodes, list(shadows)):

@@ -35,14 +35,15 @@ class Table:
 
 @dataclass(frozen=True)
 class LossLimit:
-    """How many live rows may disappear: a share (0 to 1), of the table or per value of a column.
+    """How many live rows may disappear: a share (0 to 1) of them.
 
-    A loss of up to `rows` rows is always accepted.
+    A loss of up to `rows` rows is always accepted. A `net` loss is how many fewer rows there are,
+    any other one how many rows are gone by their identity, whatever came for them.
     """
 
     share: float
     rows: int = 0
-    per: str = ""
+    net: bool = False
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def test_rows_that_are_kept_are_not_those_of_an_odd_node(
     airflow.update(first, [("example.org", "http://example.org/", "it", "NEWS")])
     lists.break_file("ru")
     lists.add_rows("it", 1)
-    status, log = updater.run(on_broken_file="keep-previous")
+    status, log = updater.run(on_broken_file="hold")
     assert status == 0, log
     agree(production, ROWS + 1)
 

@@ -5,6 +5,7 @@ that links, filters, hooks, submodules and odd names in it have nothing to act o
 all the same, because a repository that has them is not the one that is expected.
 """
 
+import base64
 import contextlib
 import os
 import re
@@ -71,6 +72,7 @@ class Git:
     Args:
         time_limit: seconds for all commands together.
         ca_file: a private CA.
+        token: lets into a private mirror; see `authorization`.
         stops_deferred: holds the signals that stop the run back within its block.
     """
 
@@ -79,15 +81,24 @@ class Git:
         time_limit: float,
         *,
         ca_file: Path | None = None,
+        token: str = "",
         stops_deferred: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._stops_deferred = stops_deferred
         self._time_limit = time_limit
         self._deadline = time.monotonic() + time_limit
-        self._environment = _environment(os.environ, ca_file)
+        self._environment = _environment(os.environ, ca_file, token)
 
     def run(self, *arguments: str, stdin: bytes = b"", max_bytes: int = MAX_OUTPUT_BYTES) -> bytes:
-        """Run one git command, and return what it printed.
+        """Run one git command, and return what it printed; for the rest see `printed_by`."""
+        with self.printed_by(*arguments, stdin=stdin, max_bytes=max_bytes) as printed:
+            return printed.read()
+
+    @contextlib.contextmanager
+    def printed_by(
+        self, *arguments: str, stdin: bytes = b"", max_bytes: int = MAX_OUTPUT_BYTES
+    ) -> Iterator[BinaryIO]:
+        """Run one git command, and give what it printed as a file.
 
         No file that it writes may be larger than `max_bytes`. Its child processes end with it.
 
@@ -104,7 +115,7 @@ class Git:
             if status != 0:
                 raise _failure(arguments[0], status, _text_of(complaints))
             printed.seek(0)
-            return printed.read()
+            yield printed
 
     def _wait(self, arguments: Sequence[str], streams: tuple[BinaryIO, ...], max_bytes: int) -> int:
         with contextlib.ExitStack() as ending:
@@ -160,20 +171,18 @@ class Clone:
         self._refuse_filters(entries)
         return entries
 
-    def read(self, entries: Sequence[TreeEntry]) -> Mapping[str, bytes]:
-        """Return path → content."""
+    def read(self, entries: Sequence[TreeEntry]) -> Iterator[tuple[str, bytes]]:
+        """Yield path and content, one file at a time."""
         wanted = "".join(f"{entry.oid}\n" for entry in entries).encode()
-        printed = self._git.run(self._folder, "cat-file", "--batch", stdin=wanted)
-        contents, start = {}, 0
-        for entry in entries:
-            start = printed.index(b"\n", start) + 1  # "<oid> blob <size>\n<content>\n"
-            contents[entry.path] = printed[start : start + entry.size]
-            start += entry.size + 1
-        return contents
+        with self._git.printed_by(self._folder, "cat-file", "--batch", stdin=wanted) as printed:
+            for entry in entries:
+                printed.readline()  # "<oid> blob <size>\n<content>\n"
+                yield entry.path, printed.read(entry.size)
+                printed.readline()
 
     def _refuse_filters(self, entries: Sequence[TreeEntry]) -> None:
         attributes = [entry for entry in entries if entry.path.endswith(".gitattributes")]
-        for path, content in self.read(attributes).items() if attributes else ():
+        for path, content in self.read(attributes) if attributes else ():
             for number, line in enumerate(content.splitlines(), start=1):
                 if re.search(rb"\sfilter\b", line) and not line.startswith(b"#"):
                     raise DataRefused(f"{path}:{number}: sets a filter; nothing is loaded from it")
@@ -225,9 +234,22 @@ def _entry(line: str) -> TreeEntry:
     return TreeEntry(path, mode, oid, int(size) if size != "-" else 0)
 
 
-def _environment(environ: Mapping[str, str], ca_file: Path | None) -> dict[str, str]:
+def authorization(token: str) -> str:
+    """Return the header that lets into a private repository.
+
+    Args:
+        token: a token, which forges take as the password of any user, or `user:password`.
+    """
+    login = token if ":" in token else f"x-access-token:{token}"
+    return f"Authorization: Basic {base64.b64encode(login.encode()).decode()}"
+
+
+def _environment(environ: Mapping[str, str], ca_file: Path | None, token: str) -> dict[str, str]:
     names = (*PASSED_ON, *PASSED_ON_IN_ANY_CASE, *map(str.upper, PASSED_ON_IN_ANY_CASE))
-    settings = {**SETTINGS, "http.sslCAInfo": str(ca_file)} if ca_file else SETTINGS
+    settings = {**SETTINGS, "http.sslCAInfo": str(ca_file)} if ca_file else dict(SETTINGS)
+    if token:  # the environment of a process is its user's alone, its arguments are everybody's
+        settings["http.extraHeader"] = authorization(token)
+        settings["http.followRedirects"] = "false"  # the header would go along to any host
     environment = {name: environ[name] for name in names if name in environ}
     environment |= {
         "GIT_CONFIG_NOSYSTEM": "1",
@@ -272,9 +294,14 @@ def _text_of(complaints: BinaryIO, most: int = 64 * 1024) -> str:
 
 
 def _failure(command: str, status: int, complaints: str) -> Exception:
-    """Type a failure by what git said of it; its last `fatal:` line is the reason."""
+    """Type a failure by what git said of it; its first `fatal:` or `error:` line is the reason."""
     lines = [line for line in complaints.splitlines() if line.startswith(("fatal:", "error:"))]
-    reason = lines[-1].partition(": ")[2] if lines else f"exit status {status}"
+    reason = lines[0].partition(": ")[2] if lines else f"exit status {status}"
+    if "dubious ownership" in reason:
+        return ConfigError(
+            f"git {command}: {ascii(reason)[1:-1]}: git reads a repository of its own user alone;"
+            " make the user of this run its owner, or have it served over https"
+        )
     folder = tempfile.gettempdir()
     # git does not always name the cause of a failed write.
     if "No space left on device" in complaints or shutil.disk_usage(folder).free < MIB:

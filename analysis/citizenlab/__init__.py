@@ -1,0 +1,1 @@
+"""The CitizenLab test lists: the repository, its lists, and which of them are held."""
