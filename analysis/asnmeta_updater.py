@@ -34,13 +34,14 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
+from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.errors import DataRefused
-from ooni_common.fetch import Fetcher, Limits
+from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
-from ooni_common.swap.content import Block, blocks_of
-from ooni_common.swap.update import LossLimit, Table, Update
+from ooni_common.state import read_state
+from ooni_common.swap.content import Block, Content, blocks_of
+from ooni_common.swap.update import LossLimit, Table, Update, UpdateState
 from table_updates import (
     Fetched,
     check_before_writing,
@@ -69,7 +70,10 @@ TABLE = Table(
     engine="ENGINE = MergeTree ORDER BY (asn, changed)",
     identity=("asn", "changed"),
 )
-LIMITS = Limits(max_bytes=500 * 2**20)  # the file has 32 MB
+# The file has 32 MB: an hour lets a link of 10 kB/s have it. Tries are over after two minutes.
+LIMITS = Limits(max_bytes=500_000_000, total_time=3600, retries=7)
+
+DIGEST = f"{TABLE.name}.sha256"  # of the document, in the state file
 
 Json = Any  # whatever upstream has written
 AsnRow = tuple[int, str, str, date, str, str]  # asn, org_name, cc, changed, aut_name, source
@@ -100,6 +104,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     db_uri: SecretUrl = SecretUrl("clickhouse://api:api@localhost/default")
     url: SecretUrl = SecretUrl("https://archive.org/download/ip2country-as/all_as_org_map.json")
     ca_file: Path | None = None
+    total_time: Seconds = LIMITS.total_time
+    max_bytes: Bytes = LIMITS.max_bytes
     min_rows: Count = 100_000
     max_rows: Count = 1_000_000
 
@@ -128,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def examine(job: Job[Config]) -> None:
     """Print whether a run can succeed."""
     limits = dataclasses.replace(LIMITS, retries=0)
-    fetcher = Fetcher(job.user_agent, limits, ca_file=job.config.ca_file)
+    fetcher = configured_fetcher(job.user_agent, job.config, limits)
     examine_updater(job, [TABLE], upstream_checks(fetcher, {"upstream": job.config.url}))
 
 
@@ -159,7 +165,7 @@ def report_progress(job: Job[Config], percent: int) -> None:
 def fetch_map(job: Job[Config], loaded: Mapping[str, str], folder: Path) -> Fetched:
     """Fetch the map unless it is what the table was loaded from."""
     config = job.config
-    fetcher = Fetcher(job.user_agent, LIMITS, ca_file=config.ca_file)
+    fetcher = configured_fetcher(job.user_agent, config, LIMITS)
     return fetch_changed(fetcher, {TABLE.name: config.url}, loaded, folder)
 
 
@@ -170,14 +176,30 @@ def load_map(job: Job[Config], nodes: Nodes, fetched: Fetched) -> None:
         asn_map = AsnMap("all_as_org_map.json", file)
         bounds = (config.min_rows, config.max_rows)
         limits = (LossLimit(config.max_shrink),)
+        content = content_if_loaded(job, file, fetched.source)
+        file.seek(0)
         try:
-            changes = load(
-                job, nodes, [Update(TABLE, asn_map.blocks(), bounds, limits)], fetched.source
-            )
+            update = Update(TABLE, asn_map.blocks(), bounds, limits, content)
+            changes = load(job, nodes, [update], fetched.source)
         finally:
             report_refused_rows(job, asn_map)
     for change in changes:
         job.metrics.gauge("asnmeta_tmp_len", change.live.rows)
+
+
+def content_if_loaded(
+    job: Job[Config], file: BinaryIO, source: Mapping[str, str]
+) -> Content | None:
+    """Return what the file adds up to if the table was loaded from the same bytes; else None.
+
+    After an upgrade, and with `--force`, they are read once more. Rows that the table has must not
+    be written into the shadow, which has those that the last update replaced.
+    """
+    loaded = read_state(job.state_file, UpdateState).source
+    if loaded.get(DIGEST) != source[DIGEST]:
+        return None
+    blocks = AsnMap("all_as_org_map.json", file).blocks()
+    return sum((block.content for block in blocks), start=Content())
 
 
 @contextlib.contextmanager

@@ -35,10 +35,10 @@ from fingerprints_file import (
     read_fingerprints,
     row_digest,
 )
-from ooni_common.config import Count, DatabaseConfig, SecretUrl, check_url
+from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.database import Database, StatementFailed
 from ooni_common.errors import DataRefused
-from ooni_common.fetch import Fetcher, Limits
+from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.state import read_state
@@ -66,7 +66,7 @@ from table_updates import (
 log = logging.getLogger("ooni.fingerprints")
 
 UPSTREAM = "https://raw.githubusercontent.com/ooni/blocking-fingerprints/main"
-LIMITS = Limits(max_bytes=50 * 2**20)  # of one file; the larger one has 0.3 MB
+LIMITS = Limits(max_bytes=50_000_000)  # of one file; the larger one has 0.3 MB
 CANNOT_COMPILE_REGEXP = 427  # ClickHouse's error code
 
 
@@ -96,6 +96,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     dns_url: SecretUrl = SecretUrl(f"{UPSTREAM}/fingerprints_dns.csv")
     http_url: SecretUrl = SecretUrl(f"{UPSTREAM}/fingerprints_http.csv")
     ca_file: Path | None = None
+    total_time: Seconds = LIMITS.total_time
+    max_bytes: Bytes = LIMITS.max_bytes
     ordinary_dir: Path | None = None
     max_rejected_rows: Count = 10
     min_rows: Count = 100
@@ -127,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def examine(job: Job[Config]) -> None:
     """Print whether a run can succeed."""
     config = job.config
-    fetcher = Fetcher(job.user_agent, replace(LIMITS, retries=0), ca_file=config.ca_file)
+    fetcher = configured_fetcher(job.user_agent, config, replace(LIMITS, retries=0))
     urls = {"upstream, DNS": config.dns_url, "upstream, HTTP": config.http_url}
     examine_updater(job, list(TABLES.values()), upstream_checks(fetcher, urls))
 
@@ -170,7 +172,7 @@ def report_progress(job: Job[Config], percent: int) -> None:
 def fetch_files(job: Job[Config], loaded: Mapping[str, str], folder: Path) -> Fetched:
     """Fetch the files that are not what the tables were loaded from."""
     config = job.config
-    fetcher = Fetcher(job.user_agent, LIMITS, ca_file=config.ca_file)
+    fetcher = configured_fetcher(job.user_agent, config, LIMITS)
     urls = {"fingerprints_dns": config.dns_url, "fingerprints_http": config.http_url}
     return fetch_changed(fetcher, urls, loaded, folder)
 

@@ -7,8 +7,8 @@ they are deleted again.
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from backup_config import Config
 from backups.backup import not_encrypted
@@ -20,13 +20,14 @@ from exports.chunks import Reader, check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import ExportLayout
 from exports.row_source import choose
-from inventory import all_table_names, read_table, table_names
+from inventory import all_names, all_table_names, read_table, table_names
 from ooni_common.database import Database
 from ooni_common.database_checks import ServerFacts, check_clock, check_zone, facts_of
-from ooni_common.doctor import Checks, machine_checks, skew
+from ooni_common.doctor import Check, Checks, Note, machine_checks, skew
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from ooni_common.grants import Need, check_grants
-from ooni_common.nodes import Nodes
+from ooni_common.grants import Need, check_grants, written
+from ooni_common.node_checks import attendance, check_clocks, on_all
+from ooni_common.nodes import Node, Nodes
 from store import Bucket
 from table_replicas import database_with
 from uploads import uploading
@@ -51,7 +52,9 @@ class Doctor:
         """Yield the checks; what can be tried harmlessly is tried."""
         config = self.config
         yield from machine_checks(config.state_dir, config.statsd)
-        yield from checks_of_the_server(config, self.database, self.clock)
+        if self.nodes.is_cluster:
+            yield "cluster", lambda: attendance(self.nodes, config)
+        yield from ServerChecks(config, self.nodes, self.clock)
         yield "database, HTTP", self._rows
         yield "tables", self._tables
         if config.public_bucket_name or not config.private_bucket_name:
@@ -93,8 +96,8 @@ class Doctor:
         return {
             "backups, list": listed,
             "backups, write": lambda: self._write(bucket, probe),
-            "backups, server": lambda: self._server_writes(bucket, f"{probe}.native"),
-            "backups, access": self._access,
+            "backups, server": lambda: self._servers_write(bucket, f"{probe}.native"),
+            "backups, access": lambda: on_all(self.nodes, self.nodes.up, _access),
             "backups, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
         }
 
@@ -114,6 +117,7 @@ class Doctor:
 
     def _tables(self) -> str:
         """Compare the policy with the tables: names, chunks, and what nobody has listed."""
+        absent = set(self.nodes.absent)
         names = all_table_names(self.nodes)
         if unlisted := self.config.unlisted(names):
             listed = ", ".join(map(repr, unlisted))
@@ -132,7 +136,9 @@ class Doctor:
         if (missing := self.config.missing(names)) and not self.nodes.absent:
             listed = ", ".join(map(repr, missing))
             raise DataRefused(f'listed, but not there: {listed}; "gone", if that is for good')
-        return ", ".join(f"{count} {policy}" for policy, count in sorted(counts.items())) or "none"
+        text = ", ".join(f"{count} {policy}" for policy, count in sorted(counts.items())) or "none"
+        lost = [f"{node}: {why}" for node, why in self.nodes.absent.items() if node not in absent]
+        return Note("; ".join([text, *lost])) if lost else text
 
     @staticmethod
     def _write(bucket: Bucket, key: str) -> str:
@@ -160,11 +166,18 @@ class Doctor:
         note = f"; {len(left)} of interrupted runs are left, the next run ends them" if left else ""
         return f"an upload was begun and ended{note}"
 
-    def _server_writes(self, bucket: Bucket, key: str) -> str:
-        """Let the server write an object, and look for it in the bucket."""
+    def _servers_write(self, bucket: Bucket, key: str) -> str:
+        """Let each server write an object, and look for it in the bucket."""
+        return on_all(
+            self.nodes,
+            self.nodes.up,
+            lambda node: self._server_writes(node.database, bucket, key),
+        )
+
+    def _server_writes(self, database: Database, bucket: Bucket, key: str) -> str:
         collection = self.config.private_named_collection
         bucket.delete(key)
-        ServerBackups(self.database, self.config).write_probe(key, uuid.uuid4().hex)
+        ServerBackups(database, self.config).write_probe(key, uuid.uuid4().hex)
         head = bucket.look(key)
         if head is None:
             raise ConfigError(
@@ -177,10 +190,11 @@ class Doctor:
         how = f", encrypted with {head.encryption}" if head.encryption else ""
         return f"it wrote {key}{how}"
 
-    def _access(self) -> str:
-        if access(self.database):
-            return "users, roles and grants will be saved"
-        return "without users and grants; they need GRANT SHOW ACCESS"
+
+def _access(node: Node) -> str:
+    if access(node.database):
+        return "users, roles and grants will be saved"
+    return "without users and grants; they need GRANT SHOW ACCESS"
 
 
 class Abandoned(Exception):
@@ -194,33 +208,71 @@ def checks_before_a_run(nodes: Nodes, clock: Callable[[], float] = time.time) ->
     """
 
     def clocks() -> str:
-        answers = nodes.each(lambda node: facts_of(node.database))
-        nearest = min((facts.clock for facts in answers.values()), key=lambda t: abs(t - clock()))
-        return check_clock(nearest, clock())
+        ahead = nodes.each(lambda node: -facts_of(node.database).clock + clock())
+        return check_clock(0, min(ahead.values(), key=abs))
 
     yield "database, clock", clocks
 
 
-def checks_of_the_server(
-    config: Config, database: Database, clock: Callable[[], float] = time.time
-) -> Checks:
-    """Yield the checks of what a server is, and lets the user do."""
-    answers: list[ServerFacts] = []
+@dataclass
+class ServerChecks:
+    """The checks of what the servers are, and let the user do.
 
-    def version() -> str:
-        answers.append(facts_of(database))
-        return str(answers[0])
+    Attributes:
+        config: says what is done with which table.
+        nodes: of the cluster, or the one server.
+        clock: this machine's.
+        facts: of the nodes that have answered.
+        ahead: how many seconds this machine was ahead of each when it answered.
+        names: of the tables that hold data, on any of them.
+    """
 
-    yield "database", version
-    if not answers:
-        return
-    (facts,) = answers
-    yield "database, clock", lambda: check_clock(facts.clock, clock())
-    yield "time zone", lambda: check_zone(facts)
-    yield (
-        "grants",
-        lambda: check_grants(database, facts.database, needs_of(config, table_names(database))),
-    )
+    config: Config
+    nodes: Nodes
+    clock: Callable[[], float] = time.time
+    facts: dict[Node, ServerFacts] = field(default_factory=dict)
+    ahead: dict[Node, float] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+
+    def __iter__(self) -> Iterator[tuple[str, Check]]:
+        """Yield them; those that depend on an answer only where there is one."""
+        yield "database", lambda: on_all(self.nodes, self.nodes.up, self._database)
+        if not self.facts:
+            return
+        answered = list(self.facts)
+        yield "database, clock", lambda: check_clocks(self.nodes, self.ahead)
+        yield "time zone", lambda: on_all(self.nodes, answered, self._zone)
+        yield "grants", lambda: on_all(self.nodes, answered, self._grants)
+
+    def _database(self, node: Node) -> str:
+        self.facts[node] = facts_of(node.database)
+        self.ahead[node] = self.clock() - self.facts[node].clock
+        self.names |= set(table_names(node.database))
+        return str(self.facts[node])
+
+    def _zone(self, node: Node) -> str:
+        return check_zone(self.facts[node])
+
+    def _grants(self, node: Node) -> str:
+        name = self.facts[node].database
+        needs = needs_of(self.config, sorted(self.names))
+        text = check_grants(node.database, name, needs)
+        if any("BACKUP" in need.privileges for need in needs):
+            self._check_definitions(node, name)
+        return text
+
+    @staticmethod
+    def _check_definitions(node: Node, name: str) -> None:
+        """Check that the user may back up the definition of everything, as each backup does."""
+        needs = [Need(one, ("BACKUP",)) for one in all_names(node.database)]
+        try:
+            check_grants(node.database, name, needs)
+        except ConfigError:
+            ((user,),) = node.database.query("SELECT currentUser()")
+            raise ConfigError(
+                "each backup has the definitions of all tables and views, and the user of db_uri"
+                f" may not back up all; run: GRANT BACKUP ON {written(name)}.* TO {written(user)}"
+            ) from None
 
 
 def needs_of(config: Config, names: Sequence[str]) -> list[Need]:

@@ -122,12 +122,16 @@ def all_table_names(nodes: Nodes) -> list[str]:
 
 def definitions(database: Database) -> dict[str, str]:
     """Return the CREATE statement of everything in the database, with or without rows, by name."""
+    return {name: _show_create(database, name) for name in all_names(database)}
+
+
+def all_names(database: Database) -> list[str]:
+    """Return the names of everything in the database, with or without rows."""
     rows = database.query(
         "SELECT name FROM system.tables"
         " WHERE database = currentDatabase() AND NOT is_temporary ORDER BY name"
     )
-    names = [name for (name,) in rows if not name.startswith(INNER)]
-    return {name: _show_create(database, name) for name in names}
+    return [name for (name,) in rows if not name.startswith(INNER)]
 
 
 def loaded_first(database: Database) -> dict[str, list[str]]:

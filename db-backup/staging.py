@@ -54,6 +54,10 @@ class Place:
         """Return the table that keeps the rows which such a restore replaces."""
         return Place(self.database, f"{self.table}_replaced_{started:%Y%m%dT%H%M%SZ}")
 
+    def is_kept(self, name: str) -> bool:
+        """Tell whether a restore into this table has given one this name."""
+        return bool(re.fullmatch(rf"{re.escape(self.table)}_replaced_{TIME}", name))
+
 
 def is_of_a_restore(name: str) -> bool:
     """Tell whether a table has the rows of another one, as a restore has left them."""

@@ -3,15 +3,22 @@
 Replicas of a table have the same rows, once they have fetched them. So of each shard one is asked,
 over a connection of its own: the one that lacks the least, for the figures and for the rows.
 `cluster()` and Distributed tables would let the server choose, for each question another one.
+
+Its definition is what is published and saved. Of replicas that lack equally little, one is asked
+whose definition most of them have, the first in the order of the cluster: so a node that differs,
+in its settings perhaps, changes nothing while the others are there; and it is told.
 """
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inventory import WITHOUT_DATA
 from ooni_common.database import Database
-from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.errors import ConfigError, DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
-from ooni_common.replicas import UNKNOWN_LAG, lag_of
+from ooni_common.replicas import UNKNOWN_LAG, lag_of, without_replica
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -25,11 +32,13 @@ class Replica:
         engine: of the table.
         lag: how many entries of the replicas' log it has yet to carry out, merges left out: rows
             that it has not fetched, partitions not dropped, cells not changed.
+        definition: the statement that creates it, without the name of the replica.
     """
 
     node: Node
     engine: str
     lag: int
+    definition: str = ""
 
 
 class TableReplicas:
@@ -73,19 +82,65 @@ class TableReplicas:
         for shard in self._nodes.shards:
             of_shard = [replica for replica in replicas if replica.node.shard == shard]
             if of_shard:
-                best = min(of_shard, key=lambda replica: replica.lag)
+                best = best_of(of_shard)
                 if best.node.name not in self._told:
                     self._told.add(best.node.name)
                     tell_of_lag(self._table, best)
+                    tell_of_difference(self._table, best, of_shard)
                 self.chosen = [*self.chosen, best.node]
             else:
                 check_presence(self._nodes, self._table, shard)
+        _check_columns(self._table, self.chosen)
 
     def lost_any(self) -> bool:
         """Choose once more; tell whether nodes that were up are not any more."""
         up = len(self._nodes.up)
         self.choose()
         return len(self._nodes.up) < up
+
+
+def best_of(replicas: Sequence[Replica]) -> Replica:
+    """Return the replica of a shard that is read."""
+    replicas = readable(replicas)
+    least = min(replica.lag for replica in replicas)
+    definitions = Counter(replica.definition for replica in replicas)
+    complete = [replica for replica in replicas if replica.lag == least]
+    return max(complete, key=lambda replica: definitions[replica.definition])
+
+
+def tell_of_difference(table: str, chosen: Replica, replicas: Sequence[Replica]) -> None:
+    """Warn of nodes of a shard on which a table is defined in another way than where it is read."""
+    odd = [str(one.node) for one in replicas if one.definition != chosen.definition]
+    if odd:
+        log.warning(
+            "%s is defined in another way on %s than on %s, whose definition is saved; compare"
+            " SHOW CREATE TABLE there",
+            table,
+            ", ".join(odd),
+            chosen.node,
+        )
+
+
+def _check_columns(table: str, nodes: Sequence[Node]) -> None:
+    """Raise ConfigError where the shards of a table have other columns: they are read alike."""
+    if len(nodes) < 2:
+        return
+    columns = {
+        node: node.database.query(
+            "SELECT name, type FROM system.columns"
+            " WHERE database = currentDatabase() AND table = %(table)s ORDER BY position",
+            {"table": table},
+        )
+        for node in nodes
+    }
+    model, *others = nodes
+    for node in others:
+        if different := set(columns[node]) ^ set(columns[model]):
+            listed = ", ".join(sorted({name for name, _ in different}))
+            raise ConfigError(
+                f"{table}: columns on {node} differ from those on {model}: {listed}; ALTER TABLE on"
+                " one of these shards"
+            )
 
 
 def tell_of_lag(table: str, replica: Replica) -> None:
@@ -112,14 +167,21 @@ def replicas_of(nodes: Nodes, table: str) -> list[Replica]:
     return [replica for node, replica in replicas.items() if replica and node in nodes.up]
 
 
+def readable(replicas: Sequence[Replica]) -> list[Replica]:
+    """Return those that have rows; all of them, if none has: a view may stand for the table."""
+    with_rows = [replica for replica in replicas if replica.engine not in WITHOUT_DATA]
+    return with_rows or list(replicas)
+
+
 def _replica_of(node: Node, table: str) -> Replica | None:
     engines = node.database.query(
-        "SELECT engine, database FROM system.tables"
+        "SELECT engine, database, create_table_query FROM system.tables"
         " WHERE database = currentDatabase() AND name = %(table)s",
         {"table": table},
     )
-    for engine, database in engines:
-        return Replica(node, engine, lag_of(node.database, database, table))
+    for engine, database, create in engines:
+        lag = lag_of(node.database, database, table)
+        return Replica(node, engine, lag, without_replica(create))
     return None
 
 

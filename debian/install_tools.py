@@ -24,6 +24,24 @@ the gauges \fBstatus\fR (1 running, 0 done, 2 failed), \fBexit_status\fR (of the
 \fBlast_success\fR (Unix time), the timer \fBrun\fR, and
 under \fB@prefix@\fR: @sent@."""
 
+# systemd 252 counts successful starts, too: this limit is for services that start seldom.
+SELDOM_LIMIT = """\
+# At most so many starts, by hand and after failures; then somebody is told. To start it once more:
+# systemctl reset-failed {command}
+StartLimitIntervalSec=12h
+StartLimitBurst=6"""
+SELDOM_RESTART = """
+# One bad minute must not cost a day, or a week: what another run may mend is tried again. These end
+# for good: a bug, wrong usage, refused data, what only a person can mend; and what a signal ended.
+Restart=on-failure
+RestartSec=20min
+RestartPreventExitStatus=1 2 65 70 78
+RestartPreventExitStatus=SIGABRT SIGBUS SIGFPE SIGILL SIGKILL SIGSEGV SIGSYS SIGTRAP SIGXCPU
+"""
+OFTEN_LIMIT = """\
+# Its timer is its retry: however often it starts, that is no failure.
+StartLimitIntervalSec=0"""
+
 Tool = dict[str, str]
 
 
@@ -200,7 +218,7 @@ def roff(text: str) -> str:
 def fill(tool: Tool, template: str, path: Path) -> None:
     """Write a file made of a template, in which @key@ stands for a value of the tool."""
     text = (DEBIAN / template).read_text()
-    values = tool | {"folders": folders(tool)}
+    values = tool | {"folders": folders(tool), "limit": limit(tool), "restart": restart(tool)}
     write(path, re.sub("@([a-z]+)@", lambda match: values[match[1]], text))
 
 
@@ -212,6 +230,21 @@ def folders(tool: Tool) -> str:
 # It belongs to others, who also decide who may write there; systemd must not change that.
 ReadWritePaths=-{tool["writes"]}
 """
+
+
+def limit(tool: Tool) -> str:
+    """Return the lines of a unit that say how often it may start."""
+    return (SELDOM_LIMIT if is_seldom(tool) else OFTEN_LIMIT).format(**tool)
+
+
+def restart(tool: Tool) -> str:
+    """Return the lines of a unit that start it again after a failure."""
+    return SELDOM_RESTART if is_seldom(tool) else ""
+
+
+def is_seldom(tool: Tool) -> bool:
+    """Tell whether it runs so seldom that its timer is no retry."""
+    return tool.get("calendar") in ("daily", "weekly")
 
 
 def write(path: Path, text: str) -> None:

@@ -1,13 +1,13 @@
 """What `ooni-download-geoip doctor` examines."""
 
-import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from downloads import DatabaseSource
 from installation import Installation
 from ooni_common.config import Config, SecretUrl
 from ooni_common.doctor import Checks, machine_checks
+from ooni_common.errors import ScriptError
 from ooni_common.fetch import Fetcher, Forbidden, NotFound
 
 
@@ -15,7 +15,8 @@ def checks_of(
     config: Config,
     installation: Installation,
     fetcher: Fetcher,
-    sources: Mapping[DatabaseSource, Sequence[str]],
+    sources: Sequence[DatabaseSource],
+    months: Sequence[str],
 ) -> Checks:
     """Yield the checks.
 
@@ -23,33 +24,44 @@ def checks_of(
         config: has what is the same for every tool.
         installation: where the databases go.
         fetcher: asks for them.
-        sources: the databases, with the months that a run would try, the best first.
+        sources: the databases.
+        months: those that a run would try, the best first.
     """
 
     def outputs() -> str:
         installation.check_usable()
         return "databases can be installed"
 
-    def upstream(source: DatabaseSource, months: Sequence[str]) -> str:
-        return f"{published_address(fetcher, source, months)} answers"
+    @functools.cache
+    def failure(url: SecretUrl) -> ScriptError | None:
+        """Return why an address does not answer."""
+        try:
+            fetcher.reach(url)
+        except ScriptError as error:
+            return error
+        return None
+
+    def upstream(source: DatabaseSource) -> str:
+        url = source.of(_first_month(sources, months, failure)).url
+        if error := failure(url):
+            raise error
+        return f"{url} answers"
 
     yield from machine_checks(config.state_dir, config.statsd)
     yield "outputs", outputs
-    for source, months in sources.items():
-        yield f"upstream, {source.kind.name}", functools.partial(upstream, source, months)
+    for source in sources:
+        yield f"upstream, {source.kind.name}", functools.partial(upstream, source)
 
 
-def published_address(fetcher: Fetcher, source: DatabaseSource, months: Sequence[str]) -> SecretUrl:
-    """Return the address of the first month that is published.
-
-    Raises:
-        NotFound, Forbidden: none is.
-        Unavailable, DataRefused, ConfigError: as `Fetcher.fetch`.
-    """
-    *better, last = (source.of(month).url for month in months)
-    for url in better:
-        with contextlib.suppress(NotFound, Forbidden):  # as of a month that is not out yet
-            fetcher.reach(url)
-            return url
-    fetcher.reach(last)
-    return last
+def _first_month(
+    sources: Sequence[DatabaseSource],
+    months: Sequence[str],
+    failure: Callable[[SecretUrl], ScriptError | None],
+) -> str:
+    """Return the month that a run would install: the first that has all, else the last."""
+    for month in months:
+        failures = [failure(source.of(month).url) for source in sources]
+        # Forbidden, too, is a month that is not out yet.
+        if not any(isinstance(error, NotFound | Forbidden) for error in failures):
+            return month
+    return months[-1]

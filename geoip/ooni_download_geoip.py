@@ -41,17 +41,17 @@ from installed import (
     report,
 )
 from mmdb import ASN, COUNTRY, MERGED
+from ooni_common.config import Bytes, Seconds, SecretUrl, Share, check_url
 from ooni_common.config import Config as CommonConfig
-from ooni_common.config import SecretUrl, Share, check_url
 from ooni_common.doctor import diagnose
 from ooni_common.errors import DataRefused, Unavailable
-from ooni_common.fetch import Fetcher, Forbidden, Limits, NotFound
+from ooni_common.fetch import Forbidden, Limits, NotFound, configured_fetcher
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.state import read_state, write_state
 
 log = logging.getLogger("ooni.geoip")
 
-LIMITS = Limits(max_bytes=500 * 10**6, total_time=3600)
+LIMITS = Limits(max_bytes=500_000_000, total_time=3600, retries=7)
 
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 DBIP = "https://download.db-ip.com/free/dbip-{}-lite-{{year}}-{{month}}.mmdb.gz"
@@ -72,8 +72,10 @@ class Config(CommonConfig, frozen=True, kw_only=True):
     cc_type: str = "Country"
     asn_cc_type: str = "Country"
     ca_file: Path | None = None
+    total_time: Seconds = LIMITS.total_time
+    max_bytes: Bytes = LIMITS.max_bytes
     max_shrink: Share = 0.2
-    max_size: Annotated[int, Meta(gt=0)] = 500_000_000
+    max_size: Bytes = 500_000_000
     max_age_days: Annotated[int, Meta(gt=0)] = 45
 
     def __post_init__(self) -> None:
@@ -147,11 +149,10 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
 def examine(job: Job[Config], installation: Installation, now: datetime, limits: Limits) -> None:
     """Print whether a run can succeed, and what to do where it can't."""
     config = job.config
-    fetcher = Fetcher(job.user_agent, replace(limits, retries=0), ca_file=config.ca_file)
-    sources = {
-        source: months_to_try(now.date(), "", dated=source.dated) for source in sources_of(config)
-    }
-    diagnose(checks_of(config, installation, fetcher, sources))
+    fetcher = configured_fetcher(job.user_agent, config, replace(limits, retries=0))
+    sources = sources_of(config)
+    months = months_to_try(now.date(), "", dated=are_dated(sources))
+    diagnose(checks_of(config, installation, fetcher, sources, months))
 
 
 def sources_of(config: Config) -> tuple[DatabaseSource, ...]:
@@ -256,7 +257,7 @@ def can_be_fetched(job: Job[Config], month: str, limits: Limits) -> bool:
 
     Then it is one that answers 403 for files that it does not have, as a bucket does.
     """
-    fetcher = Fetcher(job.user_agent, limits, ca_file=job.config.ca_file)
+    fetcher = configured_fetcher(job.user_agent, job.config, limits)
     try:
         for source in sources_of(job.config) if month else ():
             fetcher.reach(source.of(month).url)
@@ -319,7 +320,7 @@ def fetch(
 ) -> LoadedByKind:
     """Fetch what is not installed; return what there is."""
     config = job.config
-    fetcher = Fetcher(job.user_agent, limits, ca_file=config.ca_file)
+    fetcher = configured_fetcher(job.user_agent, config, limits)
     loaded = {}
     for source in sources:
         present = installed.get(source.kind.name)

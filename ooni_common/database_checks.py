@@ -94,10 +94,15 @@ def check_clock(theirs: float, ours: float) -> str:
         ConfigError: one of them is so wrong that a run takes other hours for over.
     """
     seconds = round(ours - theirs)
-    if abs(seconds) <= MOST_SKEW:
+    if is_near(seconds):
         return f"{abs(seconds)} s from this machine's"
     direction = "ahead of" if seconds > 0 else "behind"
     text = f"this machine is {abs(seconds)} s {direction} the database's clock; check its NTP"
     if abs(seconds) > MOST_WRONG:
         raise ConfigError(text)
     return Note(text)
+
+
+def is_near(seconds: float) -> bool:
+    """Tell whether two clocks that differ so much are as good as one."""
+    return abs(round(seconds)) <= MOST_SKEW

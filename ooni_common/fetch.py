@@ -5,9 +5,8 @@ import logging
 import os
 import ssl
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected, responses
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +29,7 @@ from urllib3.exceptions import (
 
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
+from ooni_common.proxies import proxy_of
 
 log = logging.getLogger("ooni.fetch")
 
@@ -131,11 +131,37 @@ class Limits:
     backoff: float = 1
 
 
+class FetchKeys(Protocol):
+    """The keys of a configuration that say how files are fetched."""
+
+    @property
+    def ca_file(self) -> Path | None:
+        """A private CA, as a PEM file."""
+
+    @property
+    def total_time(self) -> float:
+        """How many seconds all tries may take together."""
+
+    @property
+    def max_bytes(self) -> int:
+        """How large a file may be."""
+
+
+def configured_fetcher(user_agent: str, keys: FetchKeys, limits: Limits) -> "Fetcher":
+    """Return a fetcher with the limits that a configuration has, and others where it has none.
+
+    Raises:
+        ConfigError: `ca_file` can't be used.
+    """
+    limits = replace(limits, max_bytes=keys.max_bytes, total_time=keys.total_time)
+    return Fetcher(user_agent, limits, ca_file=keys.ca_file)
+
+
 class Fetcher:
     """Fetches files as one user agent.
 
-    `ca_file` adds a private CA to the system's. The proxy comes from the environment (`http_proxy`,
-    `https_proxy`, `no_proxy`), as with curl.
+    `ca_file` adds a private CA to the system's. The proxy comes from the environment, see
+    ooni_common/proxies.py.
     """
 
     def __init__(
@@ -320,11 +346,11 @@ class Fetcher:
         return {**headers, **validators.as_headers()}
 
     def _pool(self, address: SplitResult) -> urllib3.PoolManager:
-        proxy = urllib.request.getproxies().get(address.scheme)
-        if not proxy or urllib.request.proxy_bypass(address.netloc):
+        proxy = proxy_of(address, os.environ)
+        if proxy is None:
             return urllib3.PoolManager(ssl_context=self._tls)
         try:
-            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            parts = urlsplit(proxy.url if "://" in proxy.url else f"http://{proxy.url}")
             headers = urllib3.make_headers(
                 proxy_basic_auth=_basic_auth(parts.username, parts.password),
                 proxy_basic_auth_encoding="utf-8",
@@ -333,8 +359,9 @@ class Fetcher:
                 parts.geturl(), proxy_headers=headers, ssl_context=self._tls
             )
         except ValueError:
-            variable = f"{address.scheme}_proxy"
-            raise ConfigError(f"{variable} in the environment: expected http://host:port") from None
+            raise ConfigError(
+                f"{proxy.variable} in the environment: expected http://host:port"
+            ) from None
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:

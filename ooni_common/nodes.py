@@ -1,16 +1,17 @@
 """The servers that a table is on: one, or every node of a cluster."""
 
+import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ooni_common.config import DatabaseConfig, host_and_port
-from ooni_common.database import Database, connected, connected_to
+from ooni_common.database import Database, ServerError, connected, connected_to
 from ooni_common.errors import ConfigError, Unavailable
 
 log = logging.getLogger("ooni.nodes")
@@ -18,6 +19,9 @@ log = logging.getLogger("ooni.nodes")
 T = TypeVar("T")
 
 SECURE_PORT = 9440  # the driver's, too
+_SEVERAL_SHARDS = (
+    "nodes: these are of several shards, and must be the replicas of one; set cluster instead"
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Nodes:
         self.up = [other for other in self.up if other is not node]
         self.absent[node.name] = str(error)
         log.warning("%s does not take part any more: %s", node, error)
-        if isinstance(error, ConfigError) and not all(map(self._are_enough, self._sizes)):
+        if isinstance(error, ConfigError) and not self.suffice_without(()):
             raise ConfigError(f"{node}: {error}")
         self.check()
 
@@ -148,8 +152,12 @@ class Nodes:
                     f" which is {verdict} ({missing})"
                 )
 
-    def _are_enough(self, shard: int) -> bool:
-        count = len(self.of_shard(shard))
+    def suffice_without(self, failed: Collection[Node]) -> bool:
+        """Tell whether enough nodes of each shard are left without some of them."""
+        return all(self._are_enough(shard, failed) for shard in self._sizes)
+
+    def _are_enough(self, shard: int, failed: Collection[Node] = ()) -> bool:
+        count = sum(node not in failed for node in self.of_shard(shard))
         return count > 0 if self._one_suffices else self.is_majority(shard, count)
 
 
@@ -193,7 +201,69 @@ def connected_nodes(config: DatabaseConfig, *, one_suffices: bool = False) -> It
             up.append(node)
         nodes = Nodes(sizes, up, absent, one_suffices=one_suffices)
         nodes.check()
+        if config.nodes:
+            check_one_shard(nodes.each(_shards_of), len(config.nodes))
         yield nodes
+
+
+@dataclass(frozen=True)
+class ShardsOfNode:
+    """Which shards a node says that it belongs to.
+
+    Attributes:
+        macro: the macro `shard` of its configuration; "" for none.
+        clusters: name of a cluster → how many entries it has, and the shards that are the node.
+    """
+
+    macro: str
+    clusters: Mapping[str, tuple[int, frozenset[int]]]
+
+
+def check_one_shard(told: Mapping[Node, ShardsOfNode], count: int) -> None:
+    """Check that nodes which were named one by one are the replicas of one shard.
+
+    Args:
+        told: what those that are up say.
+        count: how many there are, absent ones included.
+
+    Raises:
+        ConfigError: they are not, so that the rows of one shard would stand for all.
+    """
+    macros = {node: shards.macro for node, shards in told.items() if shards.macro}
+    if len(set(macros.values())) > 1:
+        listed = ", ".join(f"{node} has {macro}" for node, macro in macros.items())
+        raise ConfigError(f"{_SEVERAL_SHARDS} (macro shard: {listed})")
+    if macros or not told:
+        return
+    # A cluster of fewer entries is another one; each server may have a `default` of its own.
+    common = set.intersection(
+        *(
+            {name for name, (entries, own) in shards.clusters.items() if entries >= count and own}
+            for shards in told.values()
+        )
+    )
+    shared = [
+        frozenset.intersection(*(shards.clusters[name][1] for shards in told.values()))
+        for name in sorted(common)
+    ]
+    if shared and not any(shared):
+        raise ConfigError(f"{_SEVERAL_SHARDS} (system.clusters: {', '.join(sorted(common))})")
+
+
+def _shards_of(node: Node) -> ShardsOfNode:
+    try:
+        ((macro,),) = node.database.query("SELECT getMacro('shard')")
+    except ServerError as error:
+        log.debug("%s: %s", node, error)
+        macro = ""
+    rows: Sequence[tuple[Any, ...]] = ()
+    if not macro:
+        with contextlib.suppress(ServerError):  # the user may not look
+            rows = node.database.query(
+                "SELECT cluster, count(), groupArrayIf(shard_num, is_local) FROM system.clusters"
+                " GROUP BY cluster"
+            )
+    return ShardsOfNode(macro, {name: (count, frozenset(own)) for name, count, own in rows})
 
 
 def _addresses(database: Database, config: DatabaseConfig) -> list[tuple[str, int, int]]:

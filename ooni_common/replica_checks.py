@@ -1,11 +1,12 @@
 """Whether the replicas of the tables are writable, and are all nodes that a run reaches."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ooni_common.database import Database, StatementRefused
+from ooni_common.database import Database, StatementRefused, literal
+from ooni_common.doctor import Note
 from ooni_common.errors import ConfigError, Unavailable
 from ooni_common.grants import written
 from ooni_common.nodes import Node, Nodes
@@ -80,12 +81,15 @@ def _looked_up(
 def check_replicas(nodes: Nodes, held: Mapping[Node, Sequence[Replica]]) -> str:
     """Say how many replicas the live tables have.
 
+    Entries in ZooKeeper of replicas that are gone stop nothing: a swap makes a fresh path, which
+    has none of them. They are noted, with the statement that removes them.
+
     Args:
         nodes: of the cluster, or the one server.
         held: what each has.
 
     Raises:
-        ConfigError: there are others, which a swap would not reach.
+        ConfigError: others are running, which a swap would not reach.
     """
     counts: dict[str, int] = {}
     for node, replicas in held.items():
@@ -93,9 +97,14 @@ def check_replicas(nodes: Nodes, held: Mapping[Node, Sequence[Replica]]) -> str:
             counts[replica.table] = max(counts.get(replica.table, 0), len(replica.active))
             if len(replica.active) > 1 and not nodes.is_cluster:
                 raise ConfigError(_alone(node, replica))
+    notes: dict[str, None] = {}
     for shard in nodes.shards if nodes.is_cluster else ():
-        for replicas in _by_path(held[node] for node in nodes.of_shard(shard) if node in held):
-            _refuse_strangers(replicas, nodes.size_of(shard), nodes.absent)
+        of_shard = [replica for node in nodes.of_shard(shard) for replica in held.get(node, ())]
+        for path in dict.fromkeys(replica.path for replica in of_shard):
+            if note := _strangers(nodes, shard, path, of_shard):
+                notes[note] = None
+    if notes:
+        return Note("; ".join(notes))
     if not counts:
         return "no table replicates"
     return ", ".join(
@@ -113,50 +122,54 @@ def _alone(node: Node, replica: Replica) -> str:
             {"count": count},
         )
     names = " or ".join(f'cluster = "{name}"' for (name,) in fitting)
+    others = [name for name in replica.active if name != replica.name]
+    gone = ""
+    if not any(replica.active[name] for name in others):
+        gone = f"; or, if those are gone for good: {_statements(replica, others)}"
     return (
         f"table {replica.table} has {count} replicas, and `cluster` is not set: swapped on one node"
         " alone they would not belong together any more; set "
         + (names or "it to the name that system.clusters has")
+        + gone
     )
 
 
-def _by_path(held: Iterable[Sequence[Replica]]) -> Iterable[list[Replica]]:
-    """Return the replicas that share a path, path by path."""
-    paths: dict[str, list[Replica]] = {}
-    for replicas in held:
-        for replica in replicas:
-            paths.setdefault(replica.path, []).append(replica)
-    return paths.values()
-
-
-def _refuse_strangers(replicas: Sequence[Replica], size: int, absent: Collection[str]) -> None:
-    """Refuse entries of replicas for which the shard has no node.
+def _strangers(nodes: Nodes, shard: int, path: str, of_shard: Sequence[Replica]) -> str:
+    """Say which replicas of a path are none of the shard's nodes; "" for none.
 
     Which of them belongs to an absent node, nobody can tell: no statement is given then.
+
+    Raises:
+        ConfigError: more of them are running than nodes are absent.
     """
-    model = replicas[0]
+    model = next(replica for replica in of_shard if replica.path == path)
+    size, absent = nodes.size_of(shard), nodes.size_of(shard) - len(nodes.of_shard(shard))
     if len(model.active) <= size:
-        return
-    own = {replica.name for replica in replicas}
+        return ""
+    # Where paths are crossed, a node's replica of this one is that of its shadow.
+    own = {replica.name for replica in of_shard}
     strangers = [name for name in model.active if name not in own]
-    table = f"{written(model.database)}.{written(model.table)}"
-    active = [name for name in strangers if model.active[name]]
-    if absent:
-        advice = (
-            f"some of {_names(strangers)} belong to {', '.join(absent)}: look again when that is"
-            " back"
-        )
-    elif active:
-        advice = f"{_names(active)} has a running server: name a cluster that has it, too"
-    else:
-        statements = "; ".join(
-            f"SYSTEM DROP REPLICA '{name}' FROM TABLE {table}" for name in strangers
-        )
-        advice = f"of those that are gone for good, drop the entries: {statements}"
-    raise ConfigError(
+    running = [name for name in strangers if model.active[name]]
+    text = (
         f"table {model.table} has {len(model.active)} replicas, and the cluster only {size} nodes"
-        f" in that shard; {advice}"
+        " in that shard; "
     )
+    if len(running) > absent:
+        text += f"{_names(running)} has a running server: name a cluster that has it, too"
+        raise ConfigError(text)
+    if absent:
+        return (
+            f"{text}some of {_names(strangers)} belong to {', '.join(nodes.absent)}: look again"
+            " when that is back"
+        )
+    return f"{text}of those that are gone for good, drop the entries: " + _statements(
+        model, strangers
+    )
+
+
+def _statements(model: Replica, names: Sequence[str]) -> str:
+    table = f"{written(model.database)}.{written(model.table)}"
+    return "; ".join(f"SYSTEM DROP REPLICA {literal(name)} FROM TABLE {table}" for name in names)
 
 
 def _names(names: Sequence[str]) -> str:

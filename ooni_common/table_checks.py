@@ -7,20 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from ooni_common.config import DatabaseConfig
-from ooni_common.database_checks import (
-    ServerFacts,
-    check_clock,
-    check_profile,
-    check_zone,
-    facts_of,
-)
-from ooni_common.doctor import Check, Note, worst_of
-from ooni_common.errors import ConfigError, Unavailable
+from ooni_common.database_checks import ServerFacts, check_profile, check_zone, facts_of
+from ooni_common.doctor import Check, Note
+from ooni_common.errors import ConfigError
 from ooni_common.grants import Need, check_grants, written
+from ooni_common.node_checks import attendance, check_clocks, on_all
 from ooni_common.nodes import Node, Nodes, connected_nodes
 from ooni_common.replica_checks import Replica, check_replicas, replicas_of
 from ooni_common.swap.agreement import agreement_of, live_standings
-from ooni_common.swap.shadow import check_database
+from ooni_common.swap.shadow import check_database, check_engine
 from ooni_common.swap.update import Table
 
 REPLACES = ("SELECT", "INSERT", "CREATE TABLE", "DROP TABLE")  # with EXCHANGE TABLES
@@ -68,26 +63,16 @@ def database_checks(config: DatabaseConfig, tables: Tables) -> Iterator[tuple[st
                 yield "rows", functools.partial(check_rows, nodes, tables)
 
 
-def attendance(nodes: Nodes, config: DatabaseConfig) -> str:
-    """Say which nodes are there; a run does without a minority."""
-    if not nodes.is_cluster:
-        return "not set; one server"
-    total = len(nodes.up) + len(nodes.absent)
-    count = f"{len(nodes.up)} of {total} nodes of {config.cluster or '`nodes`'}"
-    if not nodes.absent:
-        return count
-    return Note("; ".join([count, *(f"{name}: {why}" for name, why in nodes.absent.items())]))
-
-
 @dataclass
 class RunChecks:
-    """The checks that a run makes before it writes: five statements a node, and no row is read.
+    """The checks that a run makes before it writes: six statements a node, and no row is read.
 
     Attributes:
         nodes: where the tables are.
         tables: those that it uses.
         clock: this machine's.
         facts: of the nodes that have answered.
+        ahead: how many seconds this machine was ahead of each when it answered.
         replicas: of the nodes whose tables fit.
         sound: tables and replicas are as they must be, so that their rows can be compared.
     """
@@ -96,6 +81,7 @@ class RunChecks:
     tables: Tables
     clock: Callable[[], float] = time.time
     facts: dict[Node, ServerFacts] = field(default_factory=dict)
+    ahead: dict[Node, float] = field(default_factory=dict)
     replicas: dict[Node, list[Replica]] = field(default_factory=dict)
     sound: bool = False
 
@@ -104,24 +90,26 @@ class RunChecks:
         yield "database", lambda: on_all(self.nodes, self.nodes.up, self._database)
         if not self.facts:
             return
-        for name, check in {
-            "grants": self._grants,
-            "time zone": lambda node: check_zone(self.facts[node]),
-            "database, clock": lambda node: check_clock(self.facts[node].clock, self.clock()),
-            "tables": self._tables,
-        }.items():
-            yield name, functools.partial(on_all, self.nodes, list(self.facts), check)
+        answered = list(self.facts)
+        yield "grants", lambda: on_all(self.nodes, answered, self._grants)
+        yield "time zone", lambda: on_all(self.nodes, answered, self._zone)
+        yield "database, clock", lambda: check_clocks(self.nodes, self.ahead)
+        yield "tables", lambda: on_all(self.nodes, answered, self._tables)
         if self.replicas:
             yield "replicas", self._replicas
 
     def _database(self, node: Node) -> str:
         self.facts[node] = facts_of(node.database)
+        self.ahead[node] = self.clock() - self.facts[node].clock
         check_database(node)
         return str(self.facts[node])
 
     def _grants(self, node: Node) -> str:
         check_profile(self.facts[node])
         return check_grants(node.database, self.facts[node].database, self.tables.needs)
+
+    def _zone(self, node: Node) -> str:
+        return check_zone(self.facts[node])
 
     def _tables(self, node: Node) -> str:
         text = check_structure(node, self.tables)
@@ -134,43 +122,11 @@ class RunChecks:
         return text
 
 
-def on_all(nodes: Nodes, among: Sequence[Node], check: Callable[[Node], str]) -> str:
-    """Make a check on each node; return what was said, once if it is the same everywhere.
-
-    A run goes on without the nodes that fail, as long as a majority is left.
-
-    Raises:
-        ConfigError, Unavailable: no majority is left.
-    """
-    texts: dict[str, list[Node]] = {}
-    failures: dict[Node, ConfigError | Unavailable] = {}
-    for node in among:
-        try:
-            texts.setdefault(check(node), []).append(node)
-        except (ConfigError, Unavailable) as error:
-            failures[node] = error
-            texts.setdefault(str(error), []).append(node)
-    if failures and not _majority_without(nodes, failures):
-        raise worst_of(list(failures.values()))
-    if len(texts) == 1:
-        return next(iter(texts))
-    said = "; ".join(f"{', '.join(map(str, at))}: {text}" for text, at in texts.items())
-    noted = failures or any(isinstance(text, Note) for text in texts)
-    return Note(said) if noted else said
-
-
-def _majority_without(nodes: Nodes, failures: Mapping[Node, Exception]) -> bool:
-    return all(
-        nodes.is_majority(shard, sum(node not in failures for node in nodes.of_shard(shard)))
-        for shard in nodes.shards
-    )
-
-
 def check_structure(node: Node, tables: Tables) -> str:
     """Say that the tables have the columns that are needed, or will be made.
 
     Raises:
-        ConfigError: a column is missing, or the database computes it.
+        ConfigError: a column is missing, or the database computes it; or it is no table.
     """
     wanted = {table.name: list(table.columns) for table in tables.replaced}
     rows = node.database.query(
@@ -185,6 +141,13 @@ def check_structure(node: Node, tables: Tables) -> str:
         if name not in columns:
             raise ConfigError(f"{name}: no such table; name the database of OONI in db_uri")
         _refuse_missing(name, needed, columns[name])
+    engines = node.database.query(
+        "SELECT name, engine FROM system.tables"
+        " WHERE database = currentDatabase() AND name IN %(names)s",
+        {"names": tuple(wanted)},
+    )
+    for name, engine in engines if wanted else ():
+        check_engine(name, engine)
     for table in tables.replaced:
         if table.name in columns:
             _refuse_unfit(table, columns[table.name])
@@ -230,6 +193,7 @@ def check_rows(nodes: Nodes, tables: Tables) -> str:
     """
     parts: list[str] = []
     noted = False
+    absent = set(nodes.absent)
     for table in tables.replaced:
         standings = live_standings(nodes, table)
         agreement = agreement_of(nodes, standings)
@@ -243,5 +207,6 @@ def check_rows(nodes: Nodes, tables: Tables) -> str:
                 odd = ", ".join(map(str, agreement.odd))
                 parts[-1] += f", but others on {odd}; the next run mends that"
         noted = noted or bool(any(standings.values()) and (agreement is None or agreement.odd))
-    text = "; ".join(parts)
-    return Note(text) if noted else text
+    lost = [f"{name}: {why}" for name, why in nodes.absent.items() if name not in absent]
+    text = "; ".join(parts + lost)
+    return Note(text) if noted or lost else text

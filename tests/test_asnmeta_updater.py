@@ -19,6 +19,7 @@ from dev.samples.asn_map import asn_map as sample_map
 from dev.servers.misbehaving import MisbehavingServer, body, short_body, unfinished_chunks
 from dev.servers.statsd import StatsdListener
 from dev.servers.upstream import SampleUpstream
+from ooni_common import __version__
 from ooni_common.errors import DataRefused
 from updater_harness import Harness, check_shipped_configuration
 
@@ -126,6 +127,34 @@ def test_a_new_document_is_loaded_and_can_be_rolled_back(updater: Updater) -> No
     assert updater.rows_of("asnmeta") == before
     with updater.unchanged():
         assert updater.run()[0] == 0
+
+
+@pytest.mark.parametrize("again", ["--force", "after an upgrade"])
+def test_the_same_map_read_once_more_keeps_what_can_be_rolled_back_to(
+    updater: Updater, again: str
+) -> None:
+    updater.run()
+    before = updater.rows_of("asnmeta")
+    write(updater, json.dumps(json.loads(sample_map(300, 1000, 1)) | {"77": [GOOD]}).encode())
+    assert updater.run()[0] == 0
+    if again == "--force":
+        status, log = updater.run("--force")
+    else:
+        path = updater.state_dir / "asnmeta_updater.json"
+        path.write_text(path.read_text().replace(f'"{__version__}"', '"1.0"'))
+        status, log = updater.run()
+    assert status == 0
+    assert "asnmeta: 1,001 rows, unchanged" in log
+    assert updater.run("--rollback")[0] == 0
+    assert updater.rows_of("asnmeta") == before
+
+
+def test_the_same_rows_in_another_document_are_said_to_end_the_rollback(updater: Updater) -> None:
+    updater.run()
+    write(updater, json.dumps(json.loads(sample_map(300, 1000, 1)), indent=1).encode())
+    status, log = updater.run()
+    assert status == 0
+    assert "asnmeta: has the same rows already; asnmeta_tmp has them, too, now: nothing is" in log
 
 
 def test_a_dry_run_prints_the_difference_and_writes_nothing(updater: Updater) -> None:

@@ -310,6 +310,30 @@ def test_what_is_there_already_is_not_restored_again(saved: BackupTool) -> None:
     assert (status, "there already: " in log) == (78, True)
 
 
+def test_missing_rows_are_told_from_rows_that_merges_have_made_one(saved: BackupTool) -> None:
+    execute = saved.database.execute
+    execute("SYSTEM STOP MERGES replacing")
+    execute("INSERT INTO replacing SELECT k, v + 1 FROM replacing")
+    assert saved.run("backup")[0] == 0
+    execute("SYSTEM START MERGES replacing")
+    execute("OPTIMIZE TABLE replacing FINAL")
+    status, log = saved.run("restore", "--all")
+    assert (status, "with the rows of the backup, of which those" in log) == (0, True), log
+    execute("DELETE FROM replacing WHERE k = 3")
+    execute("DROP TABLE joined SYNC")
+    status, log = saved.run("restore", "--all")
+    assert (status, "`replacing` is not as in the backup: rows are missing" in log) == (65, True)
+    assert execute("SELECT count() > 0 FROM joined") == [(1,)]
+    assert "restoring" not in str(execute("SHOW TABLES"))
+
+
+def test_a_table_that_lacks_a_column_is_another_one(saved: BackupTool) -> None:
+    saved.database.execute("DROP TABLE replacing SYNC")
+    saved.database.execute("CREATE TABLE replacing (id UInt32) ENGINE = MergeTree ORDER BY id")
+    status, log = saved.run("restore", "--all")
+    assert (status, "there already: " in log) == (78, True), log
+
+
 def test_with_replace_no_table_with_other_rows_is_taken_for_the_one_of_the_backup(
     saved: BackupTool,
 ) -> None:

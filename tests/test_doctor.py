@@ -284,6 +284,19 @@ def test_geoip_finds_the_month_that_is_published(geoip: Tool) -> None:
     assert list((geoip.state_dir.parent / "output").iterdir()) == []
 
 
+def test_geoip_looks_at_the_month_that_has_both(geoip: Tool, sources: Path) -> None:
+    newer = sources / "dbip-asn-lite-2026-11.mmdb.gz"
+    newer.write_bytes((sources / "dbip-asn-lite-2026-10.mmdb.gz").read_bytes())
+    try:
+        status, checks = geoip.doctor()
+        assert (status, failed(checks)) == (0, [])
+        for name in ("asn", "cc"):
+            assert "-lite-2026-10.mmdb.gz answers" in checks[f"upstream, {name}"][1]
+        assert geoip.run()[0] == 0
+    finally:
+        newer.unlink()
+
+
 def test_geoip_is_told_that_nothing_is_published_and_that_it_may_not_write(
     geoip: Tool, tmp_path: Path
 ) -> None:

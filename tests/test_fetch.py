@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+import asnmeta_updater
+import ooni_download_geoip
 from dev.servers.misbehaving import (
     Behaviour,
     Certificate,
@@ -295,6 +297,15 @@ def test_the_time_between_tries_doubles(server: MisbehavingServer) -> None:
     assert sleeps_before_failing(url, Limits(1000)) == [1, 2, 4, 8]
 
 
+@pytest.mark.parametrize(
+    "limits", [asnmeta_updater.LIMITS, ooni_download_geoip.LIMITS], ids=["asn", "geoip"]
+)
+def test_a_job_that_runs_once_a_day_outlasts_an_outage_of_two_minutes(
+    server: MisbehavingServer, limits: Limits
+) -> None:
+    assert sum(sleeps_before_failing(server.route("/x", status(503)), limits)) > 120
+
+
 def test_no_try_begins_after_the_total_time(server: MisbehavingServer) -> None:
     url = server.route("/x", status(503))
     assert sleeps_before_failing(url, Limits(1000, total_time=6)) == [1, 2]
@@ -572,6 +583,18 @@ def test_hosts_in_no_proxy_are_fetched_directly_also_after_a_redirect(
         proxy.route("http://data.example/x", redirect(direct))
         assert fetch("http://data.example/x") == CONTENT
         assert [request.target for request in proxy.requests] == ["http://data.example/x"]
+
+
+@pytest.mark.parametrize("variable", ["all_proxy", "ALL_PROXY", "HTTP_PROXY"])
+def test_all_proxy_is_used_and_networks_in_no_proxy_are_fetched_directly(
+    variable: str, server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MisbehavingServer() as proxy:
+        monkeypatch.setenv(variable, proxy.url(""))
+        proxy.route("http://data.example/x", body(b"via the proxy"))
+        assert fetch("http://data.example/x") == b"via the proxy"
+        monkeypatch.setenv("no_proxy", "10.0.0.0/8,127.0.0.0/8")
+        assert fetch(server.route("/x", body(b"directly"))) == b"directly"
 
 
 def test_https_goes_through_a_tunnel_of_the_proxy(

@@ -18,6 +18,7 @@ from dev.servers.misbehaving import (
     MisbehavingServer,
     body,
     cut,
+    drip,
     gzip_bomb,
     redirect,
     short_body,
@@ -135,6 +136,52 @@ def test_another_url_is_not_asked_for_what_is_newer_than_the_file_of_the_first(
         assert [request.headers.get("If-Modified-Since") for request in server.requests] == [
             "Wed, 01 Jul 2026 00:00:00 GMT"
         ]
+
+
+def test_the_same_bytes_under_another_url_change_nothing_and_are_asked_for_there(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    shadow = updater.rows_of("fingerprints_http_tmp")
+    with MisbehavingServer() as server:
+        mirror = server.route("/mirror", body(upstream.sample.http, etag='"of-the-mirror"'))
+        for asked_with in (None, '"of-the-mirror"'):
+            server.clear()
+            status, log = updater.run(http_url=mirror)
+            assert (status, "nothing to do" in log) == (0, True)
+            assert [request.headers.get("If-None-Match") for request in server.requests] == [
+                asked_with
+            ]
+    assert updater.rows_of("fingerprints_http") == upstream.rows("http")
+    assert updater.rows_of("fingerprints_http_tmp") == shadow
+
+
+def test_no_secret_of_a_url_is_in_a_log_or_an_error(
+    updater: Updater, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens to the file behind it."""
+    monkeypatch.setattr(fingerprints_updater, "LIMITS", LIMITS)
+    ends = {
+        "fine": body(upstream.with_row()),
+        "404": answer(404),
+        "redirected": redirect("/elsewhere?token=hidden-token"),
+        "cut": cut(),
+        "html": body(b"<html>"),
+        "encoded": gzip_bomb(1),
+        "large": zeros(60 * 2**20),
+        "refused": body(b"name,scope"),
+    }
+    updater.configure()
+    updater.config_file.chmod(0o600)
+    with MisbehavingServer() as server:
+        for name, end in ends.items():
+            url = server.route(f"/{name}", end).replace("//", "//hidden-user:hidden-word@")
+            _, log = updater.run("-v", http_url=f"{url}?token=hidden-token&x=hid")
+            assert f"/{name}" in log
+            assert "hidden-word" not in log
+            assert "hidden-token" not in log
+            assert "x=hid" not in log
+        assert "token=hidden-token" in server.requests[0].target
 
 
 def test_a_state_that_does_not_say_the_urls_costs_one_full_fetch(
@@ -425,7 +472,7 @@ BAD_ANSWERS = {
     "half a download": (short_body(b"name,scope", declared=5000), 69, "the body ended too early"),
     "chunks without an end": (unfinished_chunks(b"name,scope"), 69, "the body ended too early"),
     "a gzip bomb": (gzip_bomb(100), 65, "Content-Encoding 'gzip', which nobody asked for"),
-    "too large": (zeros(60 * 2**20), 65, "larger than 52,428,800 bytes"),
+    "too large": (zeros(60 * 2**20), 65, "larger than 50,000,000 bytes"),
     "a connection that is cut": (cut(), 69, "the connection broke"),
     "a stall": (stall(b"name,scope" * 10, after=20), 69, "the server sent nothing for too long"),
 }
@@ -444,6 +491,18 @@ def test_a_bad_answer_changes_nothing(
     assert status == expected
     assert log.splitlines()[-1].startswith("error: http://127.0.0.1:")
     assert reason in log.splitlines()[-1]
+
+
+def test_the_time_and_the_bytes_of_a_fetch_are_keys(updater: Updater, upstream: Upstream) -> None:
+    status, log = updater.run(max_bytes=len(upstream.sample.http) - 1)
+    assert status == 65
+    assert f"larger than {len(upstream.sample.http) - 1:,} bytes" in log
+    with MisbehavingServer() as server:
+        url = server.route("/http", drip(upstream.sample.http, interval=0.01))
+        status, log = updater.run(http_url=url, total_time=0.5, max_bytes=10**6)
+    assert status == 69
+    assert "took longer than 0.5 s" in log
+    assert updater.run(total_time=0)[0] == 78
 
 
 def test_a_redirect_loop_changes_nothing(updater: Updater) -> None:

@@ -71,6 +71,29 @@ def test_the_package_has_the_version_of_the_tools() -> None:
     assert changelog.startswith(f"ooni-backend-tools ({__version__}) ")
 
 
+@pytest.mark.parametrize("command", [name for name, tool in TOOLS.items() if "calendar" in tool])
+def test_only_a_service_that_runs_seldom_is_started_again_after_a_failure(
+    command: str, tmp_path: Path
+) -> None:
+    """What systemd makes of it: dev/e2e/restarts.py."""
+    unit = tmp_path / "unit"
+    tool = {"command": command, **TOOLS[command]}
+    _module("install_tools").fill(tool, "service.in", unit)
+    lines = set(unit.read_text().splitlines())
+    again = {
+        "Restart=on-failure",
+        "RestartPreventExitStatus=1 2 65 70 78",
+        "StartLimitIntervalSec=12h",
+        "StartLimitBurst=6",
+        f"# systemctl reset-failed {command}",
+    }
+    if tool["calendar"] in ("daily", "weekly"):
+        assert again < lines
+    else:
+        assert lines.isdisjoint(again)
+        assert "StartLimitIntervalSec=0" in lines
+
+
 def test_every_timer_that_is_installed_is_enabled() -> None:
     rules = (ROOT / "debian/rules").read_text()
     timers = [f"{command}.timer" for command, tool in TOOLS.items() if "identifier" in tool]

@@ -3,8 +3,10 @@
 import pytest
 
 from ooni_common.database import Database
-from ooni_common.errors import Unavailable
-from ooni_common.nodes import Node, Nodes
+from ooni_common.doctor import Note
+from ooni_common.errors import ConfigError, Unavailable
+from ooni_common.node_checks import check_clocks
+from ooni_common.nodes import Node, Nodes, ShardsOfNode, check_one_shard
 from ooni_common.replicas import fresh_name, fresh_path
 from ooni_common.swap.content import Content
 from ooni_common.swap.shadow import Standing, as_another
@@ -102,3 +104,59 @@ def test_a_server_of_its_own_says_itself_what_is_wrong() -> None:
     nodes = Nodes.one(Database(NoClient()))
     with pytest.raises(Unavailable, match=r"^it is gone$"):
         nodes.each(fail)
+
+
+def told(*nodes: ShardsOfNode) -> dict[Node, ShardsOfNode]:
+    """Return what nodes say of their shards."""
+    database = Database(NoClient())
+    return {Node(str(number), 1, database): one for number, one in enumerate(nodes)}
+
+
+def member(**clusters: tuple[int, set[int]]) -> ShardsOfNode:
+    """Return what a node without the macro says."""
+    return ShardsOfNode("", {name: (n, frozenset(own)) for name, (n, own) in clusters.items()})
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        told(ShardsOfNode("01", {}), ShardsOfNode("01", {})),
+        told(ShardsOfNode("01", {}), ShardsOfNode("", {})),
+        told(member(), member()),
+        told(member(one=(2, {1})), member(one=(2, {1}))),
+        # Each replica is a shard of another cluster, too.
+        told(member(one=(2, {1}), all=(2, {1})), member(one=(2, {1}), all=(2, {2}))),
+        told(member(hidden=(2, set())), member(hidden=(2, set()))),
+    ],
+)
+def test_nodes_of_one_shard_can_be_named(nodes: dict[Node, ShardsOfNode]) -> None:
+    check_one_shard(nodes, 2)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        told(ShardsOfNode("01", {}), ShardsOfNode("02", {})),
+        told(member(two=(4, {1})), member(two=(4, {2}))),
+        # Every server has a cluster of itself alone.
+        told(member(own=(1, {1}), two=(4, {1})), member(own=(1, {1}), two=(4, {2}))),
+    ],
+)
+def test_nodes_of_several_shards_are_refused(nodes: dict[Node, ShardsOfNode]) -> None:
+    with pytest.raises(ConfigError, match="several shards"):
+        check_one_shard(nodes, 2)
+
+
+def test_clocks_that_are_right_are_one_group_whatever_the_rounding() -> None:
+    nodes = nodes_of(3)
+    right = dict(zip(nodes.up, (0.4, 0.6, -1.2), strict=True))
+    assert check_clocks(nodes, right) == "at most 1 s from this machine's"
+    third = nodes.up[2]
+    said = check_clocks(nodes, right | {third: 90.0})
+    assert isinstance(said, Note)
+    assert said == (
+        f"{nodes.up[0]}, {nodes.up[1]}: at most 1 s from this machine's; {third}: this machine is"
+        " 90 s ahead of the database's clock; check its NTP"
+    )
+    with pytest.raises(ConfigError, match="check its NTP"):
+        check_clocks(nodes, dict.fromkeys(nodes.up, 9000.0))

@@ -25,7 +25,7 @@ from backups.manifest import (
 )
 from backups.plan import Plan, plan_backup
 from backups.prune import delete_backup, in_progress, unwanted
-from backups.restore import Wanted, drop_scratches, restore_tables, verify_backup
+from backups.restore import Wanted, drop_scratches, report, restore_tables, verify_backup
 from backups.server import ServerBackups
 from backups.shards import check_shards, server_of, servers_of
 from inventory import check_names, is_replicated
@@ -305,20 +305,15 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
     bucket, _ = private_bucket(job)
     check_layout(bucket, manifest)
     with connected_to_servers(job.config) as nodes:
-        absent = set(nodes.absent)
         if nodes.is_cluster:
-            done = restore_on_cluster(nodes, job.config, wanted)
+            restored = restore_on_cluster(nodes, job.config, wanted)
         else:
             check_shards(nodes, manifest)
-            done = restore_tables(
+            restored = restore_tables(
                 server_of(nodes, nodes.up[0], job.config, manifest.collection), wanted
             )
-    for line in done:
-        log.info("restored %s", line)
-    if failed := sorted(nodes.absent.keys() - absent):
-        reasons = "; ".join(f"{name}: {nodes.absent[name]}" for name in failed)
-        raise Unavailable(f"{len(failed)} nodes failed, and have not all of it ({reasons})")
-    if not done:
+    report(restored)
+    if not restored.lines:
         log.info("nothing to do: all is as in the backup %s", manifest.name)
 
 

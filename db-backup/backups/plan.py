@@ -30,6 +30,7 @@ from inventory import (
 )
 from ooni_common.database import Database, StatementRefused, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from ooni_common.replicas import without_replica
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -276,7 +277,7 @@ def _content(saving: Saving, last: BackupManifest | None) -> Partitions:
     unchanged: Partitions = {}
     saved = last.tables.get(saving.name) if last else None
     # A column with another DEFAULT has other values in the very same parts.
-    as_before = saved and saved.storage_schema == saving.storage_schema
+    as_before = saved and same_definition(saved.storage_schema, saving.storage_schema)
     if saved and as_before and saved.scheme == SCHEME:
         unchanged = {
             name: partition
@@ -310,9 +311,17 @@ def _change(last: BackupManifest, shard: ShardPlan) -> str:
     ]
     if changed:
         return f"changed: {', '.join(changed)}"
-    if shard.definitions != last.definitions:
+    if shard.definitions.keys() != last.definitions.keys() or not all(
+        same_definition(create, last.definitions[name])
+        for name, create in shard.definitions.items()
+    ):
         return "changed definitions"
     return "changed users, roles or grants" if shard.access != last.access else ""
+
+
+def same_definition(first: str, second: str) -> bool:
+    """Tell whether two statements create the same table, be it on two nodes."""
+    return without_replica(first) == without_replica(second)
 
 
 def access(database: Database) -> str:

@@ -8,17 +8,18 @@ there by EXCHANGE, which keeps the old content. To verify, they go into a databa
 import logging
 import re
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from backups.contents import ALIASES_OF_2_0_0, ContentSource, Partitions, columns_of, read_content
+from backups.comparison import Rows, compared, content_of, is_merged, rows_of
+from backups.contents import Partitions
 from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
-from digest import digest, is_sound
-from inventory import is_replicated, merges_rows, renamed, storage_of
+from inventory import is_replicated, renamed, storage_of
 from ooni_common.database import Database, StatementFailed, StatementRefused, literal, quoted
-from ooni_common.errors import ConfigError, DataRefused
+from ooni_common.doctor import worst_of
+from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.server_errors import CODES_OF_LACKS
 from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
@@ -83,8 +84,37 @@ class Wanted:
     everything: bool = False
 
 
-def restore_tables(server: ServerBackups, wanted: Wanted) -> list[str]:
-    """Restore tables; return what was done, a line for each.
+@dataclass
+class Restored:
+    """What has become of the tables.
+
+    Attributes:
+        lines: of what was done, one for each table.
+        failures: of single tables; the others are restored.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    failures: list[ScriptError] = field(default_factory=list)
+
+
+def report(restored: Restored) -> None:
+    """Log what was restored.
+
+    Raises:
+        ScriptError: the worst of what has failed; the rest is logged.
+    """
+    for line in restored.lines:
+        log.info("restored %s", line)
+    if restored.failures:
+        worst = worst_of(restored.failures)
+        for failure in restored.failures:
+            if failure is not worst:
+                log.error("%s", failure)
+        raise worst
+
+
+def restore_tables(server: ServerBackups, wanted: Wanted) -> Restored:
+    """Restore tables.
 
     Raises:
         ConfigError: there are tables of these names.
@@ -94,25 +124,63 @@ def restore_tables(server: ServerBackups, wanted: Wanted) -> list[str]:
     """
     database, manifest = server.database, wanted.manifest
     database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}")
-    absent = _absent(server, wanted)
+    absent, doubtful = _absent(server, wanted)
     started = server.clock()
     for place in wanted.places.values():
         drop_leftovers(database, place)
+    restored = Restored()
+    for name, place in doubtful.items():
+        try:
+            rows = settled(server, manifest, name, place, started)
+        except DataRefused as error:
+            restored.failures.append(error)
+        else:
+            log.info("%s is there already, %s", place, rows.value)
     with dropped_on_failure(database, [place.staging(started) for place in absent.values()]):
         for name, place in absent.items():
             fill(server, manifest, name, place.staging(started))
     later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
-    done = [
+    restored.lines += [
         put_in_place(database, manifest.tables[name], place.staging(started), place, started)
         for name, place in absent.items()
         if name not in later
     ]
     if wanted.everything:
-        done += restore_definitions(server, wanted)
-    done += [
+        restored.lines += restore_definitions(server, wanted)
+    restored.lines += [
         attach(database, manifest.tables[name], absent[name], started) for name in sorted(later)
     ]
-    return done
+    return restored
+
+
+def settled(
+    server: ServerBackups, manifest: BackupManifest, name: str, place: Place, started: datetime
+) -> Rows:
+    """Say of a table with fewer rows than the backup that merges have made it so.
+
+    The rows of the backup are restored beside it, and compared with what is left after all merges.
+
+    Raises:
+        DataRefused: rows are missing, or nobody can tell.
+    """
+    saved, staging = manifest.tables[name], place.staging(started)
+    with dropped_on_failure(server.database, [staging]):
+        fill(server, manifest, name, staging)
+        try:
+            merged = is_merged(server, saved, place, staging)
+            reason = "rows are missing, or are others"
+        except DataRefused as error:
+            merged, reason = (
+                False,
+                f"it has fewer rows, and nobody can tell whether by merges ({error})",
+            )
+    drop(server.database, staging)
+    if not merged:
+        raise DataRefused(
+            f"{place} is not as in the backup: {reason}; --replace restores it, and keeps the old"
+            " content under another name"
+        )
+    return Rows.MERGED
 
 
 def fill(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> None:
@@ -162,36 +230,10 @@ def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: P
         source = (manifest.database, name)
         tables = {source: (place.database, place.table)}
         server.restore(tables, part.path, has_base=bool(part.base))
-    content = _content(server, saved, place, _plain(saved.engine))
+    content = content_of(server, saved, place, _plain(saved.engine))
     if merges:
         database.query(f"SYSTEM START MERGES {place}")
     return content
-
-
-def _content(server: ServerBackups, saved: SavedTable, place: Place, engine: str) -> Partitions:
-    """Return what a table has, with checksums of the scheme of a saved one, to compare it."""
-    database = server.database
-    sums = ""
-    if saved.has_checksums:
-        columns = columns_of(database, place.database, place.table, saved.columns)
-        if is_sound(columns, saved.scheme, ALIASES_OF_2_0_0):
-            sums = digest(columns, saved.scheme)
-        else:
-            log.warning(
-                "%s: rows are only counted: the checksums of version 2.0.0 missed some of them",
-                place,
-            )
-    source = ContentSource(place.database, place.table, engine, sums)
-    return read_content(database, source, settings=server.config.settings_clause)
-
-
-def compared(saved: SavedTable, content: Partitions) -> bool:
-    """Tell whether rows were compared with saved ones, and not only counted."""
-    return all(
-        partition.checksum and content[name].checksum
-        for name, partition in saved.partitions.items()
-        if name in content
-    )
 
 
 def _plain(engine: str) -> str:
@@ -199,25 +241,28 @@ def _plain(engine: str) -> str:
     return engine.removeprefix("Replicated").removeprefix("Shared")
 
 
-def _absent(server: ServerBackups, wanted: Wanted) -> dict[str, Place]:
+def _absent(server: ServerBackups, wanted: Wanted) -> tuple[dict[str, Place], dict[str, Place]]:
     """Return what is to be restored: with `everything`, not the tables that are there already.
+
+    Beside it: the tables of which that is not known.
 
     Raises:
         ConfigError: there are tables of these names, and they are others, or can't be replaced.
     """
-    absent, refused = {}, []
+    absent, doubtful, refused = {}, {}, []
     for name, place in wanted.places.items():
         saved = wanted.manifest.tables[name]
-        present: str | None = None
+        present = Rows.NONE
         if exists(server.database, place):
-            present = (
-                rows_of(server, saved, place, replace=wanted.replace) if wanted.everything else ""
-            )
-        if present is None:
+            present = Rows.OTHER
+            if wanted.everything:
+                present = rows_of(server, saved, place, replace=wanted.replace)
+        if present is Rows.NONE:
             absent[name] = place
-        elif present:
-            level = logging.WARNING if "fewer" in present else logging.INFO
-            log.log(level, "%s is there already, %s", place, present)
+        elif present is Rows.FEWER:
+            doubtful[name] = place
+        elif present.is_good:
+            log.info("%s is there already, %s", place, present.value)
         elif wanted.replace and (saved.is_view or is_replicated(saved.engine)):
             kind = "a materialized view" if saved.is_view else "replicated"
             raise ConfigError(
@@ -235,7 +280,7 @@ def _absent(server: ServerBackups, wanted: Wanted) -> dict[str, Place]:
             f"there already: {', '.join(refused)}; use --as, --to-database, or --replace, which"
             " keeps the old content under another name"
         )
-    return absent
+    return absent, doubtful
 
 
 def check_exchange(database: Database, place: Place) -> None:
@@ -248,27 +293,6 @@ def check_exchange(database: Database, place: Place) -> None:
             f"{place} can't be replaced: a database of the engine {engine} exchanges no tables;"
             " restore it under another name (--as)"
         )
-
-
-def rows_of(server: ServerBackups, saved: SavedTable, place: Place, *, replace: bool) -> str | None:
-    """Say which rows a table has that is there: those of the backup, or "" for other ones.
-
-    None: it was made by a run that was interrupted before it had filled it.
-    """
-    storage = storage_of(server.database, place.table, place.database)
-    content = _content(server, saved, Place(place.database, storage), saved.engine)
-    rows = sum(partition.rows for partition in content.values())
-    if saved.rows and not rows and (saved.is_view or is_replicated(saved.engine)):
-        return None
-    if not saved.findings(content) and not saved.later and compared(saved, content):
-        return "with the rows of the backup"
-    # Nobody can tell these from other rows; whoever says --replace wants those of the backup.
-    if merges_rows(saved.engine) and 0 < rows <= saved.rows and not replace:
-        return (
-            "with fewer rows than the backup: those with the same key may have become one; if these"
-            " are other rows, --replace has those of the backup"
-        )
-    return ""
 
 
 def _needs_definition(manifest: BackupManifest, name: str) -> bool:
@@ -314,14 +338,25 @@ def attach(database: Database, saved: SavedTable, place: Place, started: datetim
     return f"{place}: {saved.rows:,} rows"
 
 
-def restore_definitions(server: ServerBackups, wanted: Wanted) -> list[str]:
-    """Let the server make what is not there yet: views, dictionaries, replicated tables."""
+def restore_definitions(
+    server: ServerBackups, wanted: Wanted, failed: Collection[str] = ()
+) -> list[str]:
+    """Let the server make what is not there yet: views, dictionaries, replicated tables.
+
+    Args:
+        server: which does it.
+        wanted: what is to be restored.
+        failed: the tables whose rows are not there; they are not made without.
+    """
     database, manifest = server.database, wanted.manifest
     part = manifest.parts.get("definitions")
     if part is None:
         return []
     places = {name: Place(wanted.database, name) for name in part.tables}
     missing = [name for name, place in places.items() if not exists(database, place)]
+    for name in set(missing) & set(failed):
+        missing.remove(name)
+        del places[name]
     if not missing:
         return []
     # All of them, also those that are there: so the server knows what their names are now.

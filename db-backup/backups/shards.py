@@ -8,7 +8,7 @@ from backups.manifest import BackupLayout, BackupManifest
 from backups.server import ServerBackups
 from ooni_common.errors import ConfigError
 from ooni_common.nodes import Node, Nodes
-from table_replicas import Replica, replicas_of, tell_of_lag
+from table_replicas import Replica, readable, replicas_of, tell_of_difference, tell_of_lag
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,28 @@ def servers_of(nodes: Nodes, config: Config, names: Sequence[str]) -> list[Shard
 def _servers_of_shard(
     nodes: Nodes, config: Config, shard: int, replicas: Mapping[str, Sequence[Replica]]
 ) -> ShardServers:
-    """Choose the node that has most of the tables, and of several such that which lacks least."""
+    """Choose the node that has most of the tables, of several such that which lacks least.
+
+    Of several such, it is the one that defines them as most do; then the first in the cluster.
+    """
     of_node: dict[Node, dict[str, Replica]] = {node: {} for node in nodes.of_shard(shard)}
     for name, placed in replicas.items():
-        for replica in placed:
-            if replica.node in of_node:
-                of_node[replica.node][name] = replica
+        for replica in readable([replica for replica in placed if replica.node in of_node]):
+            of_node[replica.node][name] = replica
 
-    def merit(node: Node) -> tuple[int, int]:
-        return len(of_node[node]), -sum(replica.lag for replica in of_node[node].values())
+    def merit(node: Node) -> tuple[int, int, int]:
+        held = of_node[node]
+        alike = (
+            sum(one.definition == replica.definition for one in replicas[name])
+            for name, replica in held.items()
+        )
+        return len(held), -sum(replica.lag for replica in held.values()), sum(alike)
 
     chosen = max(of_node, key=merit)
     for name, replica in of_node[chosen].items():
         tell_of_lag(name, replica)
+        of_shard = [one for one in replicas[name] if one.node in of_node]
+        tell_of_difference(name, replica, of_shard)
     elsewhere: dict[str, ServerBackups] = {}
     for node, held in of_node.items():
         for name in held.keys() - of_node[chosen].keys():

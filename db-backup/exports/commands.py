@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from backup_config import Config
@@ -28,6 +28,7 @@ from inventory import is_in_utc, read_table
 from ooni_common.database import StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.nodes import Nodes
+from ooni_common.replicas import without_replica
 from ooni_common.run import Job
 from store import TOOL, Bucket, end_interrupted_uploads
 from table_replicas import TableReplicas
@@ -117,6 +118,8 @@ def reader_of(config: Config, nodes: Nodes, name: str) -> Reader:
     replicas = TableReplicas(nodes, name) if nodes.is_cluster else None
     database = replicas.databases[0] if replicas else nodes.first
     table, in_utc = read_table(database, name), is_in_utc(database)
+    if replicas:  # the next run may read another node
+        table = replace(table, create=without_replica(table.create))
     return Reader(database, table, policy, config.settings_clause, in_utc=in_utc, replicas=replicas)
 
 

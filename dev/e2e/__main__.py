@@ -24,6 +24,7 @@ from dev.e2e.permissions import (
     keep_for_root,
     run_by_hand_first,
 )
+from dev.e2e.restarts import restart_and_tell
 from dev.e2e.services import let_timer_fire, probe_sandbox, run_services, stop_database
 from dev.e2e.steps import expect
 from dev.e2e.tools import backup_tool, detector, tools_for, upstream
@@ -73,6 +74,7 @@ def main() -> None:
             expect(api.owners_and_modes() == owners, "the folder of the API is as it was")
             probe_sandbox(container)
             let_timer_fire(container)
+            restart_and_tell(container)
             stop_database(container, tools, clickhouse)
             keep_out_of_the_folder_of_the_api(container, api)
             expect(api.failures() == failures, "the API could spool all the time")

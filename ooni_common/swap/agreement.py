@@ -40,11 +40,11 @@ def live_standings(nodes: Nodes, table: Table) -> dict[Node, Standing | None]:
     """
     standings = nodes.each(lambda node: standing_of(node, table, table.name))
     for node, standing in standings.items():
-        if node.name and standing and standing.replicas > nodes.size_of(node.shard):
+        if node.name and standing and standing.running > nodes.size_of(node.shard):
             raise ConfigError(
-                f"table {table.name} has {standing.replicas} replicas, and the cluster only"
-                f" {nodes.size_of(node.shard)} nodes in shard {node.shard}: name a cluster with all"
-                " of them, or drop those that are gone for good (SYSTEM DROP REPLICA)"
+                f"table {table.name} has {standing.running} replicas that are running, and the"
+                f" cluster only {nodes.size_of(node.shard)} nodes in shard {node.shard}: name a"
+                " cluster with all of them"
             )
     return standings
 

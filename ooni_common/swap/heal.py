@@ -1,21 +1,19 @@
 """How a node that has something else than the majority gets what the majority has."""
 
 import logging
-import re
 
-from ooni_common.database import Database, StatementRefused, literal, quoted
+from ooni_common.database import Database, quoted
 from ooni_common.errors import Unavailable
 from ooni_common.nodes import Node, Nodes
-from ooni_common.server_errors import REPLICA_IN_ZOOKEEPER
+from ooni_common.replicas import path_literal
 from ooni_common.swap.agreement import Agreement
 from ooni_common.swap.content import Content, blocks_of, content_of
-from ooni_common.swap.shadow import Standing, make_shadow, path_literal, put_live, standing_of
+from ooni_common.swap.shadow import make_shadow, put_live, standing_of
 from ooni_common.swap.update import Table
 
 log = logging.getLogger("ooni.swap")
 
 SETTLE_SECONDS = 120  # that a replica gets to fetch what another one has
-REPLICA_EXISTS = 253
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -35,7 +33,8 @@ def heal(nodes: Nodes, table: Table, agreement: Agreement) -> list[Node]:
         if own and own.path and own.path == model.path:
             wait_for(nodes, node, table, table.name, agreement.content)
             return
-        shadow = _shadow_beside(node, table, model, own)
+        # Under the path that the others share.
+        shadow = make_shadow(node, table, model, path_literal(model.path), own)
         if not model.path:
             source = next(member for member in agreement.members if member.shard == node.shard)
             _copy(source.database, node.database, table)
@@ -47,26 +46,6 @@ def heal(nodes: Nodes, table: Table, agreement: Agreement) -> list[Node]:
     for node in healed:
         log.warning("%s: %s has what the others have again", table.name, node)
     return healed
-
-
-def _shadow_beside(node: Node, table: Table, model: Standing, own: Standing | None) -> str:
-    """Make a shadow under the path that the others share; return its UUID.
-
-    ZooKeeper may still know this node's replica of it, where the node has lost its disk. The server
-    refuses to forget a replica that it has, or that is active.
-    """
-    path = path_literal(model.path)
-    try:
-        return make_shadow(node, table, model, path, own)
-    except StatementRefused as error:
-        stale = re.search(REPLICA_IN_ZOOKEEPER, error.said)
-        stale = stale if error.code == REPLICA_EXISTS else None
-        if not stale:
-            raise
-        replica = literal(stale["replica"])
-        log.warning("%s: ZooKeeper still has its replica %s of %s", node, replica, stale["path"])
-        node.database.query(f"SYSTEM DROP REPLICA {replica} FROM ZKPATH {literal(stale['path'])}")
-        return make_shadow(node, table, model, path, own)
 
 
 def wait_for(nodes: Nodes, node: Node, table: Table, name: str, content: Content) -> None:

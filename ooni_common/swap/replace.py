@@ -90,6 +90,12 @@ def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
     if not update.content:
         check_figures(update, live, content, force=force)
     if agreement and content == live:
+        # Nobody could know before all rows were read.
+        log.warning(
+            "%s: has the same rows already; %s has them, too, now: nothing is left to roll back to",
+            table.name,
+            table.shadow,
+        )
         heal(nodes, table, agreement)
         return Filled(Change(table, live, live), {})
     for node in _still(nodes, list(shadows)):

@@ -3,14 +3,13 @@
 import re
 from dataclasses import dataclass
 
-from ooni_common.database import Database, literal, quoted
+from ooni_common.database import Database, quoted
 from ooni_common.errors import ConfigError, Unavailable
 from ooni_common.nodes import Node
-from ooni_common.replicas import REPLICATED
+from ooni_common.replicas import create_replica, replica_argument, shared_path, with_path
 from ooni_common.swap.content import Content, content_of
 from ooni_common.swap.update import Table
 
-_AUXILIARY = re.compile(r"'([^/:']+:)/")  # before a path: the name of another ZooKeeper
 # Of another type, a value can be NULL, or be written in several ways: the content misses it.
 _PLAIN_TYPE = re.compile(
     r"(LowCardinality\()?(U?Int\d+|Float(32|64)|Bool|(Fixed)?String(\(\d+\))?|UUID"
@@ -36,14 +35,14 @@ class Standing:
         path: of the table in ZooKeeper, which its replicas share; "" if it does not replicate.
         content: the rows.
         uuid: of the table: two under one name differ in it.
-        replicas: how many share the path, absent ones included.
+        running: how many replicas of the path have a server that is up.
     """
 
     statement: str
     path: str
     content: Content
     uuid: str = ""
-    replicas: int = 1
+    running: int = 1
 
 
 def standing_of(node: Node, table: Table, name: str) -> Standing | None:
@@ -57,38 +56,41 @@ def standing_of(node: Node, table: Table, name: str) -> Standing | None:
     if not rows:
         return None
     engine, uuid = rows[0]
-    if not engine.endswith("MergeTree") and engine not in _WITH_ROWS:
-        raise ConfigError(
-            f"{name} is no table of its own, but has the engine {engine}: rename it, and make a"
-            " table in its place, as tables.sql has it"
-        )
+    check_engine(name, engine)
     _check_columns(database, table, name)
     statement = database.query(f"SHOW CREATE TABLE {quoted(name)}")[0][0]
-    path, count = _replication_of(database, name, statement)
+    path, count, running = _replication_of(database, name, statement)
     if count > 1 and not node.name:
         raise ConfigError(
             f"table {name} has {count} replicas, and `cluster` is not set: swapped on one node"
             " alone they would not belong together any more; set it to the name that"
             " system.clusters has"
         )
-    return Standing(statement, path, content_of(database, table.columns, name), uuid, count)
+    return Standing(statement, path, content_of(database, table.columns, name), uuid, running)
 
 
-def _replication_of(database: Database, name: str, statement: str) -> tuple[str, int]:
-    """Return a table's path in ZooKeeper, "" for none, and how many replicas share it."""
+def check_engine(name: str, engine: str) -> None:
+    """Raise ConfigError for what has no rows of its own: they can't be replaced."""
+    if not engine.endswith("MergeTree") and engine not in _WITH_ROWS:
+        raise ConfigError(
+            f"{name} is no table of its own, but has the engine {engine}: rename it, and make a"
+            " table in its place, as tables.sql has it"
+        )
+
+
+def _replication_of(database: Database, name: str, statement: str) -> tuple[str, int, int]:
+    """Return a table's path in ZooKeeper, "" for none, its replicas, and those that are running."""
     rows = database.query(
-        "SELECT zookeeper_path, total_replicas, is_readonly FROM system.replicas"
+        "SELECT zookeeper_path, total_replicas, active_replicas, is_readonly FROM system.replicas"
         " WHERE database = currentDatabase() AND table = %(table)s",
         {"table": name},
     )
     if not rows:
-        return "", 1
-    path, count, readonly = rows[0]
+        return "", 1, 1
+    path, count, running, readonly = rows[0]
     if readonly or not count:
         raise Unavailable(f"table {name} is read-only: the server has no session with ZooKeeper")
-    arguments = REPLICATED.search(statement)
-    auxiliary = _AUXILIARY.match(arguments[2]) if arguments else None
-    return (auxiliary[1] if auxiliary else "") + path, count
+    return shared_path(statement, path), count, running
 
 
 def check_database(node: Node) -> None:
@@ -114,19 +116,9 @@ def as_another(model: Standing, name: str, path: str, own: Standing | None = Non
         own: what the node has itself: where replicas have their names without a macro, a model from
             another node has that node's.
     """
-    _, _, rest = model.statement.partition("\n")
-    if path:
-        replica = _replica_argument(model, own)
-        rest = REPLICATED.sub(lambda m: f"{m[1]}'{path}'{m[3]}{replica}", rest, count=1)
+    replica = replica_argument(model.statement, own.statement if own else "")
+    _, _, rest = with_path(model.statement, path, replica).partition("\n")
     return f"CREATE TABLE {quoted(name)}\n{rest}"
-
-
-def _replica_argument(model: Standing, own: Standing | None) -> str:
-    match = REPLICATED.search(model.statement)
-    if match and "{" in match[4]:
-        return match[4]
-    match = REPLICATED.search(own.statement) if own else None
-    return match[4] if match else "'{replica}'"
 
 
 def make_shadow(
@@ -142,7 +134,7 @@ def make_shadow(
         own: what the node has live.
     """
     node.database.query(f"DROP TABLE IF EXISTS {quoted(table.shadow)} SYNC")
-    node.database.query(as_another(model, table.shadow, path, own))
+    create_replica(node, as_another(model, table.shadow, path, own))
     return _uuid_of(node.database, table.shadow)
 
 
@@ -184,11 +176,6 @@ def put_live(database: Database, table: Table, shadow: str, content: Content) ->
 def exchange(database: Database, table: Table) -> None:
     """Swap the shadow and the live table of one node."""
     database.query(f"EXCHANGE TABLES {quoted(table.shadow)} AND {quoted(table.name)}")
-
-
-def path_literal(path: str) -> str:
-    """Return a path as it stands within the quotes of a literal."""
-    return literal(path)[1:-1]
 
 
 def _uuid_of(database: Database, name: str) -> str:

@@ -12,9 +12,12 @@ from dev.cluster.cluster import Cluster
 from dev.cluster.configuration import NAME
 from dev.samples.test_lists import SampleTestLists
 from dev.servers.git import GitServer
+from dev.servers.s3 import S3Server
+from production.backup_tool import Tool
 from production.harness import everywhere, forget_replicas, wait_until_writable
 from production.lists import ROWS, Updater
 from production.ooni import REPLICATED, create_tables
+from production.private_tables import TABLES, create_private_tables, create_sharded_table
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +100,25 @@ def updater(
     uri = production.nodes[0].uri("write", "write", "ooni")
     made.configure(db_uri=uri, git_url=git.url("test-lists"), min_rows=100, cluster=NAME)
     return made
+
+
+@pytest.fixture
+def saving(
+    tmp_path: Path, cluster: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> Tool:
+    """The backup tool, and private tables of each kind with rows."""
+    create_private_tables(cluster)
+    tool = Tool(tmp_path, cluster, s3, capsys)
+    tool.keep_private(TABLES)
+    return tool
+
+
+@pytest.fixture
+def sharded(
+    tmp_path: Path, shards: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> Tool:
+    """The backup tool, and a table with 50 rows on one shard and 70 on the other."""
+    create_sharded_table(shards)
+    tool = Tool(tmp_path, shards, s3, capsys)
+    tool.keep_private({"numbers": "private"})
+    return tool

@@ -1,8 +1,10 @@
 """What `doctor` says of three replicas, and that a run ends with the same line."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from dev.cluster.cluster import Cluster
+from dev.cluster.cluster import Cluster, Node
 from dev.samples.test_lists import SampleTestLists
 from production import airflow
 from production.harness import everywhere, wait_for, wait_until_writable
@@ -81,31 +83,72 @@ def test_an_odd_node_is_noted_until_a_run_has_mended_it(
     assert unwell(examined(updater)[1]) == {}
 
 
-def test_a_stale_replica_is_told_with_the_statement_that_mends_it(
-    updater: Updater, production: Cluster
-) -> None:
+@pytest.fixture
+def fourth(updater: Updater, production: Cluster) -> Iterator[Node]:
+    """A node that has a fourth replica of the list, which no node of the cluster is."""
     load(updater)
-    first, second, _ = production.nodes
+    first = production.nodes[0]
     paths = "SELECT zookeeper_path FROM system.replicas WHERE table = 'citizenlab'"
     ((path,),) = first.execute(paths)
     first.execute("CREATE DATABASE elsewhere ENGINE = Atomic")
-    try:
-        first.execute(FOURTH.format(path=path))
-        status, checks = examined(updater)
-        assert (status, checks["replicas"][0]) == (78, "FAILED"), checks
-        assert "'04' has a running server: name a cluster that has it" in checks["replicas"][1]
-        first.execute("DETACH TABLE elsewhere.citizenlab")
-        status, checks = examined(updater)
-        statement = "SYSTEM DROP REPLICA '04' FROM TABLE ooni.citizenlab"
-        assert (status, checks["replicas"][0]) == (78, "FAILED"), checks
-        assert checks["replicas"][1].endswith(statement)
-        status, log = updater.run()
-        assert (status, f"error: {checks['replicas'][1]}\n" in log) == (78, True), log
-        second.execute(statement)
-        assert unwell(examined(updater)[1]) == {}
-        agree(production, ROWS)
-    finally:
-        first.execute("DROP DATABASE elsewhere SYNC")
+    first.execute(FOURTH.format(path=path))
+    yield first
+    first.execute("DROP DATABASE elsewhere SYNC")
+
+
+def test_a_running_replica_that_is_no_node_of_the_cluster_is_refused(
+    updater: Updater, fourth: Node, lists: SampleTestLists
+) -> None:
+    status, checks = examined(updater)
+    assert (status, checks["replicas"][0]) == (78, "FAILED"), checks
+    assert "'04' has a running server: name a cluster that has it" in checks["replicas"][1]
+    lists.add_rows("it", 1)
+    status, log = updater.run()
+    assert (status, f"error: {checks['replicas'][1]}\n" in log) == (78, True), log
+
+
+def test_a_stale_replica_is_noted_with_its_statement_and_stops_no_update(
+    updater: Updater, production: Cluster, fourth: Node, lists: SampleTestLists
+) -> None:
+    fourth.execute("DETACH TABLE elsewhere.citizenlab")
+    status, checks = examined(updater)
+    statement = "SYSTEM DROP REPLICA '04' FROM TABLE ooni.citizenlab"
+    assert (status, unwell(checks)) == (0, {"replicas": "note"}), checks
+    assert checks["replicas"][1].endswith(statement)
+    lists.add_rows("it", 1)
+    status, log = updater.run()
+    assert (status, f"warning: replicas: {checks['replicas'][1]}\n" in log) == (0, True), log
+    agree(production, ROWS + 1)
+    assert unwell(examined(updater)[1]) == {}  # the fresh path has no such entry
+    for rows in (2, 3):
+        lists.add_rows("it", 1)
+        load(updater)
+        agree(production, ROWS + rows)
+
+
+def test_a_stale_replica_and_an_absent_node_stop_no_update(
+    updater: Updater, production: Cluster, fourth: Node, lists: SampleTestLists
+) -> None:
+    fourth.execute("DETACH TABLE elsewhere.citizenlab")
+    third = production.nodes[2]
+    third.kill()
+    lists.add_rows("it", 1)
+    load(updater)
+    agree(production, ROWS + 1)
+    third.start()
+    wait_until_writable(third)
+    load(updater)
+    agree(production, ROWS + 1)
+
+
+def test_the_statement_that_doctor_tells_removes_a_stale_replica(
+    updater: Updater, production: Cluster, fourth: Node
+) -> None:
+    fourth.execute("DETACH TABLE elsewhere.citizenlab")
+    text = examined(updater)[1]["replicas"][1]
+    production.nodes[1].execute(text[text.index("SYSTEM") :])
+    assert unwell(examined(updater)[1]) == {}
+    agree(production, ROWS)
 
 
 def test_without_zookeeper_doctor_and_run_end_alike(updater: Updater, production: Cluster) -> None:
@@ -160,3 +203,17 @@ def test_a_node_that_lacks_a_column_is_noted(updater: Updater, production: Clust
     status, checks = examined(updater)
     assert (status, checks["tables"][0]) == (0, "note"), checks
     assert f"127.0.0.1:{third.port}: table citizenlab has no column" in checks["tables"][1]
+
+
+def test_a_view_in_the_place_of_the_list_is_noted(updater: Updater, production: Cluster) -> None:
+    load(updater)
+    third = production.nodes[2]
+    third.execute("DROP TABLE ooni.citizenlab SYNC")
+    third.execute(
+        "CREATE VIEW ooni.citizenlab AS"
+        " SELECT '' AS domain, '' AS url, toFixedString('it', 32) AS cc, '' AS category_code"
+    )
+    status, checks = examined(updater)
+    assert (status, unwell(checks)) == (0, {"tables": "note", "rows": "note"}), checks
+    for check in ("tables", "rows"):
+        assert f"127.0.0.1:{third.port}: citizenlab is no table of its own" in checks[check][1]

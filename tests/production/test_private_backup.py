@@ -1,98 +1,26 @@
 """Private backups on OONI's three replicas, and on two shards of two replicas."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from backups.restore import put_in_place
-from dev.cluster.cluster import Cluster, Node
-from dev.servers.s3 import S3Server
+from dev.cluster.cluster import Cluster
 from ooni_common.errors import Stopped
 from production.backup_tool import Tool
-from production.harness import everywhere, wait_for
+from production.harness import everywhere
+from production.private_tables import (
+    INSERT,
+    TABLES,
+    content,
+    contents_of,
+    path_of,
+    tables,
+    wait_for_rows,
+    wait_for_shards,
+)
 
 pytestmark = pytest.mark.production
-
-TABLES = {"facts": "private", "rocks": "private", "plain": "private", "counted": "private"}
-PATH = "/clickhouse/{cluster}/tables/ooni/facts/{shard}"
-FACTS = f"""
-    CREATE TABLE ooni.facts (month UInt32, number UInt64, version UInt64)
-    ENGINE = ReplicatedReplacingMergeTree('{PATH}', '{{replica}}', version)
-    PARTITION BY month ORDER BY number
-"""
-EVERYWHERE = (
-    FACTS,
-    "CREATE TABLE ooni.plain (number UInt64) ENGINE = MergeTree ORDER BY number",
-    "INSERT INTO ooni.plain SELECT number FROM numbers(10)",
-    "CREATE VIEW ooni.newest AS SELECT max(number) FROM ooni.facts",
-    """CREATE MATERIALIZED VIEW ooni.counted ENGINE = SummingMergeTree ORDER BY month
-    AS SELECT month, count() AS rows FROM ooni.facts GROUP BY month""",
-)
-# As OONI's fingerprints: without ON CLUSTER, so on the first node only.
-ON_THE_FIRST = (
-    "CREATE TABLE ooni.rocks (name String) ENGINE = EmbeddedRocksDB PRIMARY KEY name",
-    "INSERT INTO ooni.rocks SELECT toString(number) FROM numbers(20)",
-)
-INSERT = "INSERT INTO ooni.facts SELECT {0} + number % 3, number + {1}, 1 FROM numbers({2})"
-CONTENT = "SELECT count(), sum(cityHash64(*)) FROM ooni.{}"
-NUMBERS = f"""
-    CREATE TABLE ooni.numbers (number UInt64)
-    ENGINE = ReplicatedMergeTree('{PATH.replace("facts", "numbers")}', '{{replica}}')
-    ORDER BY number
-"""
-
-
-@pytest.fixture
-def saving(
-    tmp_path: Path, cluster: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
-) -> Tool:
-    """The tool, and tables of each kind with rows."""
-    everywhere(cluster, *EVERYWHERE)
-    for statement in (*ON_THE_FIRST, INSERT.format(202501, 0, 300)):
-        cluster.nodes[0].execute(statement)
-    wait_for_rows(cluster, "facts", 300)
-    tool = Tool(tmp_path, cluster, s3, capsys)
-    tool.keep_private(TABLES)
-    return tool
-
-
-def wait_for_rows(cluster: Cluster, table: str, rows: int) -> None:
-    """Return when all nodes that are up have so many rows."""
-    for node in cluster.nodes:
-        if node.pid:
-            wait_for(
-                lambda node=node: content(node, table)[0] == rows,  # type: ignore[misc]
-                f"{rows} rows of {table}",
-            )
-
-
-def content(node: Node, table: str) -> tuple[int, int]:
-    """Return what a node has in a table."""
-    rows: list[tuple[int, int]] = node.execute(CONTENT.format(table))
-    return rows[0]
-
-
-def contents_of(cluster: Cluster, table: str) -> set[tuple[int, int]]:
-    """Return what the nodes that are up have in a table."""
-    return {content(node, table) for node in cluster.nodes if node.pid}
-
-
-def path_of(node: Node, table: str) -> str:
-    """Return the replica path of a table."""
-    ((path,),) = node.execute(
-        f"SELECT zookeeper_path FROM system.replicas WHERE database = 'ooni' AND table = '{table}'"
-    )
-    return str(path)
-
-
-def tables(cluster: Cluster) -> list[set[str]]:
-    """Return the names of the tables on each node that is up."""
-    return [
-        {name for (name,) in node.execute("SHOW TABLES FROM ooni") if not name.startswith(".")}
-        for node in cluster.nodes
-        if node.pid
-    ]
 
 
 def databases(cluster: Cluster) -> set[str]:
@@ -277,30 +205,6 @@ def on_cluster(tool: Tool) -> None:
             tool.put(key.replace(name, f"{root}/{name}"), saved)
 
 
-@pytest.fixture
-def sharded(
-    tmp_path: Path, shards: Cluster, s3: S3Server, capsys: pytest.CaptureFixture[str]
-) -> Tool:
-    """The tool, and a table with 50 rows on one shard and 70 on the other."""
-    everywhere(shards, NUMBERS)
-    for node, first, count in ((shards.nodes[0], 0, 50), (shards.nodes[2], 1000, 70)):
-        node.execute(f"INSERT INTO ooni.numbers SELECT {first} + number FROM numbers({count})")
-    wait_for_shards(shards, "numbers")
-    tool = Tool(tmp_path, shards, s3, capsys)
-    tool.keep_private({"numbers": "private"})
-    return tool
-
-
-def wait_for_shards(shards: Cluster, table: str) -> None:
-    """Return when each node that is up has the rows of its shard, once."""
-    for node, rows in zip(shards.nodes, (50, 50, 70, 70), strict=True):
-        if node.pid:
-            wait_for(
-                lambda node=node, rows=rows: content(node, table)[0] == rows,  # type: ignore[misc]
-                f"{rows} rows",
-            )
-
-
 def test_each_shard_is_saved_and_restored_once(sharded: Tool, shards: Cluster) -> None:
     sharded.succeed("backup")
     (manifest,) = sharded.manifests()
@@ -326,3 +230,11 @@ def test_shards_are_saved_and_restored_with_a_node_of_each_away(
         node.execute("DROP TABLE ooni.numbers SYNC")
     sharded.succeed("restore", "--all")
     wait_for_shards(shards, "numbers")
+
+
+def test_nodes_of_several_shards_are_refused(sharded: Tool, shards: Cluster) -> None:
+    nodes = [f"127.0.0.1:{shards.nodes[number].port}" for number in (0, 2)]
+    for command in ("backup", "doctor"):
+        status, log = sharded.run(command, cluster="", nodes=nodes)
+        assert (status, "nodes: these are of several shards" in log) == (78, True), log
+    assert sharded.manifests() == []
