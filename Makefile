@@ -9,7 +9,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long compat production cluster test-zones db lint format bench monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
+.PHONY: help venv demo test test-long compat production cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -62,7 +62,7 @@ cluster: $(READY) ## run three replicas in the foreground until Ctrl-C (Debian's
 
 # With the server and this machine there: where a time without a zone is not UTC.
 ZONES      := Asia/Kolkata America/New_York
-ZONE_TESTS := tests/test_detector*.py tests/test_exports.py tests/test_dev_samples_measurements.py
+ZONE_TESTS := tests/test_detector*.py tests/test_exports.py $(wildcard tests/test_dev_samples_*.py)
 
 test-zones: $(READY) ## run the tests of what depends on time, and the demo, in other time zones
 	mkdir -p build
@@ -83,6 +83,17 @@ lint: $(READY) ## ruff and mypy
 format: $(READY) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A suite of each seed, made once; another generator makes other suites.
+SEEDS  ?= 1 2 3 4 5
+SUITES := $(SEEDS:%=build/realism/seed-%)
+
+evaluate: $(READY) $(SUITES:%=%/labels.json) ## tell how good the detector is, on simulated probes (SEEDS="1 2 3 4 5")
+	$(BIN)/python detector/detector.py evaluate --observations $(SUITES:%=%/observations.csv.gz) \
+	  --labels $(SUITES:%=%/labels.json) --others $(SUITES:%=%/others.csv.gz)
+
+build/realism/seed-%/labels.json: $(wildcard dev/samples/realism/*.py) detector/context.py | $(READY)
+	$(BIN)/python -m dev.samples.realism build/realism --seeds $*
 
 bench: $(READY) ## measure speed and memory, beside a plain implementation (BENCH=backup: only that)
 	$(BIN)/python -m dev.bench $(BENCH)

@@ -24,14 +24,14 @@ FROM fastpath FINAL
 WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
   AND msm_failure != 't' AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ' AND probe_asn > 0
 """
+IS_TARGET = "((test_name, input) IN %(targets)s)"
 RUN_COUNTS = f"""\
 WITH
-  (test_name, input) IN %(targets)s AS is_target,
   runs AS (
     SELECT test_name, probe_cc, probe_asn,
       intDiv(toUnixTimestamp(measurement_start_time), {HOUR}) AS hour, cityHash64(report_id) AS run,
-      countIf(NOT is_target) AS others, countIf(NOT is_target AND {ANOMALY}) AS bad_others,
-      groupArrayIf((input, {ANOMALY}, confirmed = 't'), is_target) AS measured
+      countIf(NOT {IS_TARGET}) AS others, countIf(NOT {IS_TARGET} AND {ANOMALY}) AS bad_others,
+      groupArrayIf((input, {ANOMALY}, confirmed = 't'), {IS_TARGET}) AS measured
     {IN_HOURS} AND test_name IN %(tests)s
     GROUP BY test_name, probe_cc, probe_asn, hour, run
     HAVING notEmpty(measured)
@@ -49,7 +49,7 @@ OTHER_INPUTS = f"""\
 SELECT toString(probe_cc), probe_asn,
   toUInt32(intDiv(toUnixTimestamp(measurement_start_time), {HOUR})) AS hour,
   count(), countIf({ANOMALY})
-{IN_HOURS} AND test_name = '{WEB_TEST}' AND (test_name, input) NOT IN %(targets)s
+{IN_HOURS} AND test_name = '{WEB_TEST}' AND NOT {IS_TARGET}
 GROUP BY probe_cc, probe_asn, hour
 ORDER BY hour, probe_cc, probe_asn
 """
