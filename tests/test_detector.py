@@ -433,7 +433,7 @@ def test_flags_that_do_not_go_together_are_wrong_usage(
     assert log.startswith(f"error: {reason}")
 
 
-@pytest.mark.parametrize("option", ["observations", "labels"])
+@pytest.mark.parametrize("option", ["observations", "labels", "others"])
 @pytest.mark.parametrize("name", ["missing", "."])
 def test_a_file_that_cannot_be_opened_is_wrong_usage(
     detecting: Detecting, option: str, name: str
@@ -446,6 +446,20 @@ def test_a_file_that_cannot_be_opened_is_wrong_usage(
     status, log = detecting.run("evaluate", *arguments)
     assert (status, log.count("\n"), log.count(str(path))) == (USAGE, 1, 1)
     assert log.startswith(f"error: --{option} {path}: ")
+
+
+@pytest.mark.parametrize("option", ["labels", "others"])
+def test_each_file_of_observations_has_its_own_of_the_rest(
+    detecting: Detecting, option: str
+) -> None:
+    path = detecting.folder / "some"
+    path.touch()
+    files = {name: [str(path)] for name in ("observations", "labels", "others")}
+    files[option].append(str(path))
+    arguments = [text for name, paths in files.items() for text in (f"--{name}", *paths)]
+    status, log = detecting.run("evaluate", *arguments)
+    assert (status, log.count("\n")) == (USAGE, 1)
+    assert log.startswith(f"error: 1 file of --observations and 2 of --{option}: ")
 
 
 @pytest.mark.parametrize("date", ["yesterday", "2025-13-01", "2025-01-01T10:30", ""])

@@ -93,8 +93,8 @@ def suites_of(arguments: argparse.Namespace) -> list[Suite]:
     for option in ("labels", "others"):
         if len(files[option]) != count and (files[option] or option == "labels"):
             raise UsageError(
-                f"{count} files of --observations and {len(files[option])} of --{option}:"
-                " name as many, in the same order"
+                f"{count} {'file' if count == 1 else 'files'} of --observations and"
+                f" {len(files[option])} of --{option}: name as many, in the same order"
             )
     return [Suite(*paths) for paths in zip(*filter(None, files.values()), strict=True)]
 

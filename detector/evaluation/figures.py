@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from evaluation.intervals import (
-    Groups,
+    Interval,
     Sums,
+    Values,
     percentile,
     percentile_interval,
     rate_interval,
     share_interval,
 )
-from evaluation.outcomes import Outcome
+from evaluation.outcomes import EventOutcome, Outcome
 
 Figures = dict[str, Any]
 
@@ -52,22 +53,10 @@ def figures_of(suites: Sequence[Sequence[Outcome]]) -> Figures:
             f"{rate:g}": _figures_and_spread(part)
             for rate, part in _by(lambda o: o.truth.rate_per_h, judged).items()
         },
-        "by_scenario_and_rate": {
-            scenario: {
-                f"{rate:g}": simple_figures(part[0])
-                for rate, part in _by(lambda o: o.truth.rate_per_h, [some]).items()
-            }
-            for scenario, (some,) in _by(lambda o: o.truth.scenario, [outcomes]).items()
-        },
-        "by_fault_hours": {
-            scenario: {
-                str(hours): simple_figures(part[0])
-                for hours, part in _by(lambda o: o.truth.fault_hours, [some]).items()
-            }
-            for scenario, (some,) in _by(
-                lambda o: o.truth.scenario, [[o for o in outcomes if o.truth.fault_hours]]
-            ).items()
-        },
+        "by_scenario_and_rate": _by_scenario_and(lambda o: o.truth.rate_per_h, outcomes),
+        "by_fault_hours": _by_scenario_and(
+            lambda o: o.truth.fault_hours, [o for o in outcomes if o.truth.fault_hours]
+        ),
         "incidents_by_scenario": incidents_of(outcomes),
     }
 
@@ -83,12 +72,26 @@ def _by(
     return dict(sorted(parts.items()))
 
 
+def _by_scenario_and(
+    key: Callable[[Outcome], Any], outcomes: Sequence[Outcome]
+) -> dict[str, dict[str, Figures]]:
+    """Return the figures of each class by a number."""
+    return {
+        scenario: {
+            f"{number:g}": simple_figures(some) for number, (some,) in _by(key, [part]).items()
+        }
+        for scenario, (part,) in _by(lambda o: o.truth.scenario, [outcomes]).items()
+    }
+
+
 def _figures_and_spread(suites: Sequence[Sequence[Outcome]]) -> Figures:
     outcomes = [outcome for suite in suites for outcome in suite]
     figures = simple_figures(outcomes) | {"intervals": intervals_of(outcomes)}
     if len(suites) > 1:
-        of_each = [simple_figures(suite) for suite in suites]
-        figures["seeds"] = {name: _spread([each[name] for each in of_each]) for name in SPREAD}
+        by_seed = [simple_figures(suite) for suite in suites]
+        figures["seeds"] = {
+            name: _spread([of_seed[name] for of_seed in by_seed]) for name in SPREAD
+        }
     return figures
 
 
@@ -165,26 +168,26 @@ def intervals_of(outcomes: Sequence[Outcome]) -> Figures:
     """Return what the figures lie in with 95 % confidence; None where nothing tells it."""
     names: dict[str, int] = {}
     groups = np.array([names.setdefault(o.group, len(names)) for o in outcomes], dtype=np.int64)
-    events = np.array([len(o.events) for o in outcomes], dtype=float)
-    found = np.array([sum(e.delay is not None for e in o.events) for o in outcomes], dtype=float)
-    begun = np.array([[e.to == "BLOCKED" for e in o.events].count(True) for o in outcomes])
-    begun_found = np.array(
-        [sum(e.to == "BLOCKED" and e.delay is not None for e in o.events) for o in outcomes]
-    )
+
+    def counted(wanted: Callable[[EventOutcome], bool]) -> Values:
+        return np.array([sum(map(wanted, o.events)) for o in outcomes], dtype=float)
+
+    def share(parts: Values, wholes: Values) -> Interval | None:
+        return share_interval(Sums.by_group(groups, parts, wholes))
+
+    events, found = counted(lambda _: True), counted(lambda e: e.delay is not None)
+    begun = counted(lambda e: e.to == "BLOCKED")
+    begun_found = counted(lambda e: e.to == "BLOCKED" and e.delay is not None)
     false = np.array([len(o.false) for o in outcomes], dtype=float)
-    delays = [
-        (g, e.delay) for g, o in zip(groups.tolist(), outcomes, strict=True) for e in o.events
-    ]
-    some = [(group, delay) for group, delay in delays if delay is not None]
-    of_delays: Groups = np.array([group for group, _ in some], dtype=np.int64)
-    values = np.array([delay for _, delay in some], dtype=float)
     by_series = rate_interval(Sums.by_group(groups, false, np.ones(len(outcomes))))
+    delays = np.array([e.delay for o in outcomes for e in o.events if e.delay is not None], float)
+    of_delays = np.repeat(groups, found.astype(int))
     return {
-        "precision": share_interval(Sums.by_group(groups, found, found + false)),
-        "recall": share_interval(Sums.by_group(groups, found, events)),
-        "beginnings_recall": share_interval(Sums.by_group(groups, begun_found, begun)),
-        "median_delay_h": percentile_interval(of_delays, values, 50),
-        "p90_delay_h": percentile_interval(of_delays, values, 90),
+        "precision": share(found, found + false),
+        "recall": share(found, events),
+        "beginnings_recall": share(begun_found, begun),
+        "median_delay_h": percentile_interval(of_delays, delays, 50),
+        "p90_delay_h": percentile_interval(of_delays, delays, 90),
         "false_per_100_series": by_series and tuple(HUNDRED * limit for limit in by_series),
     }
 
