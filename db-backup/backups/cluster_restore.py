@@ -47,6 +47,10 @@ STALLED_AFTER = 600  # seconds in which a replica fetches nothing
 NO_MACRO = 139  # ClickHouse's error code
 
 
+class ReplicaElsewhere(ConfigError):
+    """A node has what it is to get under another name; the other tables can be restored."""
+
+
 def restore_on_cluster(nodes: Nodes, config: Config, wanted: Wanted) -> Restored:
     """Restore tables.
 
@@ -103,7 +107,7 @@ class _Restore:
         """Restore one table; one that fails keeps no other from being restored."""
         try:
             self._restored.lines += restore(name, standings)
-        except (DataRefused, OutOfStep) as error:
+        except (DataRefused, OutOfStep, ReplicaElsewhere) as error:
             self._failed.add(name)
             self._restored.failures.append(error)
 
@@ -211,34 +215,37 @@ class _Restore:
         ]
         self._nodes.each(lambda node: self._wait(node, place), among=late)
 
-        def join(node: Node) -> Place:
-            if made := self._made_before(node, place, shard.path):
-                return made
-            return self._make(node, name, str(statement), path_literal(shard.path))
+        joining = [node for node in shard.missing if node not in late]
+        begun = self._begun(place, shard.path, joining)
 
-        made = self._nodes.each(join, among=[node for node in shard.missing if node not in late])
+        def join(node: Node) -> Place:
+            return begun.get(node) or self._make(
+                node, name, str(statement), path_literal(shard.path)
+            )
+
+        made = self._nodes.each(join, among=joining)
         lines = self._spread(name, shard.saved, made)
         return [f"{line}; {', '.join(map(str, made))} joined" for line in lines]
 
-    def _made_before(self, node: Node, place: Place, path: str) -> Place | None:
-        """Return the replica that a run has made which was killed before it could swap it in.
+    def _begun(self, place: Place, path: str, among: list[Node]) -> dict[Node, Place]:
+        """Return the replicas that a run has made which was killed before it could swap them in.
 
         Raises:
-            ConfigError: it is another one, which nobody may touch.
+            ReplicaElsewhere: there is another one, which nobody may touch.
         """
-        rows = node.database.query(
-            "SELECT database, table FROM system.replicas WHERE zookeeper_path = %(path)s",
-            {"path": path[path.index("/") :]},
+        query = "SELECT database, table FROM system.replicas WHERE zookeeper_path = %(path)s"
+        parameters = {"path": path[path.index("/") :]}
+        replicas = self._nodes.each(
+            lambda node: [Place(*row) for row in node.database.query(query, parameters)], among
         )
-        for database, table in rows:
-            replica = Place(database, table)
-            if database == place.database and place.is_kept(table):
-                return replica
-            raise ConfigError(
-                f"{replica} is a replica of the others' {place} already: rename it to {place}, or"
-                " drop it, and restore again"
-            )
-        return None
+        begun = {node: places[0] for node, places in replicas.items() if places}
+        for node, replica in begun.items():
+            if replica.database != place.database or not place.is_kept(replica.table):
+                raise ReplicaElsewhere(
+                    f"{node}: {replica} is a replica of the others' {place}: rename it to {place},"
+                    " or drop it, and restore again"
+                )
+        return begun
 
     def _make(self, node: Node, name: str, statement: str, path: str) -> Place:
         """Make an empty replicated table that merges nothing for now; return where it is."""

@@ -116,6 +116,22 @@ def test_a_restore_that_was_killed_before_an_exchange_goes_on_there(
     assert kept(cluster) == [1, 1, 1]
 
 
+def test_a_replica_under_another_name_is_told_and_the_others_restored(
+    saving: Tool, cluster: Cluster
+) -> None:
+    saving.succeed("backup")
+    third = cluster.nodes[2]
+    third.execute("RENAME TABLE ooni.facts TO ooni.mine")
+    third.execute("DROP TABLE ooni.plain SYNC")
+    status, log = saving.run("restore", "--all")
+    told = f"127.0.0.1:{third.port}: `ooni`.`mine` is a replica of the others' `ooni`.`facts`"
+    assert (status, told in log) == (78, True), log
+    assert content(third, "plain")[0] == 10
+    assert "mine" in tables(cluster)[2]
+    third.execute("RENAME TABLE ooni.mine TO ooni.facts")
+    saving.succeed("restore", "--all")
+
+
 def test_replicas_with_names_of_their_own_are_restored_on_every_node(
     of_facts: Tool, cluster: Cluster
 ) -> None:
