@@ -33,7 +33,7 @@ LEAST_STEP = 0.2  # by which the share of anomalies falls when a blocking ends
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the test goes by; chosen on simulated series, see README.md.
+    """What the test goes by; chosen on simulated series, see detector/README.md.
 
     Attributes:
         blocked_shares: of anomalies, where some or nearly all of the measurements are blocked.
