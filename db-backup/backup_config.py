@@ -205,6 +205,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         """The tables that the file names, without the patterns."""
         return [name for name in self._listed() if is_name(name)]
 
+    @property
+    def exports_any(self) -> bool:
+        """Whether there is anything for the public."""
+        return self.action != "backup" and any(one.exported for one in self._listed().values())
+
     def missing(self, existing: Collection[str]) -> list[str]:
         """Return the tables that the file names to be kept, and that are not there."""
         return [
@@ -246,10 +251,10 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         policy = self.policy_of(table)
         return policy is not None and policy.backed_up
 
-    def is_only_private(self, table: str) -> bool:
-        """Tell whether a table has backups and no exports."""
+    def is_exported(self, table: str) -> bool:
+        """Tell whether a table is for the public."""
         policy = self.policy_of(table)
-        return policy is not None and policy.backed_up and not policy.exported
+        return policy is not None and policy.exported
 
     def _listed(self) -> dict[str, TablePolicy]:
         """Return the policies, in a file of old those that its version of the tool followed.

@@ -16,9 +16,10 @@ from backups.commands import vanished_from
 from backups.manifest import BackupLayout, read_backups
 from backups.plan import access, check_engine
 from backups.server import ServerBackups
-from exports.chunks import Reader, check_chunks
+from exports.chunks import check_chunks
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import ExportLayout
+from exports.reader import Reader
 from exports.row_source import choose
 from inventory import all_names, all_table_names, read_table, table_names
 from ooni_common.database import Database

@@ -7,7 +7,7 @@ import msgspec
 
 from backups.manifest import Backup, SavedTable
 from exports.manifest import Export, ExportLayout, TableManifest, summary
-from ooni_common.output import printable
+from ooni_common.output import printable, printable_json
 from throttle import in_units
 
 NAME_WIDTH = 26  # so that a line has 80 columns
@@ -37,7 +37,7 @@ def stored_as_json(
             for backup in backups
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(stored)).decode()
+    return printable_json(msgspec.json.format(msgspec.json.encode(stored)).decode())
 
 
 def backups_as_table(backups: Sequence[Backup], now: datetime) -> str:

@@ -101,7 +101,8 @@ def run(job: Job[Config]) -> None:
         private = _among(config, names, lambda policy: policy.backed_up)
         failures: list[ScriptError] = []
         if _exports(config) and (public or config.public_bucket_name or not private):
-            failures += _failures(lambda: export_tables(job, nodes, public))
+            existing = None if nodes.absent else names
+            failures += _failures(lambda: export_tables(job, nodes, public, existing))
         if _backs_up(config) and (private or config.action == "backup"):
             failures += _failures(lambda: back_up_tables(job, nodes, private))
         elif _backs_up(config) and config.private_bucket_name:
@@ -160,7 +161,8 @@ def export(job: Job[Config]) -> None:
                 raise ConfigError(
                     f"{name!r} is not public in the configuration; public are: {', '.join(public)}"
                 )
-        raise_first(export_tables(job, nodes, job.arguments.tables or public))
+        existing = None if job.arguments.tables or nodes.absent else names
+        raise_first(export_tables(job, nodes, job.arguments.tables or public, existing))
 
 
 def backup(job: Job[Config]) -> None:
@@ -245,17 +247,21 @@ def verify(job: Job[Config]) -> None:
     config, arguments = job.config, job.arguments
     if arguments.tables:
         check_names(arguments.tables, [*config.named_tables, *_stored_tables(job)])
-    only_private = [name for name in arguments.tables if config.is_only_private(name)]
-    others = [name for name in arguments.tables if name not in only_private]
+    private = _has(config, "private") and arguments.source != EXPORTS
+    exports = list(arguments.tables)
+    if private and exports and _has(config, "public"):
+        there = exported_tables(*public_bucket(job))
+        exports = [name for name in exports if config.is_exported(name) or name in there]
     findings: list[str] = []
     if (
         _has(config, "public")
         and arguments.source in ("", EXPORTS)
-        and (others or not only_private)
+        and (exports or not arguments.tables)
     ):
-        findings += verify_exports(job, others)
-    if _has(config, "private") and arguments.source != EXPORTS:
-        findings += verify_backups(job, arguments.tables)
+        findings += verify_exports(job, exports)
+    if private:
+        required = [name for name in arguments.tables if not config.is_exported(name)]
+        findings += verify_backups(job, arguments.tables, set(required) - set(exports))
     for finding in findings:
         log.error("%s", finding)
     if findings:

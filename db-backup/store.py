@@ -70,11 +70,12 @@ class Store:
 
 @dataclass(frozen=True)
 class Listed:
-    """An object, as a listing shows it."""
+    """An object, as a listing shows it; `etag` is what the store calls this version of it."""
 
     key: str
     size: int
     modified: datetime
+    etag: str
 
 
 @dataclass(frozen=True)
@@ -202,15 +203,16 @@ class Bucket:
                 encryption=answer.get("ServerSideEncryption", ""),
             )
 
-    def put(self, key: str, content: bytes, content_type: str, token: str = "") -> None:
-        """Write a small object."""
+    def put(self, key: str, content: bytes, content_type: str, token: str = "") -> str:
+        """Write a small object; return what the store calls this version of it (ETag)."""
         with self.errors(f"writing {key}"):
-            self.client.put_object(
+            written = self.client.put_object(
                 **self.target(key),
                 **self.creation(content_type, token),
                 Body=content,
                 ContentMD5=content_md5(content),
             )
+        return written.get("ETag", "")
 
     def put_document(self, key: str, content: bytes, content_type: str) -> None:
         """Write an object that must be readable, and read it back.
@@ -230,7 +232,12 @@ class Bucket:
             )
             for page in pages:
                 for entry in page.get("Contents", []):
-                    yield Listed(entry["Key"], entry["Size"], entry["LastModified"])
+                    yield Listed(
+                        entry["Key"],
+                        entry["Size"],
+                        entry["LastModified"],
+                        entry.get("ETag", ""),
+                    )
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Yield the beginnings of keys up to the first `/` after the prefix, without it."""
@@ -362,7 +369,7 @@ def decoded_manifest(content: bytes, kind: type[AnyManifest], where: str) -> Any
 
 
 def encoded(manifest: msgspec.Struct, key: str) -> bytes:
-    """Return a manifest as JSON that can be read back.
+    """Return a manifest as JSON that can be read back, laid out for people if that is not too much.
 
     Args:
         manifest: of any kind.
@@ -371,7 +378,9 @@ def encoded(manifest: msgspec.Struct, key: str) -> bytes:
     Raises:
         DataRefused: it can't, so that it must not be written.
     """
-    content = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    content = msgspec.json.encode(manifest)
+    laid_out = msgspec.json.format(content) + b"\n"
+    content = laid_out if len(laid_out) <= LARGEST_DOCUMENT else content
     if len(content) > LARGEST_DOCUMENT:
         raise DataRefused(
             f"{key}: not written: it would have {len(content):,} bytes, more than the"

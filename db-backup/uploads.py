@@ -78,18 +78,22 @@ class Upload:
                 self._parts.finish()
         return Written(self._size, self._hash.hexdigest())
 
-    def publish(self) -> None:
-        """Make the object visible, in the place of the one that was there."""
+    def publish(self) -> str:
+        """Make the object visible, in the place of the one that was there.
+
+        Returns:
+            What the store calls this version of it (ETag); "" if it does not say.
+        """
         if not self._parts:
-            self._bucket.put(self.key, bytes(self._buffer), self._content_type, self._token)
-            return
+            return self._bucket.put(self.key, bytes(self._buffer), self._content_type, self._token)
         with self._bucket.errors(self._action):
             try:
-                self._parts.complete()
+                return self._parts.complete()
             except self._bucket.client.exceptions.NoSuchUpload:
                 # An answer was lost, and boto3 has asked once more.
                 if self._bucket.token(self.key) != self._token:
                     raise
+                return ""
 
     def abort(self, seconds: float | None = None) -> None:
         """Forget what was sent, within so many seconds if they are given."""
@@ -163,15 +167,16 @@ class _Parts:
         if self._error:
             raise self._error
 
-    def complete(self) -> None:
-        """Make an object of the parts."""
-        self._client.complete_multipart_upload(
+    def complete(self) -> str:
+        """Make an object of the parts; return what the store calls it."""
+        completed = self._client.complete_multipart_upload(
             **self._target,
             UploadId=self._id,
             MultipartUpload={"Parts": cast("Any", self._sent)},
         )
         if self._unknown:
             self._end_unknown()
+        return completed.get("ETag", "")
 
     def end(self, seconds: float | None) -> None:
         """Send nothing more, and end the upload, also while it is being begun.

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +104,9 @@ class _FirstBytes:
         """Forget nothing."""
 
 
+FIELD_VALUE = re.compile(r"[!-~\x80-\xff]([ -~\x80-\xff]*[!-~\x80-\xff])?")
+
+
 class Validators(msgspec.Struct, frozen=True):
     """What a server said of the version of a file; sent back, it answers 304 if nothing changed."""
 
@@ -110,9 +114,9 @@ class Validators(msgspec.Struct, frozen=True):
     last_modified: str = ""
 
     def as_headers(self) -> dict[str, str]:
-        """Return the headers of a conditional request."""
+        """Return the headers of a conditional request, without what no header can have."""
         pairs = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
-        return {name: value for name, value in pairs.items() if value}
+        return {name: value for name, value in pairs.items() if FIELD_VALUE.fullmatch(value)}
 
 
 @dataclass(frozen=True)

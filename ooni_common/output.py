@@ -10,12 +10,20 @@ from typing import TextIO
 BIDIRECTIONAL = [0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 # What a terminal would obey, and what would make a line of its own in a log.
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *BIDIRECTIONAL]
+_IN_JSON = {
+    code: f"\\u{code:04x}" for code in _CONTROLS if code >= 0x7F
+}  # others are escaped there
 _VISIBLE = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROLS}
 
 
 def printable(text: str) -> str:
     """Return a text in one line without control characters: names come from anywhere."""
     return text.translate(_VISIBLE)
+
+
+def printable_json(text: str) -> str:
+    """Return JSON of the same value that has no control characters but for line breaks."""
+    return text.translate(_IN_JSON)
 
 
 def show(text: str) -> None:

@@ -177,6 +177,10 @@ class LogFormatter(logging.Formatter):
         """
         if isinstance(record.args, tuple):
             record.args = tuple(map(self._harmless, record.args))
+        elif isinstance(record.args, Mapping):
+            record.args = {
+                printable(str(key)): self._harmless(value) for key, value in record.args.items()
+            }
         text = super().format(record)
         for secret in self.secrets:
             text = text.replace(secret, "***")

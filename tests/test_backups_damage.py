@@ -171,3 +171,92 @@ def test_an_engine_without_rows_is_no_failure(tool: BackupTool) -> None:
     tool.database.execute("CREATE TABLE nothing (id UInt32) ENGINE = Null")
     status, log = tool.run("run", tables=TABLES | {"nothing": "private"})
     assert status == 0, log
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_the_last_copy_of_a_table_that_is_gone_is_verified(
+    tool: BackupTool, *, public: bool
+) -> None:
+    if not public:
+        for key in [key for key in tool.config if key.startswith("public_")]:
+            del tool.config[key]
+    first = tool.backups()[0].name
+    tool.database.execute("DROP TABLE accounts SYNC")
+    assert tool.run("run", tables=TABLES | {"accounts": "gone"})[0] == 0
+    assert [list(backup.tables) for backup in tool.backups()][-1] == ["incidents"]
+    for arguments in (["verify"], ["verify", "accounts"]):
+        status, log = tool.run(*arguments)
+        assert (status, f"the backup {first} can be restored" in log) == (0, True), log
+    for key in tool.kept():
+        if f"/{first}/" in key and "accounts" in key and "/data/" in key.partition(first)[2]:
+            put(tool, key, b"junk")
+    for arguments in (["verify"], ["verify", "accounts"]):
+        status, log = tool.run(*arguments)
+        assert (status, "accounts" in log) == (65, True), log
+
+
+@pytest.mark.parametrize(
+    "statement", ["TRUNCATE TABLE accounts", "DELETE FROM accounts WHERE id > 0"]
+)
+def test_a_table_that_was_emptied_keeps_its_last_good_copy(
+    tool: BackupTool, statement: str
+) -> None:
+    first = tool.backups()[0].name
+    tool.database.execute(statement, settings={"mutations_sync": 2})
+    for number in range(3):
+        tool.database.execute(f"INSERT INTO incidents VALUES ({number}, 'x')")
+        status, log = tool.run("backup", "--full")
+        assert (status, "'accounts': " in log, f"backup {first}" in log) == (65, True, True), log
+    assert [list(backup.tables) for backup in tool.backups()][1:] == [["incidents"]] * 3
+    assert tool.run("run")[0] == 65  # though nothing else has changed
+    assert len(tool.backups()) == 4
+    assert tool.run("prune", "--keep", "1", "--confirm")[0] == 0
+    assert tool.run("restore", "accounts")[0] == 0
+    assert tool.database.execute("SELECT count() FROM accounts_restored") == [(10,)]
+    tool.database.execute("DROP TABLE accounts_restored SYNC")
+    status, log = tool.run("backup", "--force")
+    assert status == 0, log
+    assert tool.run("run")[0] == 0
+    assert "accounts" in tool.backups()[-1].tables
+
+
+def test_rows_that_were_merged_are_not_lost(tool: BackupTool) -> None:
+    execute = tool.database.execute
+    execute("CREATE TABLE merging (id UInt32) ENGINE = ReplacingMergeTree ORDER BY id")
+    execute("SYSTEM STOP MERGES merging")
+    for _ in range(3):
+        execute("INSERT INTO merging SELECT number FROM numbers(10)")
+    tables = TABLES | {"merging": "private"}
+    assert tool.run("run", tables=tables)[0] == 0
+    execute("SYSTEM START MERGES merging")
+    execute("OPTIMIZE TABLE merging FINAL")
+    assert tool.run("run")[0] == 0
+    assert tool.backups()[-1].tables["merging"].rows == 10
+    execute("TRUNCATE TABLE merging")
+    assert tool.run("run")[0] == 65
+
+
+@pytest.mark.parametrize("content", [None, b"{", "good"])
+def test_a_time_in_the_future_stops_nothing(tool: BackupTool, content: bytes | str | None) -> None:
+    future = "99990101T000000Z"
+    first = tool.backups()[0].name
+    put(tool, f"{BACKUPS.data(future)}x", b"x")
+    if isinstance(content, bytes):
+        put(tool, BACKUPS.manifest(future), content)
+    elif content:
+        sound = tool.get_private(BACKUPS.manifest(first))
+        put(tool, BACKUPS.manifest(future), sound.replace(first.encode(), future.encode()))
+    for number in (1, 2):
+        tool.database.execute(f"INSERT INTO incidents VALUES ({number}, 'x')")
+        status, log = tool.run("run")
+        assert (status, "is complete" in log, "time in the future" in log) == (65, True, True), log
+    status, log = tool.run("run")
+    assert (status, "nothing to do" in log, "time in the future" in log) == (65, True, True), log
+    status, log = tool.run("restore", "accounts")
+    assert status == 0, log
+    tool.database.execute("DROP TABLE accounts_restored SYNC")
+    tool.client.delete_object(Bucket=tool.private_bucket_name, Key=f"{BACKUPS.data(future)}x")
+    assert tool.run("prune", "--damaged", "--confirm")[0] == 0
+    assert not any(future in key for key in tool.kept())
+    assert tool.run("run")[0] == 0
+    assert first in [backup.name for backup in tool.backups()]

@@ -12,10 +12,11 @@ import times_table
 from backup_config import TablePolicy
 from dev.engines import VERSIONS, Engine, python_of
 from engine_client import EngineClient
-from exports.chunks import Chunk, Reader, survey
+from exports.chunks import survey
 from exports.clickhouse_http import INPUT_SETTINGS
 from exports.csv_rows import OUTPUT_SETTINGS
 from exports.manifest import TableManifest
+from exports.reader import Chunk, Reader
 from exports.restore import insert_statement
 from inventory import Column, SourceTable
 from ooni_common.database import SESSION, Database

@@ -156,6 +156,12 @@ def test_an_unchanged_file_is_not_fetched_again(
     assert again.getvalue() == b""
 
 
+@pytest.mark.parametrize("odd", ["a\r\nX: y", "a\n", "\u20ac", "\x00", " a", "\x7f"])
+def test_a_validator_that_no_header_can_have_is_not_sent(odd: str) -> None:
+    assert Validators(odd, odd).as_headers() == {}
+    assert Validators('W/"\xe9 1"', odd).as_headers() == {"If-None-Match": 'W/"\xe9 1"'}
+
+
 def test_a_changed_file_is_fetched_with_its_new_validators(server: MisbehavingServer) -> None:
     url = SecretUrl(server.route("/x", body(CONTENT, etag='"v2"', last_modified=CHANGED)))
     sink = io.BytesIO()

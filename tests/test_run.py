@@ -38,6 +38,7 @@ from ooni_common.run import (
     RUNNING,
     Command,
     Job,
+    LogFormatter,
     Script,
     execute,
     locked,
@@ -1101,3 +1102,12 @@ def test_a_file_that_was_damaged_is_written_anew(tool: Tool, textfile: Path) -> 
     assert samples(textfile)["tool_rows"] == 7
     assert samples(textfile)["tool_refused_total"] == 0
     assert "other" not in samples(textfile)
+
+
+def test_what_a_message_is_about_is_shown_also_when_it_is_given_by_name() -> None:
+    formatter = LogFormatter(journal=False)
+    formatter.secrets = ["sesame"]
+    record = logging.LogRecord(
+        "x", logging.INFO, "", 0, "%(a)s, %(b)d", ({"a": "\x1b[2J\u202esesame", "b": 7},), None
+    )
+    assert formatter.format(record) == "\\x1b[2J\\u202e***, 7"

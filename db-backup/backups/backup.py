@@ -29,7 +29,7 @@ from backups.signature import signature_of
 from digest import SCHEME
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from schemas.references import in_order
-from store import JSON, SQL, TEXT, TOOL, Bucket, encoded
+from store import JSON, LARGEST_DOCUMENT, SQL, TEXT, TOOL, Bucket, encoded
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -58,6 +58,7 @@ def back_up(
         DataRefused: the store does not encrypt as it should.
         Unavailable, ConfigError: it failed. In all cases there is no backup.
     """
+    _check_room(plan)
     server = plan.shards[0].server
     started = _free_time(server, backups)
     name = f"{started:{NAME_FORMAT}}"
@@ -71,6 +72,22 @@ def back_up(
             bucket.put(layout.signature(name), signature_of(key, content), TEXT)
         bucket.put_document(layout.manifest(name), content, JSON)
     return manifest
+
+
+def _check_room(plan: Plan) -> None:
+    """Raise DataRefused where the manifest would be too large to be read back."""
+    size = 0
+    for shard in plan.shards:
+        size += len(msgspec.json.encode([shard.content, shard.definitions, shard.access]))
+        for saving in shard.savings:
+            size += len(msgspec.json.encode([saving.schema, saving.storage_schema]))
+    if len(plan.shards) > 1:  # it also says what they are together
+        size *= 2
+    if size > LARGEST_DOCUMENT:
+        raise DataRefused(
+            f"no backup is made: its manifest would have {size:,} bytes, more than the"
+            f" {LARGEST_DOCUMENT:,} that are read back; back up fewer tables or partitions"
+        )
 
 
 def _back_up_shard(
@@ -218,6 +235,7 @@ def not_encrypted(bucket: Bucket, wanted: str) -> str:
 def _free_time(server: ServerBackups, backups: Sequence[Backup]) -> datetime:
     """Return the time now; later than the start of every backup there is."""
     now = server.clock()
+    backups = [backup for backup in backups if not backup.in_future]
     if backups and backups[-1].started >= now.replace(microsecond=0):
         ahead = (backups[-1].started - now).total_seconds()
         if ahead > 60:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,6 +12,7 @@ import msgspec
 from backup_config import Config
 from backups.backup import back_up
 from backups.cluster_restore import restore_on_cluster
+from backups.losses import lost_tables
 from backups.manifest import (
     Backup,
     BackupLayout,
@@ -92,8 +93,17 @@ def back_up_tables(
         backups = stored_backups(job)
         warn_of_bad_backups(backups)
         runs = read_state(run_state_file(job.config), RunState).runs
+        timely = [backup for backup in backups if not backup.in_future]
         servers = servers_of(nodes, job.config, names)
-        plan = plan_backup(servers, names, backups, full=full, force=job.force)
+        plan = plan_backup(servers, names, timely, full=full, force=job.force)
+        lost: Mapping[str, DataRefused] = {}
+        if not job.force:
+            lost = lost_tables(plan, good_backups(timely), job.config.max_shrink)
+        if lost:
+            left = [name for name in names if name not in lost]
+            if not left:
+                return list(lost.values())
+            plan = plan_backup(servers, left, timely, full=full)
         if job.dry_run:
             explain(plan)
         elif not plan.reason:
@@ -114,7 +124,20 @@ def back_up_tables(
                 in_units(manifest.bytes),
             )
     missing = missing_tables(job.config, nodes, names, plan.base)
-    return [*plan.refused, *missing, *vanished_tables(job, nodes, names, backups)]
+    return [
+        *plan.refused,
+        *lost.values(),
+        *missing,
+        *vanished_tables(job, nodes, names, backups),
+        *(
+            DataRefused(
+                f"the backup {backup.name}: {backup.reason}; no run has made it:"
+                " prune --damaged --confirm deletes it"
+            )
+            for backup in backups
+            if backup.in_future
+        ),
+    ]
 
 
 def vanished_tables(
@@ -195,12 +218,15 @@ def missing_tables(
     ]
 
 
-def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
+def verify_backups(
+    job: Job[Config], tables: Sequence[str], required: Collection[str] = ()
+) -> list[str]:
     """Check backups by restoring them into a database that is dropped again.
 
     Args:
         job: `--from` says which of them; `--quick`: only look whether all objects are there.
         tables: only these; empty: all.
+        required: those of them that have to be there.
 
     Returns:
         What is wrong with them.
@@ -213,10 +239,7 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
         for backup in backups
         if backup.state == "damaged" and name in ("", ALL)
     ]
-    wanted = good_ones(backups) if name == ALL else [chosen(backups, name)]
-    manifests = [backup.manifest for backup in wanted]
-    if name not in ("", ALL):
-        check_names(tables, manifests[0].tables, f"table in the backup {name}:")
+    wanted = to_verify(job.config, backups, name, tables)
     if job.arguments.quick:
         return findings
     make_writable("state_dir", job.config.state_dir)
@@ -224,18 +247,52 @@ def verify_backups(job: Job[Config], tables: Sequence[str]) -> list[str]:
         locked(job.config.state_dir / "db-backup.verify.lock"),
         connected_to_servers(job.config) as nodes,
     ):
-        for manifest in manifests:
-            present = [table for table in tables or manifest.tables if table in manifest.tables]
+        for manifest, present in wanted:
             damages = verify_on_shards(job.config, nodes, bucket, manifest, present)
             if present and not damages:
                 log.info("the backup %s can be restored", manifest.name)
             findings += damages
     return findings + [
-        f"{table}: not in the backup {manifests[-1].name}"
-        for table in tables
-        if job.config.is_only_private(table)
-        and not any(table in manifest.tables for manifest in manifests)
+        f"{table}: in no good backup"
+        for table in required
+        if not any(table in present for _, present in wanted)
     ]
+
+
+def to_verify(
+    config: Config, backups: Sequence[Backup], name: str, tables: Sequence[str]
+) -> list[tuple[BackupManifest, list[str]]]:
+    """Return the backups to verify, and what of them.
+
+    Without a name, that is the newest one, and the last one of each table that it has not: of a
+    table that is gone from the database, this is the only copy.
+
+    Args:
+        config: says of which tables the last copy stays.
+        backups: what there is.
+        name: of a backup, or "all"; "": see above.
+        tables: only these; empty: all.
+
+    Raises:
+        UsageError: there is no such backup, or no such table in it.
+        DataRefused: it can't be restored, or there is no good one.
+    """
+    ones = good_ones(backups) if name == ALL else [chosen(backups, name)]
+    good = [one.manifest for one in ones]
+    if name not in ("", ALL):
+        check_names(tables, good[0].tables, f"table in the backup {name}:")
+    wanted = [
+        (one, [table for table in tables or one.tables if table in one.tables]) for one in good
+    ]
+    if name:
+        return wanted
+    newest = good[0]
+    last_of = {table: one for one in good_backups(backups) for table in one.tables}
+    for table in sorted(last_of.keys() - newest.tables.keys()):
+        policy = config.policy_of(table)
+        if table in tables or (not tables and (policy is None or policy.keeps_last)):
+            wanted.append((last_of[table], [table]))
+    return wanted
 
 
 def verify_on_shards(

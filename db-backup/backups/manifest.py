@@ -18,7 +18,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
@@ -35,6 +35,7 @@ from store import Bucket, Layout, Number, decoded_manifest
 MANIFEST_FORMAT = 1
 NAME_PATTERN = r"\d{8}T\d{6}Z"  # the time of its start, UTC
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
+A_DAY = timedelta(days=1)
 SERVER_MANIFEST = ".backup"  # the server writes it last
 
 BackupKind = Literal["full", "incremental"]
@@ -154,7 +155,7 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
             together, and `parts` has nothing.
     """
 
-    name: Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$")]
+    name: Annotated[str, Meta(pattern=rf"^{NAME_PATTERN}\Z")]
     kind: BackupKind
     base: str = ""
     chain: str
@@ -289,6 +290,7 @@ class Backup:
         reason: why it can't.
         manifest: None if there is none, or a damaged one.
         signature: of the manifest; where it is valid, its definitions may be executed.
+        in_future: whether its name is a time that has not come, by the clock of the store.
     """
 
     name: str
@@ -296,6 +298,7 @@ class Backup:
     reason: str = ""
     manifest: BackupManifest | None = None
     signature: SignatureState = "unchecked"
+    in_future: bool = False
 
     @property
     def base(self) -> str:
@@ -325,7 +328,29 @@ def read_backups(bucket: Bucket, layout: BackupLayout, key: bytes = b"") -> list
     backups: dict[str, Backup] = {}
     for name in sorted(_names(bucket, layout)):
         backups[name] = _examined(bucket, layout, name, backups, key)
-    return list(backups.values())
+    return _without_prophecies(bucket, list(backups.values()))
+
+
+def _without_prophecies(bucket: Bucket, backups: Sequence[Backup]) -> list[Backup]:
+    """Return the backups; those with a time that has not come are not good ones."""
+    tomorrow = datetime.now(UTC) + A_DAY
+    if all(backup.started <= tomorrow for backup in backups):
+        return list(backups)
+    tomorrow = datetime.fromtimestamp(bucket.time(), UTC) + A_DAY  # this machine may be behind
+    reason = "its name is a time in the future"
+    return [
+        backup
+        if backup.started <= tomorrow
+        else Backup(
+            backup.name,
+            "damaged" if backup.state == "good" else backup.state,
+            reason if backup.state == "good" else f"{reason}; {backup.reason}",
+            backup.manifest,
+            backup.signature,
+            in_future=True,
+        )
+        for backup in backups
+    ]
 
 
 def good_backups(backups: Sequence[Backup]) -> list[BackupManifest]:

@@ -64,7 +64,7 @@ def unwanted(
         for backup in backups
         if (backup.state == "good" and roots[backup.name] in kept_chains)
         or backup.name in last_copies
-        or (backup.state == "damaged" and backup.name > newest_good)
+        or (backup.state == "damaged" and backup.name > newest_good and not backup.in_future)
         or (backup.state == "damaged" and not damaged and may_have_the_last(backup))
         or backup.state == "in progress"
     ]

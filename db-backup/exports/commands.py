@@ -2,25 +2,27 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from backup_config import Config
-from exports.chunks import Reader
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
-from exports.export import Exporter, RowsDiffer, now, owner_of_its_names, planned
+from exports.export import Exporter, RowsDiffer, now, owner_of_its_names
 from exports.manifest import (
     ExportLayout,
     RunManifest,
     TableManifest,
+    TableManifests,
     publish,
     read_table_manifest,
     read_table_manifests,
 )
+from exports.plan import planned
 from exports.prune import delete, leftovers
+from exports.reader import Reader
 from exports.restore import restore
 from exports.row_source import ChosenSource, ReplicaSource, reachable
 from exports.verify import verify
@@ -30,11 +32,13 @@ from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.nodes import Nodes
 from ooni_common.replicas import without_replica
 from ooni_common.run import Job
-from store import TOOL, Bucket, end_interrupted_uploads
+from store import TOOL, Bucket, Listed, end_interrupted_uploads
 from table_replicas import TableReplicas
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
+
+LOCK = "db-backup.lock"  # in the state directory, since the first run
 
 
 @dataclass
@@ -48,11 +52,22 @@ class Outcome:
     published: bool = False
 
 
-def export_tables(job: Job[Config], nodes: Nodes, names: Sequence[str]) -> list[ScriptError]:
+def export_tables(
+    job: Job[Config],
+    nodes: Nodes,
+    names: Sequence[str],
+    existing: Collection[str] | None = None,
+) -> list[ScriptError]:
     """Export what has changed in these tables, publish what there is then, and log it.
 
     A table that fails does not keep the others from being done; a database or a store that does not
     answer does. What was exported is published in any case.
+
+    Args:
+        job: of the run.
+        nodes: of the cluster.
+        names: the tables.
+        existing: all tables of the database; None: it is not known, or not asked, what is gone.
 
     Returns:
         What has failed.
@@ -65,43 +80,80 @@ def export_tables(job: Job[Config], nodes: Nodes, names: Sequence[str]) -> list[
         read = read_table_manifests(bucket, layout)
         manifests = read.sound
         warn_of_stale_exports(job.config, manifests)
-        sizes = {listed.key: listed.size for listed in bucket.listing(layout.exports)}
+        objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
         ((server,),) = nodes.first.query("SELECT version()")
         http = ClickHouseHTTP(job.config, job.user_agent)
         source = ChosenSource(job.config, nodes.first, http)
         outcome = Outcome([])
         for name in names:
             if name in read.damaged and not job.force:
-                outcome.failures.append(damaged_manifest(name, read.damaged[name]))
+                outcome.failures.append(damaged_manifest(job.config, name, read.damaged[name]))
                 continue
             manifest = manifests.get(name) or TableManifest(table=name)
             try:
                 reader = reader_of(job.config, nodes, name)
                 exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest)
-                export_table(job, exporter, manifests, sizes, outcome)
+                export_table(job, exporter, manifests, objects, outcome)
             except (DataRefused, ConfigError, StatementFailed, RowsDiffer) as error:
                 outcome.failures.append(error)
             except ScriptError as error:
                 outcome.failures.append(error)
                 break
         outcome.failures += [
-            damaged_manifest(name, reason)
+            damaged_manifest(job.config, name, reason)
             for name, reason in read.damaged.items()
             if name not in names
         ]
+        if existing is not None and (vanished := vanished_tables(job.config, read, existing)):
+            outcome.failures.append(vanished)
         job.metrics.gauge("uploaded_bytes_tot", outcome.uploaded)
         job.metrics.gauge("skipped_chunks", outcome.skipped)
         if not job.dry_run:
             run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
             with suppress(ScriptError) if outcome.failures else nullcontext():
-                outcome.published = publish(bucket, layout, manifests, run_manifest, read.damaged)
+                outcome.published = publish(bucket, layout, read, run_manifest, objects)
     log_outcome(job, outcome)
     return outcome.failures
 
 
-def damaged_manifest(table: str, reason: str) -> DataRefused:
+def damaged_manifest(config: Config, table: str, reason: str) -> DataRefused:
     """Return what is said of a table whose manifest can't be used."""
-    return DataRefused(f"{reason}; export the table anew: ooni-db-backup export --force {table}")
+    policy = config.policy_of(table)
+    if policy is None or policy.exported:
+        return DataRefused(
+            f"{reason}; export the table anew: ooni-db-backup export --force {table}"
+        )
+    if policy.policy == "gone":
+        return DataRefused(
+            f'{reason}; put an older version of it there, or list {table!r} as "none" and let'
+            " prune --confirm delete what it named"
+        )
+    return DataRefused(f"{reason}; prune --confirm deletes what it named: {table!r} isn't public")
+
+
+def vanished_tables(
+    config: Config, manifests: TableManifests, existing: Collection[str]
+) -> DataRefused | None:
+    """Return what is said of tables that have exports, and that the database has no more.
+
+    Args:
+        config: says which of them are public, or gone. One that it names is reported elsewhere.
+        manifests: of the exports.
+        existing: the tables of the database.
+    """
+    vanished = [
+        table
+        for table in sorted({*manifests.sound, *manifests.damaged} - set(existing))
+        if table not in config.named_tables
+        and (policy := config.policy_of(table))
+        and policy.exported
+    ]
+    if not vanished:
+        return None
+    return DataRefused(
+        f"tables that have exports, but the database has not: {', '.join(map(repr, vanished))};"
+        ' if they are gone for good, list them as "gone": what was exported stays'
+    )
 
 
 def public_bucket(job: Job[Config]) -> tuple[Bucket, ExportLayout]:
@@ -132,7 +184,7 @@ def export_table(
     job: Job[Config],
     exporter: Exporter,
     manifests: dict[str, TableManifest],
-    sizes: Mapping[str, int],
+    objects: Mapping[str, Listed],
     outcome: Outcome,
 ) -> None:
     """Export what has changed in one table, or is lost; its manifest is added to the others."""
@@ -141,8 +193,14 @@ def export_table(
     if not job.dry_run:
         exporter.recover()
     exporter.throttle.wait()
-    max_shrink = job.config.max_shrink
-    steps = planned(reader, manifest, sizes, max_shrink=max_shrink, force=job.force)
+    plan = planned(
+        reader,
+        manifest,
+        lambda export: exporter.is_lost(export, objects),
+        max_shrink=job.config.max_shrink,
+        force=job.force,
+    )
+    steps = plan.steps
     if owner := owner_of_its_names(name, steps, manifests, exporter.layout):
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)
@@ -160,7 +218,7 @@ def export_table(
         return
     try:
         with job.metrics.timer(f"table_{metric_name(name)}_backup_time_ms"):
-            exporter.carry_out(steps)
+            exporter.carry_out(plan, objects)
     finally:
         outcome.exported += exporter.exported
         outcome.uploaded += exporter.uploaded
@@ -199,9 +257,16 @@ def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]
 def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
     """Check the exports of these tables, or of all; return what is wrong with them."""
     bucket, layout = public_bucket(job)
-    findings = list(verify(bucket, layout, tables, quick=job.arguments.quick))
+    read = read_table_manifests(bucket, layout)
+    findings = list(verify(bucket, layout, read, tables, quick=job.arguments.quick))
+    where = f"{bucket.url}/{layout.prefix}"
+    if not (tables or findings or read.sound) and job.config.exports_any:
+        if not (job.config.state_dir / LOCK).exists():
+            log.warning("%s: nothing was exported yet", where)
+            return []
+        return [f"{where}: it has no export at all, though tables are public"]
     if not findings:
-        log.info("%s/%s: everything is as exported", bucket.url, layout.prefix)
+        log.info("%s: everything is as exported", where)
     return findings
 
 
@@ -233,13 +298,16 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
         return policy is not None and not policy.exported and policy.policy != "gone"
 
     unwanted = list(leftovers(bucket, layout, manifests, is_withdrawn, age))
+    forgotten = [table for table in manifests.damaged if is_withdrawn(table)]
+    verb = "deleting" if confirmed else "would delete"
+    for table in forgotten:
+        log.info("%s the damaged manifest of %s: it is not public any more", verb, table)
     for leftover in unwanted:
-        verb = "deleting" if confirmed else "would delete"
         size = in_units(leftover.size)
         log.info("%s %s (%s): %s", verb, leftover.key, size, leftover.reason)
-    if confirmed and unwanted:
+    if confirmed and (unwanted or forgotten):
         run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
-        delete(bucket, layout, manifests, unwanted, run_manifest)
+        delete(bucket, layout, manifests, unwanted, run_manifest, forgotten)
     total = in_units(sum(leftover.size for leftover in unwanted))
     if not unwanted:
         log.info("nothing to do: every export has its place")
@@ -247,6 +315,7 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
         log.info("%d objects are deleted (%s)", len(unwanted), total)
     else:
         log.info("%d objects (%s) would be deleted with --confirm", len(unwanted), total)
-    if manifests.damaged:
-        reasons = "; ".join(manifests.damaged.values())
-        raise DataRefused(f"{reasons}; until that is mended, no object is deleted that none names")
+    if damaged := [why for table, why in manifests.damaged.items() if table not in forgotten]:
+        raise DataRefused(
+            f"{'; '.join(damaged)}; until that is mended, no object is deleted that none names"
+        )

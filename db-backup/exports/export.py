@@ -1,56 +1,35 @@
-"""Exporting: what has changed in a table becomes objects in the bucket.
-
-`plan` decides chunk by chunk, without changing anything; `Exporter` carries a plan out.
-"""
+"""Exporting: what has changed in a table becomes objects in the bucket, as it was planned."""
 
 import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
 
 import msgspec
 import zstandard
 
 from backup_config import Config
 from digest import SCHEME
-from exports.chunks import Chunk, Fingerprint, Reader, of_one_server, survey
 from exports.csv_rows import Counter, RowSource
-from exports.manifest import Export, ExportLayout, TableManifest
+from exports.manifest import Export, ExportLayout, TableManifest, schema_file
+from exports.plan import Plan, Step, shrunk, types_of
+from exports.reader import Chunk, Reader
 from inventory import merges_rows
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.run import Job
-from store import JSON, SQL, TOOL, Bucket, encoded
+from store import JSON, LARGEST_DOCUMENT, SQL, TOOL, Bucket, Listed, encoded
 from throttle import Bandwidth, Throttle, in_units, progress
 from uploads import Upload, uploading
 
 log = logging.getLogger("ooni.db_backup")
 
 ZSTD = "application/zstd"
+ROOM_FOR_EXPORT = 16 * 1024  # bytes of a manifest, beside the query
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes; several times as much is in memory
-
-Reason = Literal[
-    "new",
-    "changed",
-    "with other columns",
-    "again, by --force",
-    "with an older digest",
-    "lost from the bucket",
-    "unchanged",
-    "shrunk",
-    "dropped",
-]
-EXPORTED: tuple[Reason, ...] = (
-    "new",
-    "changed",
-    "with other columns",
-    "again, by --force",
-    "with an older digest",
-    "lost from the bucket",
-)
 
 
 class RowsDiffer(Unavailable):
@@ -59,113 +38,6 @@ class RowsDiffer(Unavailable):
 
 class LineBreaksInValues(Exception):
     """The lines of a chunk are not as many as its rows."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is to be done with one chunk, and why."""
-
-    chunk: Chunk
-    fingerprint: Fingerprint
-    reason: Reason
-    last: Export | None
-
-    @property
-    def exports(self) -> bool:
-        """Whether its rows are read."""
-        return self.reason in EXPORTED
-
-    def __str__(self) -> str:
-        rows = f"{self.fingerprint.rows:,} rows"
-        if self.last and self.last.rows != self.fingerprint.rows:
-            rows += f" ({self.fingerprint.rows - self.last.rows:+,})"
-        name = self.chunk.name or "the whole table"
-        return f"{name}: {self.reason}, {rows}"
-
-
-def plan(
-    reader: Reader,
-    manifest: TableManifest,
-    sizes: Mapping[str, int],
-    *,
-    max_shrink: float,
-    force: bool = False,
-) -> list[Step]:
-    """Decide what has to be done with each chunk of a table.
-
-    Args:
-        reader: of the table.
-        manifest: of its last export.
-        sizes: of the objects in the bucket, by key.
-        max_shrink: the share of its rows (0 to 1) that a chunk may have lost; one that has lost
-            more is not exported, so that its object keeps them.
-        force: export everything, whatever is lost.
-    """
-    ranges = [export.chunk for export in manifest.exports]
-    steps = []
-    for chunk, fingerprint in survey(reader, ranges):
-        last = manifest.chunks.get(chunk.name)
-        reason: Reason = "changed"
-        if last is None:
-            reason = "new"
-        elif force:
-            reason = "again, by --force"
-        elif sizes.get(last.key) != last.compressed_bytes:
-            reason = "lost from the bucket"
-        elif chunk == last.chunk and has_shrunk(fingerprint, last.fingerprint, max_shrink):
-            reason = "shrunk"
-        elif reader.select(chunk) != of_one_server(last.query):
-            reason = "with other columns" if chunk == last.chunk else "changed"
-        elif types_of(reader) != types_of_export(last, manifest):
-            reason = "with other columns"
-        elif not reader.trusts(last.fingerprint):
-            reason = "with an older digest"
-        elif fingerprint.same_as(last.fingerprint) and not last.dropped:
-            reason = "unchanged"
-        steps.append(Step(chunk, fingerprint, reason, last))
-    present = {step.chunk.name for step in steps}
-    return steps + [
-        Step(export.chunk, Fingerprint(0, "", "0", 0, SCHEME), "dropped", export)
-        for export in manifest.exports
-        if export.chunk.name not in present
-    ]
-
-
-def planned(
-    reader: Reader,
-    manifest: TableManifest,
-    sizes: Mapping[str, int],
-    *,
-    max_shrink: float,
-    force: bool,
-) -> list[Step]:
-    """Plan as `plan` does; when a node of a cluster fails, with another one of its shard.
-
-    Raises:
-        Unavailable: a shard has none left, or it is not the nodes that fail.
-    """
-    while True:
-        try:
-            return plan(reader, manifest, sizes, max_shrink=max_shrink, force=force)
-        except Unavailable:
-            if not (reader.replicas and reader.replicas.lost_any()):
-                raise
-
-
-def types_of(reader: Reader) -> tuple[str, ...]:
-    """Return the types of a table's columns: the same rows are another text in another type."""
-    return tuple(column.type for column in reader.table.columns)
-
-
-def types_of_export(export: Export, manifest: TableManifest) -> tuple[str, ...]:
-    """Return the types that the columns of an export had."""
-    return export.types or tuple(kind for _, kind in manifest.columns)
-
-
-def has_shrunk(after: Fingerprint, before: Fingerprint, max_shrink: float) -> bool:
-    """Tell whether too many rows are gone; rows that the server has merged are not."""
-    keys_after, keys_before = after.keys or 0, before.keys or 0
-    return keys_after < keys_before * (1 - max_shrink) and after.rows < before.rows
 
 
 class Exporter:
@@ -202,6 +74,7 @@ class Exporter:
         self._written = encoded(manifest, self._key)
         self._wrote = False
         self._schema = manifest.schema  # of the file in the bucket
+        self._schema_is_written = False
         ((self._server,),) = reader.database.query("SELECT version()")
         self._place = ""  # of the chunk among those that are exported
 
@@ -213,29 +86,82 @@ class Exporter:
                 self.manifest.chunks[name] = export
             del self.manifest.pending[name]
 
-    def carry_out(self, steps: list[Step]) -> None:
+    def is_lost(self, export: Export, objects: Mapping[str, Listed]) -> bool:
+        """Tell whether the object of an export is gone, or another one.
+
+        Args:
+            export: of the table.
+            objects: in the bucket, by key. What the store calls a version may be something else in
+                a copy of the bucket: then the origin of the object decides.
+        """
+        listed = objects.get(export.key)
+        if listed is None or listed.size != export.compressed_bytes:
+            return True
+        if not export.etag or listed.etag in ("", export.etag):
+            return False
+        return self._bucket.token(export.key) != export.token
+
+    def carry_out(self, plan: Plan, objects: Mapping[str, Listed]) -> None:
         """Do what was planned, and write the manifest, if anything has changed.
 
+        Args:
+            plan: for this table.
+            objects: in the bucket, by key.
+
         Raises:
-            DataRefused: chunks have lost too many rows; all else is done.
+            DataRefused: chunks have lost too many rows, or rows are lost in the bucket and in the
+                database; all else is done.
         """
+        steps = plan.steps
+        if plan.storage:
+            self.manifest.storages[plan.storage.name] = plan.storage
+        lost = self._lost_for_ever(steps, objects)
         try:
-            self._take_steps(steps)
+            self._take_steps(steps, objects)
         except ScriptError:
             with contextlib.suppress(ScriptError):  # where that fails, the next run does it
                 self.recover()
                 self._write_if_changed()
             raise
         self._write_if_changed()
+        self._mend_schema(objects)
         self._read_back()
-        shrunk = [step for step in steps if step.reason == "shrunk"]
-        if shrunk:
+        if refused := shrunk(steps):
             raise DataRefused(
-                f"{self.manifest.table}: {', '.join(map(str, shrunk))}: too many rows are gone"
+                f"{self.manifest.table}: {', '.join(map(str, refused))}: too many rows are gone"
                 " (max_shrink), so what was exported stays; --force exports what is left"
             )
+        if lost:
+            raise DataRefused(
+                f"{', '.join(lost)}: gone, or not the object that was exported, and the database"
+                f" has these rows no more; forget them: export --force {self.manifest.table}"
+            )
 
-    def _take_steps(self, steps: list[Step]) -> None:
+    def _lost_for_ever(self, steps: Sequence[Step], objects: Mapping[str, Listed]) -> list[str]:
+        """Return the lost objects whose rows the database has no more; --force forgets them."""
+        lost = [
+            step.last
+            for step in steps
+            if step.reason == "dropped" and step.last and self.is_lost(step.last, objects)
+        ]
+        if not self._job.force:
+            return [export.key for export in lost]
+        for export in lost:
+            log.warning("%s: lost, and forgotten", export.key)
+            del self.manifest.chunks[export.chunk.name]
+        return []
+
+    def _mend_schema(self, objects: Mapping[str, Listed]) -> None:
+        """Write the schema where the manifest has been written already, and it is lost."""
+        key, content = self.layout.schema(self.manifest.table), schema_file(self.manifest)
+        listed = objects.get(key)
+        if self._schema_is_written or not self.manifest.generation:
+            return
+        if listed is None or listed.size != len(content):
+            log.warning("%s: gone, or not what was written; it is written anew", key)
+            self._bucket.put(key, content, SQL)
+
+    def _take_steps(self, steps: Sequence[Step], objects: Mapping[str, Listed]) -> None:
         for step in steps:
             if step.reason == "lost from the bucket" and step.last:
                 log.warning("%s: gone, or not the object that was exported", step.last.key)
@@ -253,22 +179,28 @@ class Exporter:
                 self._export_with_retries(step, may_grow=step.chunk.name == newest)
                 self.throttle.rest(time.monotonic() - started)
             elif step.last and step.reason == "unchanged":
+                listed = objects.get(step.last.key)
                 self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
                     step.last,
                     chunk=step.chunk,
                     types=types_of(self.reader),
                     # One of 2.0.0 that was sound gets the name of today's scheme.
-                    fingerprint=msgspec.structs.replace(step.last.fingerprint, scheme=SCHEME),
+                    fingerprint=msgspec.structs.replace(step.fingerprint, scheme=SCHEME),
+                    storage=step.storage,
+                    etag=listed.etag if listed else step.last.etag,
                 )
 
     def _mark_dropped(self, step: Step) -> None:
-        if step.last is None or step.last.dropped:
+        if step.last is None or step.last.dropped or step.chunk.name not in self.manifest.chunks:
             return
         log.warning(
             "%s is not among the chunks of the table any more; what was exported stays",
             self.layout.relative(step.last.key),
         )
-        self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(step.last, dropped=now())
+        stamp = f"{datetime.fromtimestamp(self._bucket.time(), UTC):{TIME_FORMAT}}"
+        self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
+            step.last, dropped=stamp, storage=""
+        )
 
     def _export_with_retries(self, step: Step, *, may_grow: bool) -> None:
         """Export a chunk; once more, counting exactly, if its lines are not its rows.
@@ -297,18 +229,19 @@ class Exporter:
                 return
 
     def _export(self, step: Step, *, exact: bool) -> None:
-        table, chunk = self.manifest.table, step.chunk
-        if self.reader.replicas:
-            self.reader.replicas.choose()
-        key, token = self.layout.export(table, chunk.name), uuid.uuid4().hex
-        fingerprint = self.reader.fingerprint(chunk.condition)
+        self._check_room(step)
+        step = self._of_the_best_replicas(step)
+        chunk, key = step.chunk, self.layout.export(self.manifest.table, step.chunk.name)
+        token = uuid.uuid4().hex
+        # Lines can only be compared with what there is now.
+        rows = step.fingerprint.rows if exact else self.reader.count(chunk.condition)
         started, clock = now(), time.monotonic()
         with (
             self._job.metrics.timer("upload_to_s3"),
             uploading(self._bucket, key, ZSTD, token) as upload,
         ):
-            size, counter = self._stream(chunk, fingerprint.rows, upload, exact=exact)
-            self._check_rows(chunk, fingerprint, counter)
+            size, counter = self._stream(chunk, rows, upload, exact=exact)
+            self._check_rows(chunk, rows, counter)
             written = upload.finish()
             export = Export(
                 chunk=chunk,
@@ -319,7 +252,8 @@ class Exporter:
                 compressed_bytes=written.size,
                 sha256=written.sha256,
                 token=token,
-                fingerprint=fingerprint,
+                fingerprint=step.fingerprint,
+                storage=step.storage,
                 started=started,
                 finished=now(),
                 types=types_of(self.reader),
@@ -327,8 +261,9 @@ class Exporter:
             self.manifest.pending[chunk.name] = export
             self._describe()
             self._write_manifest()
-            upload.publish()
-        self.manifest.chunks[chunk.name] = self.manifest.pending.pop(chunk.name)
+            etag = upload.publish()
+        del self.manifest.pending[chunk.name]
+        self.manifest.chunks[chunk.name] = msgspec.structs.replace(export, etag=etag)
         self.manifest.line_breaks |= counter.line_breaks
         self.exported += 1
         self.uploaded += written.size
@@ -343,6 +278,31 @@ class Exporter:
             seconds,
             in_units(size / seconds),
         )
+
+    def _check_room(self, step: Step) -> None:
+        """Raise DataRefused where the manifest would be too large to be read back, with a chunk."""
+        table, chunk = self.manifest.table, step.chunk
+        room = LARGEST_DOCUMENT - len(msgspec.json.encode(self.manifest))
+        if len(self.reader.select(chunk)) + len(chunk.condition) + ROOM_FOR_EXPORT > room:
+            raise DataRefused(
+                f"{table}: {chunk.name}: not exported: its manifest would have more than the"
+                f" {LARGEST_DOCUMENT:,} bytes that are read back; divide it into fewer chunks"
+            )
+
+    def _of_the_best_replicas(self, step: Step) -> Step:
+        """Return a step as it is on the nodes that the rows come from.
+
+        They may be other ones than those that were asked when it was planned, and lack rows.
+        """
+        replicas = self.reader.replicas
+        if not replicas:
+            return step
+        planned = list(replicas.chosen)
+        replicas.choose()
+        if replicas.chosen == planned:
+            return step
+        fingerprint = self.reader.fingerprint(step.chunk.condition)
+        return replace(step, fingerprint=fingerprint, storage="")
 
     def _stream(
         self, chunk: Chunk, rows: int, upload: Upload, *, exact: bool
@@ -369,30 +329,40 @@ class Exporter:
         send(compressor.flush())
         return size, stream.counter
 
-    def _check_rows(self, chunk: Chunk, before: Fingerprint, counter: Counter) -> None:
+    def _check_rows(self, chunk: Chunk, before: int, counter: Counter) -> None:
         """Check that all rows have arrived.
+
+        Args:
+            chunk: which rows.
+            before: how many there were when it was planned.
+            counter: of those that came.
 
         Raises:
             LineBreaksInValues: they have to be counted exactly.
             RowsDiffer: rows are missing, or there are too many.
         """
-        if counter.complete and counter.rows == before.rows:
+        if counter.complete and counter.rows == before:
             return
         if not counter.exact:
             raise LineBreaksInValues
-        after = self.reader.fingerprint(chunk.condition)
-        least, most = sorted((before.rows, after.rows))
         # Rows that came may have been merged with others since.
-        enough = counter.rows >= least
-        fits = enough if merges_rows(self.reader.table.engine) else enough and counter.rows <= most
-        if not (counter.complete and fits):
+        merges = merges_rows(self.reader.table.engine)
+        if counter.complete and merges and counter.rows > before:
+            return
+        least, most = sorted((before, self.reader.count(chunk.condition)))
+        enough = counter.rows >= least and (merges or counter.rows <= most)
+        if not (counter.complete and enough):
             raise RowsDiffer(
                 f"{self.manifest.table}: {chunk.name}: {counter.rows:,} rows arrived, and the"
-                f" database counts {before.rows:,}"
+                f" database counts {before:,}"
             )
 
     def _write_if_changed(self) -> None:
         self._describe()
+        used = {export.storage for export in self.manifest.chunks.values()}
+        used |= {export.storage for export in self.manifest.pending.values()}
+        for name in self.manifest.storages.keys() - used:
+            del self.manifest.storages[name]
         if encoded(self.manifest, self._key) != self._written:
             self._write_manifest()
 
@@ -411,9 +381,8 @@ class Exporter:
         manifest.generation = uuid.uuid4().hex
         manifest.tool, manifest.server = TOOL, self._server
         if manifest.schema != self._schema:
-            schema = f"{manifest.schema};\n".encode()
-            self._bucket.put(self.layout.schema(manifest.table), schema, SQL)
-            self._schema = manifest.schema
+            self._bucket.put(self.layout.schema(manifest.table), schema_file(manifest), SQL)
+            self._schema, self._schema_is_written = manifest.schema, True
         self._written = encoded(manifest, self._key)
         self._bucket.put(self._key, self._written, JSON)
         self._wrote = True
@@ -428,7 +397,7 @@ def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
 
 
 def owner_of_its_names(
-    table: str, steps: list[Step], manifests: Mapping[str, TableManifest], layout: ExportLayout
+    table: str, steps: Sequence[Step], manifests: Mapping[str, TableManifest], layout: ExportLayout
 ) -> str:
     """Return the other table that has objects of the names that this one would write; "" for none.
 
@@ -443,4 +412,4 @@ def owner_of_its_names(
 
 def now() -> str:
     """Return the time, UTC, as manifests have it."""
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{datetime.now(UTC):{TIME_FORMAT}}"

@@ -12,7 +12,8 @@ first, with the new export under `pending`: the object is the one in `chunks` or
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +22,21 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta
 
-from exports.chunks import Chunk, Fingerprint
+from exports.reader import CHUNK_NAME, Chunk, Fingerprint
+from exports.storage import Storage
 from ooni_common.errors import DataRefused
-from store import JSON, TEXT, Bucket, Layout, Number, decoded_manifest, encoded, escaped
+from store import (
+    JSON,
+    LARGEST_DOCUMENT,
+    TEXT,
+    Bucket,
+    Layout,
+    Listed,
+    Number,
+    decoded_manifest,
+    encoded,
+    escaped,
+)
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -46,6 +59,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         sha256: of the object.
         token: of the upload, in the object's metadata.
         fingerprint: of the rows, before they were read.
+        storage: the name of the blocks that the table had before they were read; "" if not known.
+        etag: what the store calls this version of the object; "" if not known.
         started: when they were read, UTC, ISO 8601.
         finished: when they were all uploaded.
         types: of its columns; empty in those of 2.0.0, which have the types of their manifest.
@@ -65,6 +80,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     finished: str
     types: tuple[str, ...] = ()
     dropped: str = ""
+    storage: str = ""
+    etag: str = ""
 
 
 class TableManifest(msgspec.Struct, kw_only=True):
@@ -77,6 +94,7 @@ class TableManifest(msgspec.Struct, kw_only=True):
         columns: names and types of the columns of the files.
         chunks: what is there.
         pending: what was about to replace it, or to come, when a run was interrupted.
+        storages: the blocks that the table had, by the name by which exports refer to them.
         line_breaks: whether values have line breaks, so that rows have to be counted exactly.
         tool: name and version.
         server: the database's version.
@@ -89,6 +107,7 @@ class TableManifest(msgspec.Struct, kw_only=True):
     columns: list[tuple[str, str]] = []
     chunks: dict[str, Export] = {}
     pending: dict[str, Export] = {}
+    storages: dict[str, Storage] = {}
     line_breaks: bool = False
     tool: str = ""
     server: str = ""
@@ -128,6 +147,13 @@ class ExportLayout(Layout):
         """Return the key of an object with rows."""
         name = f"{escaped(table)}_{chunk}" if chunk else escaped(table)
         return f"{self.exports}{name}.csv.zstd"
+
+    def may_be_of(self, table: str, key: str) -> bool:
+        """Tell whether a table could have an object with rows under this key."""
+        name = key.removeprefix(f"{self.exports}{escaped(table)}").removesuffix(".csv.zstd")
+        return key == self.export(table, name.removeprefix("_")) and (
+            re.fullmatch(CHUNK_NAME, name.removeprefix("_")) is not None
+        )
 
     def schema(self, table: str) -> str:
         """Return the key of a table's schema."""
@@ -169,10 +195,14 @@ class TableManifests:
     Attributes:
         sound: by the name of the table.
         damaged: table → why its manifest can't be used.
+        run: the manifest of all; None if there is none, or a damaged one.
+        run_damage: why that can't be used; "" if it can, or there is none.
     """
 
     sound: dict[str, TableManifest]
     damaged: dict[str, str]
+    run: RunManifest | None = None
+    run_damage: str = ""
 
 
 def read_run_manifest(bucket: Bucket, layout: ExportLayout) -> RunManifest | None:
@@ -208,32 +238,32 @@ def read_table_manifest(bucket: Bucket, layout: ExportLayout, table: str) -> Tab
         msgspec.convert(msgspec.to_builtins(summary(manifest)), TableSummary)
     except msgspec.ValidationError as error:
         raise DataRefused(f"{where} damaged: all its chunks together: {error}") from None
+    if len(content) > LARGEST_DOCUMENT // 4:  # what it lacks is added when it is written
+        try:
+            encoded(manifest, key)
+        except DataRefused as error:
+            raise DataRefused(f"{where} damaged: {error}") from None
     return manifest
 
 
 def read_table_manifests(bucket: Bucket, layout: ExportLayout) -> TableManifests:
     """Read the manifests of all tables; a damaged one is a finding of its own table."""
-    manifests = TableManifests({}, {})
+    try:  # first: of what it names nothing may come later
+        run, run_damage = read_run_manifest(bucket, layout), ""
+    except DataRefused as error:
+        run, run_damage = None, str(error)
+    sound, damaged = {}, {}
     for table in sorted(exported_tables(bucket, layout)):
         try:
             manifest = read_table_manifest(bucket, layout, table)
         except DataRefused as error:
-            manifests.damaged[table] = str(error)
+            damaged[table] = str(error)
             continue
         if manifest:
-            manifests.sound[table] = manifest
-    for table in _published_tables(bucket, layout) - manifests.sound.keys():
-        manifests.damaged.setdefault(table, f"{bucket.url}/{layout.manifest(table)}: it is lost")
-    return manifests
-
-
-def _published_tables(bucket: Bucket, layout: ExportLayout) -> set[str]:
-    """Return the tables that the manifest of all names; none while that is damaged."""
-    try:
-        run = read_run_manifest(bucket, layout)
-    except DataRefused:  # whoever publishes, or verifies, says so
-        return set()
-    return set(run.tables) if run else set()
+            sound[table] = manifest
+    for table in set(run.tables if run else ()) - sound.keys():
+        damaged.setdefault(table, f"{bucket.url}/{layout.manifest(table)}: it is lost")
+    return TableManifests(sound, damaged, run, run_damage)
 
 
 def exported_tables(bucket: Bucket, layout: ExportLayout) -> set[str]:
@@ -260,6 +290,11 @@ def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export
     return dict(sorted((manifest.chunks | pending).items()))
 
 
+def schema_file(manifest: TableManifest) -> bytes:
+    """Return a table's schema, as it is beside the exports."""
+    return f"{manifest.schema};\n".encode()
+
+
 def summary(manifest: TableManifest) -> TableSummary:
     """Return what the manifest of all says of a table."""
     exports = manifest.exports
@@ -282,39 +317,53 @@ def checksums(manifests: Iterable[TableManifest], layout: ExportLayout) -> bytes
 def publish(
     bucket: Bucket,
     layout: ExportLayout,
-    manifests: Mapping[str, TableManifest],
+    manifests: TableManifests,
     run: RunManifest,
-    damaged: Collection[str] = (),
+    objects: Mapping[str, Listed] | None = None,
 ) -> bool:
     """Write what tells people and programs of the exports, the manifest of all last.
 
     Args:
         bucket: gets it.
         layout: where things are.
-        manifests: of all tables.
+        manifests: of all tables, and of the last run. What that says of tables whose manifests
+            can't be used, or are lost, stays.
         run: of this run; its tables are filled in.
-        damaged: tables whose manifests can't be used, or are lost: what was said of them stays.
+        objects: in the bucket before, by key: what is lost is written again. None: not listed.
 
     Returns:
         Whether that was necessary: otherwise all of it is as it has to be.
     """
-    tables = {name: summary(manifest) for name, manifest in sorted(manifests.items())}
-    try:
-        last = read_run_manifest(bucket, layout)
-    except DataRefused as error:
-        log.warning("%s; it is written anew", error)
-        last = None
+    sound, last = manifests.sound, manifests.run
+    tables = {name: summary(manifest) for name, manifest in sorted(sound.items())}
+    if manifests.run_damage:
+        log.warning("%s; it is written anew", manifests.run_damage)
     kept = last.tables if last else {}
-    tables |= {name: kept[name] for name in damaged if name in kept and name not in tables}
-    if last and tables == last.tables:
-        return False
+    tables |= {
+        name: kept[name] for name in manifests.damaged if name in kept and name not in tables
+    }
     if not last and not tables:
         return False
+    sums = checksums(sound.values(), layout)
+    if last and tables == last.tables and (manifests.damaged or not _lost(layout, sums, objects)):
+        return False
     run = msgspec.structs.replace(run, tables=tables)
-    bucket.put(layout.sums, checksums(manifests.values(), layout), TEXT)
-    bucket.put(layout.index, page(run, manifests, layout), HTML)
+    bucket.put(layout.sums, sums, TEXT)
+    bucket.put(layout.index, page(run, sound, layout), HTML)
     bucket.put_document(layout.run, encoded(run, layout.run), JSON)
     return True
+
+
+def _lost(layout: ExportLayout, sums: bytes, objects: Mapping[str, Listed] | None) -> bool:
+    """Tell whether checksums or page are gone, or other ones than were written."""
+    if objects is None:
+        return False
+    listed = objects.get(layout.sums)
+    lost = [] if listed and listed.size == len(sums) else [layout.sums]
+    lost += [] if layout.index in objects else [layout.index]
+    for key in lost:
+        log.warning("%s: gone, or not what was written; it is written anew", key)
+    return bool(lost)
 
 
 def page(run: RunManifest, manifests: Mapping[str, TableManifest], layout: ExportLayout) -> bytes:

@@ -7,8 +7,8 @@ and the next time the rest is deleted.
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -19,9 +19,7 @@ from exports.manifest import (
     TableManifests,
     named_keys,
     publish,
-    read_run_manifest,
 )
-from ooni_common.errors import DataRefused
 from store import JSON, Bucket, encoded
 
 EXPORTED = r"[^/]+\.csv\.zstd"  # after csv/: what else is there, somebody else has put there
@@ -77,12 +75,29 @@ def leftovers(
             if owners[export.key] > 1:  # of another table, too
                 continue
             yield Leftover(export.key, export.compressed_bytes, reason, table, export.chunk.name)
-    if manifests.damaged:
-        return
+    yield from _unnamed(bucket, layout, manifests, is_withdrawn, newest)
+
+
+def _unnamed(
+    bucket: Bucket,
+    layout: ExportLayout,
+    manifests: TableManifests,
+    is_withdrawn: Callable[[str], bool],
+    newest: datetime,
+) -> Iterator[Leftover]:
+    """Yield the objects that no manifest names, as far as it is known whose they are."""
+    withdrawn = [table for table in sorted(manifests.damaged) if is_withdrawn(table)]
+    unknown = manifests.damaged.keys() - withdrawn
     named = named_keys(manifests.sound.values())
     for listed in bucket.listing(layout.exports):
         is_export = re.fullmatch(EXPORTED, listed.key.removeprefix(layout.exports))
-        if listed.key not in named and is_export and listed.modified <= newest:
+        if listed.key in named or not is_export:
+            continue
+        owners = [table for table in withdrawn if layout.may_be_of(table, listed.key)]
+        if owners and not any(layout.may_be_of(table, listed.key) for table in unknown):
+            reason = f"{owners[0]} is not public any more"
+            yield Leftover(listed.key, listed.size, reason)
+        elif not unknown and listed.modified <= newest:
             yield Leftover(listed.key, listed.size, "no manifest names it")
 
 
@@ -92,6 +107,7 @@ def delete(
     manifests: TableManifests,
     unwanted: list[Leftover],
     run: RunManifest,
+    forgotten: Collection[str] = (),
 ) -> None:
     """Delete leftovers.
 
@@ -101,6 +117,7 @@ def delete(
         manifests: of all tables.
         unwanted: what to delete.
         run: of this run; its tables and the database's version are filled in.
+        forgotten: tables whose damaged manifests are deleted, too.
     """
     kept = dict(manifests.sound)
     emptied = []
@@ -118,12 +135,16 @@ def delete(
         else:
             del kept[table]
             emptied += [layout.manifest(table), layout.schema(table)]
-    try:
-        last = read_run_manifest(bucket, layout)
-    except DataRefused:  # it is written anew
-        last = None
-    server = last.server if last else ""
-    run = msgspec.structs.replace(run, server=server)
-    publish(bucket, layout, kept, run, manifests.damaged)
+    server = manifests.run.server if manifests.run else ""
+    damaged = {table: why for table, why in manifests.damaged.items() if table not in forgotten}
+    publish(
+        bucket,
+        layout,
+        replace(manifests, sound=kept, damaged=damaged),
+        msgspec.structs.replace(run, server=server),
+    )
     for key in (*emptied, *(leftover.key for leftover in unwanted)):
         bucket.delete(key)
+    for table in forgotten:
+        bucket.delete(layout.manifest(table))
+        bucket.delete(layout.schema(table))

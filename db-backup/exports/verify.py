@@ -14,12 +14,13 @@ from exports.manifest import (
     ExportLayout,
     RunManifest,
     TableManifest,
+    TableManifests,
     checksums,
     named_keys,
     present_exports,
-    read_run_manifest,
     read_table_manifest,
     read_table_manifests,
+    schema_file,
     summary,
 )
 from ooni_common.errors import DataRefused
@@ -32,17 +33,22 @@ LARGEST_WINDOW = 128 * 1024 * 1024  # bytes that a decompressor keeps; level 22 
 
 
 def verify(
-    bucket: Bucket, layout: ExportLayout, tables: Collection[str] = (), *, quick: bool = False
+    bucket: Bucket,
+    layout: ExportLayout,
+    read: TableManifests,
+    tables: Collection[str] = (),
+    *,
+    quick: bool = False,
 ) -> Iterator[str]:
     """Yield what is wrong with the exports: a line each.
 
     Args:
         bucket: has them.
         layout: where they are in it.
+        read: the manifests of all tables.
         tables: only these; empty: everything there is.
         quick: look at sizes and origins only; read no rows.
     """
-    read = read_table_manifests(bucket, layout)
     manifests, wanted = read.sound, set(tables or read.damaged)
     yield from (reason for table, reason in read.damaged.items() if table in wanted)
     for table in sorted(set(tables) - manifests.keys() - read.damaged.keys()):
@@ -58,19 +64,20 @@ def verify(
                     findings = list(_check(bucket, present.get(chunk, export), quick=quick))
             yield from findings
     if not tables and not read.damaged:  # else nobody knows what the damaged ones name
-        yield from (f"{key}: no manifest names it" for key in _unknown(bucket, layout, manifests))
-        yield from _check_publication(bucket, layout)
+        findings = list(_check_everything(bucket, layout, read))
+        if findings:  # unless a run was at work meanwhile
+            fresh_ones = read_table_manifests(bucket, layout)
+            if fresh_ones != read and not fresh_ones.damaged:
+                findings = list(_check_everything(bucket, layout, fresh_ones))
+        yield from findings
 
 
-def _unknown(
-    bucket: Bucket, layout: ExportLayout, manifests: dict[str, TableManifest]
-) -> list[str]:
-    """Return the keys of the objects with rows that no manifest names."""
+def _check_everything(bucket: Bucket, layout: ExportLayout, read: TableManifests) -> Iterator[str]:
+    """Yield what is wrong with what is beside the objects of the manifests."""
     keys = {listed.key for listed in bucket.listing(layout.exports)}
-    unknown = keys - named_keys(manifests.values())
-    if unknown:  # unless a run has named them meanwhile
-        unknown -= named_keys(read_table_manifests(bucket, layout).sound.values())
-    return sorted(unknown)
+    for key in sorted(keys - named_keys(read.sound.values())):
+        yield f"{key}: no manifest names it"
+    yield from _check_publication(bucket, layout, read)
 
 
 def _check(bucket: Bucket, export: Export, *, quick: bool) -> Iterator[str]:
@@ -162,25 +169,16 @@ class _HashedObject(io.RawIOBase):
             pass
 
 
-def _check_publication(bucket: Bucket, layout: ExportLayout) -> Iterator[str]:
+def _check_publication(bucket: Bucket, layout: ExportLayout, read: TableManifests) -> Iterator[str]:
     """Check what is made from the manifests of the tables, unless a run is still at it."""
-    read = read_table_manifests(bucket, layout)
-    try:
-        run = read_run_manifest(bucket, layout)
-    except DataRefused as error:
-        yield str(error)
-        return
+    run = read.run
+    if read.run_damage:
+        yield read.run_damage
     if run is None:
-        if read.sound:
+        if read.sound and not read.run_damage:
             log.warning("%s: not there yet: the first run is not complete", layout.run)
         return
-    for table in sorted(run.tables.keys() - read.sound.keys() - read.damaged.keys()):
-        yield f"{layout.run}: it names the table {table!r}, which has no manifest"
-    generations = {
-        table: figures.generation
-        for table, figures in run.tables.items()
-        if table not in read.damaged
-    }
+    generations = {table: figures.generation for table, figures in run.tables.items()}
     if generations != {table: manifest.generation for table, manifest in read.sound.items()}:
         log.warning("%s: older than the exports: the last run is not complete", layout.run)
         return
@@ -193,7 +191,7 @@ def _check_documents(
     for table, manifest in manifests.items():
         if summary(manifest) != run.tables[table]:
             yield f"{layout.run}: it differs from {layout.manifest(table)}"
-        if _document(bucket, layout.schema(table)) != f"{manifest.schema};\n".encode():
+        if _document(bucket, layout.schema(table)) != schema_file(manifest):
             yield f"{layout.schema(table)}: it is not the schema of the manifest"
     if _document(bucket, layout.sums) != checksums(manifests.values(), layout):
         yield f"{layout.sums}: it differs from the manifests"

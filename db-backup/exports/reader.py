@@ -1,0 +1,313 @@
+"""How the rows of a table are read, counted and told from earlier ones: the questions about it."""
+
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+import msgspec
+
+from backup_config import TablePolicy
+from digest import (
+    FIRST_SCHEME,
+    SCHEME,
+    Expression,
+    digest,
+    expressions,
+    is_sound,
+    row_hash,
+    split_arguments,
+    sum_of_digests,
+)
+from exports.storage import Changes
+from inventory import SourceTable, merges_rows, with_utc
+from ooni_common.database import Database, literal, quoted
+from ooni_common.errors import ConfigError, DataRefused
+from store import Number
+from table_replicas import TableReplicas
+
+SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
+SAMPLED_OF_SHARDS = 2_000  # of all together: they are sorted by a statement that has them
+# A whole table, those without a time, a range (00001), a month (202501), a day (20250131).
+CHUNK_NAME = r"(|null|[0-9]{5,8})"
+ChunkName = Annotated[str, msgspec.Meta(pattern=rf"^{CHUNK_NAME}\Z")]
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """What tells whether the rows of a chunk are the same as before.
+
+    Attributes:
+        rows: how many.
+        version: the highest value of the version column, as text; "" without one.
+        hash: the digest of each row's key and version, or of all of it (digest.py).
+        keys: how many rows there are when those with the same key have become one, about; it says
+            how many are lost, and nothing of whether they are the same.
+        scheme: of the digest. In the first one, `version`, `hash` and `keys` can be None, where
+            each row has a NULL. In today's they are None where the rows were only counted.
+    """
+
+    rows: Number
+    version: str | None
+    hash: str | None
+    keys: Number | None
+    scheme: str = FIRST_SCHEME
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is more than the number of rows."""
+        return self.hash is not None
+
+    def same_as(self, other: "Fingerprint") -> bool:
+        """Tell whether the rows are the same."""
+        return (self.rows, self.version, self.hash) == (other.rows, other.version, other.hash)
+
+
+def counted(rows: int) -> Fingerprint:
+    """Return the fingerprint of rows that were not read."""
+    return Fingerprint(rows, None, None, None, SCHEME)
+
+
+def combined(fingerprints: Sequence[Fingerprint]) -> Fingerprint:
+    """Return the fingerprint of the rows of several shards, at least one."""
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    versions = sorted({one.version or "" for one in fingerprints} - {""}, key=_as_version)
+    return Fingerprint(
+        rows=sum(one.rows for one in fingerprints),
+        version=versions[-1] if versions else "",
+        hash=sum_of_digests(one.hash for one in fingerprints),
+        keys=sum(one.keys or 0 for one in fingerprints),
+        scheme=fingerprints[0].scheme,
+    )
+
+
+def _as_version(text: str) -> tuple[int, str]:
+    """Return what sorts versions: numbers by their value, times as they are written."""
+    return (int(text), "") if text.isdecimal() else (0, text)
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A part of a table that becomes one object.
+
+    Attributes:
+        name: what tells it from the others in the name of the object; "" for a whole table.
+        condition: of its rows, as SQL; "" for all.
+        bounds: of a range: the lower one belongs to it, the upper one does not; None is no bound.
+    """
+
+    name: ChunkName
+    condition: str
+    bounds: tuple[str | None, str | None] | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Asks the database about one table, and says how its rows are read.
+
+    Attributes:
+        database: for what does not depend on the rows.
+        table: what it is.
+        policy: what the configuration says of it.
+        settings: of the questions, as SQL; "" for none.
+        in_utc: whether the server's zone is UTC, which times without a zone have. Elsewhere each
+            expression names the zone. With UTC none does, so that chunks of before stay the same.
+        replicas: of a cluster, those that have the rows; None: `database` has them.
+    """
+
+    database: Database
+    table: SourceTable
+    policy: TablePolicy
+    settings: str = ""
+    in_utc: bool = True
+    replicas: TableReplicas | None = None
+
+    @property
+    def databases(self) -> Sequence[Database]:
+        """The connections to the rows: to one node of each shard."""
+        return self.replicas.databases if self.replicas else (self.database,)
+
+    @property
+    def _source(self) -> str:
+        """What to select from."""
+        source = quoted(self.table.name)
+        return f"{source} FINAL" if self.policy.final else source
+
+    @property
+    def _key(self) -> str:
+        return ", ".join(map(quoted, self.policy.key)) or self.table.key
+
+    @property
+    def _version(self) -> str:
+        return quoted(self.policy.version) if self.policy.version else self.table.version
+
+    def select(self, chunk: Chunk) -> str:
+        """Return the query of a chunk's rows, in the order of the key."""
+        order = f" ORDER BY {self._key}" if self._key else ""
+        return f"SELECT {self._selected} FROM {self._source}{_where(chunk.condition)}{order}"
+
+    def count(self, condition: str, changes: Changes | None = None) -> int:
+        """Return the number of rows under a condition; with changes, in the parts these name."""
+        counts = self._ask_parts("count()", condition, "", changes)
+        return sum(count for ((count,),) in counts)
+
+    def counts(self, expression: str, changes: Changes | None = None) -> dict[int, int]:
+        """Return the number of rows for each value of an expression of integers, as `count`."""
+        counts: dict[int, int] = {}
+        selected, group = f"toInt64({expression}), count()", f" GROUP BY toInt64({expression})"
+        for shard in self._ask_parts(selected, "", group, changes):
+            for value, count in shard:
+                counts[value] = counts.get(value, 0) + count
+        return dict(sorted(counts.items()))
+
+    def fingerprint(self, condition: str) -> Fingerprint:
+        """Return the fingerprint of the rows under a condition."""
+        sql = f"SELECT {self._figures} FROM {self._source}{_where(condition)}"
+        return combined([Fingerprint(*figures) for (figures,) in self._ask_shards(sql)])
+
+    def fingerprints(self, expression: str, values: Collection[int]) -> dict[int, Fingerprint]:
+        """Return the fingerprint of the rows for these values of an expression of integers."""
+        # No alias: it would stand for a column of the same name wherever that is hashed.
+        listed = ", ".join(map(str, sorted(values)))
+        shards = self._ask_shards(
+            f"SELECT toInt64({expression}), {self._figures} FROM {self._source}"
+            f" WHERE toInt64({expression}) IN ({listed}) GROUP BY toInt64({expression})"
+        )
+        fingerprints: dict[int, list[Fingerprint]] = {}
+        for chunk, *figures in itertools.chain.from_iterable(shards):
+            fingerprints.setdefault(chunk, []).append(Fingerprint(*figures))
+        return {chunk: combined(shards) for chunk, shards in fingerprints.items()}
+
+    def check(self) -> None:
+        """Raise DataRefused for a column whose values can't be compared."""
+        _ = self._figures
+
+    @property
+    def merges(self) -> bool:
+        """Whether of rows with the same key only one counts."""
+        return bool(self._key) and bool(self._version or merges_rows(self.table.engine))
+
+    def trusts(self, fingerprint: Fingerprint) -> bool:
+        """Tell whether an earlier fingerprint has seen every row and every value."""
+        by_time = self.policy.chunk_by in ("month", "day")
+        return is_sound(self._hashed, fingerprint.scheme, ("chunk",) if by_time else ())
+
+    def sample(self, column: str, condition: str) -> list[str]:
+        """Return values of a column, in their order, from rows all over the table."""
+        conditions = [condition] if condition else []
+        if name_of_type(self.column_type(column)) == "String":
+            conditions.append(f"isValidUTF8({quoted(column)})")  # for JSON
+        where = _where(" AND ".join(conditions))
+        count = len(self.databases)
+        size = SAMPLED if count == 1 else SAMPLED_OF_SHARDS // count
+        shards = self._ask_shards(
+            "SELECT arrayMap(value -> toString(value), arraySort(groupArraySample"
+            f"({size}, 1)({self._value(column)}))) FROM {self._source}{where}"
+        )
+        values = [value for ((sampled,),) in shards for value in sampled]
+        return values if count == 1 else self.ordered(column, values)
+
+    def ordered(self, column: str, values: Sequence[str]) -> list[str]:
+        """Return values of a column, given as text, in the order of its type."""
+        kind = self.zoned_type(column)
+        listed = ", ".join(f"CAST({literal(value)} AS {kind})" for value in values)
+        settings = f" SETTINGS {self.settings}" if self.settings else ""
+        ((ordered,),) = self.databases[0].query(
+            f"SELECT arrayMap(value -> toString(value), arraySort([{listed}])){settings}"
+        )
+        return list(ordered)
+
+    def column_type(self, name: str) -> str:
+        """Return the type of a column.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        types = {column.name: column.type for column in self.table.columns}
+        if name not in types:
+            raise ConfigError(f"tables: {self.table.name}: there is no column {name!r}")
+        return types[name]
+
+    def zoned_type(self, column: str) -> str:
+        """Return the type of a column, with UTC as the zone of times that have none."""
+        kind = self.column_type(column)
+        return kind if self.in_utc else with_utc(kind)
+
+    def _value(self, column: str) -> str:
+        """Return a column as SQL, with UTC as the zone of times that have none."""
+        kind = self.zoned_type(column)
+        if kind == self.column_type(column):
+            return quoted(column)
+        return f"CAST({quoted(column)} AS {kind})"
+
+    @property
+    def _selected(self) -> str:
+        """The columns as SQL, each under its name."""
+        names = [column.name for column in self.table.columns]
+        values = {name: self._value(name) for name in names}
+        return ", ".join(
+            value if value == quoted(name) else f"{value} AS {quoted(name)}"
+            for name, value in values.items()
+        )
+
+    def _ask_parts(
+        self, selected: str, condition: str, group: str, changes: Changes | None
+    ) -> list[list[tuple[Any, ...]]]:
+        """Return the answer of each shard about its rows, or about those in the parts named."""
+        if changes is None:
+            return self._ask_shards(
+                f"SELECT {selected} FROM {self._source}{_where(condition)}{group}"
+            )
+        settings = f" SETTINGS {self.settings}" if self.settings else ""
+        answers = []
+        for database, parts in zip(self.databases, changes.parts, strict=True):
+            if not parts:
+                continue
+            named = f"_part IN ({', '.join(map(literal, parts))})"
+            where = _where(f"{named} AND {condition}" if condition else named)
+            sql = f"SELECT {selected} FROM {quoted(self.table.name)}{where}{group}{settings}"
+            answers.append(database.query(sql))
+        return answers
+
+    def _ask_shards(self, sql: str) -> list[list[tuple[Any, ...]]]:
+        """Return the answer of each shard."""
+        settings = f" SETTINGS {self.settings}" if self.settings else ""
+        return [database.query(f"{sql}{settings}") for database in self.databases]
+
+    @cached_property
+    def _figures(self) -> str:
+        """What makes a fingerprint, as SQL."""
+        version = self._version
+        # A manifest has no text that isn't UTF-8.
+        highest = f"ifNull(toValidUTF8(toString(max({version}))), '')" if version else "''"
+        try:
+            hashed = digest(self._hashed)
+        except DataRefused as error:
+            raise DataRefused(f"{self.table.name}: {error}") from None
+        keys = f"uniqCombined64({row_hash(self._keys)})" if self.merges else "count()"
+        return f"count(), {highest}, {hashed}, {keys}, {literal(SCHEME)}"
+
+    @cached_property
+    def _hashed(self) -> list[Expression]:
+        """What tells whether a row is the same: its key and version, or all of it."""
+        if self._version and self._key:
+            return self._keys + self._typed([self._version])
+        return self._typed([quoted(column.name) for column in self.table.columns])
+
+    @cached_property
+    def _keys(self) -> list[Expression]:
+        return self._typed(split_arguments(self._key))
+
+    def _typed(self, texts: Sequence[str]) -> list[Expression]:
+        return expressions(self.databases[0], texts, self._source)
+
+
+def name_of_type(kind: str) -> str:
+    """Return the name of a type without LowCardinality, Nullable and parameters."""
+    for wrapper in ("LowCardinality(", "Nullable("):
+        kind = kind.removeprefix(wrapper)
+    return kind.partition("(")[0].rstrip(")")
+
+
+def _where(condition: str) -> str:
+    return f" WHERE {condition}" if condition else ""

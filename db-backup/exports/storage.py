@@ -1,0 +1,309 @@
+"""What the parts of a table tell of its rows, so that rows need not be read to know them unchanged.
+
+Every insert writes a part with a number of its own, its block; a merge makes one part of several,
+which has their blocks; a mutation writes each part again, with a version that is the number of the
+mutation. So a part whose blocks were all there, and which no later mutation has written, has the
+same rows as before, however it was merged and whichever replica answers.
+
+The server does not say so of everything: a table with a TTL loses rows while parts are merged, and
+an UPDATE that writes patches changes rows of other parts. Of these, and of other engines than
+MergeTree, nothing is told here, and the digest of the rows decides (chunks.py).
+"""
+
+import bisect
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+
+from inventory import QUOTED, SourceTable, is_replicated
+from ooni_common.database import Database, StatementRefused
+from store import Number
+
+OWN_COLUMNS = {"_part"}  # a column of the table of this name would hide the server's own
+NO_TABLE = "00000000-0000-0000-0000-000000000000"  # of databases that give tables no UUID
+
+# Of neighbouring parts: the first and the last block, and the version.
+Span = tuple[Number, Number, Number]
+
+
+class ShardStorage(msgspec.Struct, frozen=True):
+    """The blocks that a table has on one shard.
+
+    Attributes:
+        table: its UUID.
+        path: in ZooKeeper, of a replicated table: replicas can have UUIDs of their own.
+        taken: when, as Unix time.
+        columns: a hash of names, types and defaults.
+        partitions: by ID, the blocks, in their order.
+    """
+
+    table: str
+    path: str
+    taken: Number
+    columns: str
+    partitions: dict[str, tuple[Span, ...]]
+
+
+class Storage(msgspec.Struct, frozen=True):
+    """The blocks that a table has; what a manifest remembers of its parts."""
+
+    shards: tuple[ShardStorage, ...]
+
+    @property
+    def name(self) -> str:
+        """Return what tells it from others."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a table: its blocks, from the first to the last, its version, and since when."""
+
+    partition: str
+    name: str
+    first: int
+    last: int
+    version: int
+    modified: int
+
+    @property
+    def mutation(self) -> int:
+        """The number of the mutation that has written it; 0 for none."""
+        return 0 if self.version == self.first else self.version
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How the parts differ from those of before.
+
+    Attributes:
+        parts: on each shard, the names of those that may have rows that were not there.
+        complete: whether all blocks of before are there: none was dropped.
+        mutated: whether rows of before were changed or deleted.
+    """
+
+    parts: tuple[tuple[str, ...], ...]
+    complete: bool
+    mutated: bool
+
+    @property
+    def any_parts(self) -> bool:
+        """Whether there may be other rows than before."""
+        return any(self.parts)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows can only have been added, or merged with others of the same key."""
+        return self.complete and not self.mutated
+
+
+@dataclass(frozen=True)
+class ShardParts:
+    """The parts of a table on one shard, in the order of their blocks."""
+
+    table: str
+    path: str
+    taken: int
+    columns: str
+    parts: Sequence[Part]
+
+    @cached_property
+    def storage(self) -> ShardStorage:
+        """What a manifest remembers of them."""
+        partitions: dict[str, list[Span]] = {}
+        for part in self.parts:
+            spans = partitions.setdefault(part.partition, [])
+            if spans and _continues(spans[-1], part):
+                spans[-1] = (spans[-1][0], part.last, spans[-1][2])
+            else:
+                spans.append((part.first, part.last, part.version))
+        return ShardStorage(
+            self.table,
+            self.path,
+            self.taken,
+            self.columns,
+            {name: tuple(partitions[name]) for name in sorted(partitions)},
+        )
+
+    def is_of(self, earlier: ShardStorage) -> bool:
+        """Tell whether this is the table that had the blocks, on whichever replica.
+
+        A table that was made anew under the path of another one has no part from before.
+        """
+        if self.columns != earlier.columns:
+            return False
+        return self.table == earlier.table or (
+            self.path == earlier.path != ""
+            and any(
+                part.modified <= earlier.taken and _within(part, earlier) for part in self.parts
+            )
+        )
+
+    def new_since(self, earlier: ShardStorage) -> list[Part]:
+        """Return the parts with blocks, or written by a mutation, that were not there."""
+        return [part for part in self.parts if self._is_new(part, earlier)]
+
+    def is_mutated(self, part: Part, earlier: ShardStorage) -> bool:
+        """Tell whether a later mutation has written blocks that were there."""
+        return any(part.mutation > version for _, _, version in _within(part, earlier))
+
+    def _is_new(self, part: Part, earlier: ShardStorage) -> bool:
+        spans = _within(part, earlier)
+        if not spans or part.last > earlier.partitions[part.partition][-1][1]:
+            return True
+        if self.is_mutated(part, earlier):
+            return True
+        # A replica gives blocks their numbers before it has them: one that came later can lie
+        # between two that were there. A mutation takes a number, too, which no block has.
+        numbers = {part.mutation, *(version for _, _, version in spans)}
+        return self.path != "" and any(
+            gap not in numbers or gap + 1 != end for gap, end in _gaps(part, spans)
+        )
+
+    def is_complete(self, earlier: ShardStorage) -> bool:
+        """Tell whether all blocks of before are in the parts."""
+        covered: dict[str, list[tuple[int, int]]] = {}
+        for part in self.parts:
+            spans = covered.setdefault(part.partition, [])
+            if spans and part.first <= spans[-1][1] + 1:
+                spans[-1] = (spans[-1][0], max(spans[-1][1], part.last))
+            else:
+                spans.append((part.first, part.last))
+        for partition, wanted in earlier.partitions.items():
+            spans = covered.get(partition, [])
+            for first, last, _ in wanted:
+                place = bisect.bisect_right(spans, (first, 2**63)) - 1
+                if place < 0 or spans[place][1] < last:
+                    return False
+        return True
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The parts of a table at one time, shard by shard."""
+
+    shards: tuple[ShardParts, ...]
+
+    @cached_property
+    def storage(self) -> Storage:
+        """What a manifest remembers of them."""
+        return Storage(tuple(shard.storage for shard in self.shards))
+
+    def changes(self, earlier: Storage | None) -> Changes | None:
+        """Return how the parts differ from those of before; None: they can't be compared."""
+        if earlier is None or len(earlier.shards) != len(self.shards):
+            return None
+        pairs = list(zip(self.shards, earlier.shards, strict=True))
+        if not all(now.is_of(then) for now, then in pairs):
+            return None
+        new = [now.new_since(then) for now, then in pairs]
+        return Changes(
+            parts=tuple(tuple(part.name for part in parts) for parts in new),
+            complete=all(now.is_complete(then) for now, then in pairs),
+            mutated=any(
+                now.is_mutated(part, then)
+                for (now, then), parts in zip(pairs, new, strict=True)
+                for part in parts
+            ),
+        )
+
+
+def read_snapshot(databases: Iterable[Database], table: SourceTable) -> Snapshot | None:
+    """Return the parts that a table has; None where they do not tell of its rows.
+
+    Args:
+        databases: the connections, one to each shard.
+        table: what it is.
+    """
+    if not table.engine.endswith("MergeTree") or re.search(
+        r"\bTTL\b", re.sub(QUOTED, "", table.create)
+    ):
+        return None
+    if OWN_COLUMNS & {column.name for column in table.columns}:
+        return None
+    try:
+        shards = [_read_parts(database, table) for database in databases]
+    except StatementRefused:  # the user may not see them
+        return None
+    complete = tuple(shard for shard in shards if shard)
+    return Snapshot(complete) if len(complete) == len(shards) else None
+
+
+def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
+    where = "database = currentDatabase() AND {} = %(table)s"
+    names = {"table": table.name}
+    tables = database.query(
+        "SELECT toString(uuid), toUnixTimestamp(now()) FROM system.tables"
+        f" WHERE {where.format('name')}",
+        names,
+    )
+    if not tables or tables[0][0] == NO_TABLE:
+        return None
+    ((uuid, taken),) = tables
+    path = ""
+    if is_replicated(table.engine):
+        paths = database.query(
+            f"SELECT zookeeper_path FROM system.replicas WHERE {where.format('table')}", names
+        )
+        if not paths or not paths[0][0]:
+            return None
+        path = paths[0][0]
+    columns = database.query(
+        "SELECT name, type, default_kind, default_expression FROM system.columns"
+        f" WHERE {where.format('table')} ORDER BY position",
+        names,
+    )
+    rows = database.query(
+        "SELECT partition_id, name, min_block_number, max_block_number, data_version,"
+        " toUnixTimestamp(modification_time)"
+        # A part without rows stands for some that were dropped.
+        f" FROM system.parts WHERE active AND rows > 0 AND {where.format('table')}"
+        " ORDER BY partition_id, min_block_number",
+        names,
+    )
+    parts = [Part(*row) for row in rows]
+    if any(part.name.startswith("patch-") or part.first < 0 for part in parts):
+        return None
+    return ShardParts(
+        table=uuid,
+        path=path,
+        taken=taken,
+        columns=hashlib.sha256(repr(columns).encode()).hexdigest()[:16],
+        parts=parts,
+    )
+
+
+def _continues(span: Span, part: Part) -> bool:
+    """Tell whether a part goes on where a span ends, and the same mutations have written both."""
+    first, last, version = span
+    same = part.mutation == 0 and version == first
+    return part.first == last + 1 and (same or part.version == version != first)
+
+
+def _within(part: Part, earlier: ShardStorage) -> Sequence[Span]:
+    """Return the blocks of before that are among those of a part."""
+    spans = earlier.partitions.get(part.partition, ())
+    place = max(bisect.bisect_right(spans, (part.first, 2**63, 2**63)) - 1, 0)
+    within = []
+    for span in spans[place:]:
+        if span[0] > part.last:
+            break
+        if span[1] >= part.first:
+            within.append(span)
+    return within
+
+
+def _gaps(part: Part, spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """Return where none of the spans is, within the blocks of a part: from, and up to, without."""
+    gaps, following = [], part.first
+    for first, last, _ in spans:
+        if first > following:
+            gaps.append((following, first))
+        following = max(following, last + 1)
+    if following <= part.last:
+        gaps.append((following, part.last + 1))
+    return gaps
