@@ -45,8 +45,15 @@ class Stand:
         (self._state / "starts").write_text("")
         (self._state / "starts").chmod(0o666)
         (self._state / "status").write_text(f"{status}\n")
-        self._container.run(f"systemctl stop {self.command} 2> /dev/null", check=False)
-        self._container.run(f"systemctl reset-failed {self.command}", check=False)
+        self._forget()
+
+    def next_ends_with(self, status: int) -> None:
+        """Let the tool end so, and forget nothing."""
+        (self._state / "status").write_text(f"{status}\n")
+
+    def stop_its_timer(self) -> None:
+        """Let nobody else start it."""
+        self._container.run(f"systemctl stop {self.command}.timer")
 
     def fire_at_every_instant(self) -> None:
         """Let its timer do so."""
@@ -71,6 +78,11 @@ class Stand:
         told = self._container.journal("ooni-tool-failed", "-o cat")
         return told.count(f"{self.command} has failed")
 
+    def is_forgotten(self) -> bool:
+        """Tell whether its next failure will be told."""
+        query = f"systemctl show -P ActiveState ooni-tool-failed@{self.command}"
+        return self._container.output(query).strip() == "inactive"
+
     def remove(self) -> None:
         """Put the tool back."""
         for kind in ("service", "timer"):
@@ -79,6 +91,12 @@ class Stand:
             (self._state / name).unlink()
         self._container.run("systemctl daemon-reload")
         self._container.run(f"systemctl restart {self.command}.timer")
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget that it has failed, which is told once until it succeeds."""
+        failed = f"ooni-tool-failed@{self.command}"
+        self._container.run(f"systemctl stop {self.command} {failed} 2> /dev/null", check=False)
         self._container.run(f"systemctl reset-failed {self.command}", check=False)
 
     def _folder(self, kind: str) -> Path:
@@ -101,6 +119,7 @@ def restart_and_tell(container: Container) -> None:
     for command in OFTEN:
         stand = Stand(container, command)
         expect_no_failure(stand)
+        expect_told_once(stand)
         stand.remove()
 
 
@@ -126,6 +145,23 @@ def expect_no_failure(stand: Stand) -> None:
         stand.starts() >= MANY and stand.told() == told,
         f"{stand.command}: {stand.starts()} starts by its timer are no failure",
     )
+
+
+def expect_told_once(stand: Stand) -> None:
+    """Let a service fail again and again, as where upstream is bad for a month, and twice so."""
+    stand.stop_its_timer()
+    stand.end_with(65)
+    told = stand.told()
+    for streak in (1, 2):
+        stand.next_ends_with(65)
+        for _ in range(10):
+            stand.start()
+            wait_until(stand.is_over)
+        wait_until(lambda: stand.told() == told + streak)  # noqa: B023 (called at once)
+        stand.next_ends_with(0)
+        stand.start()
+        wait_until(stand.is_forgotten)
+    expect(stand.told() - told == 2, f"{stand.command}: ten failures are told once, ten more again")
 
 
 def wait_until(reached: Callable[[], bool]) -> None:

@@ -94,7 +94,7 @@ def stop_database(container: Container, tools: list[Tool], clickhouse: EmbeddedC
     title("the database is down")
     clickhouse.stop()
     told_before = container.journal("ooni-tool-failed", "-p err -o cat")
-    container.run("systemctl reset-failed")
+    container.run("systemctl stop 'ooni-tool-failed@*'; systemctl reset-failed")
     for tool in tools:
         if not tool.uses_database:
             continue
