@@ -13,7 +13,7 @@ history, a row being organisation, country, date of change, AS name and source:
     {"1": [["Level 3 Communications, Inc.", "US", "20040604", "LVLT-1", "ARIN"]]}
 
 Upstream's document has 120,000 ASNs and 420,000 rows in 32 MB. A piece of it is validated as a
-whole; only where that finds anything wrong it is gone through row by row.
+whole; only where anything can be wrong with that is it gone through row by row, for the reasons.
 
 By hand: asnmeta_updater.py --dry-run --stdout
 """
@@ -30,9 +30,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import msgspec
+from typing import Any, BinaryIO, TypeVar
 
 from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.errors import DataRefused
@@ -75,6 +73,7 @@ LIMITS = Limits(max_bytes=500_000_000, total_time=3600, retries=7)
 
 DIGEST = f"{TABLE.name}.sha256"  # of the document, in the state file
 
+T = TypeVar("T")
 Json = Any  # whatever upstream has written
 AsnRow = tuple[int, str, str, date, str, str]  # asn, org_name, cc, changed, aut_name, source
 Members = Sequence[tuple[str, Json]]  # (ASN, history)
@@ -92,9 +91,6 @@ EXCERPT = 100  # characters
 OPENING = re.compile(rb"[ \t\r\n]*\{")
 # Ends a member in any valid document; it can also stand in a text, and then the piece is not valid.
 BOUNDARY = re.compile(rb'\][ \t\r\n]*(,)[ \t\r\n]*"')
-SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
-
-HISTORIES = msgspec.json.Decoder(dict[str, list[tuple[str, str, str, str, str]]])
 
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):
@@ -244,13 +240,16 @@ class AsnMap:
             piece = self._content.read(READ_AT_ONCE)
             ended, buffer = not piece, buffer + piece
             end = len(buffer) if ended else _last_boundary(buffer)
-            whole = b"{" + buffer[:end] + (b"" if ended else b"}")
-            blocks = self._blocks(whole) if end else None
-            if blocks is None:
+            document = b"{" + buffer[:end] + (b"" if ended else b"}")
+            members = _members(document) if end else None
+            if members is None:
                 self._check_extensible(buffer, ended=ended)
                 continue
             buffer = buffer[end + 1 :]
-            yield from blocks
+            if block := self._block(members, may_have_nul=b"\\u0000" in document):
+                yield block
+            else:
+                yield from blocks_of([row for member in members for row in self._rows(*member)])
         if self.refused_rows > self.read * TOLERATED_REFUSED_SHARE:
             raise DataRefused(
                 f"{self.file}: {self.refused_rows:,} of {self.read:,} rows are refused, more than"
@@ -270,52 +269,37 @@ class AsnMap:
             reason = "cut off, or no JSON" if ended else "no end of an ASN's history"
             raise DataRefused(f"{self.file}: {reason}, after {len(self._seen):,} ASNs")
 
-    def _blocks(self, document: bytes) -> list[Block] | None:
-        """Return the valid rows of a document of whole members; None if it is not that."""
+    def _block(self, members: Members, *, may_have_nul: bool) -> Block | None:
+        """Return the rows of members as one block; None if anything can be wrong with them."""
+        names, histories = zip(*members, strict=True) if members else ((), ())
         try:
-            histories = HISTORIES.decode(document)
-            return [self._valid_block(document, histories)]
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-            members = _members(document)
-        if members is None:
+            asns = list(map(int, names))
+            rows = list(itertools.chain.from_iterable(histories))
+            org, cc, changed, aut, source = columns = list(zip(*rows, strict=True))
+            fine = (
+                {*map(type, histories), *map(type, rows)} == {list}
+                and tuple(map(str, asns)) == names
+                and min(asns) >= 0
+                and max(asns) <= LARGEST_ASN
+                and len(set(asns)) == len(asns)
+                and self._seen.isdisjoint(asns)
+                and not may_have_nul
+            )
+            dates = list(map(self._dates.__getitem__, changed))
+            lengths = list(map(len, histories))
+            block = Block(
+                [repeated(asns, lengths), org, cc, dates, aut, source],
+                [repeated(names, lengths), *columns],
+            )
+            if not fine or len(set(block.hashes)) < len(rows):
+                return None
+        except (TypeError, ValueError):  # the hashes find what is no text, or a lone surrogate
             return None
-        rows = [row for name, history in members for row in self._valid_rows(name, history)]
-        return list(blocks_of(rows))
-
-    def _valid_block(
-        self, document: bytes, histories: dict[str, list[tuple[str, str, str, str, str]]]
-    ) -> Block:
-        """Return all rows; raise ValueError if one of them can be wrong, or here twice.
-
-        The decoder keeps the last of several members of one name, so these are counted.
-        """
-        asns = list(map(int, histories))
-        rows = list(itertools.chain.from_iterable(histories.values()))
-        fine = (
-            rows
-            and list(map(str, asns)) == list(histories)
-            and min(asns) >= 0
-            and max(asns) <= LARGEST_ASN
-            and self._seen.isdisjoint(asns)
-            and _is_number_of_members(len(histories), document)
-            and b"\\u0000" not in document
-        )
-        if not fine:
-            raise ValueError
-        lengths = list(map(len, histories.values()))
-        asn = list(itertools.chain.from_iterable(map(itertools.repeat, asns, lengths)))
-        name = itertools.chain.from_iterable(map(itertools.repeat, histories, lengths))
-        org, cc, changed, aut, source = zip(*rows, strict=True)
-        dates = list(map(self._dates.__getitem__, changed))
-        texts = [name, org, cc, changed, aut, source]
-        block = Block([asn, org, cc, dates, aut, source], texts)
-        if len(set(block.hashes)) < len(rows):
-            raise ValueError
         self._seen.update(asns)
         self.read += len(rows)
         return block
 
-    def _valid_rows(self, name: str, history: Json) -> list[AsnRow]:
+    def _rows(self, name: str, history: Json) -> list[AsnRow]:
         """Validate a history row by row, and note what is wrong."""
         rows = history if isinstance(history, list) else [history]
         self.read += len(rows)
@@ -356,6 +340,11 @@ class AsnMap:
             self.refusals.append(f"{self.file}: {reason}")
 
 
+def repeated(values: Sequence[T], times: Sequence[int]) -> list[T]:
+    """Return the values, each so many times."""
+    return list(itertools.chain.from_iterable(map(itertools.repeat, values, times)))
+
+
 def _last_boundary(buffer: bytes) -> int:
     """Return where the comma behind the last whole member is; 0 if there is none."""
     width, start = READ_AT_ONCE // 16, len(buffer)
@@ -365,16 +354,6 @@ def _last_boundary(buffer: bytes) -> int:
             return boundaries[-1]
         width *= 4
     return 0
-
-
-def _is_number_of_members(number: int, document: bytes) -> bool:
-    """Tell whether a valid document has so many members, or, where it takes long to find out, not.
-
-    Each member has a colon. That no text has one is the rule, and found out the fastest.
-    """
-    if document.count(b":") == number:
-        return True
-    return document.count(b'":') == number and not SPACED_COLON.search(document)
 
 
 def _members(document: bytes) -> Members | None:

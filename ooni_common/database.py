@@ -267,9 +267,8 @@ def _dates_as_days(
             structure.append((name, "String" if kind.startswith("Enum") else kind))
             selected.append(quoted(name))
             sent.append(column)
-    rows = list(zip(*sent, strict=True))
     select = f"SELECT {', '.join(selected)} FROM {EXTERNAL_TABLE}"
-    return select, {"name": EXTERNAL_TABLE, "structure": structure, "data": rows}
+    return select, {"name": EXTERNAL_TABLE, "structure": structure, "columns": sent}
 
 
 def _with_defaults(db_uri: SecretUrl) -> str:

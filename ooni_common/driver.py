@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from clickhouse_driver import Client
-from clickhouse_driver.block import BlockInfo
+from clickhouse_driver.block import BlockInfo, ColumnOrientedBlock, RowOrientedBlock
 from clickhouse_driver.errors import UnknownTypeError
 from clickhouse_driver.protocol import ServerPacketTypes
 from clickhouse_driver.reader import read_binary_str, read_binary_uint8
@@ -79,6 +79,26 @@ class Driver(Client):  # type: ignore[misc] # untyped
                     self.disconnect()
                 else:
                     connection.block_in = connection.block_in.replaced
+
+    def process_ordinary_query(
+        self, query: str, params: Any = None, *, external_tables: Any = None, **options: Any
+    ) -> Any:
+        """Run a statement.
+
+        An external table can have "columns" in the place of "data": values by column. The driver
+        takes rows alone, and makes columns of them again.
+        """
+        by_column = [table for table in external_tables or () if "columns" in table]
+        if not by_column:
+            return super().process_ordinary_query(
+                query, params, external_tables=external_tables, **options
+            )
+        self.connection.send_query(query)
+        for table in by_column:
+            block = ColumnOrientedBlock(table["structure"], table["columns"])
+            self.connection.send_data(block, table_name=table["name"])
+        self.connection.send_data(RowOrientedBlock())  # the end of the tables
+        return self.receive_result()
 
 
 def refuse_old_server(version: Sequence[int]) -> None:

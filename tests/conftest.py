@@ -19,6 +19,7 @@ from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.engines import VERSIONS, Engine, python_of
 from dev.servers.s3 import S3Server
 from dev.servers.statsd import StatsdListener
+from ooni_common.driver import Driver
 
 if TYPE_CHECKING:
     import boto3.session
@@ -104,10 +105,10 @@ class Database:
         """The address of this database for clickhouse-driver."""
         return self.server.uri(database=self.name)
 
-    def client(self, **settings: object) -> clickhouse_driver.Client:
+    def client(self, **settings: object) -> Driver:
         """Return a client connected to this database; it is disconnected after the test."""
         query = f"?{urlencode(settings)}" if settings else ""
-        client = clickhouse_driver.Client.from_url(self.uri + query)
+        client: Driver = Driver.from_url(self.uri + query)
         self._clients.append(client)
         return client
 

@@ -67,7 +67,8 @@ class EngineClient:
     def _create(self, table: Mapping[str, Any]) -> None:
         columns = ", ".join(f"{name} {kind}" for name, kind in table["structure"])
         self._engine.execute(f"CREATE TEMPORARY TABLE {table['name']} ({columns})")
-        self._insert(f"INSERT INTO {table['name']}", list(zip(*table["data"], strict=True)))
+        values = table["columns"] if "columns" in table else zip(*table["data"], strict=True)
+        self._insert(f"INSERT INTO {table['name']}", list(values))
 
     def _decoded(self, native: bytes) -> list[tuple[Any, ...]]:
         pieces = iter([native, b""])

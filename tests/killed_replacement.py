@@ -9,9 +9,8 @@ import signal
 import sys
 from typing import Any
 
-from clickhouse_driver import Client
-
 from ooni_common.database import Database
+from ooni_common.driver import Driver
 from ooni_common.nodes import Nodes
 from ooni_common.swap.content import blocks_of
 from ooni_common.swap.replace import replace_tables
@@ -22,7 +21,7 @@ from reference_tables import PAIR, new_rows
 class KillingClient:
     """A connection that kills its process before or after a chosen statement."""
 
-    def __init__(self, client: Client, when: str, statement: str, number: int) -> None:
+    def __init__(self, client: Driver, when: str, statement: str, number: int) -> None:
         self._client = client
         self._when = when
         self._statement = statement
@@ -47,7 +46,7 @@ class KillingClient:
 def main() -> None:
     """Replace both tables of the pair with ROWS new rows each."""
     uri, rows, when, statement, number = sys.argv[1:]
-    client = KillingClient(Client.from_url(uri), when, statement, int(number))
+    client = KillingClient(Driver.from_url(uri), when, statement, int(number))
     updates = [Update(table, blocks_of(new_rows(int(rows))), (0, 10**6)) for table in PAIR]
     replace_tables(Nodes.one(Database(client)), updates)
 

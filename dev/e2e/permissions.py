@@ -9,7 +9,7 @@ NOBODY_LISTENS = "127.0.0.1:9"
 AS_OONI = "runuser -u ooni --"
 UNREACHABLE = {
     "ooni-update-citizenlab": f"{AS_OONI} env OONI_GIT_URL=https://{NOBODY_LISTENS}/",
-    "ooni-download-geoip": f"{AS_OONI} env OONI_ASN_URL=https://{NOBODY_LISTENS}/",
+    "ooni-download-geoip": f"{AS_OONI} env OONI_TOTAL_TIME=5 OONI_ASN_URL=https://{NOBODY_LISTENS}/",
     "ooni-db-backup": f"{AS_THE_BACKUP_SERVICE} env OONI_DB_URI=clickhouse://{NOBODY_LISTENS}/",
 }
 

@@ -1,6 +1,5 @@
 """How often systemd starts a service, and whom it tells, by the exit status of the tool."""
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ SELDOM = ("ooni-update-asn-metadata", "ooni-download-geoip", "ooni-db-backup")
 OFTEN = ("ooni-update-citizenlab", "ooni-update-fingerprints", "detector")
 STARTS = 6  # of a service that runs daily or weekly, in 12 hours
 MANY = 100
+DROP_IN = "stand.conf"
 PATIENCE = 120  # seconds
 
 # Counts its starts, and ends as the file says.
@@ -86,7 +86,7 @@ class Stand:
     def remove(self) -> None:
         """Put the tool back."""
         for kind in ("service", "timer"):
-            shutil.rmtree(self._folder(kind), ignore_errors=True)
+            (self._folder(kind) / DROP_IN).unlink(missing_ok=True)  # others may lie beside it
         for name in ("starts", "status"):
             (self._state / name).unlink()
         self._container.run("systemctl daemon-reload")
@@ -104,7 +104,7 @@ class Stand:
 
     def _drop_in(self, kind: str, text: str) -> None:
         self._folder(kind).mkdir(parents=True, exist_ok=True)
-        (self._folder(kind) / "stand.conf").write_text(text)
+        (self._folder(kind) / DROP_IN).write_text(text)
         self._container.run("systemctl daemon-reload")
 
 
