@@ -177,6 +177,22 @@ def test_without_a_cluster_the_key_is_told(updater: Updater) -> None:
     assert (status, f"error: {checks['replicas'][1]}\n" in log) == (78, True), log
 
 
+def test_without_a_cluster_replicas_that_are_gone_are_told_with_their_statements(
+    updater: Updater, production: Cluster
+) -> None:
+    load(updater)
+    first, *others = production.nodes
+    for node in others:
+        node.kill()
+    running = "SELECT active_replicas FROM system.replicas WHERE table = 'citizenlab'"
+    wait_for(lambda: first.execute(running) == [(1,)], "the end of the others' sessions")
+    status, checks = examined(updater, cluster="")
+    assert (status, checks["replicas"][0]) == (78, "FAILED"), checks
+    for name in ("02", "03"):
+        statement = f"SYSTEM DROP REPLICA '{name}' FROM TABLE ooni.citizenlab"
+        assert statement in checks["replicas"][1]
+
+
 @pytest.mark.parametrize(("user", "check"), [("fastpath", "grants"), ("guest", "grants")])
 def test_users_of_ooni_that_only_read_or_insert(
     updater: Updater, production: Cluster, user: str, check: str
