@@ -13,12 +13,14 @@ By hand: citizenlab_test_lists_updater.py --dry-run --stdout
 """
 
 import logging
+import os
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
@@ -33,6 +35,7 @@ from ooni_common.doctor import Note
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
+from ooni_common.proxies import environment_of
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.content import Content
@@ -184,6 +187,7 @@ def git_of(job: Job[Config]) -> Git:
         config.git_time_limit,
         ca_file=config.ca_file,
         token=config.git_token.reveal(),
+        proxies=environment_of(urlsplit(config.git_url), os.environ),
         stops_deferred=job.signals.deferred,
     )
 

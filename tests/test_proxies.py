@@ -1,9 +1,17 @@
 """Which proxy an address is asked through."""
 
+import contextlib
+import io
+import os
 from urllib.parse import urlsplit
 
 import pytest
 
+from citizenlab.git import Git
+from dev.servers.misbehaving import MisbehavingServer, status
+from ooni_common.config import SecretUrl
+from ooni_common.errors import Unavailable
+from ooni_common.fetch import Fetcher, Limits
 from ooni_common.proxies import environment_of, proxy_of
 
 PROXY = "http://proxy.example:3128"
@@ -84,3 +92,37 @@ def test_other_programs_are_told_the_outcome() -> None:
     environ = {"https_proxy": PROXY, "no_proxy": "10.0.0.0/8"}
     assert environment_of(urlsplit("https://a.example/"), environ) == {"all_proxy": PROXY}
     assert environment_of(urlsplit("https://10.1.1.1/"), environ) == {"no_proxy": "*"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "no_proxy", "through"),
+    [
+        ("http_proxy", "", True),
+        ("HTTP_PROXY", "", True),
+        ("all_proxy", "", True),
+        ("ALL_PROXY", "", True),
+        ("https_proxy", "", False),
+        ("http_proxy", "localhost", True),
+        ("http_proxy", "127.0.0.0/8", False),
+        ("http_proxy", "10.0.0.0/8", True),
+        ("all_proxy", "127.0.0.1", False),
+        ("all_proxy", "*", False),
+    ],
+)
+def test_git_and_http_go_the_same_way(
+    variable: str, no_proxy: str, through: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    with MisbehavingServer() as upstream, MisbehavingServer() as proxy:
+        url = upstream.route("/lists.git", status(404))
+        monkeypatch.setenv(variable, proxy.url(""))
+        monkeypatch.setenv("no_proxy", no_proxy)
+        with contextlib.suppress(Unavailable):
+            Fetcher("ooni-tool/1.0", Limits(1000, retries=0)).fetch(SecretUrl(url), io.BytesIO())
+        with contextlib.suppress(Unavailable):
+            Git(30, proxies=environment_of(urlsplit(url), os.environ)).run("ls-remote", url)
+        asked, other = (proxy, upstream) if through else (upstream, proxy)
+        agents = [request.headers["User-Agent"].split("/")[0] for request in asked.requests]
+        assert agents == ["ooni-tool", "git"]
+        assert other.requests == []

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from ooni_common.errors import ConfigError, DataRefused, TryAgainLater, Unavailable
@@ -53,7 +54,6 @@ SETTINGS = {
     "submodule.recurse": "false",
 }
 PASSED_ON = ("PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
-PASSED_ON_IN_ANY_CASE = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Git:
         time_limit: seconds for all commands together.
         ca_file: a private CA.
         token: lets into a private mirror; see `authorization`.
+        proxies: variables that say which proxy leads to the repository, if any does.
         stops_deferred: holds the signals that stop the run back within its block.
     """
 
@@ -82,12 +83,13 @@ class Git:
         *,
         ca_file: Path | None = None,
         token: str = "",
+        proxies: Mapping[str, str] = MappingProxyType({}),
         stops_deferred: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._stops_deferred = stops_deferred
         self._time_limit = time_limit
         self._deadline = time.monotonic() + time_limit
-        self._environment = _environment(os.environ, ca_file, token)
+        self._environment = _environment(os.environ, ca_file, token) | dict(proxies)
 
     def run(self, *arguments: str, stdin: bytes = b"", max_bytes: int = MAX_OUTPUT_BYTES) -> bytes:
         """Run one git command, and return what it printed; for the rest see `printed_by`."""
@@ -245,12 +247,11 @@ def authorization(token: str) -> str:
 
 
 def _environment(environ: Mapping[str, str], ca_file: Path | None, token: str) -> dict[str, str]:
-    names = (*PASSED_ON, *PASSED_ON_IN_ANY_CASE, *map(str.upper, PASSED_ON_IN_ANY_CASE))
     settings = {**SETTINGS, "http.sslCAInfo": str(ca_file)} if ca_file else dict(SETTINGS)
     if token:  # the environment of a process is its user's alone, its arguments are everybody's
         settings["http.extraHeader"] = authorization(token)
         settings["http.followRedirects"] = "false"  # the header would go along to any host
-    environment = {name: environ[name] for name in names if name in environ}
+    environment = {name: environ[name] for name in PASSED_ON if name in environ}
     environment |= {
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
