@@ -82,7 +82,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     category_column: str = "category_code"
     extra_category_codes: list[str] = field(default_factory=list)
     on_broken_file: Literal["hold", "refuse", "keep-previous"] = "hold"
-    hold_days: Annotated[int, Meta(ge=1)] = 14
+    hold_days: Annotated[int, Meta(ge=1, le=3650)] = 14
     max_rejected_rows: Count = 200
     max_shrink: Share = 0.10
     max_country_shrink: Share = 0.50
@@ -159,12 +159,14 @@ def update(job: Job[Config], clock: Clock) -> None:
             heal_nodes(job, nodes, [TABLE])
             raise refusals.again()
         loaded = loaded_source(job, nodes, [TABLE]).items() >= source.items()
+        # A run that was stopped just before its end has not kept what it holds.
+        loaded = loaded and held.holds.commit == source["commit"]
         if loaded and not accepted and not held.due():
             held.tell_nothing_new(f"{TABLE.name} holds commit {source['commit']}")
             heal_nodes(job, nodes, [TABLE])
             return
         with refusals.remembered(source):
-            load_lists(job, nodes, git, held, told=loaded and not job.attended)
+            load_lists(job, nodes, git, held, told=loaded and not (job.attended or job.dry_run))
 
 
 def accepted_countries(job: Job[Config]) -> frozenset[str]:
@@ -223,7 +225,7 @@ def load_lists(job: Job[Config], nodes: Nodes, git: Git, held: HeldLists, *, tol
         for line in held.preview(plan):
             show(line)
     else:
-        held.keep(plan)
+        held.keep(plan, commit)
 
 
 def fetch_lists(git: Git, config: Config) -> tuple[str, list[TestList]]:

@@ -17,7 +17,7 @@ from ooni_common import __version__
 from ooni_common.config import Config, DatabaseConfig
 from ooni_common.errors import ConfigError, DataRefused, NotStored, RefusedBefore
 from ooni_common.run import Job
-from ooni_common.state import read_state, write_state
+from ooni_common.state import Moment, read_state, write_state
 
 log = logging.getLogger("ooni.refusals")
 
@@ -39,8 +39,8 @@ class Refusal(msgspec.Struct, frozen=True):
     source: dict[str, str] = {}
     judge: str = ""
     verdict: str = ""
-    since: float = 0
-    logged: float = 0
+    since: Moment = 0
+    logged: Moment = 0
 
 
 class Refusals:

@@ -12,6 +12,7 @@ from dev.samples.test_lists import SampleTestLists, list_path
 from dev.servers.git import GitServer
 from dev.servers.statsd import StatsdListener
 
+HOLDS = "citizenlab_test_lists_updater.holds.json"
 LEGEND = "lists/00-LEGEND-new_category_codes.csv"
 
 
@@ -235,20 +236,36 @@ def test_with_nobody_there_a_loss_goes_live_after_its_days(
     assert len(updater.live_of("ru")) == 20
 
 
+@pytest.mark.parametrize(
+    "content", ["{", '{"by_country": {"ru": {"since": 1e300}}}', '{"logged": -1}', "null"]
+)
 def test_a_lost_memory_of_holds_is_told_and_begins_again(
-    updater: Updater, lists: SampleTestLists
+    updater: Updater, lists: SampleTestLists, content: str
 ) -> None:
     lists.remove_rows("ru", len(updater.live_of("ru")) - 20)
     updater.run()
     since = updater.held()["ru"]["since"]
     updater.now += 10 * DAY
-    (updater.state_dir / "citizenlab_test_lists_updater.holds.json").write_text("{")
-    lists.add_rows("it", 1)
+    (updater.state_dir / HOLDS).write_text(content)
     status, log = updater.run()
     assert status == 0
     assert "holds.json: ignored: " in log
     assert "holds.json is lost: whatever was held is held from today on" in log
     assert updater.held()["ru"]["since"] == since + 10 * DAY
+
+
+def test_a_run_that_was_stopped_before_it_kept_its_holds_is_made_good(
+    updater: Updater, lists: SampleTestLists, git: GitServer
+) -> None:
+    before = (updater.state_dir / HOLDS).read_bytes()
+    lists.remove_rows("ru", len(updater.live_of("ru")) - 20)
+    updater.run()
+    (updater.state_dir / HOLDS).write_bytes(before)
+    git.clear()
+    assert (updater.run()[0], git.fetches()) == (0, 1)
+    assert set(updater.held()) == {"ru"}
+    git.clear()
+    assert (updater.run()[0], git.fetches()) == (0, 0)
 
 
 def test_a_dry_run_shows_what_is_held_and_what_would_be_lost(

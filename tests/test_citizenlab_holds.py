@@ -122,7 +122,7 @@ def test_a_list_that_is_gone_is_held_and_a_small_one_is_not() -> None:
     upstream = Upstream(it=rows_of(hosts(100)), sm=rows_of(hosts(20)))
     plan = upstream.commit()
     assert ccs(plan.held) == ["it"]
-    assert plan.held[0].reason == "lists/it.csv is gone, with 100 rows"
+    assert plan.held[0].reason == "lists/it.csv: no such list, where 100 rows are live"
     assert plan.rows == OTHERS + 100
 
 

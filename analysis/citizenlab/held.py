@@ -95,9 +95,9 @@ class HeldLists:
                 f" {one.live.rows:,}{lost if hosts else ''}"
             )
 
-    def keep(self, plan: Plan) -> None:
-        """Keep what is held, for the next run."""
-        self._write(plan.holds)
+    def keep(self, plan: Plan, commit: str) -> None:
+        """Keep what is held of a commit, for the next run."""
+        self._write(msgspec.structs.replace(plan.holds, commit=commit))
 
     def _line(self, one: Sick, hold: Hold) -> str:
         kept = f"{one.reason}; {one.cc} is held: its {one.live.rows:,} live rows stay"

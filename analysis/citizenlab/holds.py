@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from citizenlab.lists import TestList, file_of
+from ooni_common.state import Moment
 
 DAY = 86_400  # seconds
 TOLERATED_ROWS = 20  # that a country may lose, however small it is; hosts, too
@@ -31,8 +32,8 @@ class Hold(msgspec.Struct, frozen=True):
         reason: for people.
     """
 
-    since: float = 0
-    wanted_since: float = 0
+    since: Moment = 0
+    wanted_since: Moment = 0
     rows: int = 0
     kinds: list[str] = []
     reason: str = ""
@@ -49,11 +50,13 @@ class Holds(msgspec.Struct, frozen=True):
         by_country: cc → its hold.
         tried: when lists were last accepted by themselves, in Unix time.
         logged: when the log was last told of all of them.
+        commit: whose lists they are.
     """
 
     by_country: dict[str, Hold] = {}
-    tried: float = 0
-    logged: float = 0
+    tried: Moment = 0
+    logged: Moment = 0
+    commit: str = ""
 
     def due(self, now: float, days: int) -> bool:
         """Tell whether a list may be accepted by itself now; once a day is enough to try."""
@@ -205,7 +208,7 @@ def examine(cc: str, test_list: TestList | None, live: Live, rules: Rules) -> Si
         return None
     kinds = ["rows"] * many_rows + ["hosts"] * many_hosts
     if not test_list:
-        reason = f"{file_of(cc)} is gone, with {live.rows:,} rows"
+        reason = f"{file_of(cc)}: no such list, where {live.rows:,} rows are live"
     elif many_rows:
         reason = f"{test_list.file}: {rows:,} rows, where {live.rows:,} are live"
     else:
