@@ -22,7 +22,10 @@ def stored_as_json(
     `damaged` has those that can't be used, by table, with the reason.
     """
     stored = {
-        "exports": dict(sorted(manifests.items())),
+        "exports": {
+            name: msgspec.structs.replace(manifest, storages={})  # only of use to the next run
+            for name, manifest in sorted(manifests.items())
+        },
         "damaged_exports": dict(sorted(damaged.items())),
         "backups": [
             {

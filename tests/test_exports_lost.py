@@ -1,15 +1,22 @@
 """What is lost from the bucket of the exports, or replaced there, is found and made again."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
-from db_backup_harness import CSV, LAYOUT, BackupTool
-from store import LARGEST_DOCUMENT, Bucket
+from db_backup_harness import CSV, LAYOUT, ROOT, BackupTool
+from exports.manifest import TableManifest
+from exports.storage import ShardStorage, Span, Storage
+from store import LARGEST_DOCUMENT, Bucket, encoded
+from test_exports_damage import MOST_MEMORY, PRINT_PEAK
 
 POLICY = {"m": {"policy": "public", "chunk_by": "month", "column": "t"}}
 OBJECT = f"{CSV}m_202401.csv.zstd"
@@ -283,15 +290,54 @@ def test_a_manifest_that_would_be_too_large_is_refused_before_its_rows_are_read(
     assert tool.run("verify", "--quick")[0] == 0
 
 
-def test_a_manifest_without_line_breaks_can_be_as_large_as_one_that_is_read(
-    tool: BackupTool,
-) -> None:
-    """Laid out for people it would be too large."""
-    edited(tool, lambda manifest: manifest.update(columns=[["", ""]] * 900_000))
+def many_partitions(count: int) -> dict[str, Storage]:
+    """Return the blocks of a table, as a manifest has them."""
+    partitions: dict[str, tuple[Span, ...]]
+    partitions = {f"{number}": ((300, 301, 300),) for number in range(count)}
+    return {"x": Storage((ShardStorage("", "", 0, "", partitions),))}
+
+
+def test_a_manifest_that_is_too_large_for_people_is_written_without_line_breaks() -> None:
+    manifest = TableManifest(table="m", storages=many_partitions(100_000))
+    assert len(msgspec.json.format(msgspec.json.encode(manifest))) > LARGEST_DOCUMENT
+    assert msgspec.json.decode(encoded(manifest, "m.json"), type=TableManifest) == manifest
+
+
+SIZE = LARGEST_DOCUMENT - 5000
+
+
+def filled(manifest: dict[str, Any], name: str) -> None:
+    """Let a manifest have as much of something small as it can."""
+    if name == "columns":
+        manifest["columns"] = [["", ""]] * (SIZE // 8)
+    elif name == "types":
+        manifest["chunks"]["202401"]["types"] = [""] * (SIZE // 3)
+    elif name == "partitions":
+        manifest["storages"] = msgspec.to_builtins(many_partitions(SIZE // 30))
+    else:
+        spans = [[300, 301, 300]] * 9000
+        storage = msgspec.to_builtins(many_partitions(0))
+        count = SIZE // len(json.dumps(spans, separators=(",", ":")))
+        storage["x"]["shards"][0]["partitions"] = {str(one): spans for one in range(count - 1)}
+        manifest["storages"] = storage
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["columns", "types", "partitions", "spans"])
+def test_the_largest_manifest_takes_a_bounded_memory(tool: BackupTool, name: str) -> None:
+    edited(tool, lambda manifest: filled(manifest, name))
     assert tool.objects()[LAYOUT.manifest("m")] > LARGEST_DOCUMENT * 0.8
-    status, log = tool.run()
-    assert status == 0, log
-    assert tool.verifies()
+    script = ROOT / "db-backup" / "ooni_db_backup.py"
+    for arguments in (["list"], ["list", "--json"], ["run", "--dry-run"], ["verify", "--quick"]):
+        process = subprocess.run(
+            [sys.executable, "-c", PRINT_PEAK, script, "--config", tool.config_file, *arguments],
+            env=dict(os.environ) | {"PYTHONPATH": f"{ROOT}:{script.parent}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert process.returncode in (0, 65), process.stderr
+        assert int(process.stdout.rpartition("peak:")[2]) < MOST_MEMORY, arguments
 
 
 def exports_of(tool: BackupTool) -> dict[str, str]:

@@ -71,8 +71,8 @@ class Exporter:
         self.exported = 0
         self.uploaded = 0
         self._key = self.layout.manifest(manifest.table)
-        self._written = encoded(manifest, self._key)
-        self._wrote = False
+        self._before = msgspec.json.encode(manifest)
+        self._written = b""
         self._schema = manifest.schema  # of the file in the bucket
         self._schema_is_written = False
         ((self._server,),) = reader.database.query("SELECT version()")
@@ -363,12 +363,12 @@ class Exporter:
         used |= {export.storage for export in self.manifest.pending.values()}
         for name in self.manifest.storages.keys() - used:
             del self.manifest.storages[name]
-        if encoded(self.manifest, self._key) != self._written:
+        if msgspec.json.encode(self.manifest) != self._before:
             self._write_manifest()
 
     def _read_back(self) -> None:
         """Raise Unavailable where the manifest that was written can't be read back."""
-        if self._wrote and self._bucket.get(self._key) != self._written:
+        if self._written and self._bucket.get(self._key) != self._written:
             raise Unavailable(f"{self._bucket.url}/{self._key}: it is not what was written")
 
     def _describe(self) -> None:
@@ -385,7 +385,7 @@ class Exporter:
             self._schema, self._schema_is_written = manifest.schema, True
         self._written = encoded(manifest, self._key)
         self._bucket.put(self._key, self._written, JSON)
-        self._wrote = True
+        self._before = msgspec.json.encode(manifest)
 
 
 def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":

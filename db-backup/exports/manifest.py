@@ -42,6 +42,7 @@ from throttle import in_units
 log = logging.getLogger("ooni.db_backup")
 
 MANIFEST_FORMAT = 1
+MOST_COLUMNS = 10_000  # of a table; more would only fill the memory
 HTML = "text/html; charset=utf-8"
 TEMPLATE = "index.html.jinja"
 
@@ -78,7 +79,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint
     started: str
     finished: str
-    types: tuple[str, ...] = ()
+    types: Annotated[tuple[str, ...], Meta(max_length=MOST_COLUMNS)] = ()
     dropped: str = ""
     storage: str = ""
     etag: str = ""
@@ -104,7 +105,7 @@ class TableManifest(msgspec.Struct, kw_only=True):
     table: str
     generation: str = ""
     schema: str = ""
-    columns: list[tuple[str, str]] = []
+    columns: Annotated[list[tuple[str, str]], Meta(max_length=MOST_COLUMNS)] = []
     chunks: dict[str, Export] = {}
     pending: dict[str, Export] = {}
     storages: dict[str, Storage] = {}
@@ -238,11 +239,9 @@ def read_table_manifest(bucket: Bucket, layout: ExportLayout, table: str) -> Tab
         msgspec.convert(msgspec.to_builtins(summary(manifest)), TableSummary)
     except msgspec.ValidationError as error:
         raise DataRefused(f"{where} damaged: all its chunks together: {error}") from None
-    if len(content) > LARGEST_DOCUMENT // 4:  # what it lacks is added when it is written
-        try:
-            encoded(manifest, key)
-        except DataRefused as error:
-            raise DataRefused(f"{where} damaged: {error}") from None
+    # What it lacks is added when it is written.
+    if len(msgspec.json.encode(manifest)) > LARGEST_DOCUMENT:
+        raise DataRefused(f"{where} damaged: it would be too large to be written")
     return manifest
 
 

@@ -16,8 +16,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from inventory import QUOTED, SourceTable, is_replicated
 from ooni_common.database import Database, StatementRefused
@@ -28,6 +30,7 @@ NO_TABLE = "00000000-0000-0000-0000-000000000000"  # of databases that give tabl
 
 # Of neighbouring parts: the first and the last block, and the version.
 Span = tuple[Number, Number, Number]
+Spans = Annotated[tuple[Span, ...], Meta(max_length=10_000)]
 
 
 class ShardStorage(msgspec.Struct, frozen=True):
@@ -45,13 +48,13 @@ class ShardStorage(msgspec.Struct, frozen=True):
     path: str
     taken: Number
     columns: str
-    partitions: dict[str, tuple[Span, ...]]
+    partitions: dict[str, Spans]
 
 
 class Storage(msgspec.Struct, frozen=True):
     """The blocks that a table has; what a manifest remembers of its parts."""
 
-    shards: tuple[ShardStorage, ...]
+    shards: Annotated[tuple[ShardStorage, ...], Meta(max_length=1000)]
 
     @property
     def name(self) -> str:
