@@ -1,6 +1,7 @@
 """What the parts of a table tell: rows are read once, and only where they may have changed."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import exports.plan
 from db_backup_harness import LAYOUT, BackupTool
 from exports.clickhouse_http import ClickHouseHTTP
-from exports.storage import Part, ShardParts, Snapshot, Storage
+from exports.storage import NO_TABLE, Part, ShardParts, Snapshot, Storage
 from ooni_common.errors import Unavailable
 
 BY_MONTH = {"policy": "public", "chunk_by": "month", "column": "t"}
@@ -222,6 +223,38 @@ def test_another_table_of_this_name_has_other_rows(months: BackupTool, make_anot
     for statement in make_another.split("; "):
         months.database.execute(statement)
     assert exported_by(months) == ["202401", "202402", "202403"]
+
+
+def test_a_database_without_uuids_knows_a_table_by_its_definition(months: BackupTool) -> None:
+    """As databases of the engine Ordinary do, and the one that `clickhouse local` has."""
+    execute = months.database.execute
+    name = months.database.name.replace("test_", "m_")
+    uri = months.config["clickhouse_url"]
+    months.config["clickhouse_url"] = f"{uri.rpartition('/')[0]}/default"
+    policy = {name: BY_MONTH, "*": "none"}
+    create = f"CREATE TABLE default.{name} {COLUMNS} ENGINE = MergeTree ORDER BY id"
+    fill = f"INSERT INTO default.{name} SELECT t, id, '{{}}' FROM m"
+    try:
+        execute(create)
+        ((uuid,),) = execute(
+            "SELECT toString(uuid) FROM system.tables"
+            f" WHERE database = 'default' AND name = '{name}'"
+        )
+        if uuid != NO_TABLE:
+            pytest.skip("on this server the database default gives tables a UUID")
+        execute(fill.format("x"))
+        time.sleep(1.1)  # times of definitions are whole seconds
+        assert months.run(tables=policy)[0] == 0
+        tokens = [export.token for export in months.manifest(name).exports]
+        execute(f"OPTIMIZE TABLE default.{name} FINAL")
+        assert "nothing to do" in months.run()[1]
+        assert [export.token for export in months.manifest(name).exports] == tokens
+        execute(f"DROP TABLE default.{name} SYNC")
+        execute(create)
+        execute(fill.format("y"))
+        assert "3 chunks are exported" in months.run()[1]
+    finally:
+        execute(f"DROP TABLE IF EXISTS default.{name} SYNC")
 
 
 def test_a_default_that_was_never_written_can_change(backup_tool: BackupTool) -> None:

@@ -37,7 +37,7 @@ class ShardStorage(msgspec.Struct, frozen=True):
     """The blocks that a table has on one shard.
 
     Attributes:
-        table: its UUID.
+        table: its UUID; in a database that gives none, since when it is defined as it is.
         path: in ZooKeeper, of a replicated table: replicas can have UUIDs of their own.
         taken: when, as Unix time.
         columns: a hash of names, types and defaults.
@@ -240,13 +240,16 @@ def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
     where = "database = currentDatabase() AND {} = %(table)s"
     names = {"table": table.name}
     tables = database.query(
-        "SELECT toString(uuid), toUnixTimestamp(now()) FROM system.tables"
-        f" WHERE {where.format('name')}",
+        "SELECT toString(uuid), toUnixTimestamp(metadata_modification_time),"
+        f" toUnixTimestamp(now()) FROM system.tables WHERE {where.format('name')}",
         names,
     )
-    if not tables or tables[0][0] == NO_TABLE:
+    if not tables:
         return None
-    ((uuid, taken),) = tables
+    ((uuid, defined, taken),) = tables
+    if uuid == NO_TABLE and not 0 < defined < taken:  # in the same second there can be another one
+        return None
+    identity = f"of {defined}" if uuid == NO_TABLE else uuid
     path = ""
     if is_replicated(table.engine):
         paths = database.query(
@@ -272,7 +275,7 @@ def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
     if any(part.name.startswith("patch-") or part.first < 0 for part in parts):
         return None
     return ShardParts(
-        table=uuid,
+        table=identity,
         path=path,
         taken=taken,
         columns=hashlib.sha256(repr(columns).encode()).hexdigest()[:16],
