@@ -211,13 +211,14 @@ def test_a_person_accepts_at_once_and_never_what_is_broken() -> None:
     assert (ccs(plan.accepted), ccs(plan.held)) == (["it"], ["fr"])
 
 
-@pytest.mark.parametrize(("sick", "too_many"), [(2, False), (3, True)])
+@pytest.mark.parametrize(("sick", "too_many"), [(3, False), (4, True)])
 def test_more_than_a_third_of_the_lists_is_too_many(sick: int, *, too_many: bool) -> None:
-    names = ["it", "fr", "de"]
+    names = ["it", "fr", "de", "es", "pt"]
     upstream = Upstream(**{cc: rows_of(hosts(100)) for cc in names})
-    lists = [a_list(cc, [], broken=at < sick) for at, cc in enumerate(names)]
-    lists = [one if one.broken else a_list(one.cc, rows_of(hosts(100))) for one in lists]
-    assert upstream.commit(*lists).too_many is too_many
+    broken = [a_list(cc, [], broken=True) for cc in names[:sick]]
+    fine = [a_list(cc, rows_of(hosts(100))) for cc in names[sick:]]
+    plan = upstream.commit(*broken, *fine)
+    assert (len(plan.held), plan.lists, plan.too_many) == (sick, 9, too_many)
 
 
 @pytest.mark.parametrize("years", [-30, 70])
@@ -230,3 +231,13 @@ def test_a_clock_that_was_wrong_delays_nothing_for_ever(years: int) -> None:
         upstream.commit(a_list("it", rows_of(hosts(30))), after=0)
     plan = upstream.commit(a_list("it", rows_of(hosts(30))), after=14)
     assert ccs(plan.accepted) == ["it"]
+
+
+def test_a_clock_that_was_wrong_while_a_list_got_well_delays_nothing_for_ever() -> None:
+    upstream = Upstream(it=rows_of(hosts(100)))
+    upstream.commit(a_list("it", [], broken=True))
+    upstream.now += 70 * 365 * DAY
+    upstream.commit(a_list("it", rows_of(hosts(30))))
+    upstream.now = START
+    upstream.commit(a_list("it", rows_of(hosts(30))))
+    assert ccs(upstream.commit(a_list("it", rows_of(hosts(30))), after=14).accepted) == ["it"]

@@ -88,7 +88,8 @@ def test_exact_cells_are_kept_byte_for_byte_and_others_are_stripped(pattern: str
 
 
 def test_an_exact_cell_keeps_the_blank_before_it_without_quotes() -> None:
-    assert read("name,pattern\nx, y\n", EXACT)[0] == [(2, ["x", " y"])]
+    rows, _ = read('name,pattern\nx, y\nz, "quoted"\n', EXACT)
+    assert rows == [(2, ["x", " y"]), (3, ["z", ' "quoted"'])]
 
 
 @pytest.mark.parametrize(
