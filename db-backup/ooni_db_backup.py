@@ -381,6 +381,7 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="look whether all is there; read and restore no rows"
     )
+    _trust(parser)
 
 
 def _restore_arguments(parser: argparse.ArgumentParser) -> None:
@@ -403,6 +404,16 @@ def _restore_arguments(parser: argparse.ArgumentParser) -> None:
         "--replace",
         action="store_true",
         help="in the place of the live table, which is kept as TABLE_replaced_TIME",
+    )
+    _trust(parser)
+
+
+def _trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-definitions",
+        dest="trusted",
+        action="store_true",
+        help="execute the definitions of an unsigned backup or an export as they stand there",
     )
 
 

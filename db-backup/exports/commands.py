@@ -283,7 +283,8 @@ def restore_export(job: Job[Config], table: str) -> None:
         return
     with connected(job.config) as database:
         http = reachable(ClickHouseHTTP(job.config, job.user_agent))
-        rows = restore(database, http, bucket, manifest, name)
+        trusted = job.arguments.trusted
+        rows = restore(database, http, bucket, manifest, name, trusted=trusted)
     log.info("restored %s as %s: %s rows, from its export", table, name, f"{rows:,}")
 
 

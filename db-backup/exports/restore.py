@@ -10,9 +10,12 @@ from datetime import UTC, datetime
 
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import Export, TableManifest, present_exports
-from inventory import is_in_utc, renamed, with_utc
+from inventory import is_in_utc, with_utc
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from schemas.create_table import SETTINGS, create_statement
+from schemas.refusals import refused_schema
+from schemas.types import checked_type
 from staging import Place, drop_leftovers, dropped_on_failure
 from store import Bucket, NoSuchObject
 from throttle import progress
@@ -30,6 +33,8 @@ def restore(
     bucket: Bucket,
     manifest: TableManifest,
     name: str,
+    *,
+    trusted: bool = False,
 ) -> int:
     """Create a table and fill it with what was exported; return its rows.
 
@@ -39,10 +44,12 @@ def restore(
         bucket: has the objects.
         manifest: of the table.
         name: of the new table.
+        trusted: whether a schema is executed that does more than a table needs.
 
     Raises:
         ConfigError: there is a table of this name.
-        DataRefused: an object is missing or damaged, or its rows are not those of the manifest.
+        DataRefused: an object is missing or damaged, or its rows are not those of the manifest; or
+            its schema is none that is executed.
         Unavailable: the database or the bucket failed. In all cases nothing is left.
     """
     if database.exists(name):
@@ -53,11 +60,11 @@ def restore(
     drop_leftovers(database, place)
     with dropped_on_failure(database, [staging]):
         try:
-            create = renamed(manifest.schema, str(staging))
+            create = create_statement(manifest.schema, str(staging), trusted=trusted)
+            statement = insert_statement(staging, manifest, in_utc=is_in_utc(database))
         except ValueError as error:
-            raise DataRefused(f"{manifest.table}: the schema in its manifest: {error}") from None
-        database.query(create)
-        statement = insert_statement(staging, manifest, in_utc=is_in_utc(database))
+            raise refused_schema(manifest.table, manifest.schema, error) from None
+        database.query(create, settings=database.settings_it_has(SETTINGS))
         settings = database.insert_settings
         rows = 0
         for export in present_exports(bucket, manifest).values():
@@ -80,11 +87,15 @@ def insert_statement(table: Place, manifest: TableManifest, *, in_utc: bool) -> 
         manifest: knows the columns.
         in_utc: whether the server's zone is UTC. Where it is another one, a server before 26 takes
             times without a zone for its own, whatever the session's zone is.
+
+    Raises:
+        SchemaRefused: a type is none.
     """
     columns = ", ".join(quoted(column) for column, _ in manifest.columns)
     into = f"INSERT INTO {table} ({columns})"
-    types = {column: with_utc(kind) for column, kind in manifest.columns}
-    if in_utc or types == dict(manifest.columns):
+    listed = {column: checked_type(kind) for column, kind in manifest.columns}
+    types = {column: with_utc(kind) for column, kind in listed.items()}
+    if in_utc or types == listed:
         return f"{into} FORMAT CSVWithNames"
     structure = ", ".join(f"{quoted(column)} {kind}" for column, kind in types.items())
     return f"{into} SELECT {columns} FROM input({literal(structure)}) FORMAT CSVWithNames"

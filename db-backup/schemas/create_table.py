@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inventory import renamed
 from ooni_common.replicas import with_path
 from schemas.expressions import take_expression, take_expressions
 from schemas.tokens import END, Reader, SchemaRefused
@@ -49,19 +50,39 @@ PLACES = re.compile(r"disk|storage_policy|.*_disk|.*_path|.*_directory", re.IGNO
 JOINS = ("ANY", "ALL", "SEMI", "ANTI", "LEFT", "RIGHT", "INNER", "FULL")
 
 
+# What a table may have been made with, so that it can be made again; as `SHOW CREATE` has the
+# columns that came of it, none is taken apart or completed.
+SETTINGS = {
+    **{f"allow_experimental_{kind}_type": "1" for kind in ("variant", "dynamic", "json", "object")},
+    **{f"allow_experimental_{kind}_type": "1" for kind in ("time_time64", "qbit")},
+    **{f"enable_{kind}_type": "1" for kind in ("time_time64", "qbit")},
+    "allow_suspicious_low_cardinality_types": "1",
+    "allow_suspicious_codecs": "1",
+    "allow_suspicious_indices": "1",
+    "allow_suspicious_primary_key": "1",
+    "allow_suspicious_ttl_expressions": "1",
+    "allow_suspicious_fixed_string_types": "1",
+    "allow_suspicious_variant_types": "1",
+    "allow_suspicious_types_in_order_by": "1",
+    "allow_experimental_codecs": "1",
+    "flatten_nested": "0",
+    "data_type_default_nullable": "0",
+}
+
+
 @dataclass(frozen=True)
 class CreateTable:
     """A CREATE TABLE statement that was understood.
 
     Attributes:
-        columns: the names of all columns, in their order.
+        columns: the names and types of all columns, in their order.
         engine: its name.
         body: columns, indices, constraints and projections, as SQL.
         arguments: of the engine, as SQL.
         clauses: keys, TTL, settings and comment, as SQL.
     """
 
-    columns: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
     engine: str
     body: str
     arguments: tuple[str, ...]
@@ -85,6 +106,27 @@ class CreateTable:
         return with_path(text, path) if path else text
 
 
+def create_statement(schema: str, target: str, path: str = "", *, trusted: bool = False) -> str:
+    """Return the statement that makes another table like one whose schema is in a bucket.
+
+    Args:
+        schema: what SHOW CREATE said.
+        target: what stands for the other one, as SQL.
+        path: in ZooKeeper, for a replicated one; see CreateTable.statement.
+        trusted: whether a schema that does more than a table needs is executed, too.
+
+    Raises:
+        SchemaRefused: it does; the message says what.
+        ValueError: it is no statement that can be understood.
+    """
+    try:
+        return create_table(schema).statement(target, path)
+    except SchemaRefused:
+        if not trusted:
+            raise
+        return renamed(schema, target, path)
+
+
 def create_table(statement: str) -> CreateTable:
     """Understand a CREATE TABLE statement.
 
@@ -94,8 +136,7 @@ def create_table(statement: str) -> CreateTable:
     reader = Reader(statement)
     _take_table(reader)
     reader.written()
-    columns = _take_columns(reader)
-    body = reader.written()
+    columns, body = _take_columns(reader)
     if not reader.accepts("ENGINE"):
         raise reader.unexpected("ENGINE")
     reader.take_symbol("=")
@@ -123,8 +164,10 @@ def _take_table(reader: Reader) -> None:
         reader.take_kind("text")
 
 
-def _take_columns(reader: Reader) -> list[str]:
-    columns: list[str] = []
+def _take_columns(reader: Reader) -> tuple[list[tuple[str, str]], str]:
+    """Take what stands in parentheses; return the columns, and all of it as SQL."""
+    columns: list[tuple[str, str]] = []
+    taken: list[str] = []
 
     def take_element(reader: Reader) -> None:
         if reader.next.is_word("INDEX"):
@@ -133,32 +176,36 @@ def _take_columns(reader: Reader) -> list[str]:
             _take_constraint(reader)
         elif reader.next.is_word("PROJECTION"):
             _take_projection(reader)
-        elif not reader.accepts("PRIMARY", "KEY"):
-            columns.append(_take_column(reader))
-        else:
+        elif reader.accepts("PRIMARY", "KEY"):
             take_expression(reader, "PRIMARY KEY")
+        else:
+            name, before = reader.take_name(), reader.written()
+            kind = _take_column_type(reader)
+            columns.append((name, kind))
+            taken.append(f"{before} {kind}")
+            _take_column_clauses(reader, f"the column {name!r}")
+        taken.append(reader.written())
 
     take_list(reader, take_element)
     if not columns:
         raise SchemaRefused("it has no columns")
-    return columns
+    taken.append(reader.written())
+    return columns, " ".join(taken)
 
 
-def _take_column(reader: Reader) -> str:
-    name = reader.take_name()
-    where = f"the column {name!r}"
+def _take_column_type(reader: Reader) -> str:
+    """Take the type of a column, if it has one; return it as SQL."""
     if not reader.next.is_word(*DEFAULTS):
         take_type(reader)
+    return reader.written()
+
+
+def _take_column_clauses(reader: Reader, where: str) -> None:
     if reader.next.is_word(*DEFAULTS):
         kind = reader.take().value
         has_none = reader.next.is_symbol(",") or reader.next.is_symbol(")")
         if not (kind == "EPHEMERAL" and (has_none or reader.next.is_word(*COLUMN_CLAUSES))):
             take_expression(reader, where, COLUMN_CLAUSES)
-    _take_column_clauses(reader, where)
-    return name
-
-
-def _take_column_clauses(reader: Reader, where: str) -> None:
     while True:
         if reader.accepts("COMMENT"):
             reader.take_kind("text")

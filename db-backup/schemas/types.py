@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from schemas.harmless import is_aggregate
-from schemas.tokens import Reader, SchemaRefused
+from schemas.tokens import END, Reader, SchemaRefused
 
 FAMILY = re.compile(
     r"U?Int(8|16|32|64|128|256)|B?Float(16|32|64)|Decimal(32|64|128|256)?|Bool|(Fixed)?String|UUID"
@@ -39,6 +39,19 @@ def take_type(reader: Reader) -> None:
     reader.take()
     if reader.next.is_symbol("("):
         take_list(reader, take_element)
+
+
+def checked_type(kind: str) -> str:
+    """Return a type from a bucket, written anew.
+
+    Raises:
+        SchemaRefused: it is none.
+    """
+    reader = Reader(kind)
+    take_type(reader)
+    if reader.next is not END:
+        raise reader.unexpected("the end of a type")
+    return reader.written()
 
 
 def take_list(reader: Reader, take_element: Callable[[Reader], object]) -> None:
