@@ -406,6 +406,16 @@ def _restore_arguments(parser: argparse.ArgumentParser) -> None:
         help="in the place of the live table, which is kept as TABLE_replaced_TIME",
     )
     _trust(parser)
+    parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="with --all: leave this one out; can be given several times",
+    )
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--schema-only", action="store_true", help="make tables, without rows")
+    parts.add_argument("--data-only", action="store_true", help="fill tables that are there")
 
 
 def _trust(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,6 @@
 """The private backups: made, verified and restored with the engine's own BACKUP and a real S3."""
 
 import json
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -10,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Database as FreshDatabase
-from db_backup_harness import BACKUPS, ROOT, BackupTool
-from dev.embedded_clickhouse import EmbeddedClickHouse
+from db_backup_harness import BACKUPS, BackupTool
 from dev.servers.s3 import KEY, KEY_ID
 
 TABLES = ("measurements", "rocks", "joined")
@@ -62,7 +59,7 @@ def private_tool(backup_tool: BackupTool) -> BackupTool:
     """A tool that backs up a database with tables of each kind."""
     make_tables(backup_tool)
     add_rows(backup_tool, 0)
-    backup_tool.keep_private(tables=POLICY, action="backup")
+    backup_tool.keep_private(tables=POLICY, action="backup", manifest_key="k" * 32)
     return backup_tool
 
 
@@ -473,7 +470,11 @@ def test_definitions_alone_come_back_too(backup_tool: BackupTool) -> None:
     backup_tool.database.execute("CREATE VIEW ones AS SELECT 1 AS one")
     assert backup_tool.run("backup")[0] == 0
     with another_database(backup_tool) as database:
-        status, log = backup_tool.run("restore", "--all", "--to-database", database)
+        everything = ("restore", "--all", "--to-database", database)
+        status, log = backup_tool.run(*everything)
+        assert (status, "ones (its definition is not signed) is not made" in log) == (0, True), log
+        assert backup_tool.database.execute(f"SHOW TABLES FROM {database}") == [("nothing",)]
+        status, log = backup_tool.run(*everything, "--trust-definitions")
         assert status == 0, log
         tables = backup_tool.database.execute(f"SHOW TABLES FROM {database}")
         assert tables == [("nothing",), ("ones",)]
@@ -565,31 +566,6 @@ def test_the_storage_class_is_that_of_all_that_backup_writes(private_tool: Backu
     for key in (key for key in private_tool.kept() if "/rows/" not in key):
         found = private_tool.client.head_object(Bucket=private_tool.private_bucket_name, Key=key)
         assert found["StorageClass"] == "STANDARD_IA", key
-
-
-# --- the drill ---
-
-
-def test_the_disaster_drill_of_the_manual(
-    private_tool: BackupTool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before, created = content(private_tool), schemas(private_tool)
-    for _ in range(2):
-        assert private_tool.run("backup", "--force")[0] == 0
-    manual = (ROOT / "debian" / "man" / "ooni-db-backup.h2m").read_text()
-    (command,) = re.findall(r"^ *runuser .* ooni-db-backup (restore --all)$", manual, re.MULTILINE)
-    with EmbeddedClickHouse(tmp_path / "empty") as server:
-        name = private_tool.database.name
-        there = FreshDatabase(name, server)
-        uri, http = there.uri, server.http_url().partition("?")[0]
-        private_tool.configure(clickhouse_url=uri, http_url=http)
-        private_tool.database = there
-        status, log = private_tool.run(*command.split())
-        assert status == 0, log
-        assert content(private_tool) == before
-        assert schemas(private_tool) == created
-        assert private_tool.run("verify", "--quick")[0] == 0
-        capsys.readouterr()
 
 
 # --- what people see ---

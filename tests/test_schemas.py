@@ -48,6 +48,7 @@ TABLES = {
     "names": """
         (`a.b` UInt8, `select` UInt8, `ü` String, `1x` UInt8, `back\\\\slash` UInt8, from2 UInt8,
         format UInt8 DEFAULT `a.b` + 1) ENGINE = Log""",
+    "nothing": "(k String) ENGINE = Null",
     "rocksdb": "(k String, v String) ENGINE = EmbeddedRocksDB PRIMARY KEY k",
     "joined": "(k String, v String) ENGINE = Join(ANY, LEFT, k)",
     "collapsing": """(id UInt32, s Int8, v UInt8) ENGINE = VersionedCollapsingMergeTree(s, v)

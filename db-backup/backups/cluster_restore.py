@@ -10,10 +10,11 @@ Whatever ends this, the next run goes on: a node that lacks what the others have
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from functools import partial
 
 from backup_config import Config
 from backups.comparison import Rows
+from backups.definitions import Definitions, is_table
 from backups.manifest import SavedTable
 from backups.restore import (
     Restored,
@@ -21,12 +22,12 @@ from backups.restore import (
     attach,
     check_exchange,
     fill,
+    not_made,
     put_in_place,
-    restore_definitions,
 )
 from backups.shards import check_shards
 from backups.standings import Held, OutOfStep, Shard, Standings, lag_in_step
-from inventory import is_replicated, renamed
+from inventory import is_replicated
 from ooni_common.database import ServerError, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
@@ -39,6 +40,9 @@ from ooni_common.replicas import (
     replica_argument,
     with_path,
 )
+from schemas.create_table import create_statement
+from schemas.references import moved
+from schemas.refusals import refused_schema
 from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
@@ -81,6 +85,7 @@ class _Restore:
         self._statements: dict[str, str] = {}  # table → how a node that was away gets it
         self._restored = Restored()
         self._failed: set[str] = set()  # the tables that were not restored
+        self._by_node: dict[str, Definitions] = {}
 
     def run(self) -> Restored:
         wanted, nodes, restored = self._wanted, self._nodes, self._restored
@@ -91,15 +96,13 @@ class _Restore:
         standings = {name: self._standings.of(name) for name in wanted.places}
         self._refuse(standings, views)
         nodes.each(self._drop_leftovers)
-        for name in wanted.places:
-            if name not in views:
+        for name in wanted.names:
+            if name not in wanted.places or name in views or not wanted.rows:
+                self._try(self._define, name, {})
+            elif name in wanted.places and name not in views:
                 self._try(self._restore_table, name, standings[name])
-        if wanted.everything:
-            definitions = nodes.each(self._definitions)
-            lines = (line for lines in definitions.values() for line in lines)
-            restored.lines += list(dict.fromkeys(lines))
-        for name in sorted(views):
-            self._try(self._restore_view, name, standings[name])
+            if name in views and wanted.rows and name not in self._failed:
+                self._try(self._restore_view, name, standings[name])
         self._tell_absent()
         return restored
 
@@ -182,17 +185,21 @@ class _Restore:
         manifest, place = self._standings.manifest(node.shard), self._wanted.places[name]
         staging = place.staging(self._started)
         with dropped_on_failure(node.database, [staging]):
-            fill(self._standings.server(node), manifest, name, staging)
+            self._fill(node, name, staging)
         return put_in_place(node.database, manifest.tables[name], staging, place, self._started)
+
+    def _fill(self, node: Node, name: str, staging: Place) -> None:
+        """Fill a plain table on one node, and compare its rows."""
+        server, manifest = self._standings.server(node), self._standings.manifest(node.shard)
+        fill(server, manifest, name, staging, trusted=self._wanted.trusted)
 
     def _replicated(self, name: str, saved: SavedTable, among: list[Node]) -> list[str]:
         """Restore a table of one shard that replicates, on these nodes."""
         place, writer = self._wanted.places[name], among[0]
         staging, target = place.staging(self._started), place.replicated(self._started)
         with dropped_on_failure(writer.database, [staging, target]):
-            manifest = self._standings.manifest(writer.shard)
-            fill(self._standings.server(writer), manifest, name, staging)
-            path = self._path(name, saved, writer, target)
+            self._fill(writer, name, staging)
+            path = self._path(name, saved.storage_schema, writer, target)
 
             def make(node: Node) -> Place:
                 return self._make(node, name, saved.storage_schema, path)
@@ -249,7 +256,7 @@ class _Restore:
 
     def _make(self, node: Node, name: str, statement: str, path: str) -> Place:
         """Make an empty replicated table that merges nothing for now; return where it is."""
-        target = self._wanted.places[name].replicated(self._started)
+        target = self._wanted.place(name).replicated(self._started)
         create_replica(node, self._create(node, name, statement, path))
         self._made[node.name, name] = target
         node.database.query(f"SYSTEM STOP MERGES {target}")
@@ -257,7 +264,7 @@ class _Restore:
 
     def _create(self, node: Node, name: str, statement: str, path: str) -> str:
         """Return the statement that creates a replicated table on a node, like that of another."""
-        place = self._wanted.places[name]
+        place, wanted = self._wanted.place(name), self._wanted
         own = ""
         for source in (place, Place(self._wanted.manifest.database, name)):
             if not path_of(own) and exists(node.database, source):
@@ -266,18 +273,20 @@ class _Restore:
         if "{" in replica and not _has_macro(node):
             replica = literal(node.name)
         target = place.replicated(self._started)
-        return with_path(renamed(statement, str(target), path), path, replica)
+        try:
+            create = create_statement(statement, str(target), path, trusted=wanted.trusted)
+        except ValueError as error:
+            raise refused_schema(name, statement, error) from None
+        create = moved(
+            create, wanted.manifest.database, wanted.database, wanted.manifest.definitions
+        )
+        return with_path(create, path, replica)
 
     def _attached(self, name: str, saved: SavedTable, writer: Node) -> str:
         """Fill a replicated table that is there and empty on all nodes."""
         place = self._wanted.places[name]
         with dropped_on_failure(writer.database, [place.staging(self._started)]):
-            fill(
-                self._standings.server(writer),
-                self._standings.manifest(writer.shard),
-                name,
-                place.staging(self._started),
-            )
+            self._fill(writer, name, place.staging(self._started))
         return attach(writer.database, saved, place, self._started)
 
     def _spread(self, name: str, saved: SavedTable, made: Mapping[Node, Place]) -> list[str]:
@@ -310,19 +319,19 @@ class _Restore:
                 " system.replication_queue there"
             )
 
-    def _path(self, name: str, saved: SavedTable, node: Node, target: Place) -> str:
+    def _path(self, name: str, schema: str, node: Node, target: Place) -> str:
         """Return the path that a table had, or a fresh one like it where that is in use.
 
         Whether it is, a table there tells best: it may be a node's that is absent, or gone.
         """
-        place, path = self._wanted.places[name], path_of(saved.storage_schema)
-        fresh = fresh_path(saved.storage_schema, place.table, self._run)
+        place, path = self._wanted.place(name), path_of(schema)
+        fresh = fresh_path(schema, place.table, self._run)
         if place != Place(self._wanted.manifest.database, name) or "{uuid}" in path:
             return fresh
         if exists(node.database, place):
             return fresh
         try:
-            node.database.query(self._create(node, name, saved.storage_schema, path))
+            node.database.query(self._create(node, name, schema, path))
             replicas = node.database.query(
                 "SELECT total_replicas FROM system.replicas"
                 " WHERE database = %(database)s AND table = %(table)s",
@@ -334,13 +343,63 @@ class _Restore:
         drop(node.database, target)
         return path if replicas == [(1,)] else fresh
 
-    def _definitions(self, node: Node) -> list[str]:
-        wanted = replace(self._wanted, manifest=self._standings.manifest(node.shard))
-        return restore_definitions(self._standings.server(node), wanted, self._failed)
+    def _define(self, name: str, _: Held) -> list[str]:
+        """Make a view, a dictionary, or a table without rows, where it is missing."""
+        place, manifest = self._wanted.place(name), self._wanted.manifest
+        present = self._nodes.each(lambda node: exists(node.database, place))
+        missing = [node for node, is_there in present.items() if not is_there]
+        schema = manifest.definitions.get(name, "")
+        if not missing or not schema:
+            return []
+        if is_table(schema) and path_of(schema):
+            return self._empty_replicas(name, schema, missing)
+        made = self._nodes.each(lambda node: self._definitions(node).make(name), among=missing)
+        return [f"{place}: its definition"] if any(made.values()) else []
+
+    def _definitions(self, node: Node) -> Definitions:
+        """Return what makes definitions on a node."""
+        if node.name not in self._by_node:
+            self._by_node[node.name] = Definitions(
+                node.database,
+                self._standings.manifest(node.shard),
+                self._wanted.database,
+                trusted=self._wanted.trusted,
+            )
+        return self._by_node[node.name]
+
+    def _empty_replicas(self, name: str, schema: str, missing: list[Node]) -> list[str]:
+        """Make a table that replicates, without rows, under one path for all nodes of a shard."""
+        place = self._wanted.place(name)
+        lines: list[str] = []
+        for shard in self._nodes.shards:
+            nodes = self._nodes.of_shard(shard)
+            among = [node for node in nodes if node in missing]
+            if not among:
+                continue
+            model = next((node for node in nodes if node not in missing), None)
+            if model:
+                ((statement,),) = model.database.query(f"SHOW CREATE TABLE {place}")
+                schema, path = str(statement), path_of(str(statement))
+            else:
+                path = self._path(name, schema, among[0], place.replicated(self._started))
+            made = self._nodes.each(
+                partial(self._make, name=name, statement=schema, path=path), among
+            )
+            lines += self._nodes.each(
+                partial(self._named, made=made, place=place), list(made)
+            ).values()
+        return lines[:1]
+
+    def _named(self, node: Node, made: Mapping[Node, Place], place: Place) -> str:
+        node.database.query(f"SYSTEM START MERGES {made[node]}")
+        node.database.query(f"RENAME TABLE {made[node]} TO {place}")
+        return f"{place}: without rows, its definition"
 
     def _restore_view(self, name: str, standings: Held) -> list[str]:
         """Fill the table of a view that each node has by now: where it replicates, on one node."""
         place = self._wanted.places[name]
+        if not all(self._nodes.each(lambda node: exists(node.database, place)).values()):
+            raise not_made(place)
         standings = self._standings.settled(name, standings, self._started)
         lines: list[str] = []
         for shard in self._standings.shards(name, standings).values():

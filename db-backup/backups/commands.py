@@ -18,6 +18,7 @@ from backups.manifest import (
     BackupLayout,
     BackupManifest,
     Chosen,
+    chain_of,
     check_newest,
     chosen,
     good_backups,
@@ -27,7 +28,8 @@ from backups.manifest import (
 from backups.plan import Plan, plan_backup
 from backups.prune import delete_backup, in_progress, unwanted
 from backups.restore import Wanted, drop_scratches, report, restore_tables, verify_backup
-from backups.server import ServerBackups
+from backups.server import ServerBackups, url_of
+from backups.server_manifest import check_server_manifests
 from backups.shards import check_shards, server_of, servers_of
 from inventory import check_names, is_replicated
 from ooni_common.config import SecretUrl
@@ -231,7 +233,6 @@ def verify_backups(
     Returns:
         What is wrong with them.
     """
-    bucket, _ = private_bucket(job)
     backups = stored_backups(job)
     name = job.arguments.source
     findings = [
@@ -240,6 +241,7 @@ def verify_backups(
         if backup.state == "damaged" and name in ("", ALL)
     ]
     wanted = to_verify(job.config, backups, name, tables)
+    signed = {backup.name for backup in backups if backup.signature == "valid"}
     if job.arguments.quick:
         return findings
     make_writable("state_dir", job.config.state_dir)
@@ -248,7 +250,9 @@ def verify_backups(
         connected_to_servers(job.config) as nodes,
     ):
         for manifest, present in wanted:
-            damages = verify_on_shards(job.config, nodes, bucket, manifest, present)
+            trusted = manifest.name in signed or job.arguments.trusted
+            chain = chain_of(manifest, backups)
+            damages = verify_on_shards(job, nodes, chain, present, trusted=trusted)
             if present and not damages:
                 log.info("the backup %s can be restored", manifest.name)
             findings += damages
@@ -296,22 +300,55 @@ def to_verify(
 
 
 def verify_on_shards(
-    config: Config, nodes: Nodes, bucket: Bucket, manifest: BackupManifest, tables: Sequence[str]
+    job: Job[Config],
+    nodes: Nodes,
+    chain: Sequence[BackupManifest],
+    tables: Sequence[str],
+    *,
+    trusted: bool,
 ) -> list[str]:
-    """Verify a backup, what it has of each shard on one node; return what is wrong with it."""
-    check_layout(bucket, manifest)
+    """Verify a backup, what it has of each shard on one node.
+
+    Args:
+        job: of the command.
+        nodes: of the cluster.
+        chain: the backup, and those that it needs.
+        tables: whose rows are verified.
+        trusted: whether definitions are executed that do more than a table needs.
+
+    Returns:
+        What is wrong with it.
+    """
+    (bucket, _), manifest = private_bucket(job), chain[0]
+    check_layout(job.config, bucket, manifest)
+    url = url_of(job.config.store("private"))
+    try:
+        check_server_manifests(bucket, chain, url, trusted=job.arguments.trusted)
+    except DataRefused as error:
+        return [str(error)]
     check_shards(nodes, manifest)
     if nodes.is_cluster:  # one that was killed may have used another node
         nodes.each(lambda node: drop_scratches(node.database))
     findings = []
     for shard, saved in zip(nodes.shards, manifest.by_shard, strict=True):
-        server = server_of(nodes, nodes.of_shard(shard)[0], config, manifest.collection)
-        findings += verify_backup(server, saved, [name for name in tables if name in saved.tables])
+        server = server_of(nodes, nodes.of_shard(shard)[0], job.config, manifest.collection)
+        present = [name for name in tables if name in saved.tables]
+        findings += verify_backup(server, saved, present, trusted=trusted)
     return findings
 
 
-def check_layout(bucket: Bucket, manifest: BackupManifest) -> None:
-    """Raise DataRefused for a backup that 2.0.x has made of several shards, by ON CLUSTER."""
+def check_layout(config: Config, bucket: Bucket, manifest: BackupManifest) -> None:
+    """Check that a backup is one that can be restored here.
+
+    Raises:
+        DataRefused: 2.0.x has made it of several shards, by ON CLUSTER.
+        ConfigError: its rows would be read by a collection that nobody here has named.
+    """
+    if manifest.collection not in ("", config.private_named_collection):
+        raise ConfigError(
+            f"the backup {manifest.name} was made by the named collection {manifest.collection!r};"
+            " if that is of this bucket, set private_named_collection to it"
+        )
     for part in manifest.parts.values():
         if len(list(bucket.folders(f"{part.path}shards/"))) > 1:
             raise DataRefused(
@@ -352,15 +389,34 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
         name = arguments.name or (f"{table}_restored" if beside else table)
         places = {table: Place(target, name)}
     else:
-        places = {source: Place(target, source) for source in manifest.tables}
-    wanted = Wanted(manifest, places, target, replace=arguments.replace, everything=not table)
+        check_names(arguments.skip, {*manifest.tables, *manifest.definitions}, "table")
+        places = {
+            source: Place(target, source)
+            for source in manifest.tables
+            if source not in arguments.skip
+        }
+    wanted = Wanted(
+        manifest,
+        places,
+        target,
+        replace=arguments.replace,
+        everything=not table,
+        trusted=backup.is_signed or arguments.trusted,
+        skipped=frozenset(arguments.skip),
+        rows=not arguments.schema_only,
+        structure=not arguments.data_only,
+    )
     if job.dry_run:
-        for source, place in places.items():
-            rows = f"{manifest.tables[source].rows:,}"
-            log.info("would restore %s of %s as %s: %s rows", source, manifest.name, place, rows)
+        explain_restore(wanted)
         return
     bucket, _ = private_bucket(job)
-    check_layout(bucket, manifest)
+    check_layout(job.config, bucket, manifest)
+    check_server_manifests(
+        bucket,
+        chain_of(manifest, stored_backups(job)),
+        url_of(job.config.store("private")),
+        trusted=arguments.trusted,
+    )
     with connected_to_servers(job.config) as nodes:
         if nodes.is_cluster:
             restored = restore_on_cluster(nodes, job.config, wanted)
@@ -372,6 +428,15 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
     report(restored)
     if not restored.lines:
         log.info("nothing to do: all is as in the backup %s", manifest.name)
+
+
+def explain_restore(wanted: Wanted) -> None:
+    """Log what would be restored."""
+    manifest = wanted.manifest
+    for name in wanted.names:
+        place, saved = wanted.place(name), manifest.tables.get(name)
+        what = f"{saved.rows:,} rows" if saved and wanted.rows else "its definition"
+        log.info("would restore %s of %s as %s: %s", name, manifest.name, place, what)
 
 
 def prune_backups(job: Job[Config], *, confirmed: bool) -> None:

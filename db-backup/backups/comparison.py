@@ -87,6 +87,11 @@ def rows_of(server: ServerBackups, saved: SavedTable, place: Place, *, replace: 
     return Rows.OTHER
 
 
+def is_empty(database: Database, place: Place) -> bool:
+    """Tell whether a table has no rows."""
+    return not database.query(f"SELECT 1 FROM {_storage(database, place)} LIMIT 1")
+
+
 def is_merged(server: ServerBackups, saved: SavedTable, place: Place, restored: Place) -> bool:
     """Tell whether a table has what merges leave of the rows of a backup.
 

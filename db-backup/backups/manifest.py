@@ -512,6 +512,15 @@ def chosen(backups: Sequence[Backup], name: str, runs: int = 0) -> Chosen:
     return good_ones([backup])[0]
 
 
+def chain_of(manifest: BackupManifest, backups: Sequence[Backup]) -> list[BackupManifest]:
+    """Return a backup that is good, and those that it needs, oldest last."""
+    manifests = {backup.name: backup.manifest for backup in backups if backup.manifest}
+    chain = [manifest]
+    while base := manifests.get(chain[-1].base):  # each is older than the one before
+        chain.append(base)
+    return chain
+
+
 def check_newest(manifest: BackupManifest, runs: int) -> None:
     """Check that the newest good backup is the last one that was made.
 

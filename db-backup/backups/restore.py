@@ -1,22 +1,25 @@
 """Restoring tables from a backup, and verifying a backup by restoring it.
 
-The rows go into a table beside the one that is wanted (staging.py). They are compared with the
-manifest there, and only then the table gets its name: by RENAME, or in the place of one that is
-there by EXCHANGE, which keeps the old content. To verify, they go into a database of their own.
+What is needed first is made first. The rows of a table go into one beside it (staging.py). They are
+compared with the manifest there, and only then the table gets its name: by RENAME, or in the place
+of one that is there by EXCHANGE, which keeps the old content. To verify a backup, all of it is made
+in a database of its own.
 """
 
 import logging
 import re
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
-from backups.comparison import Rows, compared, content_of, is_merged, rows_of
+from backups.comparison import Rows, compared, content_of, is_empty, is_merged, rows_of
 from backups.contents import Partitions
+from backups.definitions import Definitions, creation_order, is_table, make_table
 from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
-from inventory import is_replicated, renamed, storage_of
+from inventory import is_replicated, storage_of
 from ooni_common.database import Database, StatementFailed, StatementRefused, literal, quoted
 from ooni_common.doctor import worst_of
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
@@ -24,9 +27,6 @@ from ooni_common.server_errors import CODES_OF_LACKS
 from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
-
-# Types that 24.8 makes columns of only where that is allowed.
-NEWER_TYPES = {f"allow_experimental_{kind}_type": "1" for kind in ("variant", "dynamic", "json")}
 
 # What the server may say of a definition in a backup: the other tables can be restored.
 CODES_OF_DEFINITIONS = {36, 48, 56, 80, 115, 344}
@@ -36,29 +36,48 @@ SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups ar
 
 
 def verify_backup(
-    server: ServerBackups, manifest: BackupManifest, tables: Sequence[str]
+    server: ServerBackups,
+    manifest: BackupManifest,
+    tables: Sequence[str],
+    *,
+    trusted: bool = False,
 ) -> list[str]:
-    """Restore the tables of a backup, one after the other, and return what is wrong with them.
+    """Restore a backup into a database of its own, and return what is wrong with it.
+
+    All that it has a definition of is made there, in the order in which a restore makes it; then
+    tables are filled, compared and emptied, one after the other.
 
     Args:
         server: which does it. Nobody else may verify at the same time.
         manifest: of the backup.
-        tables: only these.
+        tables: only the rows of these.
+        trusted: whether definitions are executed that do more than a table needs.
     """
     database = server.database
     drop_scratches(database)
     scratch = f"{SCRATCH}{uuid.uuid4().hex[:8]}"
     database.query(f"CREATE DATABASE {quoted(scratch)}")
     findings: list[str] = []
+    definitions = Definitions(database, manifest, scratch, trusted=trusted, replicated=False)
+
+    def check(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except DataRefused as error:
+            findings.append(str(error))
+
+    def rows(name: str) -> None:
+        place = Place(scratch, name).staging(server.clock())
+        try:
+            fill(server, manifest, name, place, trusted=trusted)
+        finally:
+            drop(database, place)
+
     try:
+        for name in creation_order(manifest):
+            check(partial(definitions.make, name))
         for name in tables:
-            place = Place(scratch, name)
-            try:
-                fill(server, manifest, name, place)
-            except DataRefused as error:
-                findings.append(str(error))
-            finally:
-                drop(database, place)
+            check(partial(rows, name))
     finally:
         database.close()  # it may have been interrupted while it waited for an answer
         drop_scratches(database)
@@ -75,6 +94,10 @@ class Wanted:
         database: where they go.
         replace: put it in the place of what is there, and keep that under another name.
         everything: views and dictionaries, too, and the tables that have no rows in the backup.
+        trusted: whether definitions are executed that do more than a table needs.
+        skipped: names that are left out.
+        rows: whether rows are restored, and not only what has them.
+        structure: whether tables are made; otherwise those that are there are filled.
     """
 
     manifest: BackupManifest
@@ -82,6 +105,29 @@ class Wanted:
     database: str
     replace: bool = False
     everything: bool = False
+    trusted: bool = False
+    skipped: frozenset[str] = frozenset()
+    rows: bool = True
+    structure: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """What is to be restored, in the order in which it can be made."""
+        if not self.everything:
+            return list(self.places)
+        order = creation_order(self.manifest)
+        # A table of one node alone can be in no definitions of the backup.
+        more = [name for name in self.places if name not in self.manifest.definitions]
+        return [name for name in (*order, *more) if name not in self.skipped]
+
+    def place(self, name: str) -> Place:
+        """Return where something goes."""
+        return self.places.get(name) or Place(self.database, name)
+
+    def fills(self, saved: SavedTable) -> bool:
+        """Tell whether a table is made first and filled then: it has its own path, or view."""
+        own = saved.is_view or is_replicated(saved.engine)
+        return not self.structure or (self.everything and own)
 
 
 @dataclass
@@ -113,59 +159,162 @@ def report(restored: Restored) -> None:
         raise worst
 
 
+def not_made(place: Place) -> DataRefused:
+    """Return the refusal to fill what a person has to make."""
+    return DataRefused(
+        f"{place}: its rows are not restored, as it was not made: make it, and restore again, or"
+        " add --trust-definitions"
+    )
+
+
 def restore_tables(server: ServerBackups, wanted: Wanted) -> Restored:
-    """Restore tables.
+    """Restore tables on one server; one that fails keeps no other from being restored.
 
     Raises:
-        ConfigError: there are tables of these names.
-        DataRefused: what was restored is not what was saved. Nothing is left of it, then.
-        Unavailable: the database or the store failed. A table that was complete by then may be
-            left beside its place; the next restore drops it.
+        ConfigError: there are tables of these names. Nothing is done, then.
+        Unavailable: the database or the store failed. What was done by then stays, and the next
+            restore goes on.
     """
-    database, manifest = server.database, wanted.manifest
-    database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}")
-    absent, doubtful = _absent(server, wanted)
-    started = server.clock()
-    for place in wanted.places.values():
-        drop_leftovers(database, place)
-    restored = Restored()
-    for name, place in doubtful.items():
+    return _Restore(server, wanted).run()
+
+
+class _Restore:
+    def __init__(self, server: ServerBackups, wanted: Wanted) -> None:
+        self._server = server
+        self._database = server.database
+        self._wanted = wanted
+        self._manifest = wanted.manifest
+        self._started = server.clock()
+        self._restored = Restored()
+        self._definitions = Definitions(
+            server.database, wanted.manifest, wanted.database, trusted=wanted.trusted
+        )
+
+    def run(self) -> Restored:
+        wanted = self._wanted
+        self._database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}")
+        present = self._present()
+        for place in wanted.places.values():
+            drop_leftovers(self._database, place)
+        for name in wanted.names:
+            self._try(name, present.get(name, Rows.NONE))
+        return self._restored
+
+    def _try(self, name: str, present: Rows) -> None:
         try:
-            rows = settled(server, manifest, name, place, started)
-        except DataRefused as error:
-            restored.failures.append(error)
-        else:
-            log.info("%s is there already, %s", place, rows.value)
-    with dropped_on_failure(database, [place.staging(started) for place in absent.values()]):
-        for name, place in absent.items():
-            fill(server, manifest, name, place.staging(started))
-    later = {name for name in absent if wanted.everything and _needs_definition(manifest, name)}
-    restored.lines += [
-        put_in_place(database, manifest.tables[name], place.staging(started), place, started)
-        for name, place in absent.items()
-        if name not in later
-    ]
-    if wanted.everything:
-        restored.lines += restore_definitions(server, wanted)
-    restored.lines += [
-        attach(database, manifest.tables[name], absent[name], started) for name in sorted(later)
-    ]
-    return restored
+            if line := self._restore(name, present):
+                self._restored.lines.append(line)
+        except (DataRefused, StatementFailed, StatementRefused) as error:
+            self._restored.failures.append(error)
+
+    def _restore(self, name: str, present: Rows) -> str:
+        """Restore one table, view or dictionary; return what was done."""
+        wanted, saved = self._wanted, self._manifest.tables.get(name)
+        place = wanted.place(name)
+        if saved is None or not wanted.rows:
+            return self._make(name, place)
+        if present is Rows.FEWER:
+            present = settled(self._server, wanted, name, place, self._started)
+        if present.is_good:
+            log.info("%s is there already, %s", place, present.value)
+            return ""
+        if wanted.fills(saved):
+            if not exists(self._database, place) and not self._make(name, place):
+                raise not_made(place)
+            return self._fill(name, saved, place)
+        staging = place.staging(self._started)
+        with dropped_on_failure(self._database, [staging]):
+            fill(self._server, self._manifest, name, staging, trusted=wanted.trusted)
+        return put_in_place(self._database, saved, staging, place, self._started)
+
+    def _make(self, name: str, place: Place) -> str:
+        """Make what is not there yet, without rows; return what was done."""
+        if not self._wanted.structure or exists(self._database, place):
+            return ""
+        if not self._definitions.make(name):
+            return ""
+        rows = "without rows, " if is_table(self._manifest.definitions[name]) else ""
+        return f"{place}: {rows}its definition"
+
+    def _fill(self, name: str, saved: SavedTable, place: Place) -> str:
+        """Fill a table that is there and empty."""
+        staging = place.staging(self._started)
+        with dropped_on_failure(self._database, [staging]):
+            fill(self._server, self._manifest, name, staging, trusted=self._wanted.trusted)
+        return attach(self._database, saved, place, self._started)
+
+    def _present(self) -> dict[str, Rows]:
+        """Return what is there in the place of each table.
+
+        Raises:
+            ConfigError: there are tables of these names, and they are others, or can't be replaced.
+        """
+        present, refused = {}, []
+        for name, place in self._wanted.places.items():
+            if not self._wanted.rows or not exists(self._database, place):
+                continue
+            rows = self._rows_of(name, place)
+            if rows is Rows.OTHER and not self._wanted.replace:
+                refused.append(str(place))
+            elif rows is Rows.OTHER:
+                self._check_replaceable(self._manifest.tables[name], place)
+            present[name] = rows
+        if refused:
+            raise ConfigError(
+                f"there already: {', '.join(refused)}; use --as, --to-database, or --replace, which"
+                " keeps the old content under another name"
+            )
+        return present
+
+    def _rows_of(self, name: str, place: Place) -> Rows:
+        wanted, saved = self._wanted, self._manifest.tables[name]
+        if not wanted.everything and wanted.structure:
+            return Rows.OTHER
+        rows = rows_of(self._server, saved, place, replace=wanted.replace)
+        if rows is Rows.OTHER and not wanted.structure and is_empty(self._database, place):
+            return Rows.NONE
+        return rows
+
+    def _check_replaceable(self, saved: SavedTable, place: Place) -> None:
+        """Raise ConfigError if a table can't be replaced as a whole."""
+        if not (saved.is_view or is_replicated(saved.engine)):
+            check_exchange(self._database, place)
+            return
+        kind = "a materialized view" if saved.is_view else "replicated"
+        raise ConfigError(
+            f"{place} is {kind} and can't be replaced as a whole; restore it under another name"
+            " (--as), and then REPLACE its partitions"
+            + ("" if saved.is_view else "; or set cluster")
+        )
 
 
 def settled(
-    server: ServerBackups, manifest: BackupManifest, name: str, place: Place, started: datetime
+    server: ServerBackups,
+    wanted: Wanted,
+    name: str,
+    place: Place,
+    started: datetime,
+    manifest: BackupManifest | None = None,
 ) -> Rows:
     """Say of a table with fewer rows than the backup that merges have made it so.
 
     The rows of the backup are restored beside it, and compared with what is left after all merges.
 
+    Args:
+        server: that has it.
+        wanted: what is to be restored.
+        name: of the table.
+        place: where it is.
+        started: the time of the run, UTC.
+        manifest: of the shard, where there are several.
+
     Raises:
         DataRefused: rows are missing, or nobody can tell.
     """
+    manifest = manifest or wanted.manifest
     saved, staging = manifest.tables[name], place.staging(started)
     with dropped_on_failure(server.database, [staging]):
-        fill(server, manifest, name, staging)
+        fill(server, manifest, name, staging, trusted=wanted.trusted)
         try:
             merged = is_merged(server, saved, place, staging)
             reason = "rows are missing, or are others"
@@ -183,8 +332,22 @@ def settled(
     return Rows.MERGED
 
 
-def fill(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> None:
+def fill(
+    server: ServerBackups,
+    manifest: BackupManifest,
+    name: str,
+    place: Place,
+    *,
+    trusted: bool = False,
+) -> None:
     """Make a table of the rows of one in a backup, and compare them with the manifest.
+
+    Args:
+        server: which does it.
+        manifest: of the backup.
+        name: of the table in it.
+        place: where the rows go; there is nothing.
+        trusted: whether a schema is executed that does more than a table needs.
 
     Raises:
         DataRefused: they are other rows, or they can't be restored.
@@ -193,13 +356,11 @@ def fill(server: ServerBackups, manifest: BackupManifest, name: str, place: Plac
     """
     where, saved = f"{manifest.name}: {name}", manifest.tables[name]
     try:
-        content = _filled(server, manifest, name, place)
+        content = _filled(server, manifest, name, place, trusted=trusted)
     except (StatementFailed, StatementRefused) as error:
         if not (error.code in CODES_OF_DEFINITIONS or _is_fault_of_backup(error)):
             raise
         raise DataRefused(f"{where}: it can't be restored: {error}") from None
-    except ValueError as error:
-        raise DataRefused(f"{where}: the schema in the manifest: {error}") from None
     if findings := saved.findings(content):
         raise DataRefused(f"{where}: {'; '.join(findings)}")
     proof = "as backed up" if compared(saved, content) else "as many as were backed up"
@@ -213,11 +374,12 @@ def _is_fault_of_backup(error: StatementFailed | StatementRefused) -> bool:
     return error.code not in CODES_OF_LACKS or bool(re.search(GONE, error.said))
 
 
-def _filled(server: ServerBackups, manifest: BackupManifest, name: str, place: Place) -> Partitions:
+def _filled(
+    server: ServerBackups, manifest: BackupManifest, name: str, place: Place, *, trusted: bool
+) -> Partitions:
     """Make a table of the rows of one in a backup; return what it has."""
     database, saved = server.database, manifest.tables[name]
-    create = renamed(saved.storage_schema, f"{place}")
-    database.query(create, settings=database.settings_it_has(NEWER_TYPES))
+    make_table(database, manifest, saved.storage_schema, place, trusted=trusted)
     merges = saved.engine.endswith("MergeTree")
     if merges:  # rows that become one are not those of the manifest any more
         database.query(f"SYSTEM STOP MERGES {place}")
@@ -241,48 +403,6 @@ def _plain(engine: str) -> str:
     return engine.removeprefix("Replicated").removeprefix("Shared")
 
 
-def _absent(server: ServerBackups, wanted: Wanted) -> tuple[dict[str, Place], dict[str, Place]]:
-    """Return what is to be restored: with `everything`, not the tables that are there already.
-
-    Beside it: the tables of which that is not known.
-
-    Raises:
-        ConfigError: there are tables of these names, and they are others, or can't be replaced.
-    """
-    absent, doubtful, refused = {}, {}, []
-    for name, place in wanted.places.items():
-        saved = wanted.manifest.tables[name]
-        present = Rows.NONE
-        if exists(server.database, place):
-            present = Rows.OTHER
-            if wanted.everything:
-                present = rows_of(server, saved, place, replace=wanted.replace)
-        if present is Rows.NONE:
-            absent[name] = place
-        elif present is Rows.FEWER:
-            doubtful[name] = place
-        elif present.is_good:
-            log.info("%s is there already, %s", place, present.value)
-        elif wanted.replace and (saved.is_view or is_replicated(saved.engine)):
-            kind = "a materialized view" if saved.is_view else "replicated"
-            raise ConfigError(
-                f"{place} is {kind} and can't be replaced as a whole; restore it under another name"
-                " (--as), and then REPLACE its partitions"
-                + ("" if saved.is_view else "; or set cluster")
-            )
-        elif wanted.replace:
-            check_exchange(server.database, place)
-            absent[name] = place
-        else:
-            refused.append(str(place))
-    if refused:
-        raise ConfigError(
-            f"there already: {', '.join(refused)}; use --as, --to-database, or --replace, which"
-            " keeps the old content under another name"
-        )
-    return absent, doubtful
-
-
 def check_exchange(database: Database, place: Place) -> None:
     """Raise ConfigError if a database can't exchange tables."""
     ((engine,),) = database.query(
@@ -293,12 +413,6 @@ def check_exchange(database: Database, place: Place) -> None:
             f"{place} can't be replaced: a database of the engine {engine} exchanges no tables;"
             " restore it under another name (--as)"
         )
-
-
-def _needs_definition(manifest: BackupManifest, name: str) -> bool:
-    """Tell whether the server has to make a table: its path in Keeper, or its view, is its own."""
-    saved = manifest.tables[name]
-    return saved.is_view or is_replicated(saved.engine)
 
 
 def put_in_place(
@@ -336,43 +450,6 @@ def attach(database: Database, saved: SavedTable, place: Place, started: datetim
         database.query(f"INSERT INTO {target} SELECT * FROM {staging}")
     drop(database, staging)
     return f"{place}: {saved.rows:,} rows"
-
-
-def restore_definitions(
-    server: ServerBackups, wanted: Wanted, failed: Collection[str] = ()
-) -> list[str]:
-    """Let the server make what is not there yet: views, dictionaries, replicated tables.
-
-    Args:
-        server: which does it.
-        wanted: what is to be restored.
-        failed: the tables whose rows are not there; they are not made without.
-    """
-    database, manifest = server.database, wanted.manifest
-    part = manifest.parts.get("definitions")
-    if part is None:
-        return []
-    places = {name: Place(wanted.database, name) for name in part.tables}
-    missing = [name for name, place in places.items() if not exists(database, place)]
-    for name in set(missing) & set(failed):
-        missing.remove(name)
-        del places[name]
-    if not missing:
-        return []
-    # All of them, also those that are there: so the server knows what their names are now.
-    server.restore(
-        {(manifest.database, name): (wanted.database, name) for name in places},
-        part.path,
-        structure_only=True,
-    )
-    empty = [
-        name
-        for name in missing
-        if name not in manifest.tables and manifest.definitions[name].startswith("CREATE TABLE")
-    ]
-    if empty:
-        log.warning("without rows, as the backup has none of them: %s", ", ".join(empty))
-    return [f"{places[name]}: its definition" for name in missing if name not in manifest.tables]
 
 
 def drop_scratches(database: Database) -> None:

@@ -203,7 +203,9 @@ class Standings:
             table = table_of(node, one)
             if table not in verdicts:
                 manifest, place = self.manifest(node.shard), self._wanted.places[name]
-                verdicts[table] = settled(self.server(node), manifest, name, place, started)
+                verdicts[table] = settled(
+                    self.server(node), self._wanted, name, place, started, manifest
+                )
             result[node] = replace(one, rows=verdicts[table])
         return result
 

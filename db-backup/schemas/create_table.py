@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from inventory import renamed
 from ooni_common.replicas import with_path
 from schemas.expressions import take_expression, take_expressions
-from schemas.tokens import END, Reader, SchemaRefused
+from schemas.tokens import END, Reader, SchemaRefused, Token
 from schemas.types import take_list, take_type
 
 ENGINE = re.compile(
@@ -140,12 +140,14 @@ def create_table(statement: str) -> CreateTable:
     if not reader.accepts("ENGINE"):
         raise reader.unexpected("ENGINE")
     reader.take_symbol("=")
-    if reader.next.kind != "word" or not ENGINE.fullmatch(reader.next.value):
+    is_null = reader.next == Token("name", "Null")  # SHOW CREATE quotes it, as it is a word of SQL
+    if not is_null and not (reader.next.kind == "word" and ENGINE.fullmatch(reader.next.value)):
         raise SchemaRefused(
             f"the engine {reader.next.value!r} is not one that keeps rows of its own"
         )
-    engine = reader.take().value
     reader.written()
+    reader.take()
+    engine = reader.written()
     arguments = _take_engine_arguments(reader, engine)
     reader.written()
     _take_clauses(reader)

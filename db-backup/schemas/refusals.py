@@ -12,7 +12,7 @@ def refused_schema(name: str, schema: str, reason: object) -> DataRefused:
 
     Args:
         name: of the table.
-        schema: its statement, which was not executed.
+        schema: its statement.
         reason: why.
     """
     show_statement(name, schema)
@@ -24,6 +24,6 @@ def refused_schema(name: str, schema: str, reason: object) -> DataRefused:
 
 def show_statement(name: str, statement: str) -> None:
     """Log a statement, line by line, for a person to read."""
-    log.warning("%s: not executed is:", name)
+    log.warning("%s is not made; its statement is:", name)
     for line in statement.splitlines():
         log.warning("    %s", line)

@@ -56,6 +56,7 @@ class Tool:
             "private_aws_access_key_id": KEY_ID,
             "private_aws_secret_access_key": KEY,
             "private_retries": 1,
+            "manifest_key": "k" * 32,
         }
 
     def run(self, *arguments: str, **keys: object) -> tuple[int, str]:

@@ -1,0 +1,166 @@
+"""Making what a backup has the definition of: the tool does it, one statement after the other.
+
+The server could make all of it from the backup, but would execute what the bucket has as it stands
+there. Tables are made of what was understood in their statements. Views and dictionaries do what
+somebody has written; they are made where the manifest is signed, or somebody trusts it. What reads
+from a queue is never made: it would take messages that others wait for.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+
+from backups.manifest import BackupManifest
+from ooni_common.database import Database, StatementFailed, StatementRefused
+from ooni_common.errors import DataRefused
+from ooni_common.replicas import path_of
+from schemas.create_table import SETTINGS, create_statement, create_table
+from schemas.references import in_order, moved, references
+from schemas.refusals import refused_schema, show_statement
+from schemas.tokens import SchemaRefused
+from staging import Place
+
+log = logging.getLogger("ooni.db_backup")
+
+HIDDEN = "'[HIDDEN]'"  # what SHOW CREATE has in the place of a password
+CONSUMERS = re.compile(
+    r"\nENGINE = (Kafka|RabbitMQ|NATS|S3Queue|AzureQueue|FileLog|MaterializedPostgreSQL)\b"
+)
+
+
+def creation_order(manifest: BackupManifest) -> Sequence[str]:
+    """Return the names of all that a backup has a definition of, as they can be made."""
+    if set(manifest.order) == manifest.definitions.keys():
+        return manifest.order
+    return in_order(manifest.definitions, manifest.database)
+
+
+def is_table(definition: str) -> bool:
+    """Tell whether a definition is that of a table; the others are views and dictionaries."""
+    return definition.startswith("CREATE TABLE")
+
+
+def make_table(
+    database: Database,
+    manifest: BackupManifest,
+    schema: str,
+    place: Place,
+    *,
+    trusted: bool,
+    replicated: bool = False,
+) -> None:
+    """Make an empty table.
+
+    Args:
+        database: the connection.
+        manifest: of the backup.
+        schema: what SHOW CREATE said of the original table.
+        place: where the new one goes.
+        trusted: whether a schema is executed that does more than a table needs.
+        replicated: whether it gets the path in ZooKeeper that is in its schema.
+
+    Raises:
+        DataRefused: it can't be made, or it became another one.
+    """
+    path = path_of(schema) if replicated else ""
+    try:
+        create = create_statement(schema, str(place), path, trusted=trusted)
+    except SchemaRefused as error:
+        raise refused_schema(place.table, schema, error) from None
+    except ValueError as error:
+        raise DataRefused(f"{place}: the schema in the manifest: {error}") from None
+    create = moved(create, manifest.database, place.database, manifest.definitions)
+    database.query(create, settings=database.settings_it_has(SETTINGS))
+    _check_columns(database, schema, place)
+
+
+class Definitions:
+    """Makes what a backup has a definition of, in the order in which it can be made.
+
+    Args:
+        database: the connection.
+        manifest: of the backup.
+        target: the database in which it is made.
+        trusted: whether definitions are executed that do more than a table needs.
+        replicated: whether tables that replicate do so, or are plain ones.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        manifest: BackupManifest,
+        target: str,
+        *,
+        trusted: bool,
+        replicated: bool = True,
+    ) -> None:
+        self._database = database
+        self._manifest = manifest
+        self._target = target
+        self._trusted = trusted
+        self._replicated = replicated
+        self._left_out: set[str] = set()
+
+    def make(self, name: str) -> bool:
+        """Make one, without rows; return whether it was made, and not only shown.
+
+        Raises:
+            DataRefused: the server can't make it.
+        """
+        definition, place = self._manifest.definitions[name], Place(self._target, name)
+        if reason := self._reason_to_leave_out(name, definition):
+            self._left_out.add(name)
+            show_statement(f"{name} ({reason})", definition)
+            return False
+        try:
+            if is_table(definition):
+                make_table(
+                    self._database,
+                    self._manifest,
+                    definition,
+                    place,
+                    trusted=self._trusted,
+                    replicated=self._replicated,
+                )
+            else:
+                statement = moved(
+                    definition, self._manifest.database, self._target, self._manifest.definitions
+                )
+                self._database.query(statement, settings=self._database.settings_it_has(SETTINGS))
+        except (StatementFailed, StatementRefused) as error:
+            self._left_out.add(name)
+            where = f"{self._manifest.name}: {name}"
+            raise DataRefused(f"{where}: it can't be made: {error}") from None
+        except DataRefused:
+            self._left_out.add(name)
+            raise
+        return True
+
+    def _reason_to_leave_out(self, name: str, definition: str) -> str:
+        """Return why something is only shown to a person; "" if it is made."""
+        if CONSUMERS.search(definition):
+            return "it takes messages from a queue as soon as it is there"
+        if HIDDEN in definition:
+            return "it has a password, which nobody may read"
+        if not (is_table(definition) or self._trusted):
+            return "its definition is not signed"
+        manifest = self._manifest
+        named = references(definition, manifest.database, manifest.definitions) - {name}
+        needed = sorted(named & self._left_out)
+        return f"it needs {', '.join(needed)}" if needed else ""
+
+
+def _check_columns(database: Database, schema: str, place: Place) -> None:
+    """Check that a table has the columns of a schema.
+
+    Raises:
+        DataRefused: it has others.
+    """
+    ((made,),) = database.query(f"SHOW CREATE TABLE {place}")
+    try:
+        wanted, columns = create_table(schema).columns, create_table(str(made)).columns
+    except SchemaRefused:
+        return  # a trusted one
+    for one in (*wanted, *columns):
+        if one not in wanted or one not in columns:
+            raise DataRefused(f"{place}: the server made other columns of its schema: {one}")

