@@ -16,8 +16,10 @@ import logging
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from csv_source import excerpt
@@ -41,9 +43,8 @@ from ooni_common.errors import DataRefused
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
-from ooni_common.state import read_state
 from ooni_common.swap.content import Row
-from ooni_common.swap.update import LossLimit, Table, Update, UpdateState
+from ooni_common.swap.update import LossLimit, Table, Update
 from ordinary_answers import (
     CHARACTERS_AT_ONCE,
     OrdinaryAnswers,
@@ -51,11 +52,14 @@ from ordinary_answers import (
     batches,
     read_ordinary_answers,
 )
+from refusals import Clock, Refusals, RefusedForNow
+from refused_rows import RefusedRows
 from table_updates import (
     Fetched,
     check_before_writing,
     examine_updater,
-    fetch_changed,
+    fetch_unless_refused,
+    heal_nodes,
     load,
     loaded_source,
     note_unchanged,
@@ -100,6 +104,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     max_bytes: Bytes = LIMITS.max_bytes
     ordinary_dir: Path | None = None
     max_rejected_rows: Count = 10
+    hold_days: Count = 14
     min_rows: Count = 100
     max_rows: Count = 50_000
 
@@ -121,9 +126,16 @@ SCRIPT = Script(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, clock: Clock = time.time) -> int:
     """Run once as the command line says; return the exit status."""
-    return execute(SCRIPT, lambda job: (examine if job.command == "doctor" else update)(job), argv)
+
+    def work(job: Job[Config]) -> None:
+        if job.command == "doctor":
+            examine(job)
+        else:
+            update(job, clock)
+
+    return execute(SCRIPT, work, argv)
 
 
 def examine(job: Job[Config]) -> None:
@@ -134,7 +146,7 @@ def examine(job: Job[Config]) -> None:
     examine_updater(job, list(TABLES.values()), upstream_checks(fetcher, urls))
 
 
-def update(job: Job[Config]) -> None:
+def update(job: Job[Config], clock: Clock) -> None:
     """Load the files that have changed since the last run."""
     tables = list(TABLES.values())
     with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
@@ -145,23 +157,41 @@ def update(job: Job[Config]) -> None:
         ordinary = read_ordinary_answers(job.config.ordinary_dir)
         report_progress(job, 0)
         loaded = loaded_source(job, nodes, tables)
+        refusals = Refusals(job, clock)
         with job.metrics.timer("fetch_csv"):
-            fetched = fetch_files(job, loaded, Path(folder))
-        if not fetched.files:
-            note_unchanged(job, nodes, tables, fetched.source)
-            report_progress(job, 100)
-            return
-        report_progress(job, 30)
-        files = read_files(nodes.first, fetched, ordinary)
-        report_findings(list(files.values()))
-        job.metrics.gauge("rejected_rows", sum(len(file.refusals) for file in files.values()))
-        check_files(job, nodes.first, files)
-        report_progress(job, 60)
-        refused = {
-            f"{name}.refused": " ".join(sorted(file.refused)) for name, file in files.items()
-        }
-        load_files(job, nodes, files, {**fetched.source, **refused})
+            fetched = fetch_files(job, loaded, refusals.source, Path(folder))
+        if fetched is None:
+            heal_nodes(job, nodes, tables)
+            raise refusals.again()
+        with refusals.remembered(fetched.source):
+            if fetched.files:
+                report_progress(job, 30)
+                judge_and_load(job, nodes, fetched, ordinary, clock())
+            else:
+                note_unchanged(job, nodes, tables, fetched.source)
         report_progress(job, 100)
+
+
+def judge_and_load(
+    job: Job[Config], nodes: Nodes, fetched: Fetched, ordinary: OrdinaryAnswers, now: float
+) -> None:
+    """Replace the tables by what is good in the files.
+
+    Raises:
+        DataRefused: too little is; neither table is changed.
+    """
+    files = read_files(nodes.first, fetched, ordinary)
+    report_findings(list(files.values()))
+    job.metrics.gauge("rejected_rows", sum(len(file.refusals) for file in files.values()))
+    refused = RefusedRows(job.state_file, job.config.hold_days, now)
+    try:
+        check_files(job, nodes.first, files, refused)
+        report_progress(job, 60)
+        load_files(job, nodes, files, fetched.source)
+        refused.load_beside()
+    finally:
+        if not job.dry_run:
+            refused.write()
 
 
 def report_progress(job: Job[Config], percent: int) -> None:
@@ -169,12 +199,14 @@ def report_progress(job: Job[Config], percent: int) -> None:
     job.metrics.gauge("fingerprints_update_progress", percent)
 
 
-def fetch_files(job: Job[Config], loaded: Mapping[str, str], folder: Path) -> Fetched:
-    """Fetch the files that are not what the tables were loaded from."""
+def fetch_files(
+    job: Job[Config], loaded: Mapping[str, str], refused: Mapping[str, str], folder: Path
+) -> Fetched | None:
+    """Fetch the files that are not what the tables were loaded from; None: they were refused."""
     config = job.config
     fetcher = configured_fetcher(job.user_agent, config, LIMITS)
     urls = {"fingerprints_dns": config.dns_url, "fingerprints_http": config.http_url}
-    return fetch_changed(fetcher, urls, loaded, folder)
+    return fetch_unless_refused(fetcher, urls, loaded, refused, folder)
 
 
 def read_files(
@@ -241,29 +273,28 @@ def wrong_regexps(database: Database, regexps: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def check_files(job: Job[Config], database: Database, files: Mapping[str, Fingerprints]) -> None:
-    """Raise DataRefused when the files are too bad to be loaded.
-
-    Rows that upstream had already when the tables were loaded last count towards nothing: they must
-    not keep all others out.
-    """
+def check_files(
+    job: Job[Config], database: Database, files: Mapping[str, Fingerprints], refused: RefusedRows
+) -> None:
+    """Raise DataRefused when the files are too bad to be loaded."""
     for file in files.values():
         if file.broken:
             raise DataRefused(f"{file.broken}; neither table is loaded until upstream mends it")
-    source = read_state(job.state_file, UpdateState).source
-    added = 0
-    for name, file in files.items():
-        refused = file.refused.difference(source.get(f"{name}.refused", "").split())
-        added += len(refused.difference(live_rows(database, name)) if refused else refused)
-    most = job.config.max_rejected_rows
-    if added <= most:
-        return
-    reason = (
-        f"{added} rows that upstream has added are refused, more than max_rejected_rows = {most}"
+    refused.note(
+        {
+            name: file.refused - (live_rows(database, name) if file.refused else set())
+            for name, file in files.items()
+        }
     )
-    if not job.force:
-        raise DataRefused(f"{reason}; --force loads the others")
-    log.warning("%s; the others are loaded by --force", reason)
+    try:
+        refused.check(job.config.max_rejected_rows)
+    except RefusedForNow as error:
+        if not job.force:
+            day = f"{datetime.fromtimestamp(error.until, UTC):%Y-%m-%d}"
+            raise RefusedForNow(
+                f"{error}; the others are loaded on {day}, or by --force", error.until
+            ) from None
+        log.warning("%s; the others are loaded by --force", error)
 
 
 def live_rows(database: Database, table_name: str) -> set[str]:

@@ -25,6 +25,14 @@ Clock = Callable[[], float]  # returns Unix time, seconds
 DAY = 86_400  # seconds
 
 
+class RefusedForNow(DataRefused):
+    """What is refused will be accepted at a later time, in Unix time, though nothing changes."""
+
+    def __init__(self, message: str, until: float) -> None:
+        super().__init__(message)
+        self.until = until
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """A refusal, as it is kept in the state directory.
 
@@ -34,6 +42,7 @@ class Refusal(msgspec.Struct, frozen=True):
         verdict: why.
         since: when, in Unix time.
         logged: when the log was last told.
+        until: when the same version is judged again; 0: never.
     """
 
     source: dict[str, str] = {}
@@ -41,19 +50,21 @@ class Refusal(msgspec.Struct, frozen=True):
     verdict: str = ""
     since: Moment = 0
     logged: Moment = 0
+    until: Moment = 0
 
 
 class Refusals:
     """Remembers what a run refuses, for the next run.
 
     A dry run, `--force` and what else a person decides for one run (`by_person`) remember nothing,
-    and look at nothing that is remembered.
+    and look at nothing that is remembered; but what they load is refused no more.
     """
 
     def __init__(self, job: Job[DatabaseConfig], clock: Clock, *, by_person: bool = False) -> None:
         self._path = job.state_file.with_suffix(".refusal.json")
         self._clock = clock
         self._attended = job.attended
+        self._dry_run = job.dry_run
         self._in_use = not (job.dry_run or job.force or by_person)
         self._judge = judge_of(job.config)
         self._last = read_state(self._path, Refusal) if self._in_use else Refusal()
@@ -61,7 +72,8 @@ class Refusals:
     @property
     def source(self) -> Mapping[str, str]:
         """The version of the upstream that would be refused again; nothing if there is none."""
-        return self._last.source if self._last.judge == self._judge else {}
+        is_over = 0 < self._last.until <= self._clock()
+        return {} if is_over or self._last.judge != self._judge else self._last.source
 
     def again(self) -> DataRefused:
         """Return what to raise for the version that was refused: to be logged once a day."""
@@ -90,13 +102,14 @@ class Refusals:
         except DataRefused as error:
             if self._in_use and not isinstance(error, NotStored):
                 now = self._clock()
-                self._write(Refusal(dict(source), self._judge, str(error), now, now))
+                until = error.until if isinstance(error, RefusedForNow) else 0
+                self._write(Refusal(dict(source), self._judge, str(error), now, now, until))
             raise
         self.forget()
 
     def forget(self) -> None:
-        """Forget what was refused: something newer is live."""
-        if self._in_use and self._last.source:
+        """Forget what was refused: something newer is live, or this by a person's decision."""
+        if not self._dry_run:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 

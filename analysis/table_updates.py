@@ -137,6 +137,40 @@ def fetch_changed(
     return Fetched(files, source)
 
 
+def fetch_unless_refused(
+    fetcher: Fetcher,
+    urls: Mapping[str, SecretUrl],
+    loaded: SourceVersion,
+    refused: SourceVersion,
+    folder: Path,
+) -> Fetched | None:
+    """Fetch as `fetch_changed` does, unless upstream still has what was refused; then return None.
+
+    Args:
+        fetcher: fetches the files.
+        urls: table → URL.
+        loaded: what the tables were loaded from.
+        refused: what an earlier run has refused; nothing if it has not.
+        folder: where to put the files.
+
+    Raises:
+        Unavailable, DataRefused: as `Fetcher.fetch`.
+    """
+    if not refused:
+        return fetch_changed(fetcher, urls, loaded, folder)
+    moved = fetch_changed(fetcher, urls, refused, folder)
+    if not moved.files:
+        return None
+
+    def is_new(name: str) -> bool:
+        return moved.source.get(f"{name}.sha256") != loaded.get(f"{name}.sha256")
+
+    stayed = {name: url for name, url in urls.items() if name not in moved.files and is_new(name)}
+    others = fetch_changed(fetcher, stayed, {}, folder)
+    files = {name: path for name, path in moved.files.items() if is_new(name)}
+    return Fetched({**files, **others.files}, {**loaded, **moved.source, **others.source})
+
+
 def _validators(loaded: SourceVersion, name: str, url: SecretUrl) -> Validators | None:
     if loaded.get(f"{name}.url") != url.identity:
         return None

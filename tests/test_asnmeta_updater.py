@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import asn_map_file
 import asnmeta_updater
-from asnmeta_updater import AsnMap
+from asn_map_file import AsnMap
 from conftest import Database as FreshDatabase
 from dev.samples.asn_map import asn_map as sample_map
 from dev.servers.misbehaving import MisbehavingServer, body, short_body, unfinished_chunks
@@ -170,7 +171,7 @@ def test_a_dry_run_prints_the_difference_and_writes_nothing(updater: Updater) ->
 def test_a_document_of_many_pieces_is_read_completely(monkeypatch: pytest.MonkeyPatch) -> None:
     document = sample_map(500, 2000, 3, duplicates=20)
     for size in (1000, 4097, 50_000, 10**6):
-        monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", size)
+        monkeypatch.setattr(asn_map_file, "READ_AT_ONCE", size)
         rows, reader = read(document)
         assert sorted(rows) == expected_rows(document)
         assert (len(rows), reader.refused_rows, reader.read) == (2000, 0, 2020)
@@ -190,7 +191,7 @@ def test_texts_that_look_like_the_document_are_texts(
 ) -> None:
     document = {str(asn): [[text, "US", "20040604", f"{text}{asn}", text]] for asn in range(500)}
     for size in (100, 1000, 10**6):
-        monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", size)
+        monkeypatch.setattr(asn_map_file, "READ_AT_ONCE", size)
         rows, reader = read(json.dumps(document).encode())
         assert sorted(rows) == expected_rows(json.dumps(document).encode())
         assert reader.refusals == []
@@ -315,7 +316,7 @@ def test_an_asn_that_comes_twice_is_refused_the_second_time(
     again = members[7].replace(":", space + ":", 1)
     document = ("{" + ", ".join([*members, again]) + "}").encode()
     for size in (200, 10**6):
-        monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", size)
+        monkeypatch.setattr(asn_map_file, "READ_AT_ONCE", size)
         rows, reader = read(document)
         assert len(rows) == 500
         assert reader.refusals == ["map.json: ASN '7': here for the second time"]
@@ -345,7 +346,7 @@ def test_an_asn_that_comes_twice_is_refused_the_second_time(
 def test_what_is_no_whole_document_is_refused(
     document: bytes, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", size)
+    monkeypatch.setattr(asn_map_file, "READ_AT_ONCE", size)
     with pytest.raises(DataRefused, match=r"^map\.json: "):
         read(document)
 
@@ -353,8 +354,8 @@ def test_what_is_no_whole_document_is_refused(
 def test_an_endless_history_is_refused_before_it_fills_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asnmeta_updater, "READ_AT_ONCE", 10_000)
-    monkeypatch.setattr(asnmeta_updater, "LONGEST_PIECE", 100_000)
+    monkeypatch.setattr(asn_map_file, "READ_AT_ONCE", 10_000)
+    monkeypatch.setattr(asn_map_file, "LONGEST_PIECE", 100_000)
     with pytest.raises(DataRefused, match="no end of an ASN's history"):
         read(b'{"1": [' + b'["o", "US", "20040604", "a", "s"], ' * 10_000)
 

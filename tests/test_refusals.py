@@ -13,7 +13,7 @@ from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, NotStored, RefusedBefore, Unavailable
 from ooni_common.metrics import Metrics
 from ooni_common.run import Job, StopSignals
-from refusals import DAY, Refusals
+from refusals import DAY, Refusals, RefusedForNow
 
 SOURCE = {"commit": "1" * 40}
 
@@ -128,10 +128,25 @@ def test_a_dry_run_and_force_remember_nothing_and_look_at_nothing(runs: Runs, fl
     runs.refuse()
     before = runs.file.read_bytes()
     runs.refuse(None, **{flag: True})
-    with runs.next(**{flag: True}).remembered(SOURCE):
-        pass
     assert runs.next(**{flag: True}).source == {}
     assert runs.file.read_bytes() == before
+
+
+def test_what_force_loads_is_refused_no_more(runs: Runs) -> None:
+    runs.refuse()
+    with runs.next(dry_run=True).remembered(SOURCE):
+        pass
+    assert runs.next().source == SOURCE
+    with runs.next(force=True).remembered(SOURCE):
+        pass
+    assert runs.next().source == {}
+
+
+def test_what_will_be_accepted_later_is_judged_again_then(runs: Runs) -> None:
+    runs.refuse(RefusedForNow("12 rows are refused", runs.now + 3 * DAY))
+    assert runs.next().source == SOURCE
+    runs.now += 3 * DAY
+    assert runs.next().source == {}
 
 
 @pytest.mark.parametrize("content", ["{", "[" * 100_000, "[]", '{"since": "long"}'])
@@ -155,5 +170,5 @@ def test_no_secret_is_kept(runs: Runs) -> None:
     secret = Config(db_uri=SecretUrl("clickhouse://citizenlab:hunter2000@localhost/default"))
     runs.refuse(config=secret)
     kept = json.loads(runs.file.read_text())
-    assert kept.keys() == {"source", "judge", "verdict", "since", "logged"}
+    assert kept.keys() == {"source", "judge", "verdict", "since", "logged", "until"}
     assert "hunter2000" not in runs.file.read_text()
