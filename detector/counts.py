@@ -10,17 +10,19 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError
-from series import HOUR, Series, Target
+from series import HOUR, Series, Target, hour_of
 
 Grid = NDArray[np.int64]  # a row for each hour, a column for each series
 
 FASTPATH_COLUMNS = (
+    "measurement_uid",
     "measurement_start_time",
     "test_name",
     "input",
@@ -58,6 +60,14 @@ SELECT count(), toUnixTimestamp(min(measurement_start_time)),
 FROM fastpath
 WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
 """
+# The server makes a measurement's uid when it receives it, and begins it with its own time.
+RECEIVED = """\
+SELECT max(substring(measurement_uid, 1, 14))
+FROM fastpath
+WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
+  AND match(measurement_uid, '^20[0-9]{{12}}[.]')
+"""
+RECENT = 24  # hours before the last measurement in which the last one received is looked for
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,9 @@ class HourlyCounts:
 def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] | None:
     """Return the first hour with a measurement of anything, and the end of the last one.
 
+    The last one is no later than when the server received something: a probe whose clock is fast
+    must not hide that nothing comes any more.
+
     Args:
         database: has `fastpath`.
         start: looked at from this hour on (in hours since 1970, as all).
@@ -97,7 +110,23 @@ def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] 
         raise ConfigError("fastpath: no such table; name the database of OONI in db_uri")
     sql = MEASURED_HOURS.format(start=start * HOUR, end=end * HOUR)
     ((count, oldest, newest),) = database.query(sql)
-    return (oldest // HOUR, newest // HOUR + 1) if count else None
+    if not count:
+        return None
+    first, last = oldest // HOUR, newest // HOUR
+    received = _received(database, max(start, last - RECENT), last + 1)
+    return first, max(first, last if received is None else min(last, received)) + 1
+
+
+def _received(database: Database, start: int, end: int) -> int | None:
+    """Return the hour in which the server received the last measurement of some hours.
+
+    None where the uids don't tell, as those that the server did not make.
+    """
+    ((text,),) = database.query(RECEIVED.format(start=start * HOUR, end=end * HOUR))
+    try:
+        return hour_of(datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC))
+    except ValueError:
+        return None
 
 
 def counts_ahead(

@@ -553,6 +553,30 @@ def test_metrics_are_sent(detecting: Detecting, statsd: StatsdListener) -> None:
         assert metrics[f"detector.{timer}"][0][1] == "ms"
 
 
+def test_a_probe_with_a_fast_clock_does_not_hide_that_nothing_comes_any_more(
+    detecting: Detecting, statsd: StatsdListener
+) -> None:
+    detecting.measure(some_history())
+    end = 8 * DAY
+    quiet = detecting.detect(end + 71)
+    outputs = detecting.everything()
+    # It was received when the others were, and says that it is of three days later.
+    received, measured = at(end - 0.5), at(end + 70.5)
+    detecting.database.execute(
+        "INSERT INTO fastpath (measurement_uid, report_id, input, probe_cc, probe_asn, test_name,"
+        " measurement_start_time, anomaly, confirmed, msm_failure) VALUES"
+        f" ('{received:%Y%m%d%H%M%S}.123456_IT_signal_0123456789abcdef', 'r', '', 'IT', 1,"
+        f" 'signal', toDateTime({int(measured.timestamp())}), 'f', 'f', 'f')"
+    )
+    log = detecting.detect(end + 71, statsd=statsd.address)
+    assert statsd.metrics()["detector.lag_hours"] == [(71, "g")]
+    assert "up to 9 Mar 2025, 00:00 UTC;" in quiet
+    assert "up to 9 Mar 2025, 00:00 UTC;" in log
+    assert detecting.everything() == outputs
+    _, said = detecting.run("doctor", hour=end + 71)
+    assert "fastpath has some up to 9 Mar 2025, 00:00 UTC, 71 h ago" in said
+
+
 def test_fastpath_is_read_for_charts_only_while_they_change(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 20 * DAY, block=100, unblock=150))
     detecting.measure(blocked(series("FR", 2), 20 * DAY, block=15 * DAY))
