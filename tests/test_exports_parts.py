@@ -245,6 +245,7 @@ def test_a_database_without_uuids_knows_a_table_by_its_definition(months: Backup
         execute(fill.format("x"))
         time.sleep(1.1)  # times of definitions are whole seconds
         assert months.run(tables=policy)[0] == 0
+        assert not any(export.fingerprint.is_read for export in months.manifest(name).exports)
         tokens = [export.token for export in months.manifest(name).exports]
         execute(f"OPTIMIZE TABLE default.{name} FINAL")
         assert "nothing to do" in months.run()[1]

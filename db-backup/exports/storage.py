@@ -22,12 +22,13 @@ import msgspec
 from msgspec import Meta
 
 from inventory import QUOTED, SourceTable, is_replicated
-from ooni_common.database import Database, StatementRefused
+from ooni_common.database import Database, StatementRefused, literal
 from store import Number
 
 OWN_COLUMNS = {"_part"}  # a column of the table of this name would hide the server's own
 NO_TABLE = "00000000-0000-0000-0000-000000000000"  # of databases that give tables no UUID
 
+FOLDER = r"/store/\w{3}/([0-9a-f-]{36})/"
 # Of neighbouring parts: the first and the last block, and the version.
 Span = tuple[Number, Number, Number]
 Spans = Annotated[tuple[Span, ...], Meta(max_length=10_000)]
@@ -240,16 +241,18 @@ def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
     where = "database = currentDatabase() AND {} = %(table)s"
     names = {"table": table.name}
     tables = database.query(
-        "SELECT toString(uuid), toUnixTimestamp(metadata_modification_time),"
-        f" toUnixTimestamp(now()) FROM system.tables WHERE {where.format('name')}",
+        # In some databases without UUIDs, the folder of a table is named by one.
+        f"SELECT if(uuid = {literal(NO_TABLE)}, extract(toString(data_paths), {literal(FOLDER)}),"
+        " toString(uuid)), toUnixTimestamp(metadata_modification_time), toUnixTimestamp(now())"
+        f" FROM system.tables WHERE {where.format('name')}",
         names,
     )
     if not tables:
         return None
     ((uuid, defined, taken),) = tables
-    if uuid == NO_TABLE and not 0 < defined < taken:  # in the same second there can be another one
+    if not uuid and not 0 < defined < taken:  # in the same second there can be another one
         return None
-    identity = f"of {defined}" if uuid == NO_TABLE else uuid
+    identity = uuid or f"of {defined}"
     path = ""
     if is_replicated(table.engine):
         paths = database.query(
