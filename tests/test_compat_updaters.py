@@ -22,6 +22,7 @@ from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.state import is_current, roll_back
 from ooni_common.swap.update import LossLimit, Table, Update, UpdateState, next_state
+from ordinary_answers import Answer, matched_by_regexps
 from reference_tables import PAIR, Row, new_rows, old_rows
 
 pytestmark = pytest.mark.compat
@@ -50,6 +51,17 @@ def test_right_and_wrong_regular_expressions_are_told_apart(db: Database) -> Non
     regexps = [*RIGHT, *WRONG, *(f"a{number}+" for number in range(300))]
     random.Random(1).shuffle(regexps)
     assert wrong_regexps(db, regexps) == WRONG
+
+
+def test_regular_expressions_are_matched_with_ordinary_answers_alike(db: Database) -> None:
+    answers = [Answer("empty", ""), Answer("page", "<html>\n<p>Zensur é.\r\n</p>")]
+    regexps = ["x?", "<p>.*</p>", r"\p{L}{6} é\.", "(?-s)<p>.*</p>", "it's \\\\ %(a)s"]
+    matched = matched_by_regexps(db, [*regexps, *(f"a{number}+" for number in range(40))], answers)
+    assert {regexp: answer.place for regexp, answer in matched.items()} == {
+        "x?": "empty",
+        "<p>.*</p>": "page",
+        r"\p{L}{6} é\.": "page",
+    }
 
 
 @pytest.mark.parametrize("table", UPDATERS_TABLES, ids=lambda table: table.name)
