@@ -12,6 +12,7 @@ Both tables are replaced together or not at all.
 By hand: fingerprints_updater.py --dry-run --stdout
 """
 
+import itertools
 import logging
 import re
 import sys
@@ -143,7 +144,16 @@ def examine(job: Job[Config]) -> None:
     config = job.config
     fetcher = configured_fetcher(job.user_agent, config, replace(LIMITS, retries=0))
     urls = {"upstream, DNS": config.dns_url, "upstream, HTTP": config.http_url}
-    examine_updater(job, list(TABLES.values()), upstream_checks(fetcher, urls))
+
+    def ordinary() -> str:
+        answers = read_ordinary_answers(config.ordinary_dir)
+        return f"{answers.count} are tried on every pattern"
+
+    examine_updater(
+        job,
+        list(TABLES.values()),
+        itertools.chain([("ordinary answers", ordinary)], upstream_checks(fetcher, urls)),
+    )
 
 
 def update(job: Job[Config], clock: Clock) -> None:

@@ -75,6 +75,11 @@ class OrdinaryAnswers:
 
     by_kind: Mapping[str, Sequence[Answer]]
 
+    @property
+    def count(self) -> int:
+        """How many different answers there are."""
+        return len({answer for answers in self.by_kind.values() for answer in answers})
+
     def matched_by(self, database: Database, patterns: Iterable[Pattern]) -> dict[Pattern, Answer]:
         """Return the patterns that match an answer, and the first that they match.
 

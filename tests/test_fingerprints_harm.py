@@ -11,7 +11,6 @@ from conftest import Database as FreshDatabase
 from fingerprints_file import KINDS, LOCATION, PATTERN, PATTERN_TYPE, SCOPE, read_fingerprints
 from fingerprints_harness import Updater, Upstream, served_upstream, updater_of
 from ooni_common.database import Database
-from ooni_common.errors import ConfigError
 from ordinary_answers import Pattern, batches, read_ordinary_answers
 
 SHIPPED = Path(ordinary_answers.__file__).with_name("ordinary")
@@ -277,8 +276,11 @@ def test_an_own_folder_that_cannot_be_used_is_named(updater: Updater, tmp_path: 
     status, log = updater.run()
     assert status == 78
     assert f"{own}/headers/a.txt can't be used" in log
-    with pytest.raises(ConfigError):
-        read_ordinary_answers(own)
+    status, log = updater.run("doctor")
+    assert status == 78
+    assert re.search("FAILED +ordinary answers .*a.txt can't be used", log)
+    (own / "headers/a.txt").unlink()
+    assert re.search("ok +ordinary answers +1[0-9]{2} are tried", updater.run("doctor")[1])
 
 
 def test_the_shipped_answers_are_in_the_languages_and_kinds_that_they_should_be() -> None:

@@ -318,6 +318,23 @@ def test_refused_rows_are_logged_with_file_line_and_reason(
     assert len(updater.rows_of("fingerprints_http")) == 151
 
 
+def test_what_the_fastpath_reads_well_is_loaded_as_it_stands(
+    updater: Updater, upstream: Upstream
+) -> None:
+    """Blanks and empty countries, as upstream's documentation has them, and a cell too many."""
+    countries = ["US, CA", ",ZZ", "ZZ", "it", " IT ,, FR ", ""]
+    rows = [
+        ",".join([f"made.{number}", *GOOD[1:7], f'"{cell}"', "ooni", "", "a note", ""])
+        for number, cell in enumerate(countries)
+    ]
+    upstream.write(http=upstream.with_raw_row("\r\n".join([*rows, ""]).encode()))
+    status, log = updater.run(max_rejected_rows=0)
+    assert (status, "refused" in log) == (0, False)
+    assert "empty extra cells at the end (and 5 more lines)" in log
+    live = {row[0]: row[7] for row in updater.rows_of("fingerprints_http")}
+    assert [live[f"made.{n}"].strip() for n in range(6)] == [cell.strip() for cell in countries]
+
+
 @pytest.mark.parametrize("columns", [10, 12])
 def test_a_row_with_another_number_of_columns_is_refused(
     updater: Updater, upstream: Upstream, columns: int
