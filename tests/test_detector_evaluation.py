@@ -1,6 +1,7 @@
 """The evaluation: how detections are compared with what happened; the figures of a sample."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -129,6 +130,11 @@ def test_figures_of_seeds_have_a_spread() -> None:
     assert spread == {"mean": 7, "standard_deviation": 3, "least": 4, "most": 10}
     assert figures["by_scenario"]["some"]["seeds"]["recall"]["least"] == 1.0
     assert "seeds" not in figures_of(suites[:1])
+    table = shown(dict.fromkeys(("sequential", "cusum"), figures))
+    assert "3 series of 3 seeds" in table
+    assert re.search(
+        r"median delay, hours +7 +7\n +seeds: mean +7 +7\n.*: least to most +4-10", table
+    )
 
 
 def test_an_incident_is_over_with_the_last_of_its_networks() -> None:

@@ -44,6 +44,7 @@ def figures_of(suites: Sequence[Sequence[Outcome]]) -> Figures:
     outcomes = [outcome for suite in suites for outcome in suite]
     judged = [[outcome for outcome in suite if outcome.truth.judged] for suite in suites]
     return {
+        "suites": len(suites),
         **_figures_and_spread(judged),
         "by_scenario": {
             scenario: _figures_and_spread(part) | _about(part)

@@ -64,7 +64,8 @@ def _totals(results: Results) -> list[str]:
     def add(title: str, texts: Iterable[str]) -> None:
         lines.append(f"{title:{TITLE}}" + "".join(f"{text:>15}" for text in texts))
 
-    add(f"{first['series']:,} series", results)
+    suites = f" of {first['suites']} seeds" if first["suites"] > 1 else ""
+    add(f"{first['series']:,} series{suites}", results)
     for key, (title, form) in TOTALS.items():
         add(title, [_value(figures[key], form) for figures in results.values()])
         spreads = [figures.get("seeds", {}).get(key) for figures in results.values()]
