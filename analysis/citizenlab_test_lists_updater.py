@@ -161,7 +161,7 @@ def update(job: Job[Config], clock: Clock) -> None:
         loaded = loaded_source(job, nodes, [TABLE]).items() >= source.items()
         # A run that was stopped just before its end has not kept what it holds.
         loaded = loaded and held.holds.commit == source["commit"]
-        if loaded and not accepted and not held.due():
+        if loaded and not accepted and not held.to_be_judged():
             held.tell_nothing_new(f"{TABLE.name} holds commit {source['commit']}")
             heal_nodes(job, nodes, [TABLE])
             return

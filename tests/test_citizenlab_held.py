@@ -277,8 +277,14 @@ def test_a_dry_run_shows_what_is_held_and_what_would_be_lost(
     with updater.unchanged():
         status, printed = updater.run("--dry-run")
     assert status == 0
-    assert f"held: ru; accepted, it would have 20 rows instead of {before}" in printed
+    held = f"held: ru; accepted, it would have 20 rows instead of {before}, "
+    assert re.search(rf"{held}\d+ hosts would be gone: \S+", printed)
     assert {path: path.read_bytes() for path in updater.state_dir.iterdir()} == state
+    updater.run()
+    with updater.unchanged():
+        assert held in updater.run("--dry-run")[1]
+        _, printed = updater.run("--dry-run", "--accept", "ru", max_shrink=0.5)
+    assert f"would change: citizenlab: {ROWS - before + 20} rows (+0 -{before - 20})" in printed
 
 
 def test_a_roll_back_after_an_accepted_loss_holds_until_the_next_commit(

@@ -38,9 +38,10 @@ class HeldLists:
         source = read_state(job.state_file, UpdateState).source
         self._lost = not self.holds.logged and source.get("version") == __version__
 
-    def due(self) -> bool:
-        """Tell whether one of them may be accepted by itself now."""
-        return self.holds.due(self.now, self._days)
+    def to_be_judged(self) -> bool:
+        """Tell whether the same commit is worth a look: for a person, or to accept a list."""
+        shown = self._job.dry_run and bool(self.holds.by_country)
+        return shown or self.holds.due(self.now, self._days)
 
     def tell_nothing_new(self, nothing: str) -> None:
         """Say that there is nothing to do and what is held: while that lasts, once a day."""
