@@ -33,6 +33,8 @@ ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"
 TEXTFILES = ROOT / "build/demo/textfiles"
 ALERTS_OF_DEMO = {"OoniTestListsHeld"}  # one of its sample lists is broken
+# The only weekly script makes the backups, and has made one here: promtool tests the other case.
+SILENT_HERE = {"OoniWeeklyScriptNeverSucceeded"}
 HOUR, DAY = 3600, 86400
 PATIENCE = 60  # seconds until Prometheus has scraped and evaluated everything
 CONFIG = """\
@@ -73,8 +75,8 @@ def examine_wrong_site(promtool: str, prometheus: str, folder: Path) -> list[str
     create = ["tsdb", "create-blocks-from", "openmetrics", str(past), str(folder / "data")]
     subprocess.run([promtool, *create], check=True, stdout=subprocess.DEVNULL)
     with served(openmetrics(present_of(now))) as target, running(prometheus, folder, target) as api:
-        wait_until(lambda: active_alerts(api) == alert_names())
-        silent = sorted(alert_names() - active_alerts(api))
+        wait_until(lambda: active_alerts(api) >= alert_names() - SILENT_HERE)
+        silent = sorted(alert_names() - SILENT_HERE - active_alerts(api))
         return [f"{name}: neither pending nor firing" for name in silent] + problems_of(api)
 
 
