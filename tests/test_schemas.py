@@ -4,8 +4,9 @@ import pytest
 
 from backups.signature import signature_of, state_of
 from conftest import Database
-from ooni_common.database import quoted
-from schemas.create_table import create_table
+from ooni_common.database import literal, quoted
+from ooni_common.replicas import path_of
+from schemas.create_table import create_statement, create_table
 from schemas.references import in_order, moved
 from schemas.tokens import DEEPEST, LONGEST, SchemaRefused
 
@@ -216,6 +217,27 @@ def test_a_replicated_table_has_a_path_of_its_own_or_none(engine: str, plain: st
     if "'" in engine:
         assert "MergeTree('/mine', " in table.statement("`u`", "/mine")
         assert "'/a" not in table.statement("`u`", "/mine")
+
+
+def test_a_path_is_put_into_nothing_that_looks_like_an_engine() -> None:
+    path = "P` UInt8) ENGINE = Log AS SELECT * FROM url($$http://127.0.0.1:1/$$) /* "
+    name = f"x\nENGINE = ReplicatedMergeTree('{path}', 'r')"
+    for engine in ("MergeTree", "ReplicatedMergeTree('/a', '{replica}')"):
+        schema = made(f'"{name}" UInt8', engine)
+        assert path_of(schema) == path
+        create = create_statement(schema, "`u`", path_of(schema), "'r2'")
+        again = create_table(create)
+        assert again.columns == ((name, "UInt8"),)
+        assert again.engine == engine.partition("(")[0]
+        assert again.arguments in ((), (literal(path), "'r2'"))
+
+
+@pytest.mark.parametrize(
+    ("path", "replica"), [("a', 'b", ""), ("/a", "'r', file('a')"), ("\\", "")]
+)
+def test_a_path_is_one_literal(path: str, replica: str) -> None:
+    with pytest.raises(SchemaRefused):
+        create_statement(made(engine="ReplicatedMergeTree('/a', 'b')"), "`u`", path, replica)
 
 
 def test_what_is_taken_for_a_keyword_is_a_column() -> None:

@@ -38,7 +38,6 @@ from ooni_common.replicas import (
     path_literal,
     path_of,
     replica_argument,
-    with_path,
 )
 from schemas.create_table import create_statement
 from schemas.references import moved
@@ -274,13 +273,10 @@ class _Restore:
             replica = literal(node.name)
         target = place.replicated(self._started)
         try:
-            create = create_statement(statement, str(target), path, trusted=wanted.trusted)
+            create = create_statement(statement, str(target), path, replica, trusted=wanted.trusted)
         except ValueError as error:
             raise refused_schema(name, statement, error) from None
-        create = moved(
-            create, wanted.manifest.database, wanted.database, wanted.manifest.definitions
-        )
-        return with_path(create, path, replica)
+        return moved(create, wanted.manifest.database, wanted.database, wanted.manifest.definitions)
 
     def _attached(self, name: str, saved: SavedTable, writer: Node) -> str:
         """Fill a replicated table that is there and empty on all nodes."""

@@ -88,31 +88,41 @@ class CreateTable:
     arguments: tuple[str, ...]
     clauses: str
 
-    def statement(self, target: str, path: str = "") -> str:
+    def statement(self, target: str, path: str = "", replica: str = "") -> str:
         """Return the statement for another table.
 
         Args:
             target: what stands for it, as SQL.
-            path: in ZooKeeper, which a replicated table gets; without it, it becomes a plain one:
-                the path in the statement is that of the original table.
+            path: in ZooKeeper, which a replicated table gets, as it stands within the quotes of a
+                literal; without it, it becomes a plain one: the path in the statement is that of
+                the original table.
+            replica: the name of the replica, as a literal; "": it stays.
+
+        Raises:
+            SchemaRefused: path or replica is more than a literal.
         """
         match = ENGINE.fullmatch(self.engine)
         engine, arguments = self.engine, self.arguments
-        if match and match["replicated"] and not path:
-            engine, arguments = match["plain"], _without_path(arguments)
+        if match and match["replicated"]:
+            if path:
+                arguments = _with_path(arguments, path, replica)
+            else:
+                engine, arguments = match["plain"], _without_path(arguments)
         of_engine = f"({', '.join(arguments)})" if arguments else ""
         text = f"CREATE TABLE {target}\n{self.body}\nENGINE = {engine}{of_engine}"
-        text += f"\n{self.clauses}" if self.clauses else ""
-        return with_path(text, path) if path else text
+        return f"{text}\n{self.clauses}" if self.clauses else text
 
 
-def create_statement(schema: str, target: str, path: str = "", *, trusted: bool = False) -> str:
+def create_statement(
+    schema: str, target: str, path: str = "", replica: str = "", *, trusted: bool = False
+) -> str:
     """Return the statement that makes another table like one whose schema is in a bucket.
 
     Args:
         schema: what SHOW CREATE said.
         target: what stands for the other one, as SQL.
         path: in ZooKeeper, for a replicated one; see CreateTable.statement.
+        replica: likewise.
         trusted: whether a schema that does more than a table needs is executed, too.
 
     Raises:
@@ -120,11 +130,11 @@ def create_statement(schema: str, target: str, path: str = "", *, trusted: bool 
         ValueError: it is no statement that can be understood.
     """
     try:
-        return create_table(schema).statement(target, path)
+        return create_table(schema).statement(target, path, replica)
     except SchemaRefused:
         if not trusted:
             raise
-        return renamed(schema, target, path)
+        return with_path(renamed(schema, target, path), path, replica)
 
 
 def create_table(statement: str) -> CreateTable:
@@ -289,10 +299,33 @@ def _take_engine_arguments(reader: Reader, engine: str) -> list[str]:
     return arguments
 
 
+def _has_path(arguments: Sequence[str]) -> bool:
+    """Tell whether the arguments of an engine begin with those of replication."""
+    return len(arguments) >= 2 and all(text.startswith("'") for text in arguments[:2])
+
+
 def _without_path(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return the arguments of an engine without those of replication, if it has any."""
-    has_path = len(arguments) >= 2 and all(text.startswith("'") for text in arguments[:2])
-    return tuple(arguments[2:] if has_path else arguments)
+    return tuple(arguments[2:] if _has_path(arguments) else arguments)
+
+
+def _with_path(arguments: Sequence[str], path: str, replica: str) -> tuple[str, ...]:
+    """Return the arguments of an engine with another path, if it has any.
+
+    In the text of the statement the path can't be replaced: a name could look like an engine.
+    """
+    if not _has_path(arguments):
+        return tuple(arguments)
+    return (_one_literal(f"'{path}'"), _one_literal(replica or arguments[1]), *arguments[2:])
+
+
+def _one_literal(text: str) -> str:
+    """Return a literal, written anew."""
+    reader = Reader(text)
+    reader.take_kind("text")
+    if reader.next is not END:
+        raise reader.unexpected("the end of a literal")
+    return reader.written()
 
 
 def _take_clauses(reader: Reader) -> None:
