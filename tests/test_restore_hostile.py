@@ -219,6 +219,57 @@ def test_the_server_reads_no_base_that_is_elsewhere(
         change(hostile_tool, hostile_tool.private_bucket_name, manifest, forget)
 
 
+def test_nothing_hides_a_base_from_our_eyes_and_not_from_the_servers(
+    hostile_tool: BackupTool, attacker: str
+) -> None:
+    (backup,) = hostile_tool.backups()
+    path = BACKUPS.server_backup(backup.name, "incremental")
+    key = path + ".backup"
+    original = hostile_tool.get_private(key).replace(
+        b"</size>", b"</size><use_base>true</use_base>"
+    )
+    own = f"S3('{hostile_tool.s3.endpoint}/{hostile_tool.private_bucket_name}/{path}"
+    location = f"S3('{attacker}/b/')"
+
+    def with_base(base: str) -> str:
+        return original.decode().replace(
+            "<contents>", f"<base_backup>{base}</base_backup><contents>"
+        )
+
+    variants = {
+        "long": with_base(f"S3('{attacker}/bucket/{'b' * 5000}/')").encode(),
+        "UTF-16": b"\xff\xfe" + with_base(location).encode("utf-16-le"),
+        "UTF-16, declared": with_base(location).encode("utf-16"),
+        "nested": with_base(f"<a>{location}</a>").encode(),
+        "entity": with_base(location.replace("S3", "S&#51;")).encode(),
+        "CDATA": with_base(f"<![CDATA[{location}]]>").encode(),
+        "comment": with_base(location.replace("S3", "S<!-- -->3")).encode(),
+        "attribute": with_base(location).replace("<base_backup>", '<base_backup a="b">').encode(),
+        "arguments": with_base(f"{own}', '', '', url = '{attacker}/')").encode(),
+        "endpoint": original.replace(
+            b"<contents>",
+            f"<original_endpoint>{attacker}</original_endpoint><contents>".encode(),
+        ),
+        "file": original.replace(b"<name>data/", b"<name>data/../"),
+        "no XML": original[:-20],
+    }
+    change(
+        hostile_tool,
+        hostile_tool.private_bucket_name,
+        BACKUPS.manifest(backup.name),
+        lambda document: document["parts"]["incremental"].update(sha256=""),
+    )
+    before = tables(hostile_tool)
+    for name, content in variants.items():
+        hostile_tool.client.put_object(
+            Bucket=hostile_tool.private_bucket_name, Key=key, Body=content
+        )
+        status, printed = hostile_tool.run("restore", "a")
+        assert status == 65, f"{name}: {printed}"
+        assert "--trust-definitions" in printed, f"{name}: {printed}"
+        assert tables(hostile_tool) == before, name
+
+
 def test_a_collection_that_nobody_here_has_named_is_not_used(hostile_tool: BackupTool) -> None:
     (backup,) = hostile_tool.backups()
     change(

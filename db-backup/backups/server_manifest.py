@@ -5,19 +5,31 @@ one of our manifest; and where our manifest has its SHA-256, not a byte may be a
 """
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from xml.parsers import expat
 
 from backups.manifest import SERVER_MANIFEST, BackupManifest, ServerBackup
 from ooni_common.errors import DataRefused
 from store import Bucket, NoSuchObject
 
-BASE = re.compile(rb"<base_backup\b[^>]*>(.{0,4096}?)</base_backup\s*>", re.DOTALL)
-LONGEST_BASE = 8192  # bytes of the element
-# What a server does not write, and by which the element could be written otherwise.
-FOREIGN = re.compile(rb"<[!?]|&#|<base_backup\s")
+# What servers write from 24.8 on. What else one might read there could be another address.
+BRANCHES = ("config", "contents", "file")
+LEAVES = (
+    *("version", "deduplicate_files", "timestamp", "uuid", "backup_id"),
+    *("base_backup", "base_backup_uuid", "base_backup_copy_s3_credentials_from_backup"),
+    *("data_file_name_generator", "data_file_name_prefix_length"),
+    *("name", "size", "checksum", "use_base", "base_size", "base_checksum", "data_file"),
+    "encrypted_by_disk",
+)
+FILES = ("name", "data_file")
+LONGEST_TEXT = 8192  # characters of an element
 # The address and perhaps credentials, or the name of a collection and the path.
-LOCATION = re.compile(r"S3\((?:`?(?P<collection>\w+)`?, ?)?'(?P<place>[^'\\]*)'")
+LOCATION = re.compile(
+    r"S3\((?:(?P<collection>\w+|`\w+`), ?'(?P<path>[^'\\]*)'"
+    r"|'(?P<url>[^'\\]*)'(?:, ?'[^'\\]*'){0,2})\)"
+)
 
 
 def check_server_manifests(
@@ -43,37 +55,110 @@ def check_server_manifests(
 
 def _check(bucket: Bucket, name: str, part: ServerBackup, url: str, *, trusted: bool) -> None:
     key = part.path + SERVER_MANIFEST
-    digest, bases, foreign = hashlib.sha256(), set(), False
-    rest = b""
-    try:
+    where = f"the backup {name}: {key}"
+    digest = hashlib.sha256()
+
+    def pieces() -> Iterator[bytes]:
         for piece in bucket.stream(key):
             digest.update(piece)
-            text = rest + piece
-            bases.update(BASE.findall(text))
-            foreign = foreign or bool(FOREIGN.search(text))
-            rest = text[-LONGEST_BASE:]
+            yield piece
+
+    reader, fault = _Reader(), ""
+    try:
+        rest = pieces()
+        try:
+            reader.read(rest)
+        except _Foreign as error:
+            fault = f"something that no server writes there: {error}"
+        for _ in rest:  # the digest is that of all of it
+            pass
     except NoSuchObject:
-        raise DataRefused(f"the backup {name}: {key} is missing") from None
+        raise DataRefused(f"{where} is missing") from None
     if part.sha256 and digest.hexdigest() != part.sha256:
-        raise DataRefused(f"the backup {name}: {key} is not the one that was written")
-    if trusted:
-        return
-    if foreign:
-        raise DataRefused(f"the backup {name}: {key} has something that no server writes there")
+        raise DataRefused(f"{where} is not the one that was written")
+    if not trusted:
+        reason = fault or _foreign_base(reader.bases, part.base, url)
+        if reason:
+            raise DataRefused(f"{where} has {reason}; if that is right, add --trust-definitions")
+
+
+def _foreign_base(bases: Iterable[str], path: str, url: str) -> str:
+    """Return what is wrong with the places of bases; "" for nothing."""
     for base in bases:
-        if not _is_place(base.decode("utf-8", "replace"), part.base, url):
-            raise DataRefused(
-                f"the backup {name}: {key} has its base elsewhere, at {base[:200]!r}; if that is"
-                " right, add --trust-definitions"
-            )
+        if not _is_place(base, path, url):
+            return f"its base elsewhere, at {base[:200]!r}"
+    return ""
+
+
+class _Foreign(Exception):
+    """What a server does not write; the message says what."""
+
+
+class _Reader:
+    """Reads a server's manifest by the parser that the server has, so that both read the same.
+
+    Patterns would not see an element in UTF-16, or one that is longer than they expect.
+
+    Attributes:
+        bases: what it has for the place of its base.
+    """
+
+    def __init__(self) -> None:
+        self.bases: set[str] = set()
+        self._path: list[str] = []
+        self._text = ""
+        parser = expat.ParserCreate("UTF-8")  # and no other, whatever its first bytes are
+        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
+        parser.CharacterDataHandler = self._more
+        parser.XmlDeclHandler = parser.StartDoctypeDeclHandler = self._refuse
+        parser.ProcessingInstructionHandler = parser.CommentHandler = self._refuse
+        parser.StartCdataSectionHandler = self._refuse
+        self._parser = parser
+
+    def read(self, pieces: Iterable[bytes]) -> None:
+        """Read all of it.
+
+        Raises:
+            _Foreign: it has something that no server writes.
+        """
+        try:
+            for piece in itertools.chain(pieces, [b""]):
+                self._parser.Parse(piece, not piece)
+        except expat.ExpatError as error:
+            raise _Foreign(f"it is no XML: {error}") from None
+
+    def _start(self, tag: str, attributes: object) -> None:
+        if self._path:
+            fits = self._path[-1] in BRANCHES and tag in (*BRANCHES[1:], *LEAVES)
+        else:
+            fits = tag == BRANCHES[0]
+        if attributes or not fits:
+            raise _Foreign(f"the element {tag[:100]!r}")
+        self._path.append(tag)
+        self._text = ""
+
+    def _more(self, characters: str) -> None:
+        self._text += characters
+        if len(self._text) > LONGEST_TEXT:
+            raise _Foreign(f"an element of more than {LONGEST_TEXT:,} characters")
+
+    def _end(self, tag: str) -> None:
+        self._path.pop()
+        if tag == "base_backup":
+            self.bases.add(self._text)
+        elif tag in FILES and (self._text.startswith("/") or ".." in self._text.split("/")):
+            raise _Foreign(f"a file outside of it, {self._text[:100]!r}")
+        self._text = ""
+
+    def _refuse(self, *_: object) -> None:
+        raise _Foreign("a declaration, a comment or an instruction")
 
 
 def _is_place(location: str, path: str, url: str) -> bool:
     """Tell whether a location is a path in our bucket."""
-    match = LOCATION.match(location)
+    match = LOCATION.fullmatch(location)
     if not match or not path:
         return False
-    place = match["place"]
     if match["collection"]:  # the server's administrator has made it
-        return place.strip("/") == path.strip("/")
-    return place.rstrip("/") == (url + path).rstrip("/")
+        return bool(match["path"].strip("/") == path.strip("/"))
+    return bool(match["url"].rstrip("/") == (url + path).rstrip("/"))
