@@ -16,7 +16,7 @@ from backups.commands import vanished_from
 from backups.manifest import BackupLayout, read_backups
 from backups.plan import access, check_engine
 from backups.server import ServerBackups
-from exports.chunks import check_chunks
+from exports.chunks import check_chunks, lossy_columns
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import ExportLayout
 from exports.reader import Reader
@@ -124,6 +124,7 @@ class Doctor:
             listed = ", ".join(map(repr, unlisted))
             raise DataRefused(f"not listed: {listed}; say public, private, both or none of each")
         counts: dict[str, int] = {}
+        lossy: list[str] = []
         for name in names:
             policy = self.config.policy_of(name)
             if policy is None:
@@ -133,12 +134,16 @@ class Doctor:
             if policy.backed_up and self.config.action != "export":
                 check_engine(database, name)
             if policy.exported:
-                check_chunks(Reader(database, read_table(database, name), policy))
+                table = read_table(database, name)
+                check_chunks(Reader(database, table, policy))
+                lossy += [f"{name}.{column}" for column in lossy_columns(table)]
         if (missing := self.config.missing(names)) and not self.nodes.absent:
             listed = ", ".join(map(repr, missing))
             raise DataRefused(f'listed, but not there: {listed}; "gone", if that is for good')
         text = ", ".join(f"{count} {policy}" for policy, count in sorted(counts.items())) or "none"
         lost = [f"{node}: {why}" for node, why in self.nodes.absent.items() if node not in absent]
+        if lossy:
+            lost.append(f"CSV can't carry the types of {', '.join(lossy)}")
         return Note("; ".join([text, *lost])) if lost else text
 
     @staticmethod

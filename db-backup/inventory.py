@@ -32,8 +32,16 @@ NAMES_OF_UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Universal|Zulu|Greenwich)")
 QUOTED = r"'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`"
 TIME_TYPE = r"DateTime(?:64\(\d\))?"
 TIME_WITHOUT_ZONE = re.compile(rf"{QUOTED}|\b{TIME_TYPE}(?=[,)]|$)")
+# The zone of a time: its text is one of that zone, where an hour occurs twice a year.
+ZONE = re.compile(
+    rf"(?P<type>DateTime\(|DateTime64\(\d, )(?P<zone>'(?:[^'\\]|\\.|'')*')\)|{QUOTED}"
+)
 LOW_CARDINALITY_OF_TIME = re.compile(
     rf"{QUOTED}|LowCardinality\(({TIME_TYPE}|Nullable\({TIME_TYPE}\))\)"
+)
+LOW_CARDINALITY_OF_UTC = re.compile(
+    rf"LowCardinality\((DateTime(?:64\(\d, 'UTC'\)|\('UTC'\))|Nullable\(DateTime(?:64\(\d, 'UTC'\)"
+    rf"|\('UTC'\))\))\)|{QUOTED}"
 )
 NOT_CONVERTIBLE = re.compile(r"\b(AggregateFunction|Variant|Dynamic|JSON|Object)\b(?! )")
 MOST_LISTED = 20  # names in a message
@@ -66,6 +74,26 @@ class SourceTable:
     key: str
     version: str
     create: str
+
+
+def without_zones(kind: str) -> str:
+    """Return a type whose times are UTC where they have another zone of their own.
+
+    As text, a time of that zone would stand for two instants in the hour that occurs twice.
+    """
+    if NOT_CONVERTIBLE.search(re.sub(QUOTED, "", kind)):
+        return kind
+
+    def in_utc(match: re.Match[str]) -> str:
+        if match["zone"] is None or NAMES_OF_UTC.fullmatch(match["zone"].strip("'")):
+            return match[0]
+        return f"{match['type']}'UTC')"
+
+    converted = ZONE.sub(in_utc, kind)
+    if converted == kind:
+        return kind
+    # Of times, it is not allowed by default, though a table can have it.
+    return LOW_CARDINALITY_OF_UTC.sub(lambda match: match[1] or match[0], converted)
 
 
 def with_utc(kind: str) -> str:

@@ -15,7 +15,7 @@ from engine_client import EngineClient
 from exports.chunks import survey
 from exports.clickhouse_http import INPUT_SETTINGS
 from exports.csv_rows import OUTPUT_SETTINGS
-from exports.manifest import TableManifest
+from exports.plan import types_of
 from exports.reader import Chunk, Reader
 from exports.restore import insert_statement
 from inventory import Column, SourceTable
@@ -62,8 +62,9 @@ def test_chunks_have_the_same_bytes_and_can_be_restored(
         "202412": times_table.exported(2024),
         "202501": times_table.exported(2025),
     }
-    manifest = TableManifest(table="times", columns=list(COLUMNS.items()))
-    insert = insert_statement(Place("zoned", "back"), manifest, in_utc=False)
+    insert = insert_statement(
+        Place("zoned", "back"), list(COLUMNS.items()), types_of(reader), in_utc=False
+    )
     for name, content in exported.items():
         path = tmp_path / f"{name}.csv"
         path.write_text(content)

@@ -17,7 +17,7 @@ from detector_harness import Detecting, at, blocked, measured, series
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.servers.s3 import S3Server
 from dev.servers.statsd import StatsdListener
-from inventory import with_utc
+from inventory import with_utc, without_zones
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError
@@ -221,6 +221,26 @@ def test_private_backups_restore_the_same_rows_in_all_zones(zoned_tool: BackupTo
 )  # fmt: skip
 def test_types_get_the_zone_that_they_lack(kind: str, expected: str) -> None:
     assert with_utc(kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("DateTime", "DateTime"),
+        ("DateTime('Asia/Tokyo')", "DateTime('UTC')"),
+        ("DateTime('Etc/UTC')", "DateTime('Etc/UTC')"),
+        ("DateTime64(6, 'Europe/Rome')", "DateTime64(6, 'UTC')"),
+        ("Nullable(DateTime('Europe/Rome'))", "Nullable(DateTime('UTC'))"),
+        ("LowCardinality(Nullable(DateTime('Asia/Tokyo')))", "Nullable(DateTime('UTC'))"),
+        ("Array(Tuple(a DateTime('Asia/Tokyo')))", "Array(Tuple(a DateTime('UTC')))"),
+        ("Map(DateTime('Asia/Tokyo'), String)", "Map(DateTime('UTC'), String)"),
+        (r"Enum8('DateTime(\'Asia/Tokyo\')' = 1)", r"Enum8('DateTime(\'Asia/Tokyo\')' = 1)"),
+        ("Tuple(`DateTime('Asia/Tokyo')` Date)", "Tuple(`DateTime('Asia/Tokyo')` Date)"),
+        ("Variant(DateTime('Asia/Tokyo'), String)", "Variant(DateTime('Asia/Tokyo'), String)"),
+    ],
+)
+def test_types_lose_the_zone_that_is_not_utc(kind: str, expected: str) -> None:
+    assert without_zones(kind) == expected
 
 
 # --- the sessions ---

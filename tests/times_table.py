@@ -45,9 +45,9 @@ def exported(year: int) -> str:
 
 
 def _line(time: datetime, hour: int) -> str:
-    text, tokyo = (f"{each:%Y-%m-%d %H:%M:%S}" for each in (time, time + timedelta(hours=9)))
+    text = f"{time:%Y-%m-%d %H:%M:%S}"
     maybe = "\\N" if hour % 2 else f'"{text}"'
     return (
-        f'"{text}","{text}.000","{tokyo}","{text}.000",{maybe},'
+        f'"{text}","{text}.000","{text}","{text}.000",{maybe},'
         f"\"['{text}.000',NULL]\",\"{{'k':'{text}'}}\",\"('{text}','x')\",{hour}"
     )

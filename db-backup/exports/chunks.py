@@ -1,23 +1,27 @@
 """The chunks of a table: how its rows are divided, and how many each has."""
 
 import itertools
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exports.reader import Chunk, Fingerprint, Reader, name_of_type
 from exports.storage import Changes
-from inventory import QUOTED, first_column
+from inventory import QUOTED, SourceTable, first_column
 from ooni_common.database import ServerError, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 
 OF_A_CLUSTER = re.compile(r"cluster\('(?:[^'\\]|\\.)*', currentDatabase\(\), (`(?:[^`\\]|\\.)*`)\)")
 TIMES = ("Date", "Date32", "DateTime", "DateTime64")
+LOSSY_TYPE = re.compile(r"\b(Variant|Dynamic|JSON|Object|Geometry)\b(?! )")
 STATE_TYPE = re.compile(r"\bAggregateFunction\(")
 # What the server says of a value that is none of its type.
 WRONG_VALUE = {6, 25, 26, 27, 32, 36, 38, 41, 53, 69, 70, 72, 117, 131, 321, 376, 407, 467, 675,
                676, 691}  # fmt: skip
 MOST_OF_BOUNDS = 150_000  # characters; a statement can have 256 KiB
+log = logging.getLogger("ooni.db_backup")
+
 NO_TIME = "null"  # the chunk of the rows without a time
 
 
@@ -41,6 +45,13 @@ def survey(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, int]]
         exported: the chunks of the last export. Ranges stay as they are, unless they have grown.
     """
     check_columns(reader)
+    if lossy := lossy_columns(reader.table):
+        log.warning(
+            "%s: CSV can't carry the types of these columns; whoever reads them back may get other"
+            " values: %s",
+            reader.table.name,
+            ", ".join(lossy),
+        )
     match reader.policy.chunk_by:
         case "month" | "day":
             return _by_time(reader)
@@ -80,6 +91,15 @@ def check_chunks(reader: Reader) -> None:
         _time(reader)
     elif reader.policy.chunk_by == "range":
         _range_column(reader)
+
+
+def lossy_columns(table: SourceTable) -> list[str]:
+    """Return the columns whose values CSV can't carry back: their text is read as another type."""
+    return [
+        f"{column.name} ({column.type.partition('(')[0]})"
+        for column in table.columns
+        if LOSSY_TYPE.search(re.sub(QUOTED, "", column.type))
+    ]
 
 
 def check_columns(reader: Reader) -> None:

@@ -7,7 +7,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from backup_config import Config
+from backup_config import Config, TablePolicy
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.export import Exporter, RowsDiffer, now, owner_of_its_names
@@ -23,7 +23,7 @@ from exports.manifest import (
 from exports.plan import planned
 from exports.prune import delete, leftovers
 from exports.reader import Reader
-from exports.restore import restore
+from exports.restore import NewTable, restore
 from exports.row_source import ChosenSource, ReplicaSource, reachable
 from exports.verify import verify
 from inventory import is_in_utc, read_table
@@ -283,8 +283,9 @@ def restore_export(job: Job[Config], table: str) -> None:
         return
     with connected(job.config) as database:
         http = reachable(ClickHouseHTTP(job.config, job.user_agent))
-        trusted = job.arguments.trusted
-        rows = restore(database, http, bucket, manifest, name, trusted=trusted)
+        policy = job.config.policy_of(table) or TablePolicy(policy="public")
+        target = NewTable(name, policy, job.arguments.trusted)
+        rows = restore(database, http, bucket, manifest, target)
     log.info("restored %s as %s: %s rows, from its export", table, name, f"{rows:,}")
 
 

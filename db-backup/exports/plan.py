@@ -13,7 +13,7 @@ from exports.chunks import DamagedRanges, digests, grown_chunks, of_one_server, 
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Fingerprint, Reader, counted
 from exports.storage import Changes, Snapshot, Storage, read_snapshot
-from inventory import merges_rows
+from inventory import merges_rows, without_zones
 from ooni_common.errors import Unavailable
 
 Reason = Literal[
@@ -265,8 +265,8 @@ def _decided(step: Step, read: Mapping[str, Fingerprint]) -> Step:
 
 
 def types_of(reader: Reader) -> tuple[str, ...]:
-    """Return the types of a table's columns: the same rows are another text in another type."""
-    return tuple(column.type for column in reader.table.columns)
+    """Return the types of a table's columns in a file: the same rows are another text in others."""
+    return tuple(without_zones(column.type) for column in reader.table.columns)
 
 
 def types_of_export(export: Export, manifest: TableManifest) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from digest import (
     sum_of_digests,
 )
 from exports.storage import Changes
-from inventory import SourceTable, merges_rows, with_utc
+from inventory import SourceTable, merges_rows, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from store import Number
@@ -229,12 +229,12 @@ class Reader:
         return types[name]
 
     def zoned_type(self, column: str) -> str:
-        """Return the type of a column, with UTC as the zone of times that have none."""
-        kind = self.column_type(column)
+        """Return the type of a column as it is exported: all its times are UTC."""
+        kind = without_zones(self.column_type(column))
         return kind if self.in_utc else with_utc(kind)
 
     def _value(self, column: str) -> str:
-        """Return a column as SQL, with UTC as the zone of times that have none."""
+        """Return a column as SQL, with all its times in UTC."""
         kind = self.zoned_type(column)
         if kind == self.column_type(column):
             return quoted(column)

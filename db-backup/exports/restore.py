@@ -5,16 +5,24 @@ The rows go into a table beside it (staging.py), which gets the name when it is 
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+
+from backup_config import TablePolicy
+from digest import SCHEME
+from exports.chunks import lossy_columns
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import Export, TableManifest, present_exports
-from inventory import is_in_utc, with_utc
+from exports.reader import Reader, combined
+from inventory import is_in_utc, read_table, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from schemas.create_table import SETTINGS, create_statement
 from schemas.refusals import refused_schema
+from schemas.tokens import SchemaRefused
 from schemas.types import checked_type
 from staging import Place, drop_leftovers, dropped_on_failure
 from store import Bucket, NoSuchObject
@@ -27,14 +35,27 @@ class _Damaged(Exception):
     """The object is not the one in the manifest."""
 
 
+@dataclass(frozen=True)
+class NewTable:
+    """The table that an export becomes.
+
+    Attributes:
+        name: of the table; it is free.
+        policy: what the configuration says of the original: its key and version.
+        trusted: whether a schema is executed that does more than a table needs.
+    """
+
+    name: str
+    policy: TablePolicy
+    trusted: bool = False
+
+
 def restore(
     database: Database,
     http: ClickHouseHTTP,
     bucket: Bucket,
     manifest: TableManifest,
-    name: str,
-    *,
-    trusted: bool = False,
+    target: NewTable,
 ) -> int:
     """Create a table and fill it with what was exported; return its rows.
 
@@ -43,8 +64,7 @@ def restore(
         http: of the same database.
         bucket: has the objects.
         manifest: of the table.
-        name: of the new table.
-        trusted: whether a schema is executed that does more than a table needs.
+        target: the new table.
 
     Raises:
         ConfigError: there is a table of this name.
@@ -52,6 +72,7 @@ def restore(
             its schema is none that is executed.
         Unavailable: the database or the bucket failed. In all cases nothing is left.
     """
+    name = target.name
     if database.exists(name):
         raise ConfigError(f"there is a table {name} already; choose another name with --as")
     ((current,),) = database.query("SELECT currentDatabase()")
@@ -59,46 +80,123 @@ def restore(
     staging = place.staging(datetime.now(UTC))
     drop_leftovers(database, place)
     with dropped_on_failure(database, [staging]):
-        try:
-            create = create_statement(manifest.schema, str(staging), trusted=trusted)
-            statement = insert_statement(staging, manifest, in_utc=is_in_utc(database))
-        except ValueError as error:
-            raise refused_schema(manifest.table, manifest.schema, error) from None
-        database.query(create, settings=database.settings_it_has(SETTINGS))
-        settings = database.insert_settings
-        rows = 0
-        for export in present_exports(bucket, manifest).values():
-            inserted = _insert(http, bucket, export, statement, settings)
-            if inserted != export.rows:
-                raise DataRefused(
-                    f"{export.key}: {inserted:,} rows were inserted instead of {export.rows:,}"
-                )
-            rows += inserted
-            log.info("%s: %s rows", export.key, f"{export.rows:,}")
+        _create(database, manifest, staging, trusted=target.trusted)
+        exports = list(present_exports(bucket, manifest).values())
+        in_utc = is_in_utc(database)
+        for export in exports:
+            try:
+                statement = insert_statement(staging, manifest.columns, export.types, in_utc=in_utc)
+            except SchemaRefused as error:
+                raise DataRefused(f"{export.key}: its columns in the manifest: {error}") from None
+            _insert_all(database, http, bucket, export, statement)
+        _compare(database, target.policy, manifest, exports, staging)
+        if _merges(database, staging):
+            database.query(f"SYSTEM START MERGES {staging}")
         database.query(f"RENAME TABLE {staging} TO {place}")
-    return rows
+    return sum(export.rows for export in exports)
 
 
-def insert_statement(table: Place, manifest: TableManifest, *, in_utc: bool) -> str:
+def _create(database: Database, manifest: TableManifest, staging: Place, *, trusted: bool) -> None:
+    """Create the table, which merges nothing for now."""
+    try:
+        create = create_statement(manifest.schema, str(staging), trusted=trusted)
+    except ValueError as error:
+        raise refused_schema(manifest.table, manifest.schema, error) from None
+    database.query(create, settings=database.settings_it_has(SETTINGS))
+    if _merges(database, staging):  # rows that become one are not those of the export any more
+        database.query(f"SYSTEM STOP MERGES {staging}")
+
+
+def _merges(database: Database, table: Place) -> bool:
+    return read_table(database, table.table).engine.endswith("MergeTree")
+
+
+def _insert_all(
+    database: Database, http: ClickHouseHTTP, bucket: Bucket, export: Export, statement: str
+) -> None:
+    """Insert the rows of an object.
+
+    Raises:
+        DataRefused: there are more or fewer than in the manifest.
+    """
+    settings = {**database.insert_settings, "optimize_on_insert": "0"}
+    inserted = _insert(http, bucket, export, statement, settings)
+    if inserted != export.rows:
+        raise DataRefused(
+            f"{export.key}: {inserted:,} rows were inserted instead of {export.rows:,}"
+        )
+    log.info("%s: %s rows", export.key, f"{export.rows:,}")
+
+
+def _compare(
+    database: Database,
+    policy: TablePolicy,
+    manifest: TableManifest,
+    exports: Sequence[Export],
+    staging: Place,
+) -> None:
+    """Compare the digest of all rows with those of the exports.
+
+    Raises:
+        DataRefused: they are others.
+    """
+    types = tuple(without_zones(kind) for _, kind in manifest.columns)
+    comparable = all(
+        export.fingerprint.scheme == SCHEME
+        and export.fingerprint.is_read
+        and export.fingerprint.rows == export.rows
+        and export.types == types
+        for export in exports
+    )
+    table = read_table(database, staging.table)
+    if lossy := lossy_columns(table):
+        log.warning(
+            "%s: rows are only counted: CSV can't carry %s", manifest.table, ", ".join(lossy)
+        )
+    elif not comparable:
+        log.warning(
+            "%s: rows are only counted: they changed while they were exported", manifest.table
+        )
+    elif exports:
+        wanted = combined([export.fingerprint for export in exports])
+        # The rows are those of the export: FINAL has been there before.
+        reader = Reader(database, table, msgspec.structs.replace(policy, final=False))
+        if reader.fingerprint("").hash != wanted.hash:
+            raise DataRefused(
+                f"{manifest.table}: as many rows as were exported, but other ones; see verify"
+            )
+        log.info("%s: the rows are those that were exported", manifest.table)
+
+
+def insert_statement(
+    table: Place, columns: Sequence[tuple[str, str]], types: Sequence[str] = (), *, in_utc: bool
+) -> str:
     """Return the INSERT that takes the rows of an export, in which all times are UTC.
 
     Args:
         table: where to.
-        manifest: knows the columns.
+        columns: names and types of the table's columns.
+        types: those that the columns have in the file; empty: the same.
         in_utc: whether the server's zone is UTC. Where it is another one, a server before 26 takes
             times without a zone for its own, whatever the session's zone is.
 
     Raises:
-        SchemaRefused: a type is none.
+        SchemaRefused: a type is none, or there are more or fewer types than columns.
     """
-    columns = ", ".join(quoted(column) for column, _ in manifest.columns)
-    into = f"INSERT INTO {table} ({columns})"
-    listed = {column: checked_type(kind) for column, kind in manifest.columns}
-    types = {column: with_utc(kind) for column, kind in listed.items()}
-    if in_utc or types == listed:
+    names = ", ".join(quoted(name) for name, _ in columns)
+    own = [checked_type(kind) for _, kind in columns]
+    sent = [checked_type(kind) for kind in types] or own
+    if len(sent) != len(own):
+        raise SchemaRefused(f"there are {len(sent)} types of {len(own)} columns")
+    if not in_utc:
+        sent = [with_utc(kind) for kind in sent]
+    into = f"INSERT INTO {table} ({names})"
+    if sent == own:
         return f"{into} FORMAT CSVWithNames"
-    structure = ", ".join(f"{quoted(column)} {kind}" for column, kind in types.items())
-    return f"{into} SELECT {columns} FROM input({literal(structure)}) FORMAT CSVWithNames"
+    structure = ", ".join(
+        f"{quoted(name)} {kind}" for (name, _), kind in zip(columns, sent, strict=True)
+    )
+    return f"{into} SELECT {names} FROM input({literal(structure)}) FORMAT CSVWithNames"
 
 
 def _insert(
