@@ -59,6 +59,7 @@ def test_a_changed_byte_makes_a_backup_a_damaged_one(signing_tool: BackupTool) -
     assert signing_tool.backups()[-1].base == first  # and not the one that is damaged
 
 
+@pytest.mark.long
 def test_the_manifest_of_another_backup_is_refused(signing_tool: BackupTool) -> None:
     first, second = back_up(signing_tool), back_up(signing_tool)
     copy(signing_tool, BACKUPS.manifest(first), BACKUPS.manifest(second))

@@ -126,6 +126,7 @@ def test_a_national_blocking_is_one_incident_of_thirty_networks(detecting: Detec
 # --- running it again, late, at once ---
 
 
+@pytest.mark.long
 def test_it_does_not_matter_how_often_it_has_run(detecting: Detecting) -> None:
     detecting.measure(some_history())
     detecting.detect(8 * DAY)
@@ -264,6 +265,7 @@ def test_a_service_that_is_followed_no_more_disappears_but_for_its_events(
 # --- killed, cut off, refused ---
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_it_leaves_nothing_half_done(detecting: Detecting) -> None:
     detecting.measure(some_history())
     detecting.reprocess(0, 8 * DAY)
@@ -287,6 +289,7 @@ def test_killed_at_any_moment_it_leaves_nothing_half_done(detecting: Detecting) 
         assert detecting.everything() == expected
 
 
+@pytest.mark.long
 def test_an_hourly_run_that_ends_before_any_step_is_made_good_by_the_next_one(
     detecting: Detecting,
 ) -> None:

@@ -99,6 +99,7 @@ def states(tool: BackupTool) -> list[str]:
     return [backup["state"] for backup in backups]
 
 
+@pytest.mark.long
 def test_every_change_of_a_row_with_a_null_is_exported_and_backed_up(nulls: BackupTool) -> None:
     status, log = nulls.run("run")
     assert status == 0, log
@@ -189,6 +190,7 @@ def upgraded(backup_tool: BackupTool) -> BackupTool:
     return tool
 
 
+@pytest.mark.long
 def test_exports_of_2_0_0_are_renewed_once_where_their_digest_passed_over_rows(
     upgraded: BackupTool,
 ) -> None:
@@ -212,6 +214,7 @@ def token_of(tool: BackupTool, name: str) -> str:
     return export.token
 
 
+@pytest.mark.long
 def test_a_backup_of_2_0_0_can_be_restored_and_the_next_one_sees_every_row(
     upgraded: BackupTool,
 ) -> None:

@@ -146,6 +146,7 @@ def test_the_disaster_drill_of_the_manual(lost: BackupTool, tmp_path: Path) -> N
         print("\n".join(transcript))  # noqa: T201 (pytest shows it where it fails)
 
 
+@pytest.mark.long
 def test_one_table_that_cannot_be_made_stops_no_other(lost: BackupTool, tmp_path: Path) -> None:
     with EmbeddedClickHouse(tmp_path / "empty") as server:
         lost.configure(
@@ -169,6 +170,7 @@ def test_one_table_that_cannot_be_made_stops_no_other(lost: BackupTool, tmp_path
         assert {"rocks", "small"} <= {name for (name,) in lost.database.execute("SHOW TABLES")}
 
 
+@pytest.mark.long
 def test_tables_are_made_first_and_filled_later(lost: BackupTool, tmp_path: Path) -> None:
     before = {name: sums for name, sums in rows(lost).items() if name != "jsonl"}
     with EmbeddedClickHouse(tmp_path / "empty") as server:

@@ -613,8 +613,13 @@ def rewrite(tool: BackupTool, key: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        flip_a_byte, truncate, delete, overwrite, add_an_object, miscount, name_too_much,
-        name_a_table_too_much, spoil_the_checksums, spoil_a_manifest,
+        flip_a_byte,
+        delete,
+        *(
+            pytest.param(spoil, marks=pytest.mark.long)
+            for spoil in (truncate, overwrite, add_an_object, miscount, name_too_much,
+                          name_a_table_too_much, spoil_the_checksums, spoil_a_manifest)
+        ),
     ],
 )  # fmt: skip
 def test_verify_finds_what_is_wrong(backup_tool: BackupTool, spoil: object) -> None:

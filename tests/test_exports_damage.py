@@ -115,6 +115,7 @@ DAMAGES: dict[str, Callable[[BackupTool], bytes]] = {
 }
 
 
+@pytest.mark.long
 def test_a_damaged_manifest_is_a_finding_of_its_own_table(tool: BackupTool) -> None:
     sound = tool.get(MANIFEST)
     for number, (name, damage) in enumerate(DAMAGES.items()):

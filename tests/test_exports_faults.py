@@ -59,6 +59,8 @@ from store import Bucket, encoded
 from throttle import Bandwidth, Throttle
 from uploads import uploading
 
+pytestmark = pytest.mark.long
+
 AMPLE = 120  # seconds; far more than what is waited for takes, for a machine under load
 PART_SIZE = 200_000  # bytes
 TraceFunction = Callable[[FrameType, str, Any], Any]

@@ -239,6 +239,7 @@ def test_a_failure_of_the_server_in_mid_stream_changes_nothing(exported: BackupT
     assert exported.verifies()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [20_000, 1_000_000])
 def test_a_connection_that_breaks_in_mid_stream_changes_nothing(
     exported: BackupTool, after: int

@@ -11,6 +11,8 @@ import pytest
 from db_backup_harness import ROOT, BackupTool
 from staging import Place
 
+pytestmark = pytest.mark.long
+
 ROWS = 50
 # Runs the tool, and kills it before one of the statements that change something: that of a number,
 # or the first that begins with a word.

@@ -415,16 +415,16 @@ def test_a_signal_between_the_swaps_leaves_all_tables_as_they_were(
 KILLED_AT = [
     ("before", "CREATE TABLE", 1),
     ("after", "CREATE TABLE", 1),
-    ("before", "DROP TABLE", 1),
-    ("after", "DROP TABLE", 1),
+    pytest.param("before", "DROP TABLE", 1, marks=pytest.mark.long),
+    pytest.param("after", "DROP TABLE", 1, marks=pytest.mark.long),
     pytest.param("before", "INSERT", 1, marks=pytest.mark.long),
     ("after", "INSERT", 1),
     pytest.param("after", "INSERT", 3, marks=pytest.mark.long),
     pytest.param("after", "INSERT", 4, marks=pytest.mark.long),
-    ("before", "EXCHANGE", 1),
+    pytest.param("before", "EXCHANGE", 1, marks=pytest.mark.long),
     ("after", "EXCHANGE", 1),
-    ("before", "EXCHANGE", 2),
-    ("after", "EXCHANGE", 2),
+    pytest.param("before", "EXCHANGE", 2, marks=pytest.mark.long),
+    pytest.param("after", "EXCHANGE", 2, marks=pytest.mark.long),
 ]
 
 

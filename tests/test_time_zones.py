@@ -70,6 +70,7 @@ def fill_times(database: FreshDatabase, partition: str = "") -> None:
 # --- the detector ---
 
 
+@pytest.mark.long
 def test_the_detector_finds_the_same_in_all_zones(
     tmp_path: Path,
     database: FreshDatabase,
@@ -125,6 +126,7 @@ def test_a_run_of_the_detector_gets_no_time_without_a_zone(
 # --- the exports ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("partition", ["", "PARTITION BY toYYYYMM(at)"])
 def test_chunks_and_their_bytes_are_the_same_in_all_zones(
     zoned_tool: BackupTool, partition: str
@@ -139,6 +141,7 @@ def test_chunks_and_their_bytes_are_the_same_in_all_zones(
         assert "nothing to do" in zoned_tool.run()[1]
 
 
+@pytest.mark.long
 def test_days_and_ranges_are_the_same_in_all_zones(zoned_tool: BackupTool) -> None:
     fill_times(zoned_tool.database)
     days = MONTHS | {"chunk_by": "day"}
@@ -157,6 +160,7 @@ def test_days_and_ranges_are_the_same_in_all_zones(zoned_tool: BackupTool) -> No
     }
 
 
+@pytest.mark.long
 def test_fastpath_is_exported_the_same_in_all_zones(
     backup_tool: BackupTool,
     tmp_path: Path,
@@ -175,6 +179,7 @@ def test_fastpath_is_exported_the_same_in_all_zones(
     assert exported[0] == exported[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("partition", ["", "PARTITION BY toYYYYMM(at)"])
 def test_an_export_restores_the_same_rows_in_all_zones(
     zoned_tool: BackupTool, partition: str
@@ -188,6 +193,7 @@ def test_an_export_restores_the_same_rows_in_all_zones(
     assert sorted(execute(parts.format("back"))) == sorted(execute(parts.format("times")))
 
 
+@pytest.mark.long
 def test_private_backups_restore_the_same_rows_in_all_zones(zoned_tool: BackupTool) -> None:
     zoned_tool.keep_private(tables={"times": "private", "ranks": "private"})
     fill_times(zoned_tool.database, "PARTITION BY toYYYYMM(at)")
