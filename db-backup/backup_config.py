@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, check_url
 from ooni_common.errors import ConfigError
-from ooni_common.fetch import load_certificates
+from ooni_common.tls import load_certificates
 from staging import is_of_a_restore
 from store import Store
 

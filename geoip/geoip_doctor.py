@@ -8,7 +8,8 @@ from installation import Installation
 from ooni_common.config import Config, SecretUrl
 from ooni_common.doctor import Checks, machine_checks
 from ooni_common.errors import ScriptError
-from ooni_common.fetch import Fetcher, Forbidden, NotFound
+from ooni_common.fetch import Fetcher
+from ooni_common.fetch_errors import Forbidden, NotFound
 
 
 def checks_of(

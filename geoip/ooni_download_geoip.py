@@ -45,7 +45,8 @@ from ooni_common.config import Bytes, Seconds, SecretUrl, Share, check_url
 from ooni_common.config import Config as CommonConfig
 from ooni_common.doctor import diagnose
 from ooni_common.errors import DataRefused, Unavailable
-from ooni_common.fetch import Forbidden, Limits, NotFound, configured_fetcher
+from ooni_common.fetch import Limits, configured_fetcher
+from ooni_common.fetch_errors import Forbidden, NotFound
 from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
 from ooni_common.state import read_state, write_state
 

@@ -4,54 +4,34 @@ import contextlib
 import logging
 import os
 import re
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected, responses
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import msgspec
 import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    InvalidHeader,
-    LocationValueError,
-    NameResolutionError,
-    NewConnectionError,
-    ProtocolError,
-    ProxyError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3.exceptions import HTTPError
 
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
+from ooni_common.fetch_errors import (
+    LONGEST_RETRY_AFTER,
+    MayPass,
+    NotFound,
+    error_of_status,
+    may_pass,
+    reason_of,
+)
 from ooni_common.proxies import proxy_of
+from ooni_common.tls import tls_context
 
 log = logging.getLogger("ooni.fetch")
 
 RECEIVED_AT_ONCE = 64 * 1024  # bytes read at a time
-RETRIED_STATUSES = (429, 500, 502, 503, 504)
-LONGEST_RETRY_AFTER = 120  # seconds; a server that wants more is left to the next run
 MOST_REDIRECTS = 5
-
-REASONS = (  # the first that fits; {} is the cause
-    (ProxyError, "the proxy: {}"),
-    (NameResolutionError, "the host's name can't be resolved"),
-    (NewConnectionError, "can't connect: {}"),
-    (ConnectTimeoutError, "can't connect: no answer in time"),
-    (ReadTimeoutError, "the server sent nothing for too long"),
-    (SSLError, "TLS: {}"),
-    (ProtocolError, "the connection broke: {}"),
-    (LocationValueError, "this is no valid URL"),
-    (IncompleteRead, "the body ended too early"),
-    (RemoteDisconnected, "closed without an answer"),
-    (HTTPException, "the answer is no HTTP"),
-)
 
 
 class Sink(Protocol):
@@ -68,22 +48,6 @@ class Sink(Protocol):
 
     def truncate(self) -> object:
         """Forget what was written."""
-
-
-class NotFound(Unavailable):
-    """The server has no such file (404 or 410)."""
-
-
-class Forbidden(Unavailable):
-    """The server answers 403: this client may not have the file, or there is none."""
-
-
-class _MayPass(Unavailable):
-    """A failure that another try, after so many seconds, may not meet."""
-
-    def __init__(self, message: str, retry_after: float = 0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class _Arrived(Exception):
@@ -228,7 +192,7 @@ class Fetcher:
         while True:
             try:
                 return self._try(url, into, validators, deadline)
-            except _MayPass as failure:
+            except MayPass as failure:
                 wait = max(self._limits.backoff * 2**failures, failure.retry_after)
                 failures += 1
                 too_long = wait > LONGEST_RETRY_AFTER or self._clock() + wait > deadline
@@ -258,7 +222,7 @@ class Fetcher:
                 address = target
         except HTTPError as error:
             message = f"{url}: {reason_of(error)}"
-            raise _MayPass(message) if _may_pass(error) else Unavailable(message) from None
+            raise MayPass(message) if may_pass(error) else Unavailable(message) from None
         raise Unavailable(f"{url}: redirected more than {MOST_REDIRECTS} times")
 
     @contextlib.contextmanager
@@ -289,7 +253,7 @@ class Fetcher:
         if response.status == 304 and validators != Validators():
             return None
         if response.status != 200:
-            raise _error_of_status(url, response)
+            raise error_of_status(url, response)
         headers = response.headers
         encoding = headers.get("Content-Encoding", "")
         if not _is_as_stored(encoding, url):
@@ -368,33 +332,6 @@ class Fetcher:
             ) from None
 
 
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return the settings of TLS: the system's CA store, and a private CA beside it.
-
-    Raises:
-        ConfigError: `ca_file` can't be used.
-    """
-    context = ssl.create_default_context()
-    if ca_file:
-        load_certificates(context, "ca_file", ca_file)
-    return context
-
-
-def load_certificates(context: ssl.SSLContext, key: str, ca_file: Path) -> None:
-    """Let a context trust the CAs in a file; `key` is where the configuration names it.
-
-    Raises:
-        ConfigError: the file can't be used.
-    """
-    try:
-        context.load_verify_locations(ca_file)
-    except ssl.SSLError:
-        raise ConfigError(f"{key} {ca_file}: holds no certificate in PEM format") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{key} {ca_file}: {reason}") from None
-
-
 def _basic_auth(user: str | None, password: str | None) -> str | None:
     return f"{unquote(user or '')}:{unquote(password or '')}" if user or password else None
 
@@ -419,51 +356,3 @@ def _is_as_stored(encoding: str, url: SecretUrl) -> bool:
 def is_gzip(url: SecretUrl) -> bool:
     """Tell whether the file at a URL is gzip: the URL, or its path, ends in "gz"."""
     return url.reveal().endswith("gz") or urlsplit(url.reveal()).path.endswith("gz")
-
-
-def _error_of_status(url: SecretUrl, response: urllib3.BaseHTTPResponse) -> Unavailable:
-    """Return the error that a status means: permanent, or worth another try."""
-    message = f"{url}: HTTP {response.status} {responses.get(response.status, '')}".rstrip()
-    if response.status in (404, 410):
-        return NotFound(message)
-    if response.status == 403:
-        return Forbidden(message)
-    if response.status not in RETRIED_STATUSES:
-        return Unavailable(message)
-    try:
-        retry_after = urllib3.Retry().get_retry_after(response) or 0
-    except InvalidHeader:
-        retry_after = 0
-    if retry_after > LONGEST_RETRY_AFTER:
-        message += f"; it asks to wait for {retry_after:.0f} s"
-    return _MayPass(message, retry_after)
-
-
-def _may_pass(error: HTTPError) -> bool:
-    """Tell whether another try can help; it can't with a wrong URL or a wrong certificate."""
-    wrong_certificate = isinstance(_cause(error), ssl.SSLCertVerificationError)
-    return not wrong_certificate and not isinstance(error, LocationValueError)
-
-
-def reason_of(error: BaseException) -> str:
-    """Say what went wrong without urllib3's wrapping, which repeats the URL and its secrets."""
-    cause = _cause(error)
-    text = next((text for kind, text in REASONS if isinstance(error, kind)), "{}")
-    return text.format(_in_words(error) if cause is error else reason_of(cause))
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return the error that urllib3 has wrapped, or else `error`."""
-    wrapped = [part for part in error.args if isinstance(part, BaseException)]
-    return error.__cause__ or (wrapped[-1] if wrapped else error)
-
-
-def _in_words(error: BaseException) -> str:
-    match error:
-        case ssl.SSLCertVerificationError():
-            return f"the certificate is refused: {error.verify_message.rstrip('.')}"
-        case ssl.SSLError(reason=str(reason)):
-            return reason.lower().replace("_", " ")
-        case OSError():
-            return error.strerror or str(error)
-    return type(error).__name__

@@ -38,7 +38,8 @@ from dev.servers.misbehaving import (
 )
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
-from ooni_common.fetch import Fetcher, Limits, NotFound, Validators
+from ooni_common.fetch import Fetcher, Limits, Validators
+from ooni_common.fetch_errors import NotFound
 
 MEGABYTE = 1024 * 1024
 CHANGED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

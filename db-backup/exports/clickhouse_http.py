@@ -15,8 +15,9 @@ from exports.csv_rows import OUTPUT_SETTINGS, RowCounter, RowStream
 from ooni_common.config import SecretUrl
 from ooni_common.database import CONNECT_TIMEOUT, SESSION, StatementFailed, server_error
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
-from ooni_common.fetch import reason_of, tls_context
+from ooni_common.fetch_errors import reason_of
 from ooni_common.server_errors import in_one_line
+from ooni_common.tls import tls_context
 
 READ_SIZE = 1024 * 1024  # bytes
 TAIL = 64 * 1024  # bytes at the end of a result in which an exception is looked for
