@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -95,6 +96,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     private_ca_file: Path | None = None
     private_retries: Count = 100
     manifest_key: Secret = Secret("")
+    restore_user: str = ""
+    restore_password: Secret = Secret("")
     full_every: Annotated[int, Meta(ge=1)] = 5
     max_backup_time: Duration = 3 * 86400
     keep_chains: Annotated[int, Meta(ge=1)] = 3
@@ -124,6 +127,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         for side in get_args(Side):
             self._check_store(side)
         self._check_prefixes()
+        if self.restore_password.reveal() and not self.restore_user:
+            raise ValueError("restore_password: expected with restore_user")
         if self.manifest_key.reveal() and len(self.manifest_key.reveal()) < SHORTEST_KEY:
             raise ValueError(
                 f"manifest_key: expected at least {SHORTEST_KEY} characters, as of"
@@ -151,6 +156,19 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     def signing_key(self) -> bytes:
         """The key of the signatures of backups; empty: they are not signed."""
         return self.manifest_key.reveal().encode()
+
+    @property
+    def as_restoring(self) -> "Config":
+        """The same, with the database's user that restores and verifies, if there is one."""
+        if not self.restore_user:
+            return self
+        parts = urlsplit(self.db_uri.reveal())
+        address = parts.netloc.rpartition("@")[2]
+        login = (
+            f"{quote(self.restore_user, safe='')}:{quote(self.restore_password.reveal(), safe='')}"
+        )
+        uri = SecretUrl(parts._replace(netloc=f"{login}@{address}").geturl())
+        return msgspec.structs.replace(self, db_uri=uri)
 
     @property
     def query_settings(self) -> dict[str, int]:

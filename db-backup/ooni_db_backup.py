@@ -18,6 +18,7 @@ By hand: ooni_db_backup.py --dry-run --stdout, and `list`, `verify`, `restore`
 """
 
 import argparse
+import dataclasses
 import logging
 import sys
 import time
@@ -244,6 +245,7 @@ def verify(job: Job[Config]) -> None:
     Raises:
         DataRefused: something is wrong with them.
     """
+    job = dataclasses.replace(job, config=job.config.as_restoring)
     config, arguments = job.config, job.arguments
     if arguments.tables:
         check_names(arguments.tables, [*config.named_tables, *_stored_tables(job)])
@@ -272,6 +274,7 @@ def verify(job: Job[Config]) -> None:
 
 def restore(job: Job[Config]) -> None:
     """Restore a table from a backup or from its export, or all tables from a backup."""
+    job = dataclasses.replace(job, config=job.config.as_restoring)
     arguments = job.arguments
     if arguments.everything and (arguments.name or arguments.source == EXPORTS):
         raise UsageError("--all cannot be combined with --as or --from exports")

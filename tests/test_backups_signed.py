@@ -1,9 +1,13 @@
 """Signed backups: a manifest that somebody else has written, or an old one, is not restored."""
 
+from pathlib import Path
+
+import clickhouse_driver
 import pytest
 
 from backups.signature import signature_of
 from db_backup_harness import BACKUPS, BackupTool
+from dev.embedded_clickhouse import EmbeddedClickHouse
 
 KEY = "k" * 32
 
@@ -96,3 +100,21 @@ def test_a_short_key_is_refused(signing_tool: BackupTool) -> None:
     assert status == 78
     assert "manifest_key: expected at least 32 characters" in printed
     assert "secret" not in printed.replace("openssl", "")
+
+
+def test_another_user_restores_and_verifies(signing_tool: BackupTool, tmp_path: Path) -> None:
+    back_up(signing_tool)
+    with EmbeddedClickHouse(tmp_path / "db", users=["restoring:y?@/z"]) as server:
+        name = signing_tool.database.name
+        signing_tool.configure(
+            clickhouse_url=server.uri("saving", "x", name),
+            restore_user="restoring",
+            restore_password="y?@/z",
+        )
+        for command in (["verify", "--from", "all"], ["restore", "--all"]):
+            status, printed = signing_tool.run(*command)
+            assert status == 0, printed
+            assert "y?@/z" not in printed
+        with clickhouse_driver.Client.from_url(server.uri("restoring", "y?@/z", name)) as client:
+            assert client.execute("SELECT count() FROM a") == [(2,)]
+        assert signing_tool.run("backup")[0] == 78  # as the user of db_uri, who is not there

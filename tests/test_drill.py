@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import clickhouse_driver
@@ -12,6 +13,7 @@ from backups.signature import signature_of
 from conftest import Database
 from db_backup_harness import BACKUPS, ROOT, BackupTool
 from dev.embedded_clickhouse import EmbeddedClickHouse
+from test_restore_kills import run_killed
 
 KEY = "k" * 32
 MANUAL = ROOT / "debian" / "man" / "ooni-db-backup.h2m"
@@ -185,3 +187,28 @@ def test_tables_are_made_first_and_filled_later(lost: BackupTool, tmp_path: Path
             status, printed = lost.run("restore", "--all", "--data-only")
             assert status == 0, printed
             assert {name: lost.checksum(name) for name in before} == before
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_drill_that_is_killed_at_any_statement_goes_on(lost: BackupTool, tmp_path: Path) -> None:
+    before = {name: sums for name, sums in rows(lost).items() if name != "jsonl"}
+    created, name = schemas(lost), lost.database.name
+    with EmbeddedClickHouse(tmp_path / "empty") as server:
+        lost.configure(
+            clickhouse_url=server.uri(database=name), http_url=server.http_url().partition("?")[0]
+        )
+        lost.database, number, status = Database(name, server), 0, -signal.SIGKILL
+        while status == -signal.SIGKILL:
+            number += 1
+            with clickhouse_driver.Client.from_url(server.uri()) as client:
+                client.execute(f"DROP DATABASE IF EXISTS {name} SYNC")
+            status, printed = run_killed(lost, number, "restore", "--all")
+            assert status in (0, -signal.SIGKILL), printed
+            status_of_next, printed = lost.run("restore", "--all")
+            assert status_of_next == 0, f"killed at {number}: {printed}"
+            assert {table: lost.checksum(table) for table in before} == before, number
+            assert schemas(lost) == created
+            there = [table for (table,) in lost.database.execute("SHOW TABLES")]
+            assert not [table for table in there if table.startswith("ooni_restoring_")]
+    assert number > 30  # there were statements to kill it at
