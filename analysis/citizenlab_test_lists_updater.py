@@ -66,6 +66,8 @@ TABLE = Table(
     identity=("url", "cc"),
 )
 
+SHOWN_LISTS = 10  # of those that would be held, if there are too many
+
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):
     """The keys of update-citizenlab.conf, where each is explained."""
@@ -140,7 +142,12 @@ def examine(job: Job[Config], clock: Clock) -> None:
         held = HeldLists(job, config.hold_days, clock)
         return Note(held.summary()) if held.holds.by_country else "no country is held"
 
-    examine_updater(job, [TABLE], [("upstream", upstream), ("lists", lists)])
+    def refusals() -> str:
+        verdict = Refusals(job, clock).verdict
+        return Note(verdict) if verdict else "nothing is refused"
+
+    checks = [("upstream", upstream), ("lists", lists), ("refusals", refusals)]
+    examine_updater(job, [TABLE], checks)
 
 
 def update(job: Job[Config], clock: Clock) -> None:
@@ -302,6 +309,8 @@ def check_plan(job: Job[Config], lists: Sequence[TestList], plan: Plan) -> None:
     if job.config.on_broken_file == "refuse":
         check_all_are_well(job.config, lists, plan)
     if plan.too_many:
+        for one in plan.held[:SHOWN_LISTS]:
+            log.warning("%s; it would be held", one.reason)
         raise DataRefused(
             f"{len(plan.held)} of {plan.lists} lists would be held, more than a third; the first:"
             f" {first}; if upstream has renamed columns or codes, url_column, category_column,"

@@ -10,7 +10,7 @@ from csv_source import Finding, ParsedFile
 log = logging.getLogger("ooni.updates")
 
 MOST_OF_A_FILE = 20  # findings that are logged
-MOST_IN_ALL = 60
+MOST_IN_ALL = 40
 MOST_CAUSES = 3  # that are named in the first line
 
 

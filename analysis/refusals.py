@@ -75,13 +75,17 @@ class Refusals:
         is_over = 0 < self._last.until <= self._clock()
         return {} if is_over or self._last.judge != self._judge else self._last.source
 
+    @property
+    def verdict(self) -> str:
+        """Why that version is refused, and since when; "" if there is none."""
+        if not self.source:
+            return ""
+        since = datetime.fromtimestamp(self._last.since, UTC)
+        return f"{self._last.verdict} (refused since {since:%Y-%m-%d %H:%M} UTC)"
+
     def again(self) -> DataRefused:
         """Return what to raise for the version that was refused: to be logged once a day."""
-        since = datetime.fromtimestamp(self._last.since, UTC)
-        verdict = (
-            f"{self._last.verdict} (refused since {since:%Y-%m-%d %H:%M} UTC, and upstream has"
-            " nothing new; --dry-run shows all findings)"
-        )
+        verdict = f"{self.verdict}; upstream has nothing new, and --dry-run shows all findings"
         now = self._clock()
         if self._attended:
             return DataRefused(verdict)

@@ -151,6 +151,7 @@ def test_more_than_a_third_of_the_lists_refuse_the_commit(
         status, log = updater.run()
     assert status == 65
     assert "error: 2 of 5 lists would be held, more than a third; the first: lists/it.csv:2:" in log
+    assert "warning: lists/ru.csv:2: a merge conflict marker; it would be held\n" in log
 
 
 def test_what_force_accepts_is_one_commit_and_nothing_of_it_is_remembered(
@@ -399,7 +400,7 @@ def test_a_refused_commit_is_told_each_time_to_who_reads_along(
     updater.run()
     status, log = updater.run("--stdout")
     assert status == 65
-    assert "nothing new; --dry-run shows all findings" in log
+    assert "nothing new, and --dry-run shows all findings" in log
 
 
 @pytest.mark.parametrize("flags", [["--force"], ["--dry-run"], ["--accept", "it"]])
@@ -434,8 +435,14 @@ def test_metrics_tell_who_is_held_and_until_when(
 def test_the_doctor_notes_what_is_held(updater: Updater, lists: SampleTestLists) -> None:
     status, log = updater.run("doctor")
     assert (status, "no country is held" in log) == (0, True)
+    assert re.search(r"ok +refusals +nothing is refused", log)
     lists.break_file("ru")
     updater.run()
     status, log = updater.run("doctor")
     assert status == 0
-    assert re.search(r"note +lists +1 country is held, and keep their live rows: ru \(since", log)
+    assert re.search(r"note +lists +1 country is held, and keeps its live rows: ru \(since", log)
+    lists.commit("Drop the legend", {LEGEND: None})
+    updater.run()
+    status, log = updater.run("doctor")
+    assert status == 0
+    assert re.search(rf"note +refusals +{LEGEND}: .* \(refused since 20", log)

@@ -64,8 +64,8 @@ def test_the_verdict_is_logged_once_a_day_with_the_first_date(runs: Runs) -> Non
     assert len(logged) == 30
     assert {error.status for error in told} == {65}
     assert str(logged[-1]) == (
-        "a.csv:7: a merge conflict marker (refused since 2026-01-01 00:00 UTC, and upstream has"
-        " nothing new; --dry-run shows all findings)"
+        "a.csv:7: a merge conflict marker (refused since 2026-01-01 00:00 UTC); upstream has"
+        " nothing new, and --dry-run shows all findings"
     )
 
 

@@ -58,9 +58,10 @@ class HeldLists:
     def summary(self) -> str:
         """Return all holds in one line."""
         held = self.holds.by_country
-        countries = "1 country is" if len(held) == 1 else f"{len(held)} countries are"
         named = ", ".join(describe(cc, hold, self._days) for cc, hold in held.items())
-        return f"{countries} held, and keep their live rows: {named}"
+        if len(held) == 1:
+            return f"1 country is held, and keeps its live rows: {named}"
+        return f"{len(held)} countries are held, and keep their live rows: {named}"
 
     def tell(self, plan: Plan) -> None:
         """Log what becomes of the lists of a commit, and send it as metrics."""
