@@ -153,13 +153,14 @@ def examine(job: Job[Config], clock: Clock) -> None:
 def update(job: Job[Config], clock: Clock) -> None:
     """Load the lists of the newest commit, unless the table has them already."""
     accepted = accepted_countries(job)
+    held = HeldLists(job, job.config.hold_days, clock)
     with connected_nodes(job.config) as nodes:
         check_before_writing(nodes, [TABLE])
         if "rollback" in job.flags:
             roll_back_tables(job, nodes, [TABLE])
+            held.forget()
             return
         git = git_of(job)
-        held = HeldLists(job, job.config.hold_days, clock)
         refusals = Refusals(job, clock, by_person=bool(accepted))
         source = source_of(job.config, head_commit(git, job.config.git_url))
         if refusals.source.items() >= source.items():

@@ -288,6 +288,23 @@ def test_a_dry_run_shows_what_is_held_and_what_would_be_lost(
     assert f"would change: citizenlab: {ROWS - before + 20} rows (+0 -{before - 20})" in printed
 
 
+def test_what_was_rolled_back_stays_though_a_held_list_would_be_due(
+    updater: Updater, lists: SampleTestLists, git: GitServer
+) -> None:
+    before = updater.live()
+    lists.remove_rows("ru", len(updater.live_of("ru")) - 20)
+    lists.add_rows("it", 3)
+    updater.run(max_shrink=0.5)
+    assert updater.run("--rollback")[0] == 0
+    updater.now += 15 * DAY
+    git.clear()
+    assert (updater.run()[0], git.fetches()) == (0, 0)
+    assert updater.live() == before
+    lists.add_rows("it", 1)
+    assert updater.run()[0] == 0
+    assert updater.held()["ru"]["since"] == updater.now
+
+
 def test_a_roll_back_after_an_accepted_loss_holds_until_the_next_commit(
     updater: Updater, lists: SampleTestLists
 ) -> None:

@@ -97,6 +97,15 @@ class HeldLists:
                 f" {one.live.rows:,}{lost if hosts else ''}"
             )
 
+    def forget(self) -> None:
+        """Let what was rolled back stay: no list of the same commit is accepted by itself."""
+        if self._job.dry_run:
+            return
+        if self.holds.by_country:
+            log.info("what is held is judged anew with the next commit")
+        self._send({})
+        self._write(msgspec.structs.replace(self.holds, by_country={}))
+
     def keep(self, plan: Plan, commit: str) -> None:
         """Keep what is held of a commit, for the next run."""
         self._write(msgspec.structs.replace(plan.holds, commit=commit))
