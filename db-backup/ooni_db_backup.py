@@ -278,6 +278,10 @@ def restore(job: Job[Config]) -> None:
     arguments = job.arguments
     if arguments.everything and (arguments.name or arguments.source == EXPORTS):
         raise UsageError("--all cannot be combined with --as or --from exports")
+    if not arguments.everything and (
+        arguments.skip or arguments.schema_only or arguments.data_only
+    ):
+        raise UsageError("--skip, --schema-only and --data-only are for --all")
     backup = None
     if arguments.source != EXPORTS and (_has(job.config, "private") or arguments.everything):
         backup = backup_with(job, arguments.table)
@@ -417,8 +421,12 @@ def _restore_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --all: leave this one out; can be given several times",
     )
     parts = parser.add_mutually_exclusive_group()
-    parts.add_argument("--schema-only", action="store_true", help="make tables, without rows")
-    parts.add_argument("--data-only", action="store_true", help="fill tables that are there")
+    parts.add_argument(
+        "--schema-only", action="store_true", help="with --all: make tables, without rows"
+    )
+    parts.add_argument(
+        "--data-only", action="store_true", help="with --all: fill tables that are there, and empty"
+    )
 
 
 def _trust(parser: argparse.ArgumentParser) -> None:

@@ -838,16 +838,18 @@ def test_what_is_there_is_listed_where_nothing_is_like_the_name() -> None:
     check_names(["a", "b"], ["a", "b", "c"])
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("--all", "--as", "x"), ("--all", "--from", "exports"), ("fastpath", "--replace")],
-)
-def test_what_does_not_go_together_is_wrong_usage(
-    backup_tool: BackupTool, arguments: tuple[str, ...]
-) -> None:
+def test_what_does_not_go_together_is_wrong_usage(backup_tool: BackupTool) -> None:
     backup_tool.fill("fastpath", 10)
     assert backup_tool.run(tables=BY_MONTH)[0] == 0
-    assert backup_tool.run("restore", *arguments)[0] == 2
+    for arguments in (
+        ("--all", "--as", "x"),
+        ("--all", "--from", "exports"),
+        ("fastpath", "--replace"),
+        ("fastpath", "--skip", "fastpath"),
+        ("fastpath", "--schema-only"),
+        ("fastpath", "--data-only"),
+    ):
+        assert backup_tool.run("restore", *arguments)[0] == 2, arguments
 
 
 # --- prune ---
