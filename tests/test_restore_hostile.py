@@ -270,6 +270,84 @@ def test_nothing_hides_a_base_from_our_eyes_and_not_from_the_servers(
         assert tables(hostile_tool) == before, name
 
 
+@pytest.mark.parametrize(
+    ("column", "order_by"),
+    [("`x` UInt64 DEFAULT nope", "x"), ("`x` UInt64 DEFAULT 1 + *", "x"), ("`x` UInt64", "nope")],
+)
+def test_what_the_server_does_not_understand_stops_its_own_table_only(
+    hostile_tool: BackupTool, column: str, order_by: str
+) -> None:
+    hostile_tool.database.execute("CREATE TABLE b (x UInt64) ENGINE = MergeTree ORDER BY x")
+    hostile_tool.configure(tables={"a": "both", "b": "private", "*": "none"})
+    assert hostile_tool.run("backup")[0] == 0
+    name = hostile_tool.backups()[-1].name
+    schema = f"CREATE TABLE d.a\n(\n    {column}\n)\nENGINE = MergeTree\nORDER BY {order_by}"
+
+    def edit(document: dict[str, Any]) -> None:
+        document["tables"]["a"] |= {"schema": schema, "storage_schema": schema}
+        document["definitions"]["a"] = schema
+
+    change(hostile_tool, hostile_tool.private_bucket_name, BACKUPS.manifest(name), edit)
+    try:
+        status, printed = hostile_tool.run("restore", "--all", "--to-database", "elsewhere")
+        assert status == 65, printed
+        assert ("b",) in hostile_tool.database.execute("SHOW TABLES FROM elsewhere")
+    finally:
+        hostile_tool.database.execute("DROP DATABASE IF EXISTS elsewhere SYNC")
+    assert hostile_tool.run("verify", "--from", name)[0] == 65
+
+    def edit_export(document: dict[str, Any]) -> None:
+        document["schema"] = schema
+
+    change(hostile_tool, hostile_tool.bucket_name, LAYOUT.manifest("a"), edit_export)
+    assert hostile_tool.run("restore", "a", "--from", "exports", "--as", "back")[0] == 65
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda document: document["tables"].update({"": document["tables"]["a"]}),
+        lambda document: document["definitions"].update({"": "CREATE TABLE d.a"}),
+        lambda document: document["tables"]["a"].update(columns=[]),
+        lambda document: document.update(database=""),
+    ],
+)
+def test_a_manifest_of_what_has_no_name_is_a_damaged_one(
+    hostile_tool: BackupTool, edit: Callable[[dict[str, Any]], None]
+) -> None:
+    (backup,) = hostile_tool.backups()
+    manifest = BACKUPS.manifest(backup.name)
+    change(hostile_tool, hostile_tool.private_bucket_name, manifest, edit)
+    status, printed = hostile_tool.run("restore", "a", "--from", backup.name)
+    assert status == 65, printed
+    assert "without a name or columns" in printed
+
+
+def test_a_table_without_a_definition_is_refused(hostile_tool: BackupTool) -> None:
+    (backup,) = hostile_tool.backups()
+    change(
+        hostile_tool,
+        hostile_tool.private_bucket_name,
+        BACKUPS.manifest(backup.name),
+        lambda document: document["definitions"].pop("a"),
+    )
+    try:
+        command = ("restore", "--all", "--schema-only", "--to-database", "elsewhere")
+        status, printed = hostile_tool.run(*command)
+        assert status == 65, printed
+        assert "a: it has no definition" in printed
+    finally:
+        hostile_tool.database.execute("DROP DATABASE IF EXISTS elsewhere SYNC")
+
+
+def test_a_table_of_another_engine_is_another_one(hostile_tool: BackupTool) -> None:
+    hostile_tool.database.execute("DROP TABLE a SYNC")
+    hostile_tool.database.execute("CREATE TABLE a (x UInt64) ENGINE = Log")
+    status, printed = hostile_tool.run("restore", "--all")
+    assert status == 78, printed
+    assert "there already" in printed
+
+
 def test_a_collection_that_nobody_here_has_named_is_not_used(hostile_tool: BackupTool) -> None:
     (backup,) = hostile_tool.backups()
     change(

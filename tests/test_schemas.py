@@ -1,5 +1,7 @@
 """CREATE statements from a bucket: what comes back is the same table, or a refusal."""
 
+import itertools
+
 import pytest
 
 from backups.signature import signature_of, state_of
@@ -269,6 +271,16 @@ def test_what_is_named_is_made_first() -> None:
         ("b", "0"),
     ]:
         assert order.index(first) < order.index(second)
+
+
+def test_a_long_way_of_needs_is_no_recursion() -> None:
+    last = 3000
+    names = [f"t{number:04}" for number in range(last + 1)]
+    chain = {
+        name: f"CREATE VIEW d.{name} AS SELECT * FROM d.{needed}"
+        for name, needed in itertools.pairwise([*names, "none"])
+    }
+    assert in_order(chain, "d") == names[::-1]
 
 
 def test_two_that_name_each_other_are_made_in_some_order() -> None:

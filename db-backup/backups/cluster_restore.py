@@ -41,7 +41,7 @@ from ooni_common.replicas import (
 )
 from schemas.create_table import create_statement
 from schemas.references import moved
-from schemas.refusals import refused_schema
+from schemas.refusals import blamed_on, refused_schema
 from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
@@ -108,7 +108,8 @@ class _Restore:
     def _try(self, restore: Callable[[str, Held], list[str]], name: str, standings: Held) -> None:
         """Restore one table; one that fails keeps no other from being restored."""
         try:
-            self._restored.lines += restore(name, standings)
+            with blamed_on(f"{self._wanted.manifest.name}: {name}"):
+                self._restored.lines += restore(name, standings)
         except (DataRefused, OutOfStep, ReplicaElsewhere) as error:
             self._failed.add(name)
             self._restored.failures.append(error)

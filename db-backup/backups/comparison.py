@@ -16,6 +16,7 @@ from backups.server import ServerBackups
 from digest import digest, is_sound
 from inventory import is_replicated, merges_rows, storage_of
 from ooni_common.database import Database, literal
+from schemas.refusals import NotUnderstood, blamed_on
 from staging import Place
 
 log = logging.getLogger("ooni.db_backup")
@@ -76,7 +77,11 @@ def rows_of(server: ServerBackups, saved: SavedTable, place: Place, *, replace: 
     storage = _storage(server.database, place)
     if not _has_columns(server.database, saved, storage):
         return Rows.OTHER
-    content = content_of(server, saved, storage, saved.engine)
+    try:
+        with blamed_on(str(storage)):
+            content = content_of(server, saved, storage, saved.engine)
+    except NotUnderstood:  # it has no partitions, say: it is of another engine
+        return Rows.OTHER
     rows = sum(partition.rows for partition in content.values())
     if saved.rows and not rows and (saved.is_view or is_replicated(saved.engine)):
         return Rows.NONE

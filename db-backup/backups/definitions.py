@@ -16,7 +16,7 @@ from ooni_common.errors import DataRefused
 from ooni_common.replicas import path_of
 from schemas.create_table import SETTINGS, create_statement, create_table
 from schemas.references import in_order, moved, references
-from schemas.refusals import refused_schema, show_statement
+from schemas.refusals import blamed_on, refused_schema, show_statement
 from schemas.tokens import SchemaRefused
 from staging import Place
 
@@ -30,7 +30,7 @@ CONSUMERS = re.compile(
 
 def creation_order(manifest: BackupManifest) -> Sequence[str]:
     """Return the names of all that a backup has a definition of, as they can be made."""
-    if set(manifest.order) == manifest.definitions.keys():
+    if sorted(manifest.order) == sorted(manifest.definitions):
         return manifest.order
     return in_order(manifest.definitions, manifest.database)
 
@@ -107,34 +107,39 @@ class Definitions:
         Raises:
             DataRefused: the server can't make it.
         """
+        if name not in self._manifest.definitions:
+            raise DataRefused(f"{self._manifest.name}: {name}: it has no definition")
         definition, place = self._manifest.definitions[name], Place(self._target, name)
         if reason := self._reason_to_leave_out(name, definition):
             self._left_out.add(name)
             show_statement(f"{name} ({reason})", definition)
             return False
+        where = f"{self._manifest.name}: {name}: it can't be made"
         try:
-            if is_table(definition):
-                make_table(
-                    self._database,
-                    self._manifest,
-                    definition,
-                    place,
-                    trusted=self._trusted,
-                    replicated=self._replicated,
-                )
-            else:
-                statement = moved(
-                    definition, self._manifest.database, self._target, self._manifest.definitions
-                )
-                self._database.query(statement, settings=self._database.settings_it_has(SETTINGS))
+            with blamed_on(where):
+                self._make(definition, place)
         except (StatementFailed, StatementRefused) as error:
             self._left_out.add(name)
-            where = f"{self._manifest.name}: {name}"
-            raise DataRefused(f"{where}: it can't be made: {error}") from None
+            raise DataRefused(f"{where}: {error}") from None
         except DataRefused:
             self._left_out.add(name)
             raise
         return True
+
+    def _make(self, definition: str, place: Place) -> None:
+        database, manifest = self._database, self._manifest
+        if is_table(definition):
+            make_table(
+                database,
+                manifest,
+                definition,
+                place,
+                trusted=self._trusted,
+                replicated=self._replicated,
+            )
+            return
+        statement = moved(definition, manifest.database, self._target, manifest.definitions)
+        database.query(statement, settings=database.settings_it_has(SETTINGS))
 
     def _reason_to_leave_out(self, name: str, definition: str) -> str:
         """Return why something is only shown to a person; "" if it is made."""

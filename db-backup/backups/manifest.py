@@ -403,9 +403,17 @@ def _wrong_in(layout: BackupLayout, name: str, manifest: BackupManifest) -> str:
         return "its manifest has shards that are not its own"
     if foreign := _foreign_path(layout, manifest):
         return f"its manifest names {foreign!r}, which is not its own"
+    if any(_is_incomplete(shard) for shard in (manifest, *manifest.by_shard)):
+        return "its manifest has something without a name or columns"
     if unsaved := _unsaved_table(manifest):
         return f"its manifest does not say where the rows of {unsaved!r} are"
     return ""
+
+
+def _is_incomplete(manifest: BackupManifest) -> bool:
+    """Tell whether a manifest has an empty name, or a table without columns."""
+    names = {manifest.database, *manifest.tables, *manifest.definitions}
+    return "" in names or not all(table.columns for table in manifest.tables.values())
 
 
 def _wrong_with_base(manifest: BackupManifest, earlier: Mapping[str, Backup]) -> str:

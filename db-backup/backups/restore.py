@@ -24,6 +24,7 @@ from ooni_common.database import Database, StatementFailed, StatementRefused, li
 from ooni_common.doctor import worst_of
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.server_errors import CODES_OF_LACKS
+from schemas.refusals import blamed_on
 from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
@@ -356,7 +357,8 @@ def fill(
     """
     where, saved = f"{manifest.name}: {name}", manifest.tables[name]
     try:
-        content = _filled(server, manifest, name, place, trusted=trusted)
+        with blamed_on(f"{where}: it can't be restored"):
+            content = _filled(server, manifest, name, place, trusted=trusted)
     except (StatementFailed, StatementRefused) as error:
         if not (error.code in CODES_OF_DEFINITIONS or _is_fault_of_backup(error)):
             raise

@@ -21,7 +21,7 @@ from inventory import is_in_utc, read_table, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from schemas.create_table import SETTINGS, create_statement
-from schemas.refusals import refused_schema
+from schemas.refusals import blamed_on, refused_schema
 from schemas.tokens import SchemaRefused
 from schemas.types import checked_type
 from staging import Place, drop_leftovers, dropped_on_failure
@@ -79,7 +79,7 @@ def restore(
     place = Place(current, name)
     staging = place.staging(datetime.now(UTC))
     drop_leftovers(database, place)
-    with dropped_on_failure(database, [staging]):
+    with dropped_on_failure(database, [staging]), blamed_on(f"the export of {manifest.table}"):
         _create(database, manifest, staging, trusted=target.trusted)
         exports = list(present_exports(bucket, manifest).values())
         in_utc = is_in_utc(database)

@@ -5,7 +5,7 @@ over what it does not know.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from inventory import QUOTED
@@ -77,21 +77,24 @@ def in_order(
         database: in which they all are.
         needed: what the server knows to be needed for them, by name.
     """
-    ordered: dict[str, None] = {}
-    begun: set[str] = set()
+    ordered: list[str] = []
+    begun: dict[str, Iterator[str]] = {}  # name → what it needs and was not looked at yet
 
-    def visit(name: str) -> None:
-        if name in begun:  # also where two name each other: then one of them has to be first
-            return
-        begun.add(name)
+    def begin(name: str) -> str:
         named = references(definitions[name], database, definitions.keys())
-        for first in sorted(named.union(needed.get(name, ())) & definitions.keys()):
-            visit(first)
-        ordered[name] = None
+        begun[name] = iter(sorted(named.union(needed.get(name, ())) & definitions.keys()))
+        return name
 
     for name in sorted(definitions):
-        visit(name)
-    return list(ordered)
+        path = [begin(name)] if name not in begun else []
+        while path:  # no recursion: how many need each other is up to the bucket
+            # Where two name each other, one of them has to be first.
+            first = next((one for one in begun[path[-1]] if one not in begun), None)
+            if first is None:
+                ordered.append(path.pop())
+            else:
+                path.append(begin(first))
+    return ordered
 
 
 def plain(name: str) -> str:

@@ -1,10 +1,37 @@
-"""Showing a person the statement that was not executed."""
+"""Refusing what a bucket says; a person is shown the statement that was not executed."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
+from ooni_common.database import server_error
 from ooni_common.errors import DataRefused
 
 log = logging.getLogger("ooni.db_backup")
+
+
+class NotUnderstood(DataRefused):
+    """The server does not understand what a bucket says of a table."""
+
+
+@contextlib.contextmanager
+def blamed_on(where: str) -> Iterator[None]:
+    """Refuse what a bucket says, where the server does not understand a statement made of it.
+
+    Of our own statements, that would be a bug: a column or a function that is not there.
+
+    Args:
+        where: it is said, for the message.
+
+    Raises:
+        NotUnderstood: the server does not.
+    """
+    from clickhouse_driver.errors import ServerException  # noqa: PLC0415 (--help must not wait)
+
+    try:
+        yield
+    except ServerException as error:
+        raise NotUnderstood(f"{where}: {server_error(error.code, error.message)}") from None
 
 
 def refused_schema(name: str, schema: str, reason: object) -> DataRefused:
