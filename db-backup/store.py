@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Digest = Annotated[str, Meta(pattern=r"^[0-9]{0,20}\Z")]  # of rows; "": there is none
 AnyManifest = TypeVar("AnyManifest", bound=msgspec.Struct)
 
 log = logging.getLogger("ooni.db_backup")

@@ -323,6 +323,20 @@ def test_a_manifest_of_what_has_no_name_is_a_damaged_one(
     assert "without a name or columns" in printed
 
 
+@pytest.mark.parametrize("hash_of_rows", ["a", "-1", "1" * 5000])
+def test_a_digest_that_is_no_number_makes_a_manifest_a_damaged_one(
+    hostile_tool: BackupTool, hash_of_rows: str
+) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        for export in document["chunks"].values():
+            export["fingerprint"]["hash"] = hash_of_rows
+
+    change(hostile_tool, hostile_tool.bucket_name, LAYOUT.manifest("a"), edit)
+    status, printed = hostile_tool.run("restore", "a", "--from", "exports", "--as", "back")
+    assert status == 65, printed
+    assert "damaged" in printed
+
+
 def test_a_table_without_a_definition_is_refused(hostile_tool: BackupTool) -> None:
     (backup,) = hostile_tool.backups()
     change(

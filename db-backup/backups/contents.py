@@ -11,7 +11,7 @@ import msgspec
 
 from digest import Expression, expressions, sum_of_digests
 from ooni_common.database import Database, literal, quoted
-from store import Number
+from store import Digest, Number
 
 NO_PARTS = ""  # what the server does not say of
 PARTITION = "_partition_id"  # the server's own column with the ID of a row's partition
@@ -29,7 +29,7 @@ class Partition(msgspec.Struct, frozen=True):
     """
 
     rows: Number
-    checksum: str | None
+    checksum: Digest | None
     parts: str = NO_PARTS
 
     def agrees_with(self, other: "Partition") -> bool:

@@ -24,11 +24,12 @@ from exports.storage import Changes
 from inventory import SourceTable, merges_rows, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
-from store import Number
+from store import Digest, Number
 from table_replicas import TableReplicas
 
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
 SAMPLED_OF_SHARDS = 2_000  # of all together: they are sorted by a statement that has them
+LONGEST_NUMBER = 100  # digits of a version; no type has more than 78
 # A whole table, those without a time, a range (00001), a month (202501), a day (20250131).
 CHUNK_NAME = r"(|null|[0-9]{5,8})"
 ChunkName = Annotated[str, msgspec.Meta(pattern=rf"^{CHUNK_NAME}\Z")]
@@ -49,7 +50,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
 
     rows: Number
     version: str | None
-    hash: str | None
+    hash: Digest | None
     keys: Number | None
     scheme: str = FIRST_SCHEME
 
@@ -84,7 +85,8 @@ def combined(fingerprints: Sequence[Fingerprint]) -> Fingerprint:
 
 def _as_version(text: str) -> tuple[int, str]:
     """Return what sorts versions: numbers by their value, times as they are written."""
-    return (int(text), "") if text.isdecimal() else (0, text)
+    is_number = text.isdecimal() and len(text) <= LONGEST_NUMBER
+    return (int(text), "") if is_number else (0, text)
 
 
 class Chunk(msgspec.Struct, frozen=True):
