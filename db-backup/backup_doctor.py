@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from backup_config import Config
 from backups.backup import not_encrypted
 from backups.commands import vanished_from
-from backups.manifest import BackupLayout, read_backups
+from backups.manifest import BackupLayout
 from backups.plan import access, check_engine
 from backups.server import ServerBackups
+from backups.stored import read_backups
 from exports.chunks import check_chunks, lossy_columns
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import ExportLayout

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from backups.manifest import Backup, SavedTable
+from backups.manifest import SavedTable
+from backups.stored import Backup
 from exports.manifest import Export, ExportLayout, TableManifest, summary
 from ooni_common.output import printable, printable_json
 from throttle import in_units

@@ -40,7 +40,7 @@ from backups.commands import (
     verify_backups,
     with_progress,
 )
-from backups.manifest import Backup, good_backups
+from backups.stored import Backup, good_backups
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import (
     export_tables,

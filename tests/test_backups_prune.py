@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backups import commands
-from backups.manifest import NAME_FORMAT, Backup, BackupManifest, BackupState
+from backups.manifest import NAME_FORMAT, BackupManifest
 from backups.prune import unwanted
+from backups.stored import Backup, BackupState
 from db_backup_harness import BACKUPS, BackupTool
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

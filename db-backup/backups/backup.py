@@ -14,18 +14,17 @@ from backups.contents import differences, read_content
 from backups.manifest import (
     NAME_FORMAT,
     SERVER_MANIFEST,
-    Backup,
     BackupLayout,
     BackupManifest,
     SavedTable,
     ServerBackup,
-    needed_objects,
     of_all_shards,
 )
 from backups.plan import Plan, Saving, ShardPlan
 from backups.prune import delete_backup
 from backups.server import ServerBackups
 from backups.signature import signature_of
+from backups.stored import Backup, needed_objects
 from digest import SCHEME
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from schemas.references import in_order

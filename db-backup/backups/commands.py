@@ -13,10 +13,15 @@ from backup_config import Config
 from backups.backup import back_up
 from backups.cluster_restore import restore_on_cluster
 from backups.losses import lost_tables
-from backups.manifest import (
+from backups.manifest import BackupLayout, BackupManifest
+from backups.plan import Plan, plan_backup
+from backups.prune import delete_backup, in_progress, unwanted
+from backups.restore import Wanted, report, restore_tables
+from backups.server import ServerBackups, url_of
+from backups.server_manifest import check_server_manifests
+from backups.shards import check_shards, server_of, servers_of
+from backups.stored import (
     Backup,
-    BackupLayout,
-    BackupManifest,
     Chosen,
     chain_of,
     check_newest,
@@ -25,12 +30,7 @@ from backups.manifest import (
     good_ones,
     read_backups,
 )
-from backups.plan import Plan, plan_backup
-from backups.prune import delete_backup, in_progress, unwanted
-from backups.restore import Wanted, drop_scratches, report, restore_tables, verify_backup
-from backups.server import ServerBackups, url_of
-from backups.server_manifest import check_server_manifests
-from backups.shards import check_shards, server_of, servers_of
+from backups.verify import drop_scratches, verify_backup
 from inventory import check_names, is_replicated
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable

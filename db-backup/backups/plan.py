@@ -12,9 +12,10 @@ from backups.contents import (
     differences,
     read_content,
 )
-from backups.manifest import Backup, BackupKind, BackupManifest, SavedAs, SavedTable, good_backups
+from backups.manifest import BackupKind, BackupManifest, SavedAs, SavedTable
 from backups.server import ServerBackups
 from backups.shards import ShardServers
+from backups.stored import Backup, good_backups
 from digest import SCHEME, Expression, digest, is_sound
 from inventory import (
     BACKED_UP,

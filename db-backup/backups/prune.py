@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backups.manifest import Backup, BackupLayout
+from backups.manifest import BackupLayout
+from backups.stored import Backup
 from store import Bucket, end_interrupted_uploads
 
 

@@ -1,18 +1,15 @@
-"""Restoring tables from a backup, and verifying a backup by restoring it.
+"""Restoring tables from a backup.
 
 What is needed first is made first. The rows of a table go into one beside it (staging.py). They are
 compared with the manifest there, and only then the table gets its name: by RENAME, or in the place
-of one that is there by EXCHANGE, which keeps the old content. To verify a backup, all of it is made
-in a database of its own.
+of one that is there by EXCHANGE, which keeps the old content.
 """
 
 import logging
 import re
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 
 from backups.comparison import Rows, compared, content_of, is_empty, is_merged, rows_of
 from backups.contents import Partitions
@@ -20,7 +17,7 @@ from backups.definitions import Definitions, creation_order, is_table, make_tabl
 from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
 from inventory import is_replicated, storage_of
-from ooni_common.database import Database, StatementFailed, StatementRefused, literal, quoted
+from ooni_common.database import Database, StatementFailed, StatementRefused, quoted
 from ooni_common.doctor import worst_of
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.server_errors import CODES_OF_LACKS
@@ -33,56 +30,6 @@ log = logging.getLogger("ooni.db_backup")
 CODES_OF_DEFINITIONS = {36, 48, 56, 80, 115, 344}
 # In what the store says; "404" alone could be a part of the time that is a backup's name.
 GONE = r"HTTP response code: 404\b|\b(NOT_FOUND|NO_SUCH_KEY|NoSuchKey)\b"
-SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
-
-
-def verify_backup(
-    server: ServerBackups,
-    manifest: BackupManifest,
-    tables: Sequence[str],
-    *,
-    trusted: bool = False,
-) -> list[str]:
-    """Restore a backup into a database of its own, and return what is wrong with it.
-
-    All that it has a definition of is made there, in the order in which a restore makes it; then
-    tables are filled, compared and emptied, one after the other.
-
-    Args:
-        server: which does it. Nobody else may verify at the same time.
-        manifest: of the backup.
-        tables: only the rows of these.
-        trusted: whether definitions are executed that do more than a table needs.
-    """
-    database = server.database
-    drop_scratches(database)
-    scratch = f"{SCRATCH}{uuid.uuid4().hex[:8]}"
-    database.query(f"CREATE DATABASE {quoted(scratch)}")
-    findings: list[str] = []
-    definitions = Definitions(database, manifest, scratch, trusted=trusted, replicated=False)
-
-    def check(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except DataRefused as error:
-            findings.append(str(error))
-
-    def rows(name: str) -> None:
-        place = Place(scratch, name).staging(server.clock())
-        try:
-            fill(server, manifest, name, place, trusted=trusted)
-        finally:
-            drop(database, place)
-
-    try:
-        for name in creation_order(manifest):
-            check(partial(definitions.make, name))
-        for name in tables:
-            check(partial(rows, name))
-    finally:
-        database.close()  # it may have been interrupted while it waited for an answer
-        drop_scratches(database)
-    return findings
 
 
 @dataclass(frozen=True)
@@ -452,12 +399,3 @@ def attach(database: Database, saved: SavedTable, place: Place, started: datetim
         database.query(f"INSERT INTO {target} SELECT * FROM {staging}")
     drop(database, staging)
     return f"{place}: {saved.rows:,} rows"
-
-
-def drop_scratches(database: Database) -> None:
-    """Drop the databases of verifications, also of those that were killed."""
-    rows = database.query(
-        f"SELECT name FROM system.databases WHERE startsWith(name, {literal(SCRATCH)})"
-    )
-    for (name,) in rows:
-        database.query(f"DROP DATABASE IF EXISTS {quoted(name)} SYNC")
