@@ -31,16 +31,15 @@ from backup_config import MOST_DAYS, Config, Side, TablePolicy
 from backup_doctor import Doctor, checks_before_a_run
 from backups.commands import (
     back_up_tables,
-    backup_with,
     private_bucket,
     prune_backups,
-    restore_backup,
     stored_backups,
     vanished_tables,
-    verify_backups,
     with_progress,
 )
+from backups.restore_command import backup_with, restore_backup
 from backups.stored import Backup, good_backups
+from backups.verify_command import verify_backups
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import (
     export_tables,

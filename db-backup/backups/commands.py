@@ -11,39 +11,28 @@ import msgspec
 
 from backup_config import Config
 from backups.backup import back_up
-from backups.cluster_restore import restore_on_cluster
 from backups.losses import lost_tables
 from backups.manifest import BackupLayout, BackupManifest
 from backups.plan import Plan, plan_backup
 from backups.prune import delete_backup, in_progress, unwanted
-from backups.restore import Wanted, report, restore_tables
-from backups.server import ServerBackups, url_of
-from backups.server_manifest import check_server_manifests
-from backups.shards import check_shards, server_of, servers_of
+from backups.server import ServerBackups
+from backups.shards import servers_of
 from backups.stored import (
     Backup,
-    Chosen,
-    chain_of,
-    check_newest,
-    chosen,
     good_backups,
-    good_ones,
     read_backups,
 )
-from backups.verify import drop_scratches, verify_backup
-from inventory import check_names, is_replicated
+from inventory import is_replicated
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
 from ooni_common.nodes import Nodes, connected_nodes
-from ooni_common.run import Job, locked, make_writable
+from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
-from staging import Place
 from store import Bucket
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
-ALL = "all"  # with --from, in the place of a backup's name
 SILENCE = timedelta(hours=1)  # a backup to which nothing was added for so long is at its end
 
 
@@ -218,225 +207,6 @@ def missing_tables(
         )
         for name in sorted(expected - set(names))
     ]
-
-
-def verify_backups(
-    job: Job[Config], tables: Sequence[str], required: Collection[str] = ()
-) -> list[str]:
-    """Check backups by restoring them into a database that is dropped again.
-
-    Args:
-        job: `--from` says which of them; `--quick`: only look whether all objects are there.
-        tables: only these; empty: all.
-        required: those of them that have to be there.
-
-    Returns:
-        What is wrong with them.
-    """
-    backups = stored_backups(job)
-    name = job.arguments.source
-    findings = [
-        f"the backup {backup.name} is damaged: {backup.reason}"
-        for backup in backups
-        if backup.state == "damaged" and name in ("", ALL)
-    ]
-    wanted = to_verify(job.config, backups, name, tables)
-    signed = {backup.name for backup in backups if backup.signature == "valid"}
-    if job.arguments.quick:
-        return findings
-    make_writable("state_dir", job.config.state_dir)
-    with (
-        locked(job.config.state_dir / "db-backup.verify.lock"),
-        connected_to_servers(job.config) as nodes,
-    ):
-        for manifest, present in wanted:
-            trusted = manifest.name in signed or job.arguments.trusted
-            chain = chain_of(manifest, backups)
-            damages = verify_on_shards(job, nodes, chain, present, trusted=trusted)
-            if present and not damages:
-                log.info("the backup %s can be restored", manifest.name)
-            findings += damages
-    return findings + [
-        f"{table}: in no good backup"
-        for table in required
-        if not any(table in present for _, present in wanted)
-    ]
-
-
-def to_verify(
-    config: Config, backups: Sequence[Backup], name: str, tables: Sequence[str]
-) -> list[tuple[BackupManifest, list[str]]]:
-    """Return the backups to verify, and what of them.
-
-    Without a name, that is the newest one, and the last one of each table that it has not: of a
-    table that is gone from the database, this is the only copy.
-
-    Args:
-        config: says of which tables the last copy stays.
-        backups: what there is.
-        name: of a backup, or "all"; "": see above.
-        tables: only these; empty: all.
-
-    Raises:
-        UsageError: there is no such backup, or no such table in it.
-        DataRefused: it can't be restored, or there is no good one.
-    """
-    ones = good_ones(backups) if name == ALL else [chosen(backups, name)]
-    good = [one.manifest for one in ones]
-    if name not in ("", ALL):
-        check_names(tables, good[0].tables, f"table in the backup {name}:")
-    wanted = [
-        (one, [table for table in tables or one.tables if table in one.tables]) for one in good
-    ]
-    if name:
-        return wanted
-    newest = good[0]
-    last_of = {table: one for one in good_backups(backups) for table in one.tables}
-    for table in sorted(last_of.keys() - newest.tables.keys()):
-        policy = config.policy_of(table)
-        if table in tables or (not tables and (policy is None or policy.keeps_last)):
-            wanted.append((last_of[table], [table]))
-    return wanted
-
-
-def verify_on_shards(
-    job: Job[Config],
-    nodes: Nodes,
-    chain: Sequence[BackupManifest],
-    tables: Sequence[str],
-    *,
-    trusted: bool,
-) -> list[str]:
-    """Verify a backup, what it has of each shard on one node.
-
-    Args:
-        job: of the command.
-        nodes: of the cluster.
-        chain: the backup, and those that it needs.
-        tables: whose rows are verified.
-        trusted: whether definitions are executed that do more than a table needs.
-
-    Returns:
-        What is wrong with it.
-    """
-    (bucket, _), manifest = private_bucket(job), chain[0]
-    check_layout(job.config, bucket, manifest)
-    url = url_of(job.config.store("private"))
-    try:
-        check_server_manifests(bucket, chain, url, trusted=job.arguments.trusted)
-    except DataRefused as error:
-        return [str(error)]
-    check_shards(nodes, manifest)
-    if nodes.is_cluster:  # one that was killed may have used another node
-        nodes.each(lambda node: drop_scratches(node.database))
-    findings = []
-    for shard, saved in zip(nodes.shards, manifest.by_shard, strict=True):
-        server = server_of(nodes, nodes.of_shard(shard)[0], job.config, manifest.collection)
-        present = [name for name in tables if name in saved.tables]
-        findings += verify_backup(server, saved, present, trusted=trusted)
-    return findings
-
-
-def check_layout(config: Config, bucket: Bucket, manifest: BackupManifest) -> None:
-    """Check that a backup is one that can be restored here.
-
-    Raises:
-        DataRefused: 2.0.x has made it of several shards, by ON CLUSTER.
-        ConfigError: its rows would be read by a collection that nobody here has named.
-    """
-    if manifest.collection not in ("", config.private_named_collection):
-        raise ConfigError(
-            f"the backup {manifest.name} was made by the named collection {manifest.collection!r};"
-            " if that is of this bucket, set private_named_collection to it"
-        )
-    for part in manifest.parts.values():
-        if len(list(bucket.folders(f"{part.path}shards/"))) > 1:
-            raise DataRefused(
-                f"the backup {manifest.name} was made by {manifest.tool} with ON CLUSTER, of"
-                " several shards at once: restore it with that version"
-            )
-
-
-def backup_with(job: Job[Config], table: str) -> Chosen | None:
-    """Return the backup that a table can be restored from; None: there is none with this table.
-
-    `table` is "" for all of them.
-
-    Raises:
-        UsageError: one was named, and there is none of this name.
-        DataRefused: it can't be restored.
-    """
-    backups = stored_backups(job)
-    # Of unsigned ones, nobody knows whether the number is the right one.
-    signs = bool(job.config.signing_key)
-    runs = read_state(run_state_file(job.config), RunState).runs if signs else 0
-    if job.arguments.source or not table:
-        return chosen(backups, job.arguments.source, runs)
-    good = good_ones(backups)
-    if good:
-        check_newest(good[-1].manifest, runs)
-    return next((backup for backup in reversed(good) if table in backup.manifest.tables), None)
-
-
-def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
-    """Restore one table of a backup, or with "" all of them."""
-    arguments, manifest = job.arguments, backup.manifest
-    if table:
-        check_names([table], manifest.tables, f"table in the backup {manifest.name}:")
-    target = arguments.to_database or database_of(job.config)
-    if table:
-        beside = not (arguments.to_database or arguments.replace)
-        name = arguments.name or (f"{table}_restored" if beside else table)
-        places = {table: Place(target, name)}
-    else:
-        check_names(arguments.skip, {*manifest.tables, *manifest.definitions}, "table")
-        places = {
-            source: Place(target, source)
-            for source in manifest.tables
-            if source not in arguments.skip
-        }
-    wanted = Wanted(
-        manifest,
-        places,
-        target,
-        replace=arguments.replace,
-        everything=not table,
-        trusted=backup.is_signed or arguments.trusted,
-        skipped=frozenset(arguments.skip),
-        rows=not arguments.schema_only,
-        structure=not arguments.data_only,
-    )
-    if job.dry_run:
-        explain_restore(wanted)
-        return
-    bucket, _ = private_bucket(job)
-    check_layout(job.config, bucket, manifest)
-    check_server_manifests(
-        bucket,
-        chain_of(manifest, stored_backups(job)),
-        url_of(job.config.store("private")),
-        trusted=arguments.trusted,
-    )
-    with connected_to_servers(job.config) as nodes:
-        if nodes.is_cluster:
-            restored = restore_on_cluster(nodes, job.config, wanted)
-        else:
-            check_shards(nodes, manifest)
-            restored = restore_tables(
-                server_of(nodes, nodes.up[0], job.config, manifest.collection), wanted
-            )
-    report(restored)
-    if not restored.lines:
-        log.info("nothing to do: all is as in the backup %s", manifest.name)
-
-
-def explain_restore(wanted: Wanted) -> None:
-    """Log what would be restored."""
-    manifest = wanted.manifest
-    for name in wanted.names:
-        place, saved = wanted.place(name), manifest.tables.get(name)
-        what = f"{saved.rows:,} rows" if saved and wanted.rows else "its definition"
-        log.info("would restore %s of %s as %s: %s", name, manifest.name, place, what)
 
 
 def prune_backups(job: Job[Config], *, confirmed: bool) -> None:

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Iterator
 from xml.parsers import expat
 
+from backup_config import Config
 from backups.manifest import SERVER_MANIFEST, BackupManifest, ServerBackup
-from ooni_common.errors import DataRefused
+from ooni_common.errors import ConfigError, DataRefused
 from store import Bucket, NoSuchObject
 
 # What servers write from 24.8 on. What else one might read there could be another address.
@@ -162,3 +163,23 @@ def _is_place(location: str, path: str, url: str) -> bool:
     if match["collection"]:  # the server's administrator has made it
         return bool(match["path"].strip("/") == path.strip("/"))
     return bool(match["url"].rstrip("/") == (url + path).rstrip("/"))
+
+
+def check_layout(config: Config, bucket: Bucket, manifest: BackupManifest) -> None:
+    """Check that a backup is one that can be restored here.
+
+    Raises:
+        DataRefused: 2.0.x has made it of several shards, by ON CLUSTER.
+        ConfigError: its rows would be read by a collection that nobody here has named.
+    """
+    if manifest.collection not in ("", config.private_named_collection):
+        raise ConfigError(
+            f"the backup {manifest.name} was made by the named collection {manifest.collection!r};"
+            " if that is of this bucket, set private_named_collection to it"
+        )
+    for part in manifest.parts.values():
+        if len(list(bucket.folders(f"{part.path}shards/"))) > 1:
+            raise DataRefused(
+                f"the backup {manifest.name} was made by {manifest.tool} with ON CLUSTER, of"
+                " several shards at once: restore it with that version"
+            )

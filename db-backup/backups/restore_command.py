@@ -1,0 +1,113 @@
+"""Restoring from a backup, as the command says."""
+
+import logging
+
+from backup_config import Config
+from backups.cluster_restore import restore_on_cluster
+from backups.commands import (
+    RunState,
+    connected_to_servers,
+    database_of,
+    private_bucket,
+    run_state_file,
+    stored_backups,
+)
+from backups.restore import Wanted, report, restore_tables
+from backups.server import url_of
+from backups.server_manifest import check_layout, check_server_manifests
+from backups.shards import check_shards, server_of
+from backups.stored import (
+    Chosen,
+    chain_of,
+    check_newest,
+    chosen,
+    good_ones,
+)
+from inventory import check_names
+from ooni_common.run import Job
+from ooni_common.state import read_state
+from staging import Place
+
+log = logging.getLogger("ooni.db_backup")
+
+
+def backup_with(job: Job[Config], table: str) -> Chosen | None:
+    """Return the backup that a table can be restored from; None: there is none with this table.
+
+    `table` is "" for all of them.
+
+    Raises:
+        UsageError: one was named, and there is none of this name.
+        DataRefused: it can't be restored.
+    """
+    backups = stored_backups(job)
+    # Of unsigned ones, nobody knows whether the number is the right one.
+    signs = bool(job.config.signing_key)
+    runs = read_state(run_state_file(job.config), RunState).runs if signs else 0
+    if job.arguments.source or not table:
+        return chosen(backups, job.arguments.source, runs)
+    good = good_ones(backups)
+    if good:
+        check_newest(good[-1].manifest, runs)
+    return next((backup for backup in reversed(good) if table in backup.manifest.tables), None)
+
+
+def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
+    """Restore one table of a backup, or with "" all of them."""
+    arguments, manifest = job.arguments, backup.manifest
+    if table:
+        check_names([table], manifest.tables, f"table in the backup {manifest.name}:")
+    target = arguments.to_database or database_of(job.config)
+    if table:
+        beside = not (arguments.to_database or arguments.replace)
+        name = arguments.name or (f"{table}_restored" if beside else table)
+        places = {table: Place(target, name)}
+    else:
+        check_names(arguments.skip, {*manifest.tables, *manifest.definitions}, "table")
+        places = {
+            source: Place(target, source)
+            for source in manifest.tables
+            if source not in arguments.skip
+        }
+    wanted = Wanted(
+        manifest,
+        places,
+        target,
+        replace=arguments.replace,
+        everything=not table,
+        trusted=backup.is_signed or arguments.trusted,
+        skipped=frozenset(arguments.skip),
+        rows=not arguments.schema_only,
+        structure=not arguments.data_only,
+    )
+    if job.dry_run:
+        explain_restore(wanted)
+        return
+    bucket, _ = private_bucket(job)
+    check_layout(job.config, bucket, manifest)
+    check_server_manifests(
+        bucket,
+        chain_of(manifest, stored_backups(job)),
+        url_of(job.config.store("private")),
+        trusted=arguments.trusted,
+    )
+    with connected_to_servers(job.config) as nodes:
+        if nodes.is_cluster:
+            restored = restore_on_cluster(nodes, job.config, wanted)
+        else:
+            check_shards(nodes, manifest)
+            restored = restore_tables(
+                server_of(nodes, nodes.up[0], job.config, manifest.collection), wanted
+            )
+    report(restored)
+    if not restored.lines:
+        log.info("nothing to do: all is as in the backup %s", manifest.name)
+
+
+def explain_restore(wanted: Wanted) -> None:
+    """Log what would be restored."""
+    manifest = wanted.manifest
+    for name in wanted.names:
+        place, saved = wanted.place(name), manifest.tables.get(name)
+        what = f"{saved.rows:,} rows" if saved and wanted.rows else "its definition"
+        log.info("would restore %s of %s as %s: %s", name, manifest.name, place, what)

@@ -1,0 +1,144 @@
+"""Verifying backups, as the command says."""
+
+import logging
+from collections.abc import Collection, Sequence
+
+from backup_config import Config
+from backups.commands import connected_to_servers, private_bucket, stored_backups
+from backups.manifest import BackupManifest
+from backups.server import url_of
+from backups.server_manifest import check_layout, check_server_manifests
+from backups.shards import check_shards, server_of
+from backups.stored import (
+    Backup,
+    chain_of,
+    chosen,
+    good_backups,
+    good_ones,
+)
+from backups.verify import drop_scratches, verify_backup
+from inventory import check_names
+from ooni_common.errors import DataRefused
+from ooni_common.nodes import Nodes
+from ooni_common.run import Job, locked, make_writable
+
+log = logging.getLogger("ooni.db_backup")
+
+ALL = "all"  # with --from, in the place of a backup's name
+
+
+def verify_backups(
+    job: Job[Config], tables: Sequence[str], required: Collection[str] = ()
+) -> list[str]:
+    """Check backups by restoring them into a database that is dropped again.
+
+    Args:
+        job: `--from` says which of them; `--quick`: only look whether all objects are there.
+        tables: only these; empty: all.
+        required: those of them that have to be there.
+
+    Returns:
+        What is wrong with them.
+    """
+    backups = stored_backups(job)
+    name = job.arguments.source
+    findings = [
+        f"the backup {backup.name} is damaged: {backup.reason}"
+        for backup in backups
+        if backup.state == "damaged" and name in ("", ALL)
+    ]
+    wanted = to_verify(job.config, backups, name, tables)
+    signed = {backup.name for backup in backups if backup.signature == "valid"}
+    if job.arguments.quick:
+        return findings
+    make_writable("state_dir", job.config.state_dir)
+    with (
+        locked(job.config.state_dir / "db-backup.verify.lock"),
+        connected_to_servers(job.config) as nodes,
+    ):
+        for manifest, present in wanted:
+            trusted = manifest.name in signed or job.arguments.trusted
+            chain = chain_of(manifest, backups)
+            damages = verify_on_shards(job, nodes, chain, present, trusted=trusted)
+            if present and not damages:
+                log.info("the backup %s can be restored", manifest.name)
+            findings += damages
+    return findings + [
+        f"{table}: in no good backup"
+        for table in required
+        if not any(table in present for _, present in wanted)
+    ]
+
+
+def to_verify(
+    config: Config, backups: Sequence[Backup], name: str, tables: Sequence[str]
+) -> list[tuple[BackupManifest, list[str]]]:
+    """Return the backups to verify, and what of them.
+
+    Without a name, that is the newest one, and the last one of each table that it has not: of a
+    table that is gone from the database, this is the only copy.
+
+    Args:
+        config: says of which tables the last copy stays.
+        backups: what there is.
+        name: of a backup, or "all"; "": see above.
+        tables: only these; empty: all.
+
+    Raises:
+        UsageError: there is no such backup, or no such table in it.
+        DataRefused: it can't be restored, or there is no good one.
+    """
+    ones = good_ones(backups) if name == ALL else [chosen(backups, name)]
+    good = [one.manifest for one in ones]
+    if name not in ("", ALL):
+        check_names(tables, good[0].tables, f"table in the backup {name}:")
+    wanted = [
+        (one, [table for table in tables or one.tables if table in one.tables]) for one in good
+    ]
+    if name:
+        return wanted
+    newest = good[0]
+    last_of = {table: one for one in good_backups(backups) for table in one.tables}
+    for table in sorted(last_of.keys() - newest.tables.keys()):
+        policy = config.policy_of(table)
+        if table in tables or (not tables and (policy is None or policy.keeps_last)):
+            wanted.append((last_of[table], [table]))
+    return wanted
+
+
+def verify_on_shards(
+    job: Job[Config],
+    nodes: Nodes,
+    chain: Sequence[BackupManifest],
+    tables: Sequence[str],
+    *,
+    trusted: bool,
+) -> list[str]:
+    """Verify a backup, what it has of each shard on one node.
+
+    Args:
+        job: of the command.
+        nodes: of the cluster.
+        chain: the backup, and those that it needs.
+        tables: whose rows are verified.
+        trusted: whether definitions are executed that do more than a table needs.
+
+    Returns:
+        What is wrong with it.
+    """
+    (bucket, _), manifest = private_bucket(job), chain[0]
+    check_layout(job.config, bucket, manifest)
+    url = url_of(job.config.store("private"))
+    try:
+        check_server_manifests(bucket, chain, url, trusted=job.arguments.trusted)
+    except DataRefused as error:
+        return [str(error)]
+    check_shards(nodes, manifest)
+    if nodes.is_cluster:  # one that was killed may have used another node
+        nodes.each(lambda node: drop_scratches(node.database))
+    findings = []
+    for shard, saved in zip(nodes.shards, manifest.by_shard, strict=True):
+        server = server_of(nodes, nodes.of_shard(shard)[0], job.config, manifest.collection)
+        present = [name for name in tables if name in saved.tables]
+        findings += verify_backup(server, saved, present, trusted=trusted)
+    return findings
