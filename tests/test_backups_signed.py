@@ -92,7 +92,27 @@ def test_without_its_signature_a_backup_is_not_trusted(signing_tool: BackupTool)
     name = back_up(signing_tool)
     delete(signing_tool, BACKUPS.signature(name))
     assert "1 good, 0 signed" in signing_tool.run("doctor")[1]
-    assert signing_tool.run("restore", "a")[0] == 0
+    for command in (["restore", "a"], ["verify"]):
+        status, printed = signing_tool.run(*command)
+        assert status == 65, printed
+        assert f"{name}, is not signed" in printed
+    status, printed = signing_tool.run("restore", "a", "--from", name)
+    assert status == 0, printed
+    assert f"{name} is not signed: whoever can write" in printed
+
+
+def test_a_higher_number_without_a_signature_is_no_newer_backup(signing_tool: BackupTool) -> None:
+    back_up(signing_tool)
+    name = back_up(signing_tool)
+    delete(signing_tool, BACKUPS.signature(name))
+    key = BACKUPS.manifest(name)
+    content = signing_tool.get_private(key)
+    assert content.count(b'"run": 2') == 1
+    put(signing_tool, key, content.replace(b'"run": 2', b'"run": 99'))
+    for command in (["restore", "a"], ["restore", "--all"], ["verify"]):
+        status, printed = signing_tool.run(*command)
+        assert status == 65, printed
+        assert f"{name}, is not signed" in printed
 
 
 def test_a_short_key_is_refused(signing_tool: BackupTool) -> None:

@@ -48,14 +48,22 @@ class RunState(msgspec.Struct):
     Attributes:
         runs: the number of the last one. A bucket whose newest backup has a lower one has lost
             some, or somebody has put old ones in the place of new ones.
+        signed: whether that one was signed, so that the newest one has to be.
     """
 
     runs: int = 0
+    signed: bool = False
 
 
 def run_state_file(config: Config) -> Path:
     """Return the file with the RunState."""
     return config.state_dir / "backups.json"
+
+
+def proven_state(config: Config) -> RunState:
+    """Return what this machine knows of its own backups, as far as signatures can prove it."""
+    # Of unsigned ones, nobody knows whether the number is the right one.
+    return read_state(run_state_file(config), RunState) if config.signing_key else RunState()
 
 
 def stored_backups(job: Job[Config]) -> list[Backup]:
@@ -105,7 +113,7 @@ def back_up_tables(
             log.info("%s: %s", plan, plan.reason)
             key = job.config.signing_key
             manifest = back_up(bucket, layout, plan, backups, runs=runs, key=key)
-            write_state(run_state_file(job.config), RunState(manifest.run))
+            write_state(run_state_file(job.config), RunState(manifest.run, signed=bool(key)))
             job.metrics.gauge("backup_bytes", manifest.bytes)
             log.info(
                 "the backup %s is complete: %s rows in %d tables, %s written",

@@ -5,11 +5,10 @@ import logging
 from backup_config import Config
 from backups.cluster_restore import restore_on_cluster
 from backups.commands import (
-    RunState,
     connected_to_servers,
     database_of,
     private_bucket,
-    run_state_file,
+    proven_state,
     stored_backups,
 )
 from backups.restore import Wanted, report, restore_tables
@@ -25,7 +24,6 @@ from backups.stored import (
 )
 from inventory import check_names
 from ooni_common.run import Job
-from ooni_common.state import read_state
 from staging import Place
 
 log = logging.getLogger("ooni.db_backup")
@@ -41,14 +39,12 @@ def backup_with(job: Job[Config], table: str) -> Chosen | None:
         DataRefused: it can't be restored.
     """
     backups = stored_backups(job)
-    # Of unsigned ones, nobody knows whether the number is the right one.
-    signs = bool(job.config.signing_key)
-    runs = read_state(run_state_file(job.config), RunState).runs if signs else 0
+    state = proven_state(job.config)
     if job.arguments.source or not table:
-        return chosen(backups, job.arguments.source, runs)
+        return chosen(backups, job.arguments.source, state.runs, signed=state.signed)
     good = good_ones(backups)
     if good:
-        check_newest(good[-1].manifest, runs)
+        check_newest(good[-1], state.runs, signed=state.signed)
     return next((backup for backup in reversed(good) if table in backup.manifest.tables), None)
 
 
@@ -80,6 +76,11 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
         rows=not arguments.schema_only,
         structure=not arguments.data_only,
     )
+    if job.config.signing_key and not backup.is_signed:
+        log.warning(
+            "the backup %s is not signed: whoever can write to the bucket may have made it",
+            manifest.name,
+        )
     if job.dry_run:
         explain_restore(wanted)
         return

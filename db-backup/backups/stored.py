@@ -241,13 +241,14 @@ def good_ones(backups: Sequence[Backup]) -> list[Chosen]:
     ]
 
 
-def chosen(backups: Sequence[Backup], name: str, runs: int = 0) -> Chosen:
+def chosen(backups: Sequence[Backup], name: str, runs: int = 0, *, signed: bool = False) -> Chosen:
     """Return the backup of a name; the newest good one if none is given.
 
     Args:
         backups: what there is, oldest first.
         name: of a backup; "" for none.
-        runs: the number of the last backup that was made here, if its manifest was signed.
+        runs: the number of the last backup that was made here, where there is a key.
+        signed: whether that was signed, so that the newest one has to be.
 
     Raises:
         UsageError: there is no such backup.
@@ -257,7 +258,7 @@ def chosen(backups: Sequence[Backup], name: str, runs: int = 0) -> Chosen:
         good = good_ones(backups)
         if not good:
             raise DataRefused("there is no good backup; see list")
-        check_newest(good[-1].manifest, runs)
+        check_newest(good[-1], runs, signed=signed)
         return good[-1]
     check_names([name], [backup.name for backup in backups], "backup")
     backup = next(backup for backup in backups if backup.name == name)
@@ -275,12 +276,19 @@ def chain_of(manifest: BackupManifest, backups: Sequence[Backup]) -> list[Backup
     return chain
 
 
-def check_newest(manifest: BackupManifest, runs: int) -> None:
+def check_newest(newest: Chosen, runs: int, *, signed: bool) -> None:
     """Check that the newest good backup is the last one that was made.
 
     Raises:
-        DataRefused: it is an older one.
+        DataRefused: it is an older one; or it is not signed, so that its number says nothing.
     """
+    manifest = newest.manifest
+    if signed and not newest.is_signed:
+        raise DataRefused(
+            f"the newest good backup, {manifest.name}, is not signed; the last one that was made"
+            " here is: somebody else may have written it; see list, and name the one to restore"
+            " with --from"
+        )
     if manifest.run < runs:
         raise DataRefused(
             f"the newest good backup, {manifest.name}, is number {manifest.run}; the last one that"

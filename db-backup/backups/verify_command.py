@@ -4,7 +4,12 @@ import logging
 from collections.abc import Collection, Sequence
 
 from backup_config import Config
-from backups.commands import connected_to_servers, private_bucket, stored_backups
+from backups.commands import (
+    connected_to_servers,
+    private_bucket,
+    proven_state,
+    stored_backups,
+)
 from backups.manifest import BackupManifest
 from backups.server import url_of
 from backups.server_manifest import check_layout, check_server_manifests
@@ -12,6 +17,7 @@ from backups.shards import check_shards, server_of
 from backups.stored import (
     Backup,
     chain_of,
+    check_newest,
     chosen,
     good_backups,
     good_ones,
@@ -48,6 +54,12 @@ def verify_backups(
         if backup.state == "damaged" and name in ("", ALL)
     ]
     wanted = to_verify(job.config, backups, name, tables)
+    if not name:
+        state = proven_state(job.config)
+        try:
+            check_newest(good_ones(backups)[-1], state.runs, signed=state.signed)
+        except DataRefused as error:
+            findings.append(str(error))
     signed = {backup.name for backup in backups if backup.signature == "valid"}
     if job.arguments.quick:
         return findings
