@@ -44,7 +44,6 @@ def survey(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, int]]
         reader: of the table.
         exported: the chunks of the last export. Ranges stay as they are, unless they have grown.
     """
-    check_columns(reader)
     if lossy := lossy_columns(reader.table):
         log.warning(
             "%s: CSV can't carry the types of these columns; whoever reads them back may get other"

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from exports.chunks import DamagedRanges, digests, grown_chunks, of_one_server, survey
+from exports.chunks import (
+    DamagedRanges,
+    check_columns,
+    digests,
+    grown_chunks,
+    of_one_server,
+    survey,
+)
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Fingerprint, Reader, counted
 from exports.storage import Changes, Snapshot, Storage, read_snapshot
@@ -104,6 +111,7 @@ def plan(
         DataRefused: a column's values can't be compared, or exported.
         ConfigError: the table can't be divided as the policy says.
     """
+    check_columns(reader)
     reader.check()
     evidence = _Evidence(reader, manifest, read_snapshot(reader.databases, reader.table))
     exported = [export.chunk for export in manifest.exports]
