@@ -252,8 +252,10 @@ def fetch_lists(git: Git, config: Config) -> tuple[str, list[TestList]]:
                 f"{config.legend_file}: the repository has no such file; if the legend was renamed,"
                 " legend_file says where it is"
             )
-        how = format_of(dict(clone.read(legend))[config.legend_file], config)
-        return clone.commit, read_lists(clone.read(list_entries(entries)), how)
+        lists = [entry for entry in list_entries(entries) if entry not in legend]
+        files = clone.read([*legend, *lists])
+        _, content = next(files)
+        return clone.commit, read_lists(files, format_of(content, config))
 
 
 def list_entries(entries: Sequence[TreeEntry]) -> list[TreeEntry]:
