@@ -103,6 +103,7 @@ CALLS = (
     "x IN (SELECT 1)",
     "COLUMNS('.*')",
     "sumIf(file('a'), 1)",
+    "my_executable.sum(x)",
 )
 PLACES = {
     "DEFAULT": "`x` UInt8, `y` String DEFAULT {}",

@@ -54,8 +54,11 @@ def _take_operand(reader: Reader, where: str) -> None:
     if token.kind == "symbol":
         if token.value in BEGINS:
             _take_parenthesis(reader, where)
-        else:
-            reader.take()
+            return
+        reader.take()
+        if token.value == "." and reader.ahead(1).is_symbol("("):
+            # To the server, it is a part of the function's name.
+            raise SchemaRefused(f"{where} calls a function after a point")
     elif token.kind in ("number", "text"):
         reader.take()
     elif token.is_word(SETS):
