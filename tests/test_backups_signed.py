@@ -102,8 +102,7 @@ def test_without_its_signature_a_backup_is_not_trusted(signing_tool: BackupTool)
 
 
 def test_a_higher_number_without_a_signature_is_no_newer_backup(signing_tool: BackupTool) -> None:
-    back_up(signing_tool)
-    name = back_up(signing_tool)
+    first, name = back_up(signing_tool), back_up(signing_tool)
     delete(signing_tool, BACKUPS.signature(name))
     key = BACKUPS.manifest(name)
     content = signing_tool.get_private(key)
@@ -113,6 +112,8 @@ def test_a_higher_number_without_a_signature_is_no_newer_backup(signing_tool: Ba
         status, printed = signing_tool.run(*command)
         assert status == 65, printed
         assert f"{name}, is not signed" in printed
+    back_up(signing_tool)
+    assert signing_tool.backups()[-1].base == first
 
 
 def test_a_short_key_is_refused(signing_tool: BackupTool) -> None:

@@ -362,6 +362,35 @@ def test_a_table_of_another_engine_is_another_one(hostile_tool: BackupTool) -> N
     assert "there already" in printed
 
 
+def test_no_backup_stands_on_one_that_says_what_was_not_written(
+    hostile_tool: BackupTool, attacker: str
+) -> None:
+    (backup,) = hostile_tool.backups()
+    key = BACKUPS.server_backup(backup.name, "incremental") + ".backup"
+    base = f"<base_backup>S3('{attacker}/bucket/b/')</base_backup><contents>".encode()
+    content = hostile_tool.get_private(key).replace(b"<contents>", base)
+    hostile_tool.client.put_object(Bucket=hostile_tool.private_bucket_name, Key=key, Body=content)
+    hostile_tool.database.execute("INSERT INTO a VALUES (2)")
+    status, printed = hostile_tool.run("backup")
+    assert status == 65, printed
+    assert "is not the one that was written" in printed
+    assert [manifest.kind for manifest in hostile_tool.backups()] == ["full", "full"]
+    assert hostile_tool.run("restore", "a")[0] == 0
+
+
+def test_no_number_of_a_manifest_stops_the_backups(hostile_tool: BackupTool) -> None:
+    (backup,) = hostile_tool.backups()
+    change(
+        hostile_tool,
+        hostile_tool.private_bucket_name,
+        BACKUPS.manifest(backup.name),
+        lambda document: document.update(run=2**63 - 1),
+    )
+    hostile_tool.database.execute("INSERT INTO a VALUES (2)")
+    status, printed = hostile_tool.run("backup")
+    assert status == 0, printed
+
+
 def test_a_collection_that_nobody_here_has_named_is_not_used(hostile_tool: BackupTool) -> None:
     (backup,) = hostile_tool.backups()
     change(

@@ -33,6 +33,8 @@ from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
+MOST_RUNS = 2**62  # a number that somebody else has written must not be one that can't be increased
+
 
 def back_up(
     bucket: Bucket,
@@ -63,8 +65,13 @@ def back_up(
     name = f"{started:{NAME_FORMAT}}"
     with _removed_unless_complete(bucket, layout, name):
         shards = [_back_up_shard(bucket, plan, shard, started) for shard in plan.shards]
-        numbers = [backup.manifest.run for backup in backups if backup.manifest]
-        manifest = msgspec.structs.replace(of_all_shards(shards), run=max([runs, *numbers]) + 1)
+        numbers = [
+            backup.manifest.run
+            for backup in backups
+            if backup.manifest and (backup.signature == "valid" or not key)
+        ]
+        run = min(max([runs, *numbers]) + 1, MOST_RUNS)
+        manifest = msgspec.structs.replace(of_all_shards(shards), run=run)
         _check_objects(server, bucket, layout, manifest)
         content = encoded(manifest, layout.manifest(name))
         if key:

@@ -15,10 +15,12 @@ from backups.losses import lost_tables
 from backups.manifest import BackupLayout, BackupManifest
 from backups.plan import Plan, plan_backup
 from backups.prune import delete_backup, in_progress, unwanted
-from backups.server import ServerBackups
+from backups.server import ServerBackups, url_of
+from backups.server_manifest import check_server_manifests
 from backups.shards import servers_of
 from backups.stored import (
     Backup,
+    chain_of,
     good_backups,
     read_backups,
 )
@@ -92,9 +94,13 @@ def back_up_tables(
         backups = stored_backups(job)
         warn_of_bad_backups(backups)
         runs = read_state(run_state_file(job.config), RunState).runs
-        timely = [backup for backup in backups if not backup.in_future]
+        timely = bases_among(job.config, backups)
         servers = servers_of(nodes, job.config, names)
         plan = plan_backup(servers, names, timely, full=full, force=job.force)
+        refused = refused_base(job, bucket, plan, backups)
+        if refused:
+            log.warning("%s; so a full backup is made", refused)
+            plan = plan_backup(servers, names, timely, full=True)
         lost: Mapping[str, DataRefused] = {}
         if not job.force:
             lost = lost_tables(plan, good_backups(timely), job.config.max_shrink)
@@ -102,7 +108,7 @@ def back_up_tables(
             left = [name for name in names if name not in lost]
             if not left:
                 return list(lost.values())
-            plan = plan_backup(servers, left, timely, full=full)
+            plan = plan_backup(servers, left, timely, full=full or bool(refused))
         if job.dry_run:
             explain(plan)
         elif not plan.reason:
@@ -124,6 +130,7 @@ def back_up_tables(
             )
     missing = missing_tables(job.config, nodes, names, plan.base)
     return [
+        *([refused] if refused else []),
         *plan.refused,
         *lost.values(),
         *missing,
@@ -137,6 +144,34 @@ def back_up_tables(
             if backup.in_future
         ),
     ]
+
+
+def bases_among(config: Config, backups: Sequence[Backup]) -> list[Backup]:
+    """Return the backups on which another one may stand: none that somebody else has written."""
+    signed = proven_state(config).signed
+    return [
+        backup
+        for backup in backups
+        if not backup.in_future and (backup.signature == "valid" or not signed)
+    ]
+
+
+def refused_base(
+    job: Job[Config], bucket: Bucket, plan: Plan, backups: Sequence[Backup]
+) -> DataRefused | None:
+    """Return why a planned backup can't stand on another one; None if it can.
+
+    The server reads its own manifests of the older backup, and goes where these say. What they say
+    it has is not written again.
+    """
+    if not plan.reason or plan.base is None or plan.kind == "full":
+        return None
+    url = url_of(job.config.store("private"))
+    try:
+        check_server_manifests(bucket, chain_of(plan.base, backups), url)
+    except DataRefused as error:
+        return error
+    return None
 
 
 def vanished_tables(
