@@ -18,7 +18,7 @@ from schemas.create_table import SETTINGS, create_statement, create_table
 from schemas.references import in_order, moved, references
 from schemas.refusals import blamed_on, refused_schema, show_statement
 from schemas.tokens import SchemaRefused
-from staging import Place
+from staging import Place, drop
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -60,7 +60,7 @@ def make_table(
         replicated: whether it gets the path in ZooKeeper that is in its schema.
 
     Raises:
-        DataRefused: it can't be made, or it became another one.
+        DataRefused: it can't be made, or it became another one, or a replica of a live one.
     """
     path = path_of(schema) if replicated else ""
     try:
@@ -71,7 +71,13 @@ def make_table(
         raise DataRefused(f"{place}: the schema in the manifest: {error}") from None
     create = moved(create, manifest.database, place.database, manifest.definitions)
     database.query(create, settings=database.settings_it_has(SETTINGS))
-    _check_columns(database, schema, place)
+    try:
+        _check_columns(database, schema, place)
+        if path:
+            _check_alone(database, place)
+    except DataRefused:
+        drop(database, place)  # it was made just now
+        raise
 
 
 class Definitions:
@@ -153,6 +159,26 @@ class Definitions:
         named = references(definition, manifest.database, manifest.definitions) - {name}
         needed = sorted(named & self._left_out)
         return f"it needs {', '.join(needed)}" if needed else ""
+
+
+def _check_alone(database: Database, place: Place) -> None:
+    """Check that no other server has a table with the path in ZooKeeper of a new one.
+
+    Raises:
+        DataRefused: one has: the rows that are restored would be added to that table's.
+    """
+    rows = database.query(
+        "SELECT zookeeper_path, arrayFilter((name, active) -> active AND name != replica_name,"
+        " mapKeys(replica_is_active), mapValues(replica_is_active)) FROM system.replicas"
+        " WHERE database = %(database)s AND table = %(table)s",
+        {"database": place.database, "table": place.table},
+    )
+    for path, others in rows:
+        if others:
+            raise DataRefused(
+                f"{place}: its path {path} is that of a table that other servers have"
+                f" ({', '.join(others)}); set cluster, or restore it by itself under another name"
+            )
 
 
 def _check_columns(database: Database, schema: str, place: Place) -> None:

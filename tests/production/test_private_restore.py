@@ -116,6 +116,17 @@ def test_a_restore_that_was_killed_before_an_exchange_goes_on_there(
     assert kept(cluster) == [1, 1, 1]
 
 
+def test_one_server_joins_no_table_that_others_have(of_facts: Tool, cluster: Cluster) -> None:
+    of_facts.succeed("backup")
+    cluster.nodes[0].execute("DROP TABLE ooni.facts SYNC")
+    before = content(cluster.nodes[1], "facts")
+    status, log = of_facts.run("restore", "--all", "--skip", "counted", cluster="")
+    assert status == 65, log
+    assert "is that of a table that other servers have" in log
+    assert content(cluster.nodes[1], "facts") == content(cluster.nodes[2], "facts") == before
+    assert "facts" not in tables(cluster)[0]
+
+
 def test_a_replica_under_another_name_is_told_and_the_others_restored(
     saving: Tool, cluster: Cluster
 ) -> None:
