@@ -52,8 +52,9 @@ class Stand:
         (self._state / "status").write_text(f"{status}\n")
 
     def stop_its_timer(self) -> None:
-        """Let nobody else start it."""
+        """Let nobody else start it, and end the run that it has begun."""
         self._container.run(f"systemctl stop {self.command}.timer")
+        self._container.run(f"systemctl stop {self.command}")
 
     def fire_at_every_instant(self) -> None:
         """Let its timer do so."""
