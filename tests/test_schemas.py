@@ -104,6 +104,7 @@ CALLS = (
     "COLUMNS('.*')",
     "sumIf(file('a'), 1)",
     "my_executable.sum(x)",
+    f"other{'If' * 300_000}(x)",
 )
 PLACES = {
     "DEFAULT": "`x` UInt8, `y` String DEFAULT {}",
@@ -282,6 +283,12 @@ def test_a_long_way_of_needs_is_no_recursion() -> None:
         for name, needed in itertools.pairwise([*names, "none"])
     }
     assert in_order(chain, "d") == names[::-1]
+
+
+@pytest.mark.parametrize("quote", "'`")
+def test_a_text_without_end_is_read_once(quote: str) -> None:
+    text = f"CREATE VIEW d.v AS SELECT * FROM d.a WHERE x = {quote}" + f"\\{quote}" * 100_000
+    assert in_order({"v": text, "a": "CREATE TABLE d.a"}, "d") == ["a", "v"]
 
 
 def test_two_that_name_each_other_are_made_in_some_order() -> None:

@@ -92,6 +92,7 @@ skewSamp kurtPop kurtSamp topK topKWeighted histogram entropy sumMap minMap maxM
 deltaSum deltaSumTimestamp boundingRatio first_value last_value simpleLinearRegression
 """
 AGGREGATES = frozenset(_AGGREGATES_NAMES.split())
+LONGEST = 200  # letters of a name with combinators; each of them costs a look at all letters
 _COMBINATORS = re.compile(
     r"(If|Array|Map|SimpleState|State|Merge|MergeState|ForEach|Distinct|OrDefault|OrNull|ArgMin"
     r"|ArgMax)$"
@@ -115,6 +116,8 @@ def is_harmless(function: str) -> bool:
 
 def is_aggregate(function: str) -> bool:
     """Tell whether a function of this name is an aggregate one, with combinators or without."""
+    if len(function) > LONGEST:
+        return False
     while function not in AGGREGATES:
         shorter = _COMBINATORS.sub("", function)
         if shorter == function:

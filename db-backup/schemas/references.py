@@ -8,13 +8,15 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
-from inventory import QUOTED
 from ooni_common.database import literal, quoted
 
-NAME = r"`(?:[^`\\]|\\.|``)*`|\b[A-Za-z_]\w*"
+# What never ends goes up to the end: else each quote in it would be a beginning to try.
+TEXT = r"'(?:[^'\\]|\\.|'')*(?:'|\\?\Z)"
+QUOTED_NAME = r"`(?:[^`\\]|\\.|``)*(?:`|\\?\Z)"
+NAME = rf"{QUOTED_NAME}|\b[A-Za-z_]\w*"
 # Texts come first: what is in them is no name, but it may name a table, as for dictGet.
 REFERENCE = re.compile(
-    rf"(?P<text>'(?:[^'\\]|\\.|'')*')|(?P<database>(?<!\.){NAME})\.(?P<table>{NAME})|{QUOTED}",
+    rf"(?P<text>{TEXT})|(?P<database>(?<!\.){NAME})\.(?P<table>{NAME})|{QUOTED_NAME}",
     re.DOTALL,
 )
 IN_SOURCE = re.compile(r"\b(?P<key>DB|TABLE)\s+(?P<text>'(?:[^'\\]|\\.|'')*')", re.DOTALL)
