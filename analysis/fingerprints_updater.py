@@ -152,7 +152,7 @@ def examine(job: Job[Config]) -> None:
     examine_updater(
         job,
         list(TABLES.values()),
-        itertools.chain([("ordinary answers", ordinary)], upstream_checks(fetcher, urls)),
+        itertools.chain([("answers", ordinary)], upstream_checks(fetcher, urls)),
     )
 
 

@@ -205,7 +205,7 @@ def test_a_restore_blames_the_backup_for_what_is_in_it_alone(
 ) -> None:
     """What a store and other machines lack can't be had here."""
 
-    def failing(*_: object) -> None:
+    def failing(*_: object, **__: object) -> None:
         raise server_error(code, said)
 
     monkeypatch.setattr("backups.restore._filled", failing)

@@ -264,7 +264,7 @@ def test_another_default_is_another_content_of_the_same_parts(backup_tool: Backu
 @pytest.mark.parametrize(
     ("before", "after", "text"),
     [
-        ("DateTime('UTC')", "DateTime('Asia/Kolkata')", b"2026-01-01 05:30:00"),
+        ("DateTime('UTC')", "DateTime64(3, 'Asia/Kolkata')", b"2026-01-01 00:00:00.000"),
         ("Enum8('a' = 1)", "Int8", b"1"),
     ],
 )

@@ -60,8 +60,8 @@ OF_A_DATABASE = [
     "rows",
 ]
 UPSTREAMS = {
-    citizenlab_test_lists_updater: ["upstream"],
-    fingerprints_updater: ["upstream, DNS", "upstream, HTTP"],
+    citizenlab_test_lists_updater: ["upstream", "lists", "refusals"],
+    fingerprints_updater: ["answers", "upstream, DNS", "upstream, HTTP"],
     asnmeta_updater: ["upstream"],
 }
 
