@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from ooni_common.database import server_error
 from ooni_common.errors import DataRefused
 
+MOST_SHOWN = 500  # lines of a statement
+LONGEST_SHOWN = 50_000  # characters
+
 log = logging.getLogger("ooni.db_backup")
 
 
@@ -52,5 +55,8 @@ def refused_schema(name: str, schema: str, reason: object) -> DataRefused:
 def show_statement(name: str, statement: str) -> None:
     """Log a statement, line by line, for a person to read."""
     log.warning("%s is not made; its statement is:", name)
-    for line in statement.splitlines():
+    lines = statement[:LONGEST_SHOWN].splitlines()
+    for line in lines[:MOST_SHOWN]:
         log.warning("    %s", line)
+    if len(lines) > MOST_SHOWN or len(statement) > LONGEST_SHOWN:
+        log.warning("    … and more; see the manifest in the bucket")
