@@ -307,6 +307,7 @@ def test_what_is_there_already_is_not_restored_again(saved: BackupTool) -> None:
     assert (status, "there already: " in log) == (78, True)
 
 
+@pytest.mark.long
 def test_missing_rows_are_told_from_rows_that_merges_have_made_one(saved: BackupTool) -> None:
     execute = saved.database.execute
     execute("SYSTEM STOP MERGES replacing")
@@ -365,6 +366,7 @@ def damage(tool: BackupTool, part: str) -> str:
     return key
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("part", "table"), [("incremental/", "measurements"), ("rows/", "joined")])
 def test_a_damaged_backup_is_found_and_never_restored(
     private_tool: BackupTool, part: str, table: str

@@ -18,6 +18,8 @@ from backups.prune import unwanted
 from backups.stored import Backup, BackupState
 from db_backup_harness import BACKUPS, BackupTool
 
+pytestmark = pytest.mark.long
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=400)
 

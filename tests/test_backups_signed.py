@@ -51,6 +51,7 @@ def test_what_is_signed_is_known_by_its_key(signing_tool: BackupTool) -> None:
     assert signing_tool.run("verify")[0] == 0
 
 
+@pytest.mark.long
 def test_a_changed_byte_makes_a_backup_a_damaged_one(signing_tool: BackupTool) -> None:
     first, name = back_up(signing_tool), back_up(signing_tool)
     key = BACKUPS.manifest(name)
@@ -101,6 +102,7 @@ def test_without_its_signature_a_backup_is_not_trusted(signing_tool: BackupTool)
     assert f"{name} is not signed: whoever can write" in printed
 
 
+@pytest.mark.long
 def test_a_higher_number_without_a_signature_is_no_newer_backup(signing_tool: BackupTool) -> None:
     first, name = back_up(signing_tool), back_up(signing_tool)
     delete(signing_tool, BACKUPS.signature(name))
@@ -123,6 +125,7 @@ def test_a_short_key_is_refused(signing_tool: BackupTool) -> None:
     assert "secret" not in printed.replace("openssl", "")
 
 
+@pytest.mark.long
 def test_another_user_restores_and_verifies(signing_tool: BackupTool, tmp_path: Path) -> None:
     back_up(signing_tool)
     with EmbeddedClickHouse(tmp_path / "db", users=["restoring:y?@/z"]) as server:

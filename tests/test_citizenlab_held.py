@@ -216,6 +216,7 @@ def test_what_can_not_be_accepted_is_said(
     assert updater.run()[0] == 0
 
 
+@pytest.mark.long
 def test_with_nobody_there_a_loss_goes_live_after_its_days(
     updater: Updater, lists: SampleTestLists, git: GitServer
 ) -> None:

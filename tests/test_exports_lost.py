@@ -18,6 +18,8 @@ from exports.storage import ShardStorage, Span, Storage
 from store import LARGEST_DOCUMENT, Bucket, encoded
 from test_exports_damage import MOST_MEMORY, PRINT_PEAK
 
+pytestmark = pytest.mark.long
+
 POLICY = {"m": {"policy": "public", "chunk_by": "month", "column": "t"}}
 OBJECT = f"{CSV}m_202401.csv.zstd"
 

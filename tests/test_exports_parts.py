@@ -14,6 +14,8 @@ from exports.clickhouse_http import ClickHouseHTTP
 from exports.storage import NO_TABLE, Part, ShardParts, Snapshot, Storage
 from ooni_common.errors import Unavailable
 
+pytestmark = pytest.mark.long
+
 BY_MONTH = {"policy": "public", "chunk_by": "month", "column": "t"}
 MONTHS = {"m": BY_MONTH}
 MOST_READ = 1.05  # times the bytes of the table

@@ -73,6 +73,7 @@ def bad_rows(first: int, count: int) -> bytes:
 GOOD_ROW = to_csv([GOOD], header=[]).removeprefix(b"\r\n")
 
 
+@pytest.mark.long
 def test_bad_rows_keep_the_good_ones_out_for_two_weeks_at_most(
     fingerprints: Fingerprints, upstream: Upstream
 ) -> None:
