@@ -76,7 +76,7 @@ def keep_out_of_the_folder_of_the_api(container: Container, api: OoniApi) -> Non
     expect_78(container, f"ooni can't write there; run: {LET_IN} (or ")
     expect(api.owners_and_modes() == owners, "nothing is changed")
     drop_in = container.root / "etc/systemd/system/ooni-download-geoip.service.d/user.conf"
-    drop_in.parent.mkdir()
+    drop_in.parent.mkdir(exist_ok=True)
     drop_in.write_text("[Service]\nUser=ooniapi\n")
     container.run("rm /var/lib/ooniapi/asn.mmdb; systemctl daemon-reload")
     container.run("systemctl start ooni-download-geoip")

@@ -111,7 +111,7 @@ def give_as_credential(container: Container, tools: list[Tool]) -> None:
     secret.write_text(f"{uri}\n")
     secret.chmod(0o600)
     drop_in = container.root / f"etc/systemd/system/{tool.command}.service.d/credential.conf"
-    drop_in.parent.mkdir(parents=True)
+    drop_in.parent.mkdir(parents=True, exist_ok=True)
     drop_in.write_text("[Service]\nLoadCredential=db_uri:/etc/ooni/credentials/db_uri\n")
     container.run("systemctl daemon-reload")
     expect(uri not in config.read_text(), "it is in no configuration file")
@@ -120,6 +120,6 @@ def give_as_credential(container: Container, tools: list[Tool]) -> None:
 def prune_after_backups(container: Container) -> None:
     """Let old backups be deleted after each run, as the manual says."""
     drop_in = container.root / "etc/systemd/system/ooni-db-backup.service.d/override.conf"
-    drop_in.parent.mkdir(parents=True)
+    drop_in.parent.mkdir(parents=True, exist_ok=True)
     drop_in.write_text("[Service]\nExecStart=/usr/bin/ooni-db-backup prune --confirm\n")
     container.run("systemctl daemon-reload")
