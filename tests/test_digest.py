@@ -99,7 +99,6 @@ def states(tool: BackupTool) -> list[str]:
     return [backup["state"] for backup in backups]
 
 
-@pytest.mark.long
 def test_every_change_of_a_row_with_a_null_is_exported_and_backed_up(nulls: BackupTool) -> None:
     status, log = nulls.run("run")
     assert status == 0, log
