@@ -11,6 +11,10 @@ import pytest
 from db_backup_harness import BACKUPS, LAYOUT, BackupTool
 
 
+# What is hostile is refused by the engine, too: it is not for `make compat` to run it again.
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture
 def attacker() -> Iterator[str]:
     """The address of a server of the attacker's, to which nobody may ever connect."""
