@@ -10,7 +10,6 @@ import pytest
 
 from db_backup_harness import BACKUPS, LAYOUT, BackupTool
 
-
 # What is hostile is refused by the engine, too: it is not for `make compat` to run it again.
 pytestmark = pytest.mark.long
 
