@@ -63,9 +63,9 @@ def undocumented(received: dict[str, list[tuple[float, str]]]) -> list[str]:
 def undocumented_samples(script: str, text: str) -> list[str]:
     """Return the samples of a script's file for node_exporter that are not described."""
     described = {
-        metric.exported + end: {*metric.labels_of(script, metric.name)}
+        name: {*metric.labels_of(script, metric.name)}
         for metric in read_scripts()[script]
-        for end in (("_sum", "_count") if metric.kind is MetricKind.TIMER else ("",))
+        for name in metric.in_file
     }
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return [

@@ -189,9 +189,10 @@ def check_node_exporter(text: str) -> None:
     """Compare what node_exporter has read with what is described, both ways."""
     types = dict(re.findall(r"^# TYPE (ooni_\w+) (\w+)$", text, re.MULTILINE))
     expected = {
-        metric.exported: metric.exported_type
+        name: metric.type_in_file
         for metrics in read_scripts().values()
         for metric in metrics
+        for name in metric.in_file
     }
     wrong = [f"{name}: {kind}" for name, kind in types.items() if expected.get(name) != kind]
     wrong += [f"{name} is missing" for name in expected if name not in types]

@@ -175,14 +175,17 @@ def panel(number: int, described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mean(timer: str) -> str:
-    """Return how long it took on average: of a day, else of all that is known.
+    """Return how long it took on average: of a day, else of all that statsd_exporter has seen.
 
-    A file for node_exporter has only the last run, and so nothing that increases in a day.
+    A file for node_exporter has gauges of the last run instead.
     """
     name, brace, selector = timer.partition("{")
-    total, number = f"{name}_sum{brace}{selector}", f"{name}_count{brace}{selector}"
+    selector = brace + selector
+    total, number = f"{name}_sum{selector}", f"{name}_count{selector}"
     of_a_day = f"increase({total}[1d]) / (increase({number}[1d]) > 0)"
-    return f"{of_a_day} or {total} / ({number} > 0)"
+    base = name.removesuffix("_seconds")
+    of_last_run = f"{base}_last_seconds{selector} / ({base}_last_calls{selector} > 0)"
+    return f"{of_a_day} or {total} / ({number} > 0) or {of_last_run}"
 
 
 def target(letter: str, legend: str, expression: str, *, instant: bool) -> dict[str, Any]:

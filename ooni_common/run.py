@@ -491,7 +491,7 @@ def _textfile_writer(script: Script[C], config: Config, metrics: Metrics) -> Cal
         try:
             described = metrics_of(script.name, script.metrics_file)
             content = textfile(script.name, described, metrics.sent, previous)
-            write_atomically(path, content.encode())
+            write_atomically(path, content)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             log.log(level, "metrics are not written to %s: %s", path, reason)

@@ -1,24 +1,30 @@
 """The metrics of a script as a file for node_exporter's textfile collector.
 
-The format is Prometheus's text format, version 0.0.4. What a run has not sent keeps the value that
-it has in the previous file. Which metrics a script has, and what Prometheus calls them, is in
-monitoring/metrics.toml.
+What a run has not sent keeps the value that it has in the previous file. Which metrics a script
+has, and what Prometheus calls them, is in monitoring/metrics.toml.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ooni_common.metrics import MetricKind, Sent
 
+if TYPE_CHECKING:
+    from prometheus_client import Metric as Family
+
 METRICS_FILE = Path(__file__).with_name("metrics.toml")  # in the checkout a link into monitoring/
 PREFIX = "PREFIX"  # the section of what every script sends; in a label: the script's name
 ANY = "*"  # in a name: the part that differs; in a label: that part
 ANY_PART = "([A-Za-z0-9_-]+)"  # the letters of such a part
-SAMPLE = re.compile(r"([a-z0-9_]+(?:\{[^{}]*\})?) (-?[0-9]+(?:[.][0-9]+)?(?:e[-+]?[0-9]+)?)")
+LONGEST_LINE = 2000  # characters of a sample in the previous file
+
+Labels = tuple[tuple[str, str], ...]  # sorted pairs of name and value
+Samples = dict[tuple[str, Labels], float]  # by the sample's name and labels
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,9 +44,24 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return re.escape(self.name).replace(re.escape(ANY), ANY_PART)
 
     @property
-    def exported_type(self) -> str:
-        """What Prometheus calls the type."""
-        return "summary" if self.kind is MetricKind.TIMER else self.kind.value
+    def in_file(self) -> dict[str, str]:
+        """The names that it has in a file, and what these say: a timer is two gauges there.
+
+        A summary of statsd_exporter grows with each run. A file has one run, whose sums and counts
+        would stand still: `rate()` and `increase()` of them would be 0 for ever.
+        """
+        if self.kind is not MetricKind.TIMER:
+            return {self.exported: self.meaning}
+        base = self.exported.removesuffix("_seconds")
+        return {
+            f"{base}_last_seconds": f"{self.meaning} Seconds of the last run, all calls together.",
+            f"{base}_last_calls": f"{self.meaning} Calls of the last run.",
+        }
+
+    @property
+    def type_in_file(self) -> str:
+        """What Prometheus calls the type of these."""
+        return "counter" if self.kind is MetricKind.COUNTER else "gauge"
 
     def labels_of(self, script: str, name: str) -> dict[str, str]:
         """Return the labels that it has in Prometheus when a script sends it under this name."""
@@ -70,69 +91,90 @@ def find_metric(metrics: Iterable[Metric], kind: MetricKind, name: str) -> Metri
     return next((metric for metric in candidates if re.fullmatch(metric.pattern, name)), None)
 
 
-def textfile(script: str, metrics: Sequence[Metric], sent: Iterable[Sent], previous: str) -> str:
+def textfile(script: str, metrics: Sequence[Metric], sent: Iterable[Sent], previous: str) -> bytes:
     """Return the file of a script.
 
     Args:
         script: its name, the label `script`.
         metrics: all that it can send; what else is sent, or was in the file, is left out.
         sent: in order; of a gauge the last value counts. Counters add to the file's value. Of a
-            timer the file has the sum, in seconds, and the count of these calls.
+            timer the file has the seconds and the number of these calls.
         previous: the file as it is; text that is no sample is ignored.
     """
-    kept = _samples(previous)
-    samples = {metric.exported: 0.0 for metric in metrics if metric.kind is MetricKind.COUNTER}
-    samples |= kept
-    fresh: set[str] = set()
+    # It takes as long as all other imports of a small tool together; most runs write no file.
+    from prometheus_client import generate_latest  # noqa: PLC0415
+    from prometheus_client.registry import Collector  # noqa: PLC0415
+
+    counters = [metric.exported for metric in metrics if metric.kind is MetricKind.COUNTER]
+    samples: Samples = {(name, ()): 0 for name in counters}
+    samples |= _samples(previous)
+    _add(samples, script, metrics, sent)
+
+    class File(Collector):
+        def collect(self) -> Iterator["Family"]:
+            return _families(metrics, samples)
+
+    return generate_latest(File())
+
+
+def _samples(text: str) -> Samples:
+    """Return the samples of a file that may be damaged, or another version's."""
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    samples: Samples = {}
+    for line in text.splitlines():
+        if line.startswith("#") or len(line) > LONGEST_LINE:
+            continue
+        try:
+            read = [
+                sample
+                for family in text_string_to_metric_families(line)
+                for sample in family.samples
+            ]
+        except (ValueError, LookupError, TypeError):  # of what is no sample, the parser says so
+            continue
+        samples |= {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for sample in read
+            if math.isfinite(sample.value)
+        }
+    return samples
+
+
+def _add(samples: Samples, script: str, metrics: Sequence[Metric], sent: Iterable[Sent]) -> None:
+    """Take in what a run has sent."""
+    fresh: set[tuple[str, Labels]] = set()
     for kind, name, value in sent:
         if metric := find_metric(metrics, kind, name):
-            labels = _written(metric.labels_of(script, name))
-            for sample, amount in _samples_of(metric, labels, value):
+            labels = tuple(sorted(metric.labels_of(script, name).items()))
+            for exported, amount in _amounts(metric, value):
+                sample = (exported, labels)
                 adds = kind is MetricKind.COUNTER or (kind is MetricKind.TIMER and sample in fresh)
                 samples[sample] = amount + (samples.get(sample, 0) if adds else 0)
                 fresh.add(sample)
-    return "".join(_family(name, group, samples) for name, group in _by_name(metrics).items())
 
 
-def _samples(text: str) -> dict[str, float]:
-    """Return the samples of a file, `name{labels}` → value."""
-    matches = [match for line in text.splitlines() if (match := SAMPLE.fullmatch(line))]
-    samples = {match[1]: float(match[2]) for match in matches}
-    return {sample: value for sample, value in samples.items() if math.isfinite(value)}
+def _amounts(metric: Metric, value: float) -> Iterator[tuple[str, float]]:
+    """Give the names and amounts that one call has in the file."""
+    amounts = (round(value / 1000, 6), 1) if metric.kind is MetricKind.TIMER else (value,)
+    return zip(metric.in_file, amounts, strict=True)
 
 
-def _samples_of(metric: Metric, labels: str, value: float) -> list[tuple[str, float]]:
-    """Return the samples that one call makes."""
-    if metric.kind is MetricKind.TIMER:
-        seconds = round(value / 1000, 6)
-        return [
-            (f"{metric.exported}_sum{labels}", seconds),
-            (f"{metric.exported}_count{labels}", 1),
-        ]
-    return [(metric.exported + labels, value)]
+def _families(metrics: Sequence[Metric], samples: Samples) -> Iterator["Family"]:
+    """Give what the file has of each name; the samples of other names, or labels, are left out."""
+    from prometheus_client import Metric as Family  # noqa: PLC0415
+
+    for name, (metric, meaning) in _by_name(metrics).items():
+        kind = metric.type_in_file
+        family = Family(name.removesuffix("_total"), meaning, kind)
+        for (exported, labels), value in sorted(samples.items()):
+            if exported == name and {label for label, _ in labels} == metric.labels.keys():
+                family.add_sample(exported, dict(labels), value)
+        if family.samples:
+            yield family
 
 
-def _written(labels: Mapping[str, str]) -> str:
-    pairs = ",".join(f'{label}="{value}"' for label, value in labels.items())
-    return f"{{{pairs}}}" if pairs else ""
-
-
-def _by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    return {metric.exported: metric for metric in metrics}
-
-
-def _family(name: str, metric: Metric, samples: Mapping[str, float]) -> str:
-    """Return the lines of all samples of one name; nothing if there are none."""
-    ends = ("_sum", "_count") if metric.kind is MetricKind.TIMER else ("",)
-    names = [name + end for end in ends]
-    lines = [
-        f"{sample} {_number(value)}\n"
-        for sample, value in sorted(samples.items())
-        if sample.partition("{")[0] in names
-    ]
-    head = f"# HELP {name} {metric.meaning}\n# TYPE {name} {metric.exported_type}\n"
-    return head + "".join(lines) if lines else ""
-
-
-def _number(value: float) -> str:
-    return repr(float(value)).removesuffix(".0")
+def _by_name(metrics: Iterable[Metric]) -> dict[str, tuple[Metric, str]]:
+    return {
+        name: (metric, meaning) for metric in metrics for name, meaning in metric.in_file.items()
+    }

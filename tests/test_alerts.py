@@ -33,10 +33,11 @@ TESTS = [
     for test in group["promql_expr_test"]
 ]
 EXPORTED = {
-    metric.exported + end
+    name
     for metrics in read_scripts().values()
     for metric in metrics
-    for end in (("", "_sum", "_count") if metric.kind is MetricKind.TIMER else ("",))
+    for ends in [("", "_sum", "_count") if metric.kind is MetricKind.TIMER else ("",)]
+    for name in (*(metric.exported + end for end in ends), *metric.in_file)
 }
 PERIODS = {"*:0/30": 1800, "hourly": 3600, "*:10": 3600, "daily": 86400, "weekly": 604800}
 UNITS_OF_TESTS = {"d": 1440, "h": 60, "m": 1}

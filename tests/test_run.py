@@ -999,15 +999,15 @@ def test_without_statsd_the_metrics_of_a_run_can_go_into_a_file(tool: Tool, text
     values = samples(textfile)
     assert textfile.stat().st_mode & 0o777 == 0o644
     assert time.time() - AMPLE < values.pop('ooni_last_success_timestamp_seconds{script="tool"}')
-    assert 0 < values.pop('ooni_run_seconds_sum{script="tool"}') < AMPLE
-    assert 0 <= values.pop("tool_fetch_seconds_sum") < AMPLE
+    assert 0 < values.pop('ooni_run_last_seconds{script="tool"}') < AMPLE
+    assert 0 <= values.pop("tool_fetch_last_seconds") < AMPLE
     assert values == {
         'ooni_status{script="tool"}': 0,
         'ooni_exit_status{script="tool"}': 0,
-        'ooni_run_seconds_count{script="tool"}': 1,
+        'ooni_run_last_calls{script="tool"}': 1,
         "tool_rows": 5,
         "tool_refused_total": 1,
-        "tool_fetch_seconds_count": 1,
+        "tool_fetch_last_calls": 1,
     }
 
 
@@ -1034,7 +1034,7 @@ def test_a_run_that_fails_writes_so_and_leaves_what_it_has_not_sent(
     assert before == {}
     assert after['ooni_status{script="tool"}'] == 2
     assert after['ooni_exit_status{script="tool"}'] == status
-    assert changed - {'ooni_run_seconds_sum{script="tool"}'} == {
+    assert changed - {'ooni_run_last_seconds{script="tool"}'} == {
         'ooni_status{script="tool"}',
         'ooni_exit_status{script="tool"}',
     }
@@ -1051,7 +1051,7 @@ def test_counters_in_the_file_add_up_from_run_to_run(tool: Tool, textfile: Path)
     for _ in range(3):
         assert tool.run(sending) == 0
     assert samples(textfile)["tool_refused_total"] == 3
-    assert samples(textfile)["tool_fetch_seconds_count"] == 1
+    assert samples(textfile)["tool_fetch_last_calls"] == 1
 
 
 def test_only_the_job_writes_its_metrics_into_the_file(tool: Tool, textfile: Path) -> None:
