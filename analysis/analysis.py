@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 
 from ooni_common import __version__
+from ooni_common.command_line import EXIT_STATUS_HELP
 from ooni_common.output import all_written
-from ooni_common.run import EXIT_STATUS_HELP
 
 UPDATERS = {  # option → the module of its script
     "--update-citizenlab": "citizenlab_test_lists_updater",

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from asn_map_file import AsnMap
+from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
 from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
-from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
+from ooni_common.run import Job, execute
 from ooni_common.state import read_state
 from ooni_common.swap.content import Content
 from ooni_common.swap.update import LossLimit, Table, Update, UpdateState

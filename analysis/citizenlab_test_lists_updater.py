@@ -29,6 +29,7 @@ from citizenlab.held import HeldLists, asked_for
 from citizenlab.holds import Holds, Live, Plan, Rules, plan_of
 from citizenlab.lists import Rows, TestList, format_of, host_of, is_list, read_lists
 from findings import causes_of, report_findings
+from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
 from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Share, check_url
 from ooni_common.database import Database
 from ooni_common.doctor import Note
@@ -36,7 +37,7 @@ from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
 from ooni_common.proxies import environment_of
-from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
+from ooni_common.run import Job, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.content import Content
 from ooni_common.swap.update import LossLimit, Table, Update

@@ -38,12 +38,13 @@ from fingerprints_file import (
     read_fingerprints,
     row_digest,
 )
+from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
 from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.database import Database, StatementFailed
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
-from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
+from ooni_common.run import Job, execute
 from ooni_common.swap.content import Row
 from ooni_common.swap.update import LossLimit, Table, Update
 from ordinary_answers import (

@@ -57,12 +57,14 @@ from listing import (
     exports_as_table,
     stored_as_json,
 )
+from ooni_common.command_line import DOCTOR, Command, Script
 from ooni_common.database import connected
 from ooni_common.doctor import diagnose, preflight
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
+from ooni_common.files import locked, make_writable
 from ooni_common.nodes import connected_nodes
 from ooni_common.output import show
-from ooni_common.run import DOCTOR, Command, Job, Script, execute, locked, make_writable
+from ooni_common.run import Job, execute
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -30,13 +30,15 @@ from counts import CHUNK, FASTPATH_COLUMNS, counts_ahead, measured_hours
 from detector_config import Config
 from evaluation.evaluate import declare_arguments, evaluate
 from following import Checkpoint, Follower, read_checkpoint, write_checkpoint
+from ooni_common.command_line import DOCTOR, Command, Script
 from ooni_common.database import Database, connected
 from ooni_common.doctor import Checks, Note, check_folder, diagnose, machine_checks, preflight
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
+from ooni_common.files import make_writable
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
 from ooni_common.replicas import least_lagging
-from ooni_common.run import DOCTOR, Command, Job, Script, execute, make_writable
+from ooni_common.run import Job, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from counts import HourlyCounts
-from ooni_common.run import write_atomically
+from ooni_common.files import write_atomically
 from ooni_common.state import ignored, read_local
 from sequential import Arrays, Detector, Floats, Indices, Parameters, States
 from series import BLOCKED, STATE_NAMES, UNKNOWN, Event, Series, SeriesStatus, Target, time_of

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ooni_common.doctor import OUT_OF_SOMETHING
 from ooni_common.errors import ConfigError
-from ooni_common.run import write_atomically
+from ooni_common.files import write_atomically
 
 STAMP = "geoipdbts"
 MONTH = re.compile("[0-9]{4}-(0[1-9]|1[0-2])")

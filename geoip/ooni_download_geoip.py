@@ -41,13 +41,14 @@ from installed import (
     report,
 )
 from mmdb import ASN, COUNTRY, MERGED
+from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
 from ooni_common.config import Bytes, Seconds, SecretUrl, Share, check_url
 from ooni_common.config import Config as CommonConfig
 from ooni_common.doctor import diagnose
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.fetch_errors import Forbidden, NotFound
-from ooni_common.run import DOCTOR, ROLLBACK, Command, Job, Script, execute
+from ooni_common.run import Job, execute
 from ooni_common.state import read_state, write_state
 
 log = logging.getLogger("ooni.geoip")

@@ -1,7 +1,6 @@
 """What people and programs read: standard output and the log, also when they stop reading."""
 
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -43,7 +42,7 @@ def readers_may_leave(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        _write_nowhere(stream)
+        write_nowhere(stream)
 
 
 @contextlib.contextmanager
@@ -60,19 +59,8 @@ def all_written() -> Iterator[None]:
                 stream.flush()
 
 
-class LogHandler(logging.StreamHandler[TextIO]):
-    """Writes the log to a stream, as long as somebody reads it."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (as the library calls it)
-        """Go on without a reader, or on a full disk; what else fails is told by the library."""
-        error = sys.exc_info()[1]
-        if isinstance(error, BrokenPipeError):
-            _write_nowhere(self.stream)
-        elif not isinstance(error, OSError):
-            super().handleError(record)
-
-
-def _write_nowhere(stream: TextIO) -> None:
+def write_nowhere(stream: TextIO) -> None:
+    """Let what is written to a stream from now on go nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Running a script: flags, logging, lock, signals, metrics and exit status.
+"""Running a script: lock, signals, metrics and exit status.
 
 A script describes itself with a `Script` and has one function that does the work, given a `Job`:
 
@@ -8,28 +8,26 @@ A script describes itself with a `Script` and has one function that does the wor
 
 import argparse
 import contextlib
-import errno
-import fcntl
-import io
 import logging
 import os
 import signal
-import stat
-import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Generic, TypeVar
 
 from ooni_common import __version__
+from ooni_common.command_line import ONLY_COMMAND, Script, argument_parser
 from ooni_common.config import Config, load_config, secrets_of
-from ooni_common.doctor import OUT_OF_SOMETHING, cannot_write, check_folder
-from ooni_common.errors import ConfigError, RefusedBefore, ScriptError, Stopped, TryAgainLater
+from ooni_common.doctor import OUT_OF_SOMETHING
+from ooni_common.errors import RefusedBefore, ScriptError, Stopped, TryAgainLater
+from ooni_common.files import locked, make_writable, write_atomically
+from ooni_common.logs import set_up_logging
 from ooni_common.metrics import Metrics
-from ooni_common.output import LogHandler, all_written, printable
-from ooni_common.textfile import METRICS_FILE, metrics_of, textfile
+from ooni_common.output import all_written
+from ooni_common.textfile import metrics_of, textfile
 
 C = TypeVar("C", bound=Config)
 C_co = TypeVar("C_co", bound=Config, covariant=True)
@@ -38,70 +36,7 @@ log = logging.getLogger("ooni.run")
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STDERR = 2  # also where sys.stderr is None, because it is closed
-LONGEST_ARGUMENT = 4000  # characters, of what a message is about
 RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
-
-ROLLBACK = {"rollback": "put back what the last update replaced"}
-EXIT_STATUS_HELP = """\
-exit status:
-  0   done, or nothing to do
-  2   wrong usage
-  65  the data was refused; nothing was changed
-  69  the upstream, the database or the object store is unavailable
-  70  a bug in this program (with a traceback)
-  75  another run is at work, or try again later
-  78  what only a person can mend: configuration, grants, a server that is too old
-"""
-
-
-def _no_arguments(_parser: argparse.ArgumentParser) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Command:
-    """One of the things that a script can do: `tool NAME …`.
-
-    Attributes:
-        name: as typed.
-        help: one line.
-        arguments: declares those that only this command has.
-        looks_only: it changes nothing, and so takes no lock and sends no metrics.
-        aside: it is not the script's job, so that it has a lock of its own and sends no metrics.
-    """
-
-    name: str
-    help: str
-    arguments: Callable[[argparse.ArgumentParser], object] = _no_arguments
-    looks_only: bool = False
-    aside: bool = False
-
-
-ONLY_COMMAND = Command("", "")
-DOCTOR = Command("doctor", "examine whether a run can succeed", looks_only=True)
-
-
-@dataclass(frozen=True)
-class Script(Generic[C]):
-    """What `execute` has to know of a script.
-
-    `name` is the prefix of its metrics and the stem of its files in the state directory. `flags`
-    are those that only it has, with their help; with one of `looking` it changes nothing; `options`
-    are flags with a value, with what argparse has to know of them. Of the `commands`, where it has
-    any, the first one is done when none is named; `flags` and `options` are this one's. Its
-    metrics are in `metrics_file`.
-    """
-
-    name: str
-    command: str
-    description: str
-    config_type: type[C]
-    config_file: Path
-    flags: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    looking: Collection[str] = ()
-    commands: Sequence[Command] = ()
-    metrics_file: Path = METRICS_FILE
 
 
 @dataclass(frozen=True)
@@ -162,48 +97,6 @@ class StopSignals:
             raise Stopped(self._pending)
 
 
-class LogFormatter(logging.Formatter):
-    """Plain lines for people, lines with sd-daemon's `<N>` prefixes for the journal; no secrets."""
-
-    def __init__(self, *, journal: bool) -> None:
-        super().__init__()
-        self._journal = journal
-        self.secrets: list[str] = []
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the message, prefixed on every line: a traceback keeps its priority.
-
-        What a message is about has no line breaks of its own: a name could pretend to be a message.
-        """
-        if isinstance(record.args, tuple):
-            record.args = tuple(map(self._harmless, record.args))
-        elif isinstance(record.args, Mapping):
-            record.args = {
-                printable(str(key)): self._harmless(value) for key, value in record.args.items()
-            }
-        text = super().format(record)
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        if self._journal:
-            prefix = f"<{_syslog_priority(record.levelno)}>"
-        else:
-            prefix = f"{record.levelname.lower()}: " if record.levelno != logging.INFO else ""
-        return "\n".join(prefix + line for line in text.splitlines() or [""])
-
-    def _harmless(self, argument: object) -> object:
-        """Return an argument without what it may have of secrets, control characters and length."""
-        if isinstance(argument, int | float):
-            return argument
-        text = str(argument)
-        shown = text
-        for secret in self.secrets:  # before the characters are written in another way
-            shown = shown.replace(secret, "***")
-        shown = printable(shown)
-        if len(shown) > LONGEST_ARGUMENT:
-            shown = f"{shown[:LONGEST_ARGUMENT]}… ({len(shown):,} characters)"
-        return argument if shown == text else shown
-
-
 def execute(
     script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[str] | None = None
 ) -> int:
@@ -222,8 +115,8 @@ def execute(
 
 
 def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[str] | None) -> int:
-    arguments = _argument_parser(script).parse_args(argv)
-    formatter = _set_up_logging(to_stdout=arguments.stdout, verbose=arguments.verbose)
+    arguments = argument_parser(script).parse_args(argv)
+    formatter = set_up_logging(to_stdout=arguments.stdout, verbose=arguments.verbose)
     try:
         config = _load(script, arguments)
         formatter.secrets = secrets_of(config)
@@ -242,160 +135,6 @@ def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[
         log.exception("this is a bug in %s %s, please report it", script.command, __version__)
         return ScriptError.status
     return 0
-
-
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replace a file: readers see the old content or the new one, also after a power cut.
-
-    Raises:
-        ConfigError: a folder is in its place.
-    """
-    temporary = path.with_name(f".{path.name}.new")  # one name, so that a kill leaves one file
-    try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, IsADirectoryError):
-            place = path if path.is_dir() else temporary
-            raise ConfigError(f"{place}: a folder is in the place of a file; remove it") from None
-        if isinstance(error, OSError):
-            error.filename = str(path)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on `path`; the kernel releases it when the process dies.
-
-    Raises:
-        TryAgainLater: another process holds it.
-        ConfigError: it can't be opened.
-    """
-    safe = os.O_NOFOLLOW | os.O_NONBLOCK  # a link could lead to a file that must not be emptied
-    try:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safe, 0o644)
-        except PermissionError:  # made by root, by hand: it can be locked; the pid stays unwritten
-            descriptor = os.open(path, os.O_RDONLY | safe)
-    except OSError as error:
-        if error.errno in OUT_OF_SOMETHING:
-            raise
-        if error.errno == errno.ELOOP:
-            raise ConfigError(f"{path}: a symbolic link is no lock; remove it") from None
-        raise ConfigError(f"{path}: {error.strerror}; the lock of a run has to be there") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise ConfigError(f"{path}: it is no file of its own; remove it")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-            raise TryAgainLater(f"another run (pid {pid}) holds {path}") from None
-        with contextlib.suppress(OSError):
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _argument_parser(script: Script[C]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=script.command,
-        description=script.description,
-        epilog=EXIT_STATUS_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_flags(parser, script, default=False)
-    _add_own_flags(parser, script, default=None)
-    parser.add_argument("--version", action="version", version=f"{script.command} {__version__}")
-    if script.commands:
-        default = script.commands[0].name
-        title = f"commands (without one: {default})"
-        parsers = parser.add_subparsers(title=title, dest="command", metavar="COMMAND")
-        for command in script.commands:
-            subparser = parsers.add_parser(
-                command.name, help=command.help, description=command.help, allow_abbrev=False
-            )
-            command.arguments(subparser)
-            # A flag may stand before the command, and must not be undone by its absence after it.
-            _add_flags(subparser, script, default=argparse.SUPPRESS)
-            if command.name == default:
-                _add_own_flags(subparser, script, default=argparse.SUPPRESS)
-        parser.set_defaults(command=default)
-    return parser
-
-
-def _add_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: object) -> None:
-    def add(*names: str, **options: Any) -> None:
-        if "metavar" not in options:
-            options |= {"action": "store_true", "default": default}
-        elif default is argparse.SUPPRESS:
-            options["default"] = default
-        parser.add_argument(*names, **options)
-
-    add("--config", type=Path, metavar="FILE", help=f"default: {script.config_file}")
-    add("--check-config", help="check the configuration, show it, and end")
-    if "db_uri" in script.config_type.__struct_fields__:
-        add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
-    add("--dry-run", help="change nothing; print what would change")
-    add("--force", help="go on if nothing is new, or if much is lost")
-    add("--stdout", help="log plainly to standard output")
-    add("--textfile", metavar="DIR", help="write metrics for node_exporter's textfile collector")
-    add("-v", "--verbose", help="log each step")
-
-
-def _add_own_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: object) -> None:
-    """Add what only this script has."""
-    for flag, meaning in script.flags.items():
-        parser.add_argument(
-            f"--{flag}", help=meaning, action="store_true", default=default or False
-        )
-    for option, details in script.options.items():
-        parser.add_argument(f"--{option}", default=default, **details)
-
-
-def _set_up_logging(*, to_stdout: bool, verbose: bool) -> LogFormatter:
-    """Log to standard error or output; ours only, as libraries log URLs with their secrets."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # whatever the locale, no line is lost
-    stream = sys.stdout if to_stdout else sys.stderr
-    formatter = LogFormatter(journal=not to_stdout and is_journal(stream, os.environ))
-    handler = LogHandler(stream)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.CRITICAL, handlers=[handler], force=True)
-    logging.getLogger("ooni").setLevel(logging.DEBUG if verbose else logging.INFO)
-    return formatter
-
-
-def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Tell whether systemd connected `stream` to the journal (systemd.exec(5), JOURNAL_STREAM)."""
-    try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError, AttributeError):  # without a file behind it, as in tests; closed
-        return False
-    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
-
-
-def _syslog_priority(level: int) -> int:
-    steps = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-    return next((priority for limit, priority in steps if level >= limit), 7)
 
 
 def _load(script: Script[C], arguments: argparse.Namespace) -> C:
@@ -517,19 +256,3 @@ def _errors_of_this_machine() -> Iterator[None]:
         raise
     except MemoryError as error:
         raise TryAgainLater("out of memory") from error
-
-
-def make_writable(key: str, path: Path) -> None:
-    """Make a folder if it is missing.
-
-    Raises:
-        ConfigError: files can't be written there; `key` is where the configuration names it.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte
-        if isinstance(error, OSError) and error.errno in OUT_OF_SOMETHING:
-            raise
-        check_folder(key, path)  # it may know why
-        raise ConfigError(cannot_write(key, path)) from None
-    check_folder(key, path)

@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from ooni_common.run import write_atomically
+from ooni_common.files import write_atomically
 
 S = TypeVar("S")
 

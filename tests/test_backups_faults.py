@@ -35,7 +35,7 @@ from fault_proxy import (
     s3_error,
     since,
 )
-from ooni_common.run import locked
+from ooni_common.files import locked
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_backups")]
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "4"))

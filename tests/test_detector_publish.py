@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dev.samples.report import sample_report
-from ooni_common.run import write_atomically
+from ooni_common.files import write_atomically
 from outputs.publish import Published, outputs_of, publish
 
 FILES = [

@@ -15,7 +15,7 @@ from dev.servers.misbehaving import MisbehavingServer, body
 from fault_proxy import FaultProxy, s3_error
 from inventory import check_names
 from ooni_common.errors import UsageError
-from ooni_common.run import locked
+from ooni_common.files import locked
 from store import escaped
 
 if TYPE_CHECKING:

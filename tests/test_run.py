@@ -22,6 +22,7 @@ import pytest
 
 from dev.servers.statsd import StatsdListener
 from ooni_common import __version__
+from ooni_common.command_line import ROLLBACK, Command, Script
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import DatabaseConfig, Secret, SecretUrl
 from ooni_common.errors import (
@@ -32,18 +33,10 @@ from ooni_common.errors import (
     TryAgainLater,
     Unavailable,
 )
+from ooni_common.files import locked, write_atomically
+from ooni_common.logs import LogFormatter
 from ooni_common.output import printable
-from ooni_common.run import (
-    ROLLBACK,
-    RUNNING,
-    Command,
-    Job,
-    LogFormatter,
-    Script,
-    execute,
-    locked,
-    write_atomically,
-)
+from ooni_common.run import RUNNING, Job, execute
 from ooni_common.textfile import METRICS_FILE
 from privileges import without_privileges
 
@@ -141,7 +134,9 @@ from pathlib import Path
 from ooni_common.config import Config, Secret
 from ooni_common.errors import *
 from ooni_common.output import show
-from ooni_common.run import Job, Script, execute, write_atomically
+from ooni_common.command_line import Script
+from ooni_common.files import write_atomically
+from ooni_common.run import Job, execute
 
 log = logging.getLogger("ooni.tool")
 

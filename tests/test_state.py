@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ooni_common.errors import ConfigError
-from ooni_common.run import locked
+from ooni_common.files import locked
 from ooni_common.state import LARGEST, read_state, write_state
 
 

@@ -25,8 +25,9 @@ from backups.stored import (
 from backups.verify import drop_scratches, verify_backup
 from inventory import check_names
 from ooni_common.errors import DataRefused
+from ooni_common.files import locked, make_writable
 from ooni_common.nodes import Nodes
-from ooni_common.run import Job, locked, make_writable
+from ooni_common.run import Job
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from ooni_common.run import write_atomically
+from ooni_common.files import write_atomically
 from outputs import feeds, page, statuses
 from outputs.feeds import Feed
 from outputs.links import BY_COUNTRY, BY_SERIES, FLEETING

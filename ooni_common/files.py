@@ -1,0 +1,97 @@
+"""Files and folders of a run: replaced as a whole, locked, writable."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ooni_common.doctor import OUT_OF_SOMETHING, cannot_write, check_folder
+from ooni_common.errors import ConfigError, TryAgainLater
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Replace a file: readers see the old content or the new one, also after a power cut.
+
+    Raises:
+        ConfigError: a folder is in its place.
+    """
+    temporary = path.with_name(f".{path.name}.new")  # one name, so that a kill leaves one file
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, IsADirectoryError):
+            place = path if path.is_dir() else temporary
+            raise ConfigError(f"{place}: a folder is in the place of a file; remove it") from None
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock on `path`; the kernel releases it when the process dies.
+
+    Raises:
+        TryAgainLater: another process holds it.
+        ConfigError: it can't be opened.
+    """
+    safe = os.O_NOFOLLOW | os.O_NONBLOCK  # a link could lead to a file that must not be emptied
+    try:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safe, 0o644)
+        except PermissionError:  # made by root, by hand: it can be locked; the pid stays unwritten
+            descriptor = os.open(path, os.O_RDONLY | safe)
+    except OSError as error:
+        if error.errno in OUT_OF_SOMETHING:
+            raise
+        if error.errno == errno.ELOOP:
+            raise ConfigError(f"{path}: a symbolic link is no lock; remove it") from None
+        raise ConfigError(f"{path}: {error.strerror}; the lock of a run has to be there") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise ConfigError(f"{path}: it is no file of its own; remove it")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+            raise TryAgainLater(f"another run (pid {pid}) holds {path}") from None
+        with contextlib.suppress(OSError):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def make_writable(key: str, path: Path) -> None:
+    """Make a folder if it is missing.
+
+    Raises:
+        ConfigError: files can't be written there; `key` is where the configuration names it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        if isinstance(error, OSError) and error.errno in OUT_OF_SOMETHING:
+            raise
+        check_folder(key, path)  # it may know why
+        raise ConfigError(cannot_write(key, path)) from None
+    check_folder(key, path)
