@@ -1,0 +1,151 @@
+"""The command line of the backup tool."""
+
+import argparse
+from pathlib import Path
+
+from backup_config import MOST_DAYS, Config
+from ooni_common.command_line import DOCTOR, Command, Script
+
+
+def _tables(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help="only these")
+
+
+def _source(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--from", dest="source", default="", metavar="BACKUP", help=text)
+
+
+def _backup_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--full", action="store_true", help="begin a new chain")
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="show the chunks of this table, or the tables of this backup",
+    )
+    parser.add_argument("--json", action="store_true", help="for scripts: all that is known")
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    _tables(parser)
+    _source(
+        parser, "this backup, 'all' of them, or only the 'exports'; default: the newest, and both"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="look whether all is there; read and restore no rows"
+    )
+    _trust(parser)
+
+
+def _restore_arguments(parser: argparse.ArgumentParser) -> None:
+    scope = parser.add_mutually_exclusive_group(required=True)
+    scope.add_argument("table", nargs="?", default="", metavar="TABLE", help="the one to restore")
+    scope.add_argument(
+        "--all",
+        dest="everything",
+        action="store_true",
+        help="all that a backup has, under its own names; what is there and the same stays",
+    )
+    _source(parser, "this one, or 'exports'; default: the newest backup, else the exports")
+    parser.add_argument(
+        "--as", dest="name", default="", metavar="NAME", help="default: TABLE_restored"
+    )
+    parser.add_argument(
+        "--to-database", default="", metavar="DB", help="there, under its own name unless --as"
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="in the place of the live table, which is kept as TABLE_replaced_TIME",
+    )
+    _trust(parser)
+    parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="with --all: leave this one out; can be given several times",
+    )
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--schema-only", action="store_true", help="with --all: make tables, without rows"
+    )
+    parts.add_argument(
+        "--data-only", action="store_true", help="with --all: fill tables that are there, and empty"
+    )
+
+
+def _trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-definitions",
+        dest="trusted",
+        action="store_true",
+        help="execute the definitions of an unsigned backup or an export as they stand there",
+    )
+
+
+def _prune_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep",
+        type=_at_least_one,
+        metavar="N",
+        help="chains of backups; default: keep_chains of the configuration",
+    )
+    parser.add_argument(
+        "--keep-days",
+        type=_days,
+        metavar="DAYS",
+        help="and younger ones; default: keep_days of the configuration",
+    )
+    parser.add_argument(
+        "--older-than",
+        type=_days,
+        default=90,
+        metavar="DAYS",
+        help="exports of rows that are gone from the database, and objects that no manifest names:"
+        " since how long; default: 90",
+    )
+    parser.add_argument(
+        "--damaged",
+        action="store_true",
+        help="damaged backups, too, that may have the last rows of a table",
+    )
+    parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MOST_DAYS}")
+    return days
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected 1 or more")
+    return number
+
+
+SCRIPT = Script(
+    name="db-backup",
+    command="ooni-db-backup",
+    description="Export the tables of the OONI database to S3 for everybody, and back them up.",
+    config_type=Config,
+    config_file=Path("/etc/ooni/db-backup.conf"),
+    commands=(
+        Command("run", "do what the configuration says of each table"),
+        Command("export", "export the public tables, or only some of them", _tables),
+        Command("backup", "back up the private tables", _backup_arguments),
+        Command("list", "show exports and backups", _list_arguments, looks_only=True),
+        Command("verify", "check exports and backups", _verify_arguments, looks_only=True),
+        Command("restore", "restore tables", _restore_arguments, aside=True),
+        Command("schema", "show the schema of the tables", _tables, looks_only=True),
+        # It looks, unless --confirm is given: then it takes the lock of the job itself.
+        Command("prune", "delete what nobody needs any more", _prune_arguments, looks_only=True),
+        DOCTOR,
+    ),
+)

@@ -1,0 +1,109 @@
+"""Making exports and backups: `run`, `export` and `backup`."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from backup_config import Config, TablePolicy
+from backup_doctor import checks_before_a_run
+from backups.commands import back_up_tables, vanished_tables
+from exports.commands import export_tables
+from inventory import all_table_names, check_names
+from ooni_common.doctor import preflight
+from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from ooni_common.nodes import connected_nodes
+from ooni_common.run import Job
+
+log = logging.getLogger("ooni.db_backup")
+
+
+def run(job: Job[Config]) -> None:
+    """Export the public tables, back up the private ones, and refuse those that nobody has listed.
+
+    One that fails does not keep the others from being done.
+    """
+    config = job.config
+    with connected_nodes(config, one_suffices=True) as nodes:
+        preflight(checks_before_a_run(nodes))
+        names = all_table_names(nodes)
+        unlisted = config.unlisted(names)
+        job.metrics.gauge("unlisted_tables", len(unlisted))
+        public = _among(config, names, lambda policy: policy.exported)
+        private = _among(config, names, lambda policy: policy.backed_up)
+        failures: list[ScriptError] = []
+        if _exports(config) and (public or config.public_bucket_name or not private):
+            existing = None if nodes.absent else names
+            failures += _failures(lambda: export_tables(job, nodes, public, existing))
+        if _backs_up(config) and (private or config.action == "backup"):
+            failures += _failures(lambda: back_up_tables(job, nodes, private))
+        elif _backs_up(config) and config.private_bucket_name:
+            failures += _failures(lambda: vanished_tables(job, nodes, private))
+        if unlisted:
+            failures.append(
+                DataRefused(
+                    "tables that are not listed in the configuration (public, private, both or"
+                    f" none): {', '.join(map(repr, unlisted))}; the listed ones are done"
+                )
+            )
+        if (missing := config.missing(names)) and not nodes.absent:
+            failures.append(
+                DataRefused(
+                    f"tables that are listed, but not there: {', '.join(map(repr, missing))}; if"
+                    ' they are gone for good, list them as "gone": what was saved of them stays'
+                )
+            )
+    raise_first(failures)
+
+
+def _exports(config: Config) -> bool:
+    return config.action != "backup"
+
+
+def _backs_up(config: Config) -> bool:
+    return config.action != "export"
+
+
+def _failures(work: Callable[[], Sequence[ScriptError]]) -> Sequence[ScriptError]:
+    """Do a part of a run; return what has failed."""
+    try:
+        return work()
+    except ScriptError as error:
+        return (error,)
+
+
+def raise_first(failures: Sequence[ScriptError]) -> None:
+    """Raise the first failure, if there is one; log the others."""
+    for failure in failures[1:]:
+        log.error("%s", failure)
+    if failures:
+        raise failures[0]
+
+
+def export(job: Job[Config]) -> None:
+    """Export the public tables, or those of them that were named."""
+    config = job.config
+    with connected_nodes(config, one_suffices=True) as nodes:
+        preflight(checks_before_a_run(nodes))
+        names = all_table_names(nodes)
+        public = _among(config, names, lambda policy: policy.exported)
+        check_names(job.arguments.tables, names)
+        for name in job.arguments.tables:
+            if name not in public:
+                raise ConfigError(
+                    f"{name!r} is not public in the configuration; public are: {', '.join(public)}"
+                )
+        existing = None if job.arguments.tables or nodes.absent else names
+        raise_first(export_tables(job, nodes, job.arguments.tables or public, existing))
+
+
+def backup(job: Job[Config]) -> None:
+    """Back up the private tables, all of them at once."""
+    with connected_nodes(job.config, one_suffices=True) as nodes:
+        preflight(checks_before_a_run(nodes))
+        private = _among(job.config, all_table_names(nodes), lambda policy: policy.backed_up)
+        raise_first(back_up_tables(job, nodes, private, full=job.arguments.full))
+
+
+def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bool]) -> list[str]:
+    """Return the tables whose policy has something."""
+    policies = {name: config.policy_of(name) for name in names}
+    return [name for name, policy in policies.items() if policy and has(policy)]
