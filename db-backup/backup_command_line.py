@@ -92,7 +92,7 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep",
         type=_at_least_one,
         metavar="N",
-        help="chains of backups; default: keep_chains of the configuration",
+        help="chains of backups; default: keep, or else keep_chains, of the configuration",
     )
     parser.add_argument(
         "--keep-days",
@@ -113,6 +113,11 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="damaged backups, too, that may have the last rows of a table",
     )
+    parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
+
+
+def _delete_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of a backup, as `list` has it")
     parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
 
 
@@ -146,6 +151,7 @@ SCRIPT = Script(
         Command("schema", "show the schema of the tables", _tables, looks_only=True),
         # It looks, unless --confirm is given: then it takes the lock of the job itself.
         Command("prune", "delete what nobody needs any more", _prune_arguments, looks_only=True),
+        Command("delete", "delete backups, by name", _delete_arguments, looks_only=True),
         DOCTOR,
     ),
 )

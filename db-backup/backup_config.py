@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -21,6 +21,7 @@ ChunkBy = Literal["", "table", "month", "day", "range"]
 Method = Literal["incremental", "full"]
 Side = Literal["public", "private"]
 Sse = Literal["", "AES256", "aws:kms"]
+Period = Literal["daily", "weekly", "monthly", "yearly"]
 MOST_DAYS = 36_500
 SHORTEST_KEY = 32  # characters
 Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
@@ -102,6 +103,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     max_backup_time: Duration = 3 * 86400
     keep_chains: Annotated[int, Meta(ge=1)] = 3
     keep_days: Days = 0
+    keep: dict[str, Annotated[int, Meta(ge=1)]] = msgspec.field(default_factory=dict)
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     max_running_queries: Annotated[int, Meta(ge=1)] = 20
     max_wait: Seconds = 6 * 3600
@@ -134,6 +136,10 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
                 f"manifest_key: expected at least {SHORTEST_KEY} characters, as of"
                 " `openssl rand -hex 32`"
             )
+        for period in self.keep:
+            if period not in get_args(Period):
+                allowed = ", ".join(get_args(Period))
+                raise ValueError(f"keep: unknown {period!r}; allowed: {allowed}")
         for name, policy in self.tables.items():
             if isinstance(policy, TablePolicy):
                 _check_chunks(name, policy)
@@ -151,6 +157,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
                 "private_prefix: in the same bucket, neither of public_prefix and private_prefix"
                 " may lie in the other: prune would take backups for leftovers of exports"
             )
+
+    @property
+    def schedule(self) -> Mapping[Period, int]:
+        """How many backups of which periods stay; empty: no run deletes any."""
+        return cast("Mapping[Period, int]", self.keep)
 
     @property
     def signing_key(self) -> bytes:
@@ -263,6 +274,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         """Tell whether somebody has said that a table is not there any more."""
         policy = self.policy_of(table)
         return policy is not None and policy.policy == "gone"
+
+    def keeps_last(self, table: str) -> bool:
+        """Tell whether the last backup of a table stays, whatever its age."""
+        policy = self.policy_of(table)
+        return policy is None or policy.keeps_last
 
     def is_backed_up(self, table: str) -> bool:
         """Tell whether a table has backups."""

@@ -1,48 +1,43 @@
-"""Deleting what nobody needs any more: `prune`."""
+"""Deleting what nobody needs any more: `prune` and `delete`."""
 
-import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from backup_command_line import SCRIPT
 from backup_config import Config
-from backups.commands import private_bucket, prune_backups
-from exports.commands import prune_exports, public_bucket
-from ooni_common.errors import ConfigError
+from backups.commands import private_bucket
+from backups.prune_command import check_clocks, delete_named, prune_backups
+from exports.commands import LOCK, prune_exports, public_bucket
 from ooni_common.files import locked, make_writable
 from ooni_common.run import Job
 from stored_commands import has_bucket
 
-DAY = 86_400  # seconds
-
 
 def prune(job: Job[Config]) -> None:
     """Delete exports and backups that nobody needs, or show which these are."""
-    config = job.config
-    confirmed = job.arguments.confirm and not job.dry_run
-    if confirmed:
-        make_writable("state_dir", config.state_dir)
-    with locked(config.state_dir / f"{SCRIPT.name}.lock") if confirmed else nullcontext():
+    with _locked_if_confirmed(job) as confirmed:
         if confirmed:
-            check_clocks(job)
-        if has_bucket(config, "public"):
+            buckets = [public_bucket(job)[0]] if has_bucket(job.config, "public") else []
+            buckets += [private_bucket(job)[0]] if has_bucket(job.config, "private") else []
+            check_clocks(buckets)
+        if has_bucket(job.config, "public"):
             prune_exports(job, confirmed=confirmed)
-        if has_bucket(config, "private"):
+        if has_bucket(job.config, "private"):
             prune_backups(job, confirmed=confirmed)
 
 
-def check_clocks(job: Job[Config]) -> None:
-    """Refuse to delete by age where this machine, or the store, does not know what day it is.
+def delete(job: Job[Config]) -> None:
+    """Delete the backups that were named, or show what that means."""
+    with _locked_if_confirmed(job) as confirmed:
+        delete_named(job, job.arguments.names, confirmed=confirmed)
 
-    Raises:
-        ConfigError: they are more than a day apart.
-    """
-    buckets = [public_bucket(job)[0]] if has_bucket(job.config, "public") else []
-    buckets += [private_bucket(job)[0]] if has_bucket(job.config, "private") else []
-    for bucket in buckets:
-        days = (time.time() - bucket.time()) / DAY
-        if abs(days) > 1:
-            direction = "ahead of" if days > 0 else "behind"
-            raise ConfigError(
-                f"this machine is {abs(days):,.0f} days {direction} the clock of {bucket.url}:"
-                " nothing is deleted by age; check its NTP"
-            )
+
+@contextmanager
+def _locked_if_confirmed(job: Job[Config]) -> Iterator[bool]:
+    """Hold the lock of a run while things are deleted; tell whether that is to be done."""
+    confirmed = job.arguments.confirm and not job.dry_run
+    if not confirmed:
+        yield False
+        return
+    make_writable("state_dir", job.config.state_dir)
+    with locked(job.config.state_dir / LOCK):
+        yield True

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from backup_config import Config, TablePolicy
 from backup_doctor import checks_before_a_run
 from backups.commands import back_up_tables, vanished_tables
+from backups.prune_command import keep_as_scheduled
 from exports.commands import export_tables
 from inventory import all_table_names, check_names
 from ooni_common.doctor import preflight
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from ooni_common.nodes import connected_nodes
+from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job
 
 log = logging.getLogger("ooni.db_backup")
@@ -34,7 +35,7 @@ def run(job: Job[Config]) -> None:
             existing = None if nodes.absent else names
             failures += _failures(lambda: export_tables(job, nodes, public, existing))
         if _backs_up(config) and (private or config.action == "backup"):
-            failures += _failures(lambda: back_up_tables(job, nodes, private))
+            failures += _failures(lambda: back_up_as_scheduled(job, nodes, private))
         elif _backs_up(config) and config.private_bucket_name:
             failures += _failures(lambda: vanished_tables(job, nodes, private))
         if unlisted:
@@ -52,6 +53,16 @@ def run(job: Job[Config]) -> None:
                 )
             )
     raise_first(failures)
+
+
+def back_up_as_scheduled(
+    job: Job[Config], nodes: Nodes, names: Sequence[str]
+) -> Sequence[ScriptError]:
+    """Back up the private tables; where all of them are saved, delete what `keep` does not want."""
+    failures = back_up_tables(job, nodes, names)
+    if job.config.schedule and not failures:
+        keep_as_scheduled(job)
+    return failures
 
 
 def _exports(config: Config) -> bool:

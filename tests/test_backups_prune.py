@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from backups import commands
 from backups.manifest import NAME_FORMAT, BackupManifest
-from backups.prune import unwanted
+from backups.prune import Kept, newest_chains, unwanted
 from backups.stored import Backup, BackupState
 from db_backup_harness import BACKUPS, BackupTool
 
@@ -52,6 +52,11 @@ def sets_of_backups(draw: st.DrawFn) -> list[Backup]:
     return backups
 
 
+def young(backups: Sequence[Backup], keep: int, keep_days: float = 0) -> Kept:
+    """Return the newest chains."""
+    return newest_chains(backups, keep, NOW - timedelta(days=keep_days))
+
+
 def delete_one_by_one(backups: Sequence[Backup], names: Sequence[str]) -> Iterator[list[Backup]]:
     """Yield what is left after each deletion."""
     left = list(backups)
@@ -75,7 +80,7 @@ def can_be_restored(backup: Backup, left: Mapping[str, Backup]) -> bool:
 def test_what_is_kept_can_be_restored_whenever_the_deleting_is_interrupted(
     backups: list[Backup], keep: int, keep_days: float
 ) -> None:
-    gone = unwanted(backups, keep=keep, keep_days=keep_days, now=NOW)
+    gone = unwanted(backups, young(backups, keep, keep_days))
     names = [each.backup.name for each in gone]
     for left in delete_one_by_one(backups, names):
         by_name = {backup.name: backup for backup in left}
@@ -101,7 +106,7 @@ def test_exactly_the_newest_chains_are_kept(
     backups: list[Backup], keep: int, keep_days: float
 ) -> None:
     by_name = {backup.name: backup for backup in backups}
-    gone = {each.backup.name for each in unwanted(backups, keep=keep, keep_days=keep_days, now=NOW)}
+    gone = {each.backup.name for each in unwanted(backups, young(backups, keep, keep_days))}
     good = [backup for backup in backups if backup.state == "good"]
     chains: dict[str, list[Backup]] = {}
     for backup in good:
@@ -127,7 +132,7 @@ def test_six_chains_with_a_damaged_and_a_running_one() -> None:
             state: BackupState = "damaged" if chain == 4 and place >= 3 else "good"
             backups.append(made(number, number - 1 if place else None, state))
     backups[-1] = made(29, None, "in progress")
-    gone = [each.backup.name for each in unwanted(backups, keep=2, keep_days=0, now=NOW)]
+    gone = [each.backup.name for each in unwanted(backups, young(backups, 2))]
     expected = [*range(20), 23, 24]
     assert gone == [name_of(number) for number in reversed(expected)]
 
@@ -136,7 +141,7 @@ def test_six_chains_with_a_damaged_and_a_running_one() -> None:
 def test_bases_in_a_circle_do_not_make_prune_endless(bases: list[int]) -> None:
     backups = [made(number, base, "damaged") for number, base in enumerate(bases)]
     backups.append(made(9, None, "good"))
-    gone = [each.backup.name for each in unwanted(backups, keep=1, keep_days=0, now=NOW)]
+    gone = [each.backup.name for each in unwanted(backups, young(backups, 1))]
     assert gone == [name_of(number) for number in reversed(range(len(bases)))]
 
 

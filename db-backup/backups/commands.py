@@ -14,7 +14,7 @@ from backups.backup import back_up
 from backups.losses import lost_tables
 from backups.manifest import BackupLayout, BackupManifest
 from backups.plan import Plan, plan_backup
-from backups.prune import delete_backup, in_progress, unwanted
+from backups.prune import in_progress
 from backups.server import ServerBackups, url_of
 from backups.server_manifest import check_server_manifests
 from backups.shards import servers_of
@@ -250,41 +250,6 @@ def missing_tables(
         )
         for name in sorted(expected - set(names))
     ]
-
-
-def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
-    """Delete the backups that are too old, or show which these are."""
-    config = job.config
-    bucket, layout = private_bucket(job)
-    keep = config.keep_chains if job.arguments.keep is None else job.arguments.keep
-    days = config.keep_days if job.arguments.keep_days is None else job.arguments.keep_days
-    backups = with_progress(job, bucket, layout, stored_backups(job))
-
-    def keeps_last(table: str) -> bool:
-        policy = config.policy_of(table)
-        return policy is None or policy.keeps_last
-
-    now = datetime.now(UTC)
-    gone = unwanted(
-        backups,
-        keep=keep,
-        keep_days=days,
-        now=now,
-        keeps_last=keeps_last,
-        damaged=job.arguments.damaged,
-    )
-    for deletion in gone:
-        verb = "deleting" if confirmed else "would delete"
-        log.info("%s the backup %s: %s", verb, deletion.backup.name, deletion.reason)
-        if confirmed:
-            delete_backup(bucket, layout, deletion.backup.name)
-    kept = len(backups) - len(gone)
-    if not gone:
-        log.info("nothing to do: all %d backups stay", kept)
-    elif confirmed:
-        log.info("%d backups are deleted, %d stay", len(gone), kept)
-    else:
-        log.info("%d backups would be deleted with --confirm, %d stay", len(gone), kept)
 
 
 def explain(plan: Plan) -> None:

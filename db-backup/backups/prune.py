@@ -1,13 +1,15 @@
 """Which backups are deleted, and deleting them.
 
-A chain stays or goes as a whole: of two backups of which one needs the other, none is of use alone.
+A backup is never deleted before those that need it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from backup_config import Period
 from backups.manifest import BackupLayout
+from backups.retention import scheduled
 from backups.stored import Backup
 from store import Bucket, end_interrupted_uploads
 
@@ -20,32 +22,68 @@ class Unwanted:
     reason: str
 
 
+@dataclass(frozen=True)
+class Kept:
+    """The good backups that stay for their age, by name, and why others don't."""
+
+    names: Collection[str]
+    reason: str
+
+
+def newest_chains(backups: Sequence[Backup], keep: int, oldest: datetime) -> Kept:
+    """Keep the newest chains, and those that have a younger backup.
+
+    Args:
+        backups: what there is, oldest first.
+        keep: how many chains with a good backup stay.
+        oldest: UTC; a chain stays, too, if its newest good backup is younger.
+    """
+    roots = {backup.name: _root(backup, backups) for backup in backups if backup.state == "good"}
+    newest_of = {roots[backup.name]: backup for backup in backups if backup.name in roots}
+    by_age = sorted(newest_of, key=lambda root: newest_of[root].name)
+    young = {root for root, newest in newest_of.items() if newest.started > oldest}
+    kept = {*by_age[-keep:], *young}
+    names = {name for name, root in roots.items() if root in kept}
+    return Kept(names, f"its chain is older than the newest {keep}")
+
+
+def of_schedule(
+    backups: Sequence[Backup], ours: Sequence[Backup], schedule: Mapping[Period, int]
+) -> Kept:
+    """Keep what a schedule wants.
+
+    Args:
+        backups: what there is, oldest first.
+        ours: those that were made here. One that somebody else may have put there takes the place
+            of none of them.
+        schedule: how many backups of which periods stay.
+    """
+    groups = [[one for one in group if one.state == "good"] for group in (backups, ours)]
+    names = {name for group in groups for name in scheduled(group, schedule)}
+    return Kept(names, "newer ones stand for its day, week, month and year (keep)")
+
+
 def unwanted(
     backups: Sequence[Backup],
+    young: Kept,
     *,
-    keep: int,
-    keep_days: float,
-    now: datetime,
     keeps_last: Callable[[str], bool] = lambda _table: True,
     damaged: bool = False,
 ) -> list[Unwanted]:
     """Return the backups that can be deleted, in the order in which to delete them.
 
-    What stays: the good backups of the newest chains and of the younger ones; those in progress;
-    damaged ones that are newer than every good one, or may have the last rows of a table; the last
-    good one of each table; and what any of these needs.
+    What stays: the good ones that are young enough; those in progress; damaged ones that are newer
+    than every good one, or may have the last rows of a table; the last good one of each table; and
+    what any of these needs.
 
     Args:
         backups: what there is, oldest first.
-        keep: how many chains with a good backup stay.
-        keep_days: chains whose newest good backup is younger stay, too.
-        now: UTC.
+        young: those that stay for their age.
         keeps_last: tells of a table whether its last backup stays, whatever its age.
         damaged: give up what only damaged ones may have.
     """
     good = [backup for backup in backups if backup.state == "good"]
     newest_good = good[-1].name if good else ""
-    kept_chains = _kept_chains(backups, keep, now - timedelta(days=keep_days))
 
     def may_have_the_last(backup: Backup) -> bool:
         tables = backup.manifest.tables if backup.manifest else None
@@ -59,11 +97,10 @@ def unwanted(
         if keeps_last(table)
     }
     last_copies = set(last_of.values())
-    roots = {backup.name: _root(backup, backups) for backup in backups}
     kept = [
         backup
         for backup in backups
-        if (backup.state == "good" and roots[backup.name] in kept_chains)
+        if backup.name in young.names
         or backup.name in last_copies
         or (backup.state == "damaged" and backup.name > newest_good and not backup.in_future)
         or (backup.state == "damaged" and not damaged and may_have_the_last(backup))
@@ -71,18 +108,14 @@ def unwanted(
     ]
     needed = _with_bases(kept, backups)
     return [
-        Unwanted(backup, _reason(backup, keep))
+        Unwanted(backup, young.reason if backup.state == "good" else _damage(backup))
         for backup in reversed(backups)  # none is ever there without what it needs
         if backup.name not in needed
     ]
 
 
-def _kept_chains(backups: Sequence[Backup], keep: int, oldest: datetime) -> set[str]:
-    """Return the chains that stay, by the name of the backup that they begin with."""
-    newest_of = {_root(backup, backups): backup for backup in backups if backup.state == "good"}
-    by_age = sorted(newest_of, key=lambda root: newest_of[root].name)
-    young = {root for root, newest in newest_of.items() if newest.started > oldest}
-    return {*by_age[-keep:], *young}
+def _damage(backup: Backup) -> str:
+    return f"{backup.state}: {backup.reason}"
 
 
 def _root(backup: Backup, backups: Sequence[Backup]) -> str:
@@ -104,10 +137,20 @@ def _with_bases(kept: Iterable[Backup], backups: Sequence[Backup]) -> set[str]:
     return needed
 
 
-def _reason(backup: Backup, keep: int) -> str:
-    if backup.state == "good":
-        return f"its chain is older than the newest {keep}"
-    return f"{backup.state}: {backup.reason}"
+def needing(names: Collection[str], backups: Iterable[Backup]) -> list[Backup]:
+    """Return those of the backups that can't be restored without ones of these names.
+
+    Args:
+        names: of other backups.
+        backups: oldest first.
+    """
+    lost = set(names)
+    needed = []
+    for backup in backups:
+        if backup.base in lost:
+            lost.add(backup.name)
+            needed.append(backup)
+    return needed
 
 
 def delete_backup(bucket: Bucket, layout: BackupLayout, name: str) -> None:

@@ -1,0 +1,122 @@
+"""Deleting backups: those that are too old, or one that is named."""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from backup_config import Config
+from backups.commands import bases_among, private_bucket, stored_backups, with_progress
+from backups.prune import Unwanted, delete_backup, needing, newest_chains, of_schedule, unwanted
+from backups.stored import Backup, good_backups
+from inventory import check_names
+from ooni_common.errors import ConfigError, DataRefused, UsageError
+from ooni_common.run import Job
+from store import Bucket
+
+log = logging.getLogger("ooni.db_backup")
+
+DAY = 86_400  # seconds
+
+
+def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
+    """Delete the backups that are too old, or show which these are."""
+    config, arguments = job.config, job.arguments
+    backups = present_backups(job)
+    if config.schedule and arguments.keep is None and arguments.keep_days is None:
+        young = of_schedule(backups, bases_among(config, backups), config.schedule)
+    else:
+        keep = config.keep_chains if arguments.keep is None else arguments.keep
+        days = config.keep_days if arguments.keep_days is None else arguments.keep_days
+        young = newest_chains(backups, keep, datetime.now(UTC) - timedelta(days=days))
+    gone = unwanted(backups, young, keeps_last=config.keeps_last, damaged=arguments.damaged)
+    delete_unwanted(job, gone, confirmed=confirmed)
+    kept = len(backups) - len(gone)
+    if not gone:
+        log.info("nothing to do: all %d backups stay", kept)
+    elif confirmed:
+        log.info("%d backups are deleted, %d stay", len(gone), kept)
+    else:
+        log.info("%d backups would be deleted with --confirm, %d stay", len(gone), kept)
+
+
+def keep_as_scheduled(job: Job[Config]) -> None:
+    """Delete the backups that the schedule of the configuration does not keep, after a good one."""
+    backups, config = present_backups(job), job.config
+    ours = bases_among(config, backups)
+    if not good_backups(ours):
+        return
+    check_clocks([private_bucket(job)[0]])
+    young = of_schedule(backups, ours, config.schedule)
+    gone = unwanted(backups, young, keeps_last=config.keeps_last)
+    delete_unwanted(job, gone, confirmed=not job.dry_run)
+    if gone and not job.dry_run:
+        log.info("%d backups are deleted (keep), %d stay", len(gone), len(backups) - len(gone))
+
+
+def check_clocks(buckets: Sequence[Bucket]) -> None:
+    """Refuse to delete by age where this machine, or the store, does not know what day it is.
+
+    Raises:
+        ConfigError: they are more than a day apart.
+    """
+    for bucket in buckets:
+        days = (time.time() - bucket.time()) / DAY
+        if abs(days) > 1:
+            direction = "ahead of" if days > 0 else "behind"
+            raise ConfigError(
+                f"this machine is {abs(days):,.0f} days {direction} the clock of {bucket.url}:"
+                " nothing is deleted by age; check its NTP"
+            )
+
+
+def present_backups(job: Job[Config]) -> list[Backup]:
+    """Return what there is in the bucket of the backups, also what is in progress."""
+    bucket, layout = private_bucket(job)
+    return with_progress(job, bucket, layout, stored_backups(job))
+
+
+def delete_unwanted(job: Job[Config], gone: Sequence[Unwanted], *, confirmed: bool) -> None:
+    """Delete backups, in this order, or show which these are."""
+    bucket, layout = private_bucket(job)
+    verb = "deleting" if confirmed else "would delete"
+    for deletion in gone:
+        log.info("%s the backup %s: %s", verb, deletion.backup.name, deletion.reason)
+        if confirmed:
+            delete_backup(bucket, layout, deletion.backup.name)
+
+
+def delete_named(job: Job[Config], names: Sequence[str], *, confirmed: bool) -> None:
+    """Delete these backups, or show what that means.
+
+    Raises:
+        UsageError: there is no such backup, or another one needs it.
+        DataRefused: it is in progress; or the only good one that has a table, without --force.
+    """
+    backups = present_backups(job)
+    check_names(names, [backup.name for backup in backups], "backup")
+    chosen = [backup for backup in reversed(backups) if backup.name in names]
+    left = [backup for backup in backups if backup.name not in names]
+    if running := [backup.name for backup in chosen if backup.state == "in progress"]:
+        raise DataRefused(f"the backup {running[0]} may be in progress; nothing is deleted")
+    if needed := needing(names, left):
+        raise UsageError(
+            f"{', '.join(backup.name for backup in needed)}: of no use without what is to be"
+            " deleted; name them, too, or make a new chain before (backup --full)"
+        )
+    lost = _only_in(job.config, chosen, left)
+    if lost and not job.force:
+        raise DataRefused(
+            f"no other good backup has {', '.join(map(repr, lost))}; --force deletes it all the"
+            " same"
+        )
+    delete_unwanted(job, [Unwanted(one, "it was named") for one in chosen], confirmed=confirmed)
+    verb = "are deleted" if confirmed else "would be deleted with --confirm"
+    log.info("%d backups %s, %d stay", len(chosen), verb, len(left))
+
+
+def _only_in(config: Config, chosen: Sequence[Backup], left: Sequence[Backup]) -> list[str]:
+    """Return the tables that good backups have, and none of those that are left."""
+    kept = {table for manifest in good_backups(left) for table in manifest.tables}
+    tables = {table for manifest in good_backups(chosen) for table in manifest.tables}
+    return sorted(table for table in tables - kept if config.keeps_last(table))
