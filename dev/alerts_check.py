@@ -1,14 +1,16 @@
-"""Check monitoring/alerts.yml with promtool, and in a real Prometheus.
+"""Check monitoring/alerts.yml with promtool, and in a real Prometheus with a real Alertmanager.
 
     python -m dev.alerts_check
 
-Both are taken from PATH, else from Debian's package `prometheus`, which is unpacked in build/ and
-not installed, so that no service is started. The real one scrapes a site where everything is wrong,
-whose past is given to it: each alert has to be pending or firing there, with readable annotations.
+They are taken from PATH, else from Debian's packages `prometheus` and `prometheus-alertmanager`,
+which are unpacked in build/ and not installed, so that no service is started. The real Prometheus
+scrapes a site where everything is wrong, whose past is given to it: each alert has to be pending or
+firing there, with readable annotations, and those that fire reach the receivers of their severity.
 Then it scrapes what the demo has written for node_exporter: there the alerts have to be silent, and
-each query of a dashboard has an answer.
+each query of a dashboard, rendered as Grafana does, has an answer.
 """
 
+import contextlib
 import functools
 import http.server
 import json
@@ -27,11 +29,16 @@ from typing import Any
 
 import yaml
 
+from dev.alertmanager import find_alertmanager, problems_of_routes, running_alertmanager
 from dev.debian_programs import find_programs, free_port
+from monitoring.generate_dashboards import queries_of, rendered
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "monitoring"
 TEXTFILES = ROOT / "build/demo/textfiles"
+RULES = ("site.yml", "alerts.yml")
+RECEIVED = {"OoniTableShrank": "pager", "OoniUnlistedTables": "mail"}  # they fire at once
+CHOSEN = {"instance": ".*", "datasource": "prometheus"}  # of the variables of the dashboards
 ALERTS_OF_DEMO = {"OoniTestListsHeld"}  # one of its sample lists is broken
 # The only weekly script makes the backups, and has made one here: promtool tests the other case.
 SILENT_HERE = {"OoniWeeklyScriptNeverSucceeded"}
@@ -44,6 +51,16 @@ scrape_configs:
   - job_name: ooni
     static_configs: [{targets: ["TARGET"], labels: {instance: host}}]
 """
+DEAD_EXPORTER = """\
+  - job_name: dead
+    static_configs: [{targets: ["127.0.0.1:1"], labels: {instance: dead}}]
+"""
+ALERTING = """\
+alerting: {alertmanagers: [{static_configs: [{targets: ["ALERTMANAGER"]}]}]}
+"""
+SCRIPT_OF_NOBODY = """\
+      - {record: "ooni:script_period_seconds", expr: vector(60), labels: {script: nobody}}
+"""
 
 
 def main() -> int:
@@ -53,12 +70,17 @@ def main() -> int:
         print("NOT RUN: the alert rules: there is no promtool here (Debian: package prometheus)")
         return 0
     promtool, prometheus = programs
-    subprocess.run([promtool, "check", "rules", "alerts.yml"], cwd=MONITORING, check=True)
+    subprocess.run([promtool, "check", "rules", *RULES], cwd=MONITORING, check=True)
     tests = sorted(path.name for path in MONITORING.glob("alerts*_test.yml"))
     subprocess.run([promtool, "test", "rules", *tests], cwd=MONITORING, check=True)
     problems: list[str] = []
+    alertmanager = find_alertmanager()
+    if alertmanager:
+        problems += problems_of_routes(alertmanager)
+    else:
+        print("NOT RUN: the routes of alerts (Debian: package prometheus-alertmanager)")
     with tempfile.TemporaryDirectory() as folder:
-        problems += examine_wrong_site(promtool, prometheus, Path(folder))
+        problems += examine_wrong_site(promtool, prometheus, alertmanager, Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         problems += examine_demo(prometheus, Path(folder))
     for problem in problems:
@@ -67,17 +89,41 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def examine_wrong_site(promtool: str, prometheus: str, folder: Path) -> list[str]:
-    """Return the alerts that are silent in a Prometheus at a site where everything is wrong."""
+def examine_wrong_site(
+    promtool: str, prometheus: str, alertmanager: list[str] | None, folder: Path
+) -> list[str]:
+    """Return the alerts that are silent, or reach nobody, at a site where everything is wrong."""
     now = int(time.time())
     past = folder / "past.om"
     past.write_text(openmetrics(past_of(now), now - 8 * DAY) + "# EOF\n")
     create = ["tsdb", "create-blocks-from", "openmetrics", str(past), str(folder / "data")]
     subprocess.run([promtool, *create], check=True, stdout=subprocess.DEVNULL)
-    with served(openmetrics(present_of(now))) as target, running(prometheus, folder, target) as api:
+    site = folder / "site.yml"
+    site.write_text((MONITORING / "site.yml").read_text() + SCRIPT_OF_NOBODY)
+    received: dict[str, set[str]] = {}
+    with contextlib.ExitStack() as stack:
+        config = CONFIG + DEAD_EXPORTER
+        if alertmanager:
+            listens, received = stack.enter_context(running_alertmanager(alertmanager, folder))
+            config += ALERTING.replace("ALERTMANAGER", listens)
+        target = stack.enter_context(served(openmetrics(present_of(now))))
+        api = stack.enter_context(running(prometheus, folder, target, config, site))
         wait_until(lambda: active_alerts(api) >= alert_names() - SILENT_HERE)
         silent = sorted(alert_names() - SILENT_HERE - active_alerts(api))
-        return [f"{name}: neither pending nor firing" for name in silent] + problems_of(api)
+        problems = [f"{name}: neither pending nor firing" for name in silent] + problems_of(api)
+        return problems + (not_received(received) if alertmanager else [])
+
+
+def not_received(received: Mapping[str, set[str]]) -> list[str]:
+    """Return the alerts that Alertmanager has not sent to the receiver of their severity alone."""
+    wait_until(lambda: received.keys() >= RECEIVED.keys())
+    for name, receivers in sorted(received.items()):
+        print(f"Alertmanager has sent {name} to: {', '.join(sorted(receivers))}")
+    return [
+        f"{name}: Alertmanager has sent it to {received.get(name, 'nobody')}, not to {receiver}"
+        for name, receiver in RECEIVED.items()
+        if received.get(name) != {receiver}
+    ]
 
 
 def examine_demo(prometheus: str, folder: Path) -> list[str]:
@@ -109,14 +155,9 @@ def without_comments(text: str) -> str:
 def panel_queries() -> list[str]:
     """Return the queries of all dashboards that the demo has data for."""
     parsed = [json.loads(path.read_text()) for path in (MONITORING / "dashboards").glob("*.json")]
-    targets = [
-        target["expr"]
-        for dashboard in parsed
-        for panel in dashboard["panels"]
-        for target in panel["targets"]
-    ]
-    without_data = ("offset 1w", "ALERTS{alertname")  # a past, and alerts that fire
-    return [query for query in targets if not any(part in query for part in without_data)]
+    queries = [rendered(query, CHOSEN) for dashboard in parsed for query in queries_of(dashboard)]
+    without_data = ("offset 1w", "ALERTS{alertname", "== 2")  # a past, and what has failed
+    return [query for query in queries if not any(part in query for part in without_data)]
 
 
 def empty_queries(api: str, expressions: list[str]) -> list[str]:
@@ -142,6 +183,7 @@ def past_of(now: int) -> dict[str, float]:
         'ooni_table_rows{script="fingerprints_updater",table="fingerprints_dns"}': 1000,
         'ooni_table_rows{script="detector",table="blocking_status"}': 1000,
         'ooni_last_success_timestamp_seconds{script="fingerprints_updater"}': now - 9 * DAY,
+        'ooni_status{script="detector",instance="dead",job="dead"}': 0,
     }
 
 
@@ -163,6 +205,9 @@ def present_of(now: int) -> dict[str, float]:
         'ooni_geoip_build_timestamp_seconds{database="asn"}': now - 50 * DAY,
         "ooni_geoip_checkfail_total": 1,
         "ooni_detector_lag_hours": 30,
+        'ooni_absent_nodes{script="citizenlab_test_lists_updater"}': 1,
+        "node_textfile_scrape_error": 1,
+        'node_textfile_mtime_seconds{file="/var/lib/prometheus/node-exporter/ooni_x.prom"}': now,
     }
 
 
@@ -173,6 +218,8 @@ def openmetrics(samples: Mapping[str, float], until: int | None = None) -> str:
     labels = 'instance="host",job="ooni"'
     names = [
         f"{name}{{{given.rstrip('}')}{',' if given else ''}{labels}}}"
+        if "instance=" not in given
+        else f"{name}{{{given}"
         for name, _, given in (series.partition("{") for series in samples)
     ]
     return "".join(
@@ -203,11 +250,17 @@ def served(text: str) -> Iterator[str]:
 
 
 @contextmanager
-def running(prometheus: str, folder: Path, target: str) -> Iterator[str]:
-    """Run Prometheus with the rules; give the URL of its API."""
+def running(
+    prometheus: str,
+    folder: Path,
+    target: str,
+    given: str = CONFIG,
+    site: Path = MONITORING / "site.yml",
+) -> Iterator[str]:
+    """Run Prometheus with the rules and those of a site; give the URL of its API."""
     config = folder / "prometheus.yml"
-    rules = str(MONITORING / "alerts.yml")
-    config.write_text(CONFIG.replace("RULES", rules).replace("TARGET", target))
+    rules = f"{site}, {MONITORING / 'alerts.yml'}"
+    config.write_text(given.replace("RULES", rules).replace("TARGET", target))
     port = free_port()
     command = [
         prometheus,

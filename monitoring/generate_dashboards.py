@@ -7,6 +7,7 @@ They are for Grafana 10 or later, which asks for their data source with the vari
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,10 @@ TAG = "ooni-backend-tools"
 SCHEMA_VERSION = 39  # of Grafana 10.3; newer ones migrate it
 WIDTH, HEIGHT, STAT_HEIGHT = 24, 8, 5
 GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
+# The metrics of the scripts, with or without labels; what the rules record has no instance.
+METRIC = re.compile(r'(?<![\w:"])(ooni_\w+)(?:\{([^}]*)\})?')
+INSTANCE = 'instance=~"$instance"'
+LASTING = {"timeseries", "state-timeline"}  # kinds that show a time, and not an instant
 VALUES = {  # what numbers mean
     "status": {"0": ("done", GREEN), "1": ("running", BLUE), "2": ("failed", RED)},
     "exit status": {
@@ -69,9 +74,9 @@ def dashboard(described: Mapping[str, Any]) -> dict[str, Any]:
         "time": {"from": "now-7d", "to": "now"},
         "timezone": "utc",
         "refresh": "5m",
-        "annotations": {"list": []},
+        "annotations": {"list": list(annotations(described.get("script", "")))},
         "links": [other_dashboards()],
-        "templating": {"list": [datasource_variable()]},
+        "templating": {"list": [datasource_variable(), instance_variable()]},
         "panels": list(panels(described_panels)),
     }
 
@@ -119,8 +124,10 @@ def common_panels(script: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "means": {"{{instance}}": f"ooni_run_seconds{selector}"},
     }
     yield {
-        "title": "Status over time (1 running, 0 done, 2 failed)",
+        "title": "Status over time",
+        "kind": "state-timeline",
         "width": 12,
+        "values": "status",
         "queries": {"{{instance}}": f"ooni_status{selector}"},
     }
 
@@ -151,6 +158,8 @@ def panel(number: int, described: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "decimals" in described:
         defaults["decimals"] = described["decimals"]
+    if kind == "state-timeline":
+        defaults["custom"] = {"fillOpacity": 70, "lineWidth": 0, "spanNulls": True}
     if kind == "timeseries":
         # A script sends now and then: what lies between two values is a line, and zero is in sight.
         style = "dashed" if "warn" in described or "bad" in described else "off"
@@ -165,7 +174,7 @@ def panel(number: int, described: Mapping[str, Any]) -> dict[str, Any]:
         "description": described.get("help", ""),
         "datasource": DATASOURCE,
         "targets": [
-            target(chr(ord("A") + index), legend, expression, instant=kind != "timeseries")
+            target(chr(ord("A") + index), legend, expression, instant=kind not in LASTING)
             for index, (legend, expression) in enumerate(queries.items())
         ],
         "fieldConfig": {"defaults": defaults, "overrides": []},
@@ -193,7 +202,7 @@ def target(letter: str, legend: str, expression: str, *, instant: bool) -> dict[
     return {
         "refId": letter,
         "datasource": DATASOURCE,
-        "expr": expression,
+        "expr": of_instances(expression),
         "legendFormat": legend,
         "instant": instant,
         "range": not instant,
@@ -234,6 +243,15 @@ def options(kind: str) -> dict[str, Any]:
         }
     if kind == "table":
         return {"showHeader": True, "cellHeight": "sm"}
+    if kind == "state-timeline":
+        return {
+            "mergeValues": True,
+            "showValue": "never",
+            "alignValue": "left",
+            "rowHeight": 0.9,
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+            "tooltip": {"mode": "single", "sort": "none"},
+        }
     return {
         "legend": {
             "displayMode": "list",
@@ -268,6 +286,75 @@ def datasource_variable() -> dict[str, Any]:
         "regex": "",
         "options": [],
         "current": {},
+    }
+
+
+def instance_variable() -> dict[str, Any]:
+    """Let the reader choose hosts: all of them at first."""
+    query = "label_values(ooni_status, instance)"
+    return {
+        "name": "instance",
+        "label": "Host",
+        "type": "query",
+        "datasource": DATASOURCE,
+        "definition": query,
+        "query": {"query": query, "refId": "instance"},
+        "refresh": 2,  # with the time range: a host that is gone has been there
+        "sort": 1,
+        "hide": 0,
+        "includeAll": True,
+        "allValue": ".*",
+        "multi": True,
+        "regex": "",
+        "options": [],
+        "current": {"text": ["All"], "value": ["$__all"]},
+    }
+
+
+def rendered(text: str, chosen: Mapping[str, str]) -> str:
+    """Return a query as Grafana sends it when these values of the variables are chosen."""
+    return re.sub(r"\$(\w+)|\$\{(\w+)\}", lambda match: chosen[match[1] or match[2]], text)
+
+
+def queries_of(dashboard: Mapping[str, Any]) -> list[str]:
+    """Return all that a dashboard asks for: of its panels, and of its marks."""
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return panels + [mark["expr"] for mark in dashboard["annotations"]["list"]]
+
+
+def of_instances(expression: str) -> str:
+    """Let a query ask for the chosen hosts only."""
+    return METRIC.sub(
+        lambda match: f"{match[1]}{{{', '.join(filter(None, [match[2], INSTANCE]))}}}", expression
+    )
+
+
+def annotations(script: str) -> Iterator[dict[str, Any]]:
+    """Mark the runs on all panels: when one succeeded, and for how long the last one had failed.
+
+    The overview, of all scripts, has the failures alone.
+    """
+    selector = f'{{script="{script}"}}' if script else ""
+    if script:
+        success = f"ooni_last_success_timestamp_seconds{selector} * 1000"
+        yield annotation("Successful runs", success, GREEN, at_value=True)
+    yield annotation("Failed runs", f"ooni_status{selector} == 2", RED, at_value=False)
+
+
+def annotation(name: str, expression: str, color: str, *, at_value: bool) -> dict[str, Any]:
+    """Return one kind of marks; `at_value`: the value is when, in milliseconds."""
+    return {
+        "name": name,
+        "datasource": DATASOURCE,
+        "enable": True,
+        "hide": False,
+        "iconColor": color,
+        "expr": of_instances(expression),
+        "step": "5m",
+        "titleFormat": f"{{{{script}}}}: {name.lower()}",
+        "textFormat": "{{instance}}",
+        "tagKeys": "script",
+        "useValueForTime": "on" if at_value else False,
     }
 
 
