@@ -10,7 +10,14 @@ from dev.e2e.ooni_api import LET_IN, OoniApi
 from dev.e2e.steps import expect, title
 from ooni_common import __version__
 
-PACKAGES = ("ooni-backend-tools-venv", "analysis", "ooni-geoip", "ooni-db-backup", "detector")
+PACKAGES = (
+    "ooni-backend-tools-venv",
+    "ooni-backend-tools-monitoring",
+    "analysis",
+    "ooni-geoip",
+    "ooni-db-backup",
+    "detector",
+)
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -y"
 OLD_UNIT = """\
 [Unit]
