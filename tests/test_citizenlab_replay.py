@@ -18,10 +18,11 @@ from dev.servers.git import GitServer
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 COUNTRIES = [f"{first}{second}" for first in "abcdef" for second in "mnopq"]
-COMMITS = 240
+COMMITS = int(os.environ.get("OONI_TEST_COMMITS", "100"))
 EVERY = DAY / 2  # one commit, and one run after it
 RUNS_A_DAY = 48
-MONTH, WEEK = 30, 7  # days
+DAYS = int(os.environ.get("OONI_TEST_DAYS", "7"))  # that an upstream is refused for
+WEEK = 7  # days
 LEGEND = "lists/00-LEGEND-new_category_codes.csv"
 CODES = ["NEWS", "HUMR", "LGBT", "POLR", "REL", "CULTR"]
 HEADER = "url,category_code,category_description,date_added,source,notes"
@@ -313,7 +314,6 @@ def test_with_nobody_there_each_commit_has_its_right_outcome(
         held = {country.cc for country in upstream.countries.values() if country.sick_since}
         assert set(updater.held()) == held
     assert set(kinds) == {kind for kind, _ in KINDS}
-    assert len(kinds) >= 200
 
 
 class Unattended:
@@ -330,7 +330,7 @@ class Unattended:
         self.clones, self.listings = git.fetches(), git.listings()
 
 
-def test_an_upstream_that_is_refused_for_a_month_is_one_clone_one_status_and_few_lines(
+def test_an_upstream_that_is_refused_for_long_is_one_clone_one_status_and_few_lines(
     updater: Updater, lists: SampleTestLists, git: GitServer
 ) -> None:
     """One status is one alert: its rule is tested in monitoring/alerts_days_test.yml."""
@@ -338,14 +338,14 @@ def test_an_upstream_that_is_refused_for_a_month_is_one_clone_one_status_and_few
     assert updater.run()[0] == 0
     before = live_urls(updater)
     lists.commit("Rename codes", {LEGEND: legend(["NEWZ", "HUMX"])})
-    month = Unattended(updater, git, MONTH)
-    assert set(month.statuses) == {65}
-    assert (month.clones, month.listings) == (1, MONTH * RUNS_A_DAY + 1)
-    assert len(month.lines) <= 100
-    errors = [line for line in month.lines if line.startswith("error: ")]
-    assert len(errors) == MONTH
+    days = Unattended(updater, git, DAYS)
+    assert set(days.statuses) == {65}
+    assert (days.clones, days.listings) == (1, DAYS * RUNS_A_DAY + 1)
+    assert len(days.lines) <= 3 * DAYS + 10
+    errors = [line for line in days.lines if line.startswith("error: ")]
+    assert len(errors) == DAYS
     assert "extra_category_codes" in errors[0]
-    assert len([line for line in errors if "refused since" in line]) == MONTH - 1
+    assert len([line for line in errors if "refused since" in line]) == DAYS - 1
     assert live_urls(updater) == before == live_of(upstream)
 
 
