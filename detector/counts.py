@@ -23,6 +23,7 @@ Grid = NDArray[np.int64]  # a row for each hour, a column for each series
 
 FASTPATH_COLUMNS = (
     "measurement_uid",
+    "report_id",
     "measurement_start_time",
     "test_name",
     "input",

@@ -44,8 +44,12 @@ from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Update
 from ooni_common.table_checks import RunChecks, Tables, database_checks
+from outputs.counting import Counting
+from outputs.news import news_of
 from outputs.publish import outputs_of, publish
-from outputs.report import ENDED, ONGOING, Report, report_of
+from outputs.published import read_published, write_published
+from outputs.report import CHARTS, ENDED, ONGOING, Report, report_of
+from outputs.timeline import MOSTLY_OVER
 from outputs.wording import spoken
 from series import Event, hour_of, time_of
 
@@ -208,12 +212,19 @@ def detect(job: Job[Config], now: datetime) -> None:
         if job.dry_run:
             return
         write_checkpoint(config.state_dir / CHECKPOINT, checkpoint)
-        unsettled = (checkpoint.hour, until)
-        report = report_of(
-            config, measurements, statuses, events, unsettled, anew="reprocess" in job.flags
+        published = read_published(config.state_dir)
+        counting = Counting(
+            measurements,
+            (checkpoint.hour, until),
+            config.state_dir / CHARTS,
+            anew="reprocess" in job.flags,
         )
-    with job.metrics.timer("write_feed"):
-        publish(outputs_of(report), config.output_dir)
+        report = report_of(config, counting, statuses, events, published)
+    if config.publish:
+        with job.metrics.timer("write_feed"):
+            told = news_of(report, published)
+            write_published(config.state_dir, told.published)
+            publish(outputs_of(report, told), config.output_dir)
     tell(job, report, now)
 
 
@@ -338,12 +349,14 @@ def tell(job: Job[Config], report: Report, now: datetime) -> None:
     lag = int((now - report.until) / timedelta(hours=1))
     job.metrics.gauge("open_incidents", states.count(ONGOING))
     job.metrics.gauge("lag_hours", lag)
+    where = f"see {job.config.output_dir}" if job.config.publish else "not published"
     log.info(
-        "up to %s; incidents: %d ongoing, %d ended; see %s",
+        "up to %s; incidents: %d ongoing, %d ended, %d mostly over; %s",
         spoken(report.until),
         states.count(ONGOING),
         states.count(ENDED),
-        job.config.output_dir,
+        states.count(MOSTLY_OVER),
+        where,
     )
 
 

@@ -14,6 +14,8 @@ WEB_TEST = "web_connectivity"  # the test whose inputs are URLs
 
 Name = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 ServiceEntry = Annotated[str, Meta(min_length=1, max_length=4000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+Guid = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^tag:[^\x00-\x20\x7f]+\Z")]
+Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Hours = Annotated[int, Meta(ge=1, le=10_000)]
 Days = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -45,6 +47,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     incident_hours: Hours = 48
     stale_days: Days = 30
     page_days: Days = 60
+    publish: bool = True
+    withdrawn: dict[Guid, Reason] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse services that can't be told from each other."""

@@ -158,15 +158,15 @@ class Detecting:
         }
 
     def counted(self, code: str, networks: list[int], start: str, end: str) -> dict[str, int]:
-        """Return what fastpath has of networks in a time: measurements, and with anomalies."""
-        ((measurements, anomalies),) = self.database.execute(
-            "SELECT count(), countIf(anomaly = 't') FROM fastpath WHERE msm_failure = 'f'"
-            " AND probe_cc = %(code)s AND probe_asn IN %(networks)s"
+        """Return what fastpath has of networks in a time: measurements, anomalies and runs."""
+        ((measurements, anomalies, runs),) = self.database.execute(
+            "SELECT count(), countIf(anomaly = 't'), uniqExact(report_id) FROM fastpath"
+            " WHERE msm_failure = 'f' AND probe_cc = %(code)s AND probe_asn IN %(networks)s"
             " AND measurement_start_time >= parseDateTimeBestEffort(%(start)s)"
             " AND measurement_start_time < parseDateTimeBestEffort(%(end)s)",
             {"code": code, "networks": tuple(networks), "start": start, "end": end},
         )
-        return {"measurements": measurements, "anomalies": anomalies}
+        return {"measurements": measurements, "anomalies": anomalies, "runs": runs}
 
     def description_of(self, guid: str) -> str:
         """Return the description of an item in whatever feed has it."""

@@ -638,7 +638,7 @@ def test_every_item_has_the_counts_of_exactly_the_time_that_it_names(detecting: 
             times, networks = (item["since"], item["time"]), [feed["probe_asn"]]
         assert item["counts"] == detecting.counted(feed["probe_cc"], networks, *times)
         counts = item["counts"]
-        said = f"{counts['anomalies']:,} of {counts['measurements']:,} measurements showed"
+        said = f"{counts['anomalies']:,} of {counts['measurements']:,} measurements, from"
         assert said in detecting.description_of(item["guid"])
 
 

@@ -18,7 +18,7 @@ from outputs.incidents import Incident, blockings_of, incidents_of
 from outputs.links import LONGEST, country_path, search_link, series_path
 from outputs.publish import outputs_of
 from outputs.report import ENDED, ONGOING, SILENT, Report
-from outputs.tallies import Chart, Period, Tally, periods_of
+from outputs.tallies import Chart, Period, Tally, periods_of, so_far
 from outputs.wording import clean, country, spoken, spoken_duration, within
 from series import Event, Series, SeriesStatus
 
@@ -58,21 +58,23 @@ def report_of(events: list[Event], *, last: int = 0) -> Report:
     latest = {event.series: event.status for event in events}
     statuses = [status(series, name, last=last) for series, name in sorted(latest.items())]
     charts = {incident.key: chart_of(incident) for incident in incidents}
-    tallies = {period: tally_of(period) for period in periods_of(incidents, events)}
+    periods = [*periods_of(incidents, events), *(so_far(one, UNTIL) for one in incidents)]
+    tallies = {period: tally_of(period) for period in periods}
     return Report(UNTIL, statuses, events, incidents, charts, STALE, tallies)
 
 
 def tally_of(period: Period) -> Tally:
-    """Return 2 measurements of each hour, all with anomalies."""
-    count = 2 * ((period.end - period.start) // HOUR)
-    return Tally(count, count)
+    """Return a run an hour, with 2 measurements, all with anomalies."""
+    hours = (period.end - period.start) // HOUR
+    return Tally(2 * hours, 2 * hours, hours)
 
 
 def chart_of(incident: Incident) -> Chart:
     """Return 2 measurements of each hour; both have anomalies while something is blocked."""
     hours = [START + number * HOUR for number in range(-50, 100)]
     blocked = [incident.start <= hour < (incident.end or UNTIL) for hour in hours]
-    return Chart(hours[0], HOUR, (2,) * len(hours), tuple(2 * flag for flag in blocked))
+    ones = (1,) * len(hours)
+    return Chart(hours[0], HOUR, (2,) * len(hours), tuple(2 * flag for flag in blocked), ones)
 
 
 def files_of(report: Report) -> dict[str, bytes]:
@@ -159,8 +161,8 @@ def test_the_end_of_an_incident_is_an_item_of_its_own_and_the_newest_stands_firs
     assert begin.id == "tag:ooni.org,2025:detector/IR/Facebook/2026-01-28T15:00:00Z"
     assert end.id == f"{begin.id}/ended/2026-01-30T03:00:00Z"
     assert not begin.guidislink
-    assert "8 of 8 measurements showed anomalies" in begin.description
-    assert "80 of 80 measurements showed anomalies" in end.description
+    assert "8 of 8 measurements, from 4 runs, showed anomalies" in begin.description
+    assert "80 of 80 measurements, from 40 runs, showed anomalies" in end.description
     assert "blocked since about 28 Jan 2026, 11:00 UTC, for 1 day 16 hours" in end.description
 
 
@@ -207,6 +209,8 @@ def test_nothing_has_happened_yet() -> None:
     assert list(files) == [
         "rss/global.xml",
         "json/global.json",
+        "rss/withdrawn.xml",
+        "json/withdrawn.json",
         "json/status.json",
         "index.json",
         "index.html",
@@ -233,13 +237,13 @@ def test_programs_get_the_same_as_people() -> None:
         "detected": "2026-01-28T16:00:00Z",
         "end": "2026-01-30T04:00:00Z",
     }
-    assert feed["items"][0]["counts"] == {"measurements": 82, "anomalies": 82}
+    assert feed["items"][0]["counts"] == {"measurements": 82, "anomalies": 82, "runs": 41}
 
 
 def test_the_index_names_all_other_files() -> None:
     files = files_of(sample_report(10))
     index = msgspec.json.decode(files["index.json"])
-    listed = [index["global"], *index["by_country"], *index["by_series"]]
+    listed = [index["global"], index["withdrawn"], *index["by_country"], *index["by_series"]]
     names = {feed[kind] for feed in listed for kind in ("rss", "json")}
     assert names | {index["page"], index["status"], "index.json"} == set(files)
     assert index["until"] == "2026-02-01T15:00:00Z"
@@ -291,8 +295,8 @@ def test_the_page_shows_incidents_with_what_stands_behind_them() -> None:
     events = [event for asn in range(1, 31) for event in block(asn, end=40)]
     page = Page(files_of(report_of(events))["index.html"])
     assert "Facebook in Iran Ended" in page.text
-    assert "80 of 80 measurements (100%)" in page.text
-    assert "before: 0 of 100 (0%)" in page.text
+    assert "80 of 80 measurements (100%), 40 runs" in page.text
+    assert "before: 0 of 100 (0%), 50 runs" in page.text
     assert "Duration1 day 16 hours" in page.text
     assert "and 22 more networks" in page.text
     links = [attrs.get("href") or "" for tag, attrs in page.elements if tag == "a"]
@@ -322,6 +326,10 @@ def test_the_page_needs_nothing_from_elsewhere_and_its_headings_are_in_order() -
     assert len(ids) == len(set(ids)) > 20
 
 
+EXPLORED = 'a href="https://explorer[.]ooni[.]org/search[?][A-Za-z0-9_.~%&;=+-]*"'
+LINK_OR_TEXT = re.compile(f"<(?!/?(?:p|bdi)>|/a>|{EXPLORED}>)")
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_hostile_inputs_break_nothing(seed: int) -> None:
     files = files_of(sample_report(12, series=400, hostile=True, seed=seed))
@@ -332,7 +340,7 @@ def test_hostile_inputs_break_nothing(seed: int) -> None:
         assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe]", content.decode())
         if name.endswith(".xml"):
             for entry in rss(content).entries:
-                assert not re.search(r"<(?!/?(?:p|bdi)>)", raw_description(content, entry.id))
+                assert not LINK_OR_TEXT.search(raw_description(content, entry.id))
         elif name.endswith(".json"):
             msgspec.json.decode(content)
     page = Page(files["index.html"])
@@ -353,7 +361,7 @@ def test_a_text_that_no_output_can_hold_is_replaced() -> None:
     assert clean("a\x00\x1f\ud800\ufffeb\t\u05d0🔒") == "a\ufffd\ufffd\ufffd\ufffdb\t\u05d0🔒"
     target = ("web_connectivity", "https://a.example/\ud800\x0b")
     files = files_of(report_of(block(7, code="\ud800/", target=target)))
-    assert len(files) == 7
+    assert len(files) == 9
     Page(files["index.html"])
 
 
@@ -398,8 +406,8 @@ def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
         "input": ["https://a.example/?b=c&d=é"],
         "probe_cc": ["IR"],
         "probe_asn": ["AS7"],
-        "since": ["2026-01-21"],
-        "until": ["2026-02-09"],
+        "since": ["2026-01-28"],
+        "until": ["2026-02-02"],
         "failure": ["false"],
     }
     assert "probe_asn" not in search_link(series.target, "IR", None, START, UNTIL)
@@ -409,10 +417,10 @@ def test_a_link_leads_to_the_measurements_in_the_explorer() -> None:
 
 
 def test_counts_are_those_of_the_steps_that_lie_wholly_in_a_time() -> None:
-    chart = Chart(START, 3 * HOUR, (1, 2, 4, 8), (0, 2, 3, 8))
+    chart = Chart(START, 3 * HOUR, (1, 2, 4, 8), (0, 2, 3, 8), (1, 1, 2, 0))
     inside = chart.tally_within(START + 2 * HOUR, START + 10 * HOUR)
     assert inside is not None
-    assert (inside.measurements, inside.anomalies) == (6, 5)
+    assert inside == Tally(measurements=6, anomalies=5, runs=3)
     assert chart.tally_within(START + 4 * HOUR, START + 6 * HOUR) is None
     assert chart.tally_within(START - 9 * HOUR, START) is None
 

@@ -78,6 +78,7 @@ def shortened(chart: Chart) -> Chart:
         chart.step * together,
         tuple(sum(chart.measurements[i : i + together]) for i in starts),
         tuple(sum(chart.anomalies[i : i + together]) for i in starts),
+        tuple(sum(chart.runs[i : i + together]) for i in starts),
     )
 
 

@@ -15,12 +15,13 @@ from feedgenerator import Rss201rev2Feed, rfc2822_date
 
 from outputs import items
 from outputs.items import Item
-from outputs.links import EXPLORER, GLOBAL, country_link, country_path, series_path
+from outputs.links import EXPLORER, GLOBAL, WITHDRAWN, country_link, country_path, series_path
+from outputs.news import News
 from outputs.report import Report
 from outputs.wording import clean, country, iso, network_name, within
 from series import Series
 
-MOST = 100  # items of a feed
+MOST = 100  # items of a feed; that of the withdrawn ones has all
 FRESH = 60  # minutes for which a reader needs not ask again
 
 
@@ -56,18 +57,24 @@ class _Rss(Rss201rev2Feed):  # type: ignore[misc]
             handler.addQuickElement("lastBuildDate", rfc2822_date(self.latest_post_date()))
 
 
-def feeds_of(report: Report) -> Iterator[Feed]:
+def feeds_of(report: Report, news: News) -> Iterator[Feed]:
     """Yield all feeds."""
     by_country: dict[str, list[Item]] = {}
-    for incident in report.incidents:
-        by_country.setdefault(incident.probe_cc, []).extend(items.of_incident(report, incident))
-    everything = [item for of_country in by_country.values() for item in of_country]
+    for item in news.items:
+        by_country.setdefault(item.probe_cc, []).append(item)
     yield Feed(
         GLOBAL,
         "Blocking of social media, worldwide",
         EXPLORER,
         "Where OONI measurements show signs that social media are blocked.",
-        _newest(everything),
+        _newest(news.items),
+    )
+    yield Feed(
+        WITHDRAWN,
+        "Withdrawn: what seemed to be blocked, and was not",
+        EXPLORER,
+        "Signs of blocking that were told and turned out to be wrong, each with the reason.",
+        tuple(news.withdrawn),
     )
     for code in sorted(by_country):
         yield _of_country(code, by_country[code])
@@ -139,6 +146,7 @@ def as_json(feed: Feed) -> bytes:
                 "title": item.title,
                 "link": item.link,
                 "time": iso(item.time),
+                "withdrawn": item.withdrawn or None,
                 **item.data,
             }
             for item in feed.items

@@ -1,9 +1,9 @@
 """From the changes of single series to incidents: what happened to a service in a country.
 
 A change of a series to BLOCKED and the next one to OK are one blocking. Blockings of a service in
-a country that begin within a window are one incident, whatever the networks. They are looked at in
-the order in which they were detected, so that a later one never changes to which incident an
-earlier one belongs: what has been published keeps its name.
+a country that belong together are one incident, whatever the networks. They are looked at in the
+order in which they were detected, with no more than was known at that hour. So a later one never
+changes to which incident an earlier one belongs, and what has been published keeps its name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +14,7 @@ from functools import cached_property
 from series import BLOCKED, STATE_NAMES, Event, Series, Target
 
 Key = tuple[str, str, datetime]  # of an incident: service, country, when it was detected
+NATIONAL = 3  # networks that are blocked: one that follows, however late, is no other news
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Blocking:
     detected: datetime
     end: datetime | None = None
     end_detected: datetime | None = None
+
+    def is_open_at(self, time: datetime) -> bool:
+        """Tell whether nobody could know at a time, after it was detected, that it has ended."""
+        return self.end_detected is None or self.end_detected > time
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,14 @@ class Incident:
         service: its name, as configured.
         probe_cc: the country.
         blockings: in the order in which they were detected.
+        window: blockings that were detected later than this after the first one do not tell when
+            it began: a network that joins late moves nothing.
     """
 
     service: str
     probe_cc: str
     blockings: tuple[Blocking, ...]
+    window: timedelta = timedelta(hours=48)
 
     @property
     def key(self) -> Key:
@@ -89,7 +97,10 @@ class Incident:
         An anomaly by chance, before a blocking, makes that seem to have begun earlier. Where many
         began there are always some, so the earliest tenth does not count.
         """
-        starts = sorted(blocking.start for blocking in self.blockings)
+        latest = self.detected + self.window
+        starts = sorted(
+            blocking.start for blocking in self.blockings if blocking.detected <= latest
+        )
         start = starts[len(starts) // 10]
         return start if start < self.detected else self.blockings[0].start
 
@@ -169,42 +180,78 @@ def blockings_of(events: Iterable[Event]) -> list[Blocking]:
     )
 
 
+class _Gathering:
+    """The blockings of an incident while they are put together."""
+
+    def __init__(self, first: Blocking) -> None:
+        self.members = [first]
+        self._newest = first.start
+
+    def add(self, blocking: Blocking) -> None:
+        self.members.append(blocking)
+        self._newest = max(self._newest, blocking.start)
+
+    def takes(self, blocking: Blocking, window: timedelta) -> bool:
+        """Tell whether a blocking belongs to this, with what was known when it was detected."""
+        now, start = blocking.detected, blocking.start
+        if now == self.members[0].detected:
+            return True  # else two incidents would have the same key
+        ends = [
+            (member.series.probe_asn, member.end)
+            for member in self.members
+            if member.end is not None and not member.is_open_at(now)
+        ]
+        seen_before = any(start < end for _, end in ends)
+        if len(ends) == len(self.members):
+            return seen_before
+        if seen_before or start <= self._newest + window:
+            return True
+        asn = blocking.series.probe_asn
+        if any(number == asn and start <= end + window for number, end in ends):
+            return True
+        blocked = {m.series.probe_asn for m in self.members if m.is_open_at(now)}
+        networks = {member.series.probe_asn for member in self.members}
+        return len(blocked) >= max(NATIONAL, len(networks - blocked))
+
+
 def incidents_of(
     blockings: Sequence[Blocking], services: Mapping[Target, str], window: timedelta
 ) -> list[Incident]:
     """Put the blockings together that belong together.
 
+    A blocking belongs to an incident of its service and country that is not over and
+
+    - in which the latest blocking began no longer than the window before it did, or ended after
+      it began, or
+    - in which its network was blocked until no longer than the window before, or
+    - that is national: several networks are blocked, and most of those that were.
+
+    Of one that is over, it is a part if it began earlier than the end. A blocking that is detected
+    in the same hour as an incident always belongs to that.
+
     Args:
         blockings: in the order in which they were detected.
         services: test and input → the name of the service; other blockings are left out.
-        window: a blocking belongs to the latest incident of its service and country if it began no
-            later than this after the latest beginning of one in there, or was detected when the
-            first one in there was: else two incidents would have the same key.
+        window: see above.
 
     Returns:
         The incidents, in the order in which they were detected.
     """
-    groups: list[list[Blocking]] = []
-    latest: dict[tuple[str, str], tuple[list[Blocking], datetime]] = {}
+    gathered: list[tuple[str, str, _Gathering]] = []
+    of_place: dict[tuple[str, str], list[_Gathering]] = {}
     for blocking in blockings:
-        series = blocking.series
-        service = services.get(series.target)
+        service = services.get(blocking.series.target)
         if service is None:
             continue
-        place = (service, series.probe_cc)
-        members, newest = latest.get(place, ([], blocking.start))
-        apart = blocking.start > newest + window
-        if not members or (apart and blocking.detected > members[0].detected):
-            members = []
-            newest = blocking.start
-            groups.append(members)
-        members.append(blocking)
-        latest[place] = (members, max(newest, blocking.start))
+        place = (service, blocking.series.probe_cc)
+        earlier = of_place.setdefault(place, [])
+        takers = (one for one in reversed(earlier) if one.takes(blocking, window))
+        if taker := next(takers, None):
+            taker.add(blocking)
+        else:
+            earlier.append(_Gathering(blocking))
+            gathered.append((*place, earlier[-1]))
     return [
-        Incident(
-            services[members[0].series.target],
-            members[0].series.probe_cc,
-            tuple(members),
-        )
-        for members in groups
+        Incident(service, code, tuple(gathering.members), window)
+        for service, code, gathering in gathered
     ]

@@ -1,33 +1,36 @@
-"""What the feeds tell: that something is blocked, and that it no longer is.
+"""What the feeds tell: that something is blocked, that it no longer is, or mostly not.
 
 Titles and descriptions say what the measurements show, and no more. Titles are plain text and never
 hold an input; descriptions are HTML, as readers of feeds take them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
 from typing import Any
-from urllib.parse import quote
 
-from outputs.incidents import Incident
-from outputs.links import incident_link, name_hash, search_link
+from outputs.doubts import doubts_of
+from outputs.incidents import Incident, Network
+from outputs.links import AUTHORITY, incident_link, name_hash, network_link, search_link
 from outputs.report import Report
-from outputs.tallies import Tally, until_detected, until_over, until_sure
+from outputs.severity import Severity
+from outputs.tallies import Tally, since_turn, until_detected, until_sure, until_turn
+from outputs.timeline import OVER, Turn
 from outputs.wording import (
     clean,
     counted,
     country,
     iso,
     network_name,
+    of_measurements,
+    percent,
     spoken,
     spoken_duration,
     within,
 )
 from series import BLOCKED, STATE_NAMES, Event, Series, Target
 
-AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name
 LISTED = 50  # networks, at most, that a description names; the JSON names all
 CAUTION = (
     "Found automatically, in measurements by volunteers. Anomalies are a sign of blocking, not "
@@ -47,6 +50,10 @@ class Item:
         description: HTML.
         categories: what a reader can filter by.
         data: the same for programs.
+        kind: of what it tells: blocked, mostly-over, ended.
+        service: that it is about.
+        probe_cc: the country.
+        withdrawn: why it was wrong; "" while it holds.
     """
 
     guid: str
@@ -56,63 +63,98 @@ class Item:
     description: str
     categories: tuple[str, ...]
     data: dict[str, Any]
+    kind: str
+    service: str
+    probe_cc: str
+    withdrawn: str = ""
+
+
+def withdrawn(item: Item, reason: str) -> Item:
+    """Return an item as it is when it was wrong: the same one, which says so."""
+    said = f"<p>Withdrawn: {escape(clean(reason))}</p>"
+    return replace(
+        item,
+        title=f"Withdrawn: {item.title}",
+        description=said + item.description,
+        withdrawn=clean(reason),
+    )
 
 
 def of_incident(report: Report, incident: Incident) -> Iterator[Item]:
-    """Yield the item that tells of an incident, and the one that tells of its end."""
-    data = _data(incident, report.state_of(incident))
-    yield _begun(incident, report.tallies.get(until_detected(incident)), data)
-    if incident.end is not None and incident.end_detected is not None:
-        tally = report.tallies.get(until_over(incident, incident.end))
-        yield _ended(incident, tally, data, incident.end, incident.end_detected)
+    """Yield the item that tells of an incident, and those of its turns."""
+    data = data_of(report, incident)
+    reason = report.withdrawn.get(incident.key, "")
+    told = [_begun(report, incident, data)]
+    told += [_turned(report, incident, turn, data) for turn in report.turns_of(incident)]
+    yield from (withdrawn(item, reason) if reason else item for item in told)
 
 
-def guid_of(incident: Incident) -> str:
-    """Return what tells an incident from all others, and never changes."""
-    place = f"{quote(clean(incident.probe_cc))}/{quote(clean(incident.service), safe='')}"
-    return f"{AUTHORITY}/{place}/{iso(incident.detected)}"
-
-
-def _begun(incident: Incident, tally: Tally | None, data: dict[str, Any]) -> Item:
+def _begun(report: Report, incident: Incident, data: dict[str, Any]) -> Item:
+    tally = report.tallies.get(until_detected(incident))
     service, place = clean(incident.service), within(incident.probe_cc)
     number = counted(len(incident.networks), "network")
     times = f"began about {spoken(incident.start)}, detected {spoken(incident.detected)}"
     paragraphs = [
         f"OONI measurements show signs that {service} is blocked in {place}, on {number}: {times}.",
         *_tally_said(tally),
+        *_severity_said(incident, report.severities.get(incident.key)),
+        *(f"Doubt: {doubt}" for doubt in doubts_of(report, incident).values()),
     ]
     return Item(
-        guid_of(incident),
+        report.guid_of(incident),
         f"{service} appears to be blocked in {place}: {_networks_said(incident)}",
-        # Up to when all was sure: what comes later must not change the item from run to run.
-        incident_link(incident, incident.last_detected),
+        incident_link(incident, incident.detected),
         incident.detected,
-        _html(paragraphs, incident),
+        _html(paragraphs, incident, incident.last_detected),
         (service, country(incident.probe_cc)),
         {"incident": data, "counts": _tally_data(tally), "status": "BLOCKED"},
+        "blocked",
+        service,
+        clean(incident.probe_cc),
     )
 
 
-def _ended(
-    incident: Incident, tally: Tally | None, data: dict[str, Any], end: datetime, detected: datetime
-) -> Item:
+def _turned(report: Report, incident: Incident, turn: Turn, data: dict[str, Any]) -> Item:
+    before = report.tallies.get(until_turn(incident, turn))
+    since = report.tallies.get(since_turn(incident, turn))
     service, place = clean(incident.service), within(incident.probe_cc)
-    number = counted(len(incident.networks), "network")
-    lasted = spoken_duration(end - incident.start)
-    times = f"blocked since about {spoken(incident.start)}, for {lasted}; ended about {spoken(end)}"
+    over = turn.kind == OVER
+    whole = len(turn.over) + len(turn.blocked) + len(turn.silent)
+    number = _networks_said(incident) if over else f"{len(turn.over)} of {whole} networks"
+    lasted = spoken_duration(turn.end - incident.start)
+    times = f"since about {spoken(incident.start)}, for {lasted}; ended about {spoken(turn.end)}"
     paragraphs = [
         f"OONI measurements show that {service} can be reached again in {place}, on {number}.",
-        f"It appeared to be {times}, detected {spoken(detected)}.",
-        *_tally_said(tally),
+        f"It appeared to be blocked {times}, detected {spoken(turn.detected)}.",
+        *_tally_said(before),
+        *_tally_said(since, "Since then, up to its detection,"),
+        *_rest_said("Still blocked", turn.blocked),
+        *_rest_said("Without measurements in the 14 days before", turn.silent),
     ]
+    kind = "ended" if over else "mostly-over"
+    said = "appears to be reachable again" if over else "appears to be mostly reachable again"
+    counts = {"counts": _tally_data(before), "counts_since": _tally_data(since)}
+    networks = {
+        "over": list(turn.over),
+        "blocked": list(turn.blocked),
+        "not_measured": list(turn.silent),
+    }
     return Item(
-        f"{guid_of(incident)}/ended/{iso(end)}",
-        f"{service} appears to be reachable again in {place}: {_networks_said(incident)}",
-        incident_link(incident, end),
-        detected,
-        _html(paragraphs, incident),
+        f"{report.guid_of(incident)}/{kind}/{iso(turn.end)}",
+        f"{service} {said} in {place}: {number}",
+        incident_link(incident, turn.end),
+        turn.detected,
+        _html(paragraphs, incident, turn.end),
         (service, country(incident.probe_cc)),
-        {"incident": data, "counts": _tally_data(tally), "status": "OK"},
+        {
+            "incident": data,
+            **counts,
+            "status": "OK" if over else "MOSTLY_OK",
+            "networks": networks,
+        },
+        kind,
+        service,
+        clean(incident.probe_cc),
     )
 
 
@@ -121,28 +163,48 @@ def _networks_said(incident: Incident) -> str:
     return network_name(asns[0]) if len(asns) == 1 else counted(len(asns), "network")
 
 
-def _tally_said(tally: Tally | None) -> list[str]:
-    if tally is None:
+def _rest_said(which: str, asns: Sequence[int]) -> list[str]:
+    if not asns:
         return []
-    whole = counted(tally.measurements, "measurement")
-    return [f"In that time, {tally.anomalies:,} of {whole} showed anomalies."]
+    more = f", and {len(asns) - LISTED:,} more" if len(asns) > LISTED else ""
+    return [f"{which}: {', '.join(map(network_name, asns[:LISTED]))}{more}."]
+
+
+def _tally_said(tally: Tally | None, when: str = "In that time,") -> list[str]:
+    return [] if tally is None else [f"{when} {of_measurements(*tally)} showed anomalies."]
+
+
+def _severity_said(incident: Incident, severity: Severity | None) -> list[str]:
+    if severity is None:
+        return []
+    share = percent(severity.runs_blocked, severity.runs)
+    said = (
+        f"Blocked on {spoken(incident.last_detected)}: {severity.networks_blocked:,} of "
+        f"{counted(severity.networks_measured, 'network')} that measured it in the 14 days before, "
+        f"with {share}% of {counted(severity.runs, 'run')}."
+    )
+    return [said]
 
 
 def _tally_data(tally: Tally | None) -> dict[str, int] | None:
     return None if tally is None else tally._asdict()
 
 
-def _html(paragraphs: Sequence[str], incident: Incident) -> str:
+def _html(paragraphs: Sequence[str], incident: Incident, end: datetime) -> str:
     networks = incident.by_network
-    listed = networks[:LISTED]
-    named = ", ".join(
-        f"{network_name(network.asn)} since {spoken(network.start)}" for network in listed
-    )
+
+    def linked(network: Network) -> str:
+        until = network.end or max(end, network.detected)
+        link = escape(network_link(network, incident.probe_cc, until))
+        return f'<a href="{link}">{network_name(network.asn)}</a> since {spoken(network.start)}'
+
+    named = ", ".join(map(linked, networks[:LISTED]))
     more = f", and {len(networks) - LISTED:,} more" if len(networks) > LISTED else ""
-    return _paragraphs([*paragraphs, f"Networks: {named}{more}."], incident.targets)
+    listed = f"<p>Networks, with their measurements: {named}{more}.</p>"
+    return _paragraphs(paragraphs, incident.targets, listed)
 
 
-def _paragraphs(texts: Sequence[str], targets: Sequence[Target]) -> str:
+def _paragraphs(texts: Sequence[str], targets: Sequence[Target], listed: str = "") -> str:
     """Return a description. An input must not turn the text around it from right to left."""
     tested = "; ".join(
         f"<bdi>{escape(clean(input_))}</bdi> ({escape(clean(test_name))})"
@@ -151,21 +213,24 @@ def _paragraphs(texts: Sequence[str], targets: Sequence[Target]) -> str:
         for test_name, input_ in targets
     )
     paragraphs = "".join(f"<p>{escape(text)}</p>" for text in texts)
-    return f"{paragraphs}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
+    return f"{paragraphs}{listed}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
 
 
-def _data(incident: Incident, state: str) -> dict[str, Any]:
+def data_of(report: Report, incident: Incident) -> dict[str, Any]:
     """Return what an incident is, for programs."""
+    severity = report.severities.get(incident.key)
     return {
-        "id": guid_of(incident),
+        "id": report.guid_of(incident),
         "service": clean(incident.service),
         "probe_cc": clean(incident.probe_cc),
         "country": country(incident.probe_cc),
-        "state": state,
+        "state": report.state_of(incident),
         "start": iso(incident.start),
         "detected": iso(incident.detected),
         "end": _iso(incident.end),
         "end_detected": _iso(incident.end_detected),
+        "severity": None if severity is None else severity._asdict(),
+        "doubts": list(doubts_of(report, incident)),
         "targets": [
             {"test_name": clean(test_name), "input": clean(input_)}
             for test_name, input_ in incident.targets
@@ -205,7 +270,7 @@ def of_event(report: Report, event: Event) -> Item:
         f"It was detected {spoken(event.detection_time)}.",
         *_tally_said(tally),
     ]
-    return Item(
+    item = Item(
         f"{AUTHORITY}/series/{name_hash(series)}/{iso(event.detection_time)}/{event.status}",
         f"{service} appears to be {said} {where}",
         link,
@@ -213,7 +278,12 @@ def of_event(report: Report, event: Event) -> Item:
         _paragraphs(paragraphs, [series.target]),
         (service, country(series.probe_cc)),
         {"status": event.status, "since": iso(event.time), "counts": _tally_data(tally)},
+        event.status,
+        service,
+        clean(series.probe_cc),
     )
+    reason = report.reason_against(event)
+    return withdrawn(item, reason) if reason else item
 
 
 def data_of_series(series: Series, service: str) -> dict[str, Any]:

@@ -12,18 +12,18 @@ from datetime import datetime, timedelta
 from urllib.parse import quote
 
 from outputs.incidents import Blocking, Incident, Network
-from outputs.wording import clean, is_code, network_name
+from outputs.wording import clean, is_code, iso, network_name
 from series import Series, Target
 
+AUTHORITY = "tag:ooni.org,2025:detector"  # RFC 4151: what begins like this is ours to name
 EXPLORER = "https://explorer.ooni.org"
-BEFORE = timedelta(days=7)  # shown of the time before, to compare with
-AFTER = timedelta(days=7)  # and of the time after
 LONGEST = 2000  # characters of an input in a link; servers refuse much longer ones
 
 READABLE = 80  # characters, at most, of the part for people
 HASH = 16  # hexadecimal digits of the part that tells names apart
 
 GLOBAL = "global"
+WITHDRAWN = "withdrawn"
 BY_COUNTRY = "by-country"
 BY_SERIES = "by-series"
 # The files of feeds whose subject can disappear, and nothing else.
@@ -33,13 +33,19 @@ FLEETING = re.compile(
 )
 
 
+def guid_of(incident: Incident) -> str:
+    """Return what tells an incident from all others, by service, country and first detection."""
+    place = f"{quote(clean(incident.probe_cc))}/{quote(clean(incident.service), safe='')}"
+    return f"{AUTHORITY}/{place}/{iso(incident.detected)}"
+
+
 def country_link(code: str) -> str:
     """Return the link to what is known of a country."""
     return f"{EXPLORER}/country/{code}" if is_code(code) else EXPLORER
 
 
 def incident_link(incident: Incident, end: datetime) -> str:
-    """Return the link to the measurements around an incident.
+    """Return the link to the measurements of an incident.
 
     A search has one test and one input: those that are blocked in most networks.
 
@@ -54,28 +60,31 @@ def incident_link(incident: Incident, end: datetime) -> str:
 
 
 def network_link(network: Network, code: str, end: datetime) -> str:
-    """Return the link to the measurements around an incident in one network of a country."""
+    """Return the link to the measurements of an incident in one network of a country."""
     return search_link(_main_target(network.blockings), code, network.asn, network.start, end)
 
 
 def search_link(target: Target, code: str, asn: int | None, start: datetime, end: datetime) -> str:
-    """Return the link to the measurements of a test and input in a country, from first to last day.
+    """Return the link to the measurements of a test and input in a country that count.
+
+    These are the measurements that did not fail. The Explorer knows whole days only: it shows the
+    first and the last one as a whole.
 
     Args:
         target: the test and the input.
         code: of the country.
         asn: the only network that counts; None: all.
-        start: the search begins some days before.
-        end: and it ends some days after.
+        start: of the time.
+        end: of the time, without it.
     """
     test_name, input_ = target
     # A day means its first second, so that the last one wanted needs the next one.
-    until = (end + AFTER + timedelta(days=1)).date()
+    until = (max(start, end - timedelta(seconds=1)) + timedelta(days=1)).date()
     network = "" if asn is None else f"&probe_asn={network_name(asn)}"
     return (
         f"{EXPLORER}/search?test_name={_quoted(test_name)}{_input(input_)}"
         f"&probe_cc={_quoted(code)}{network}"
-        f"&since={(start - BEFORE).date()}&until={until}&failure=false"
+        f"&since={start.date()}&until={until}&failure=false"
     )
 
 

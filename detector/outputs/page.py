@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from outputs import items
 from outputs.charts import Drawing, drawing_of
+from outputs.doubts import doubts_of
 from outputs.incidents import Incident
+from outputs.items import Item
 from outputs.links import (
     country_link,
     country_path,
@@ -16,15 +16,18 @@ from outputs.links import (
     network_link,
     search_link,
 )
-from outputs.report import SILENT, Report
+from outputs.report import SILENT, WITHDRAWN, Report
+from outputs.severity import Severity
 from outputs.statuses import Service
-from outputs.tallies import Chart, Tally, until_over
+from outputs.tallies import Chart, Tally, so_far
+from outputs.timeline import MOSTLY_OVER, Turn
 from outputs.wording import (
     clean,
     counted,
     country,
     iso,
     network_name,
+    percent,
     spoken,
     spoken_date,
     spoken_duration,
@@ -32,6 +35,7 @@ from outputs.wording import (
 )
 
 TEMPLATE = "page.html.jinja"
+MOST_WITHDRAWN = 20  # items; the feed has all
 SHOWN = 8  # networks, and inputs, that are not folded
 LONGEST = 90  # characters of an input; its link has all of them
 
@@ -55,9 +59,11 @@ class Card:
         lasted: how long, in words; "" where nobody can know.
         networks: with their measurements.
         targets: what was measured, with the measurements.
-        inside: counts of the interval, while it has not ended as far as the chart shows it; None:
-            it has none.
-        charted: up to when that is; None: it is all of the interval.
+        inside: counts of the interval, up to now while it has not ended; None: it has none.
+        severity: the networks and runs that are concerned; None: nobody measured it lately.
+        turn: when it was mostly over; None: it was not, or it has ended.
+        doubts: why it may be none, in sentences.
+        withdrawn: why it is not held to be one any more; "".
         earlier: counts of the time before it, to compare with.
         link: to the measurements.
         feed: of the country, without a suffix.
@@ -71,19 +77,23 @@ class Card:
     networks: Sequence[Link]
     targets: Sequence[Link]
     inside: Tally | None
-    charted: datetime | None
+    severity: Severity | None
+    turn: Turn | None
+    doubts: Sequence[str]
+    withdrawn: str
     earlier: Tally | None
     link: str
     feed: str
     drawing: Drawing
 
 
-def page(report: Report, services: Sequence[Service]) -> bytes:
+def page(report: Report, services: Sequence[Service], withdrawn: Sequence[Item]) -> bytes:
     """Return the page.
 
     Args:
         report: what there is to tell.
         services: how each service is now.
+        withdrawn: what was wrong, the newest first.
     """
     import jinja2  # noqa: PLC0415 (most commands need none)
 
@@ -103,6 +113,8 @@ def page(report: Report, services: Sequence[Service]) -> bytes:
         "country_link": country_link,
         "iso": iso,
         "of_countries": _of_countries,
+        "network_name": network_name,
+        "percent": percent,
         "said": _said,
         "spoken": spoken,
         "within": within,
@@ -114,6 +126,7 @@ def page(report: Report, services: Sequence[Service]) -> bytes:
         cards=cards_of(report),
         feeds=_country_feeds(report),
         shown=SHOWN,
+        withdrawn=withdrawn[:MOST_WITHDRAWN],
     )
     return text.encode()
 
@@ -133,17 +146,10 @@ def _of_countries(number: int, which: str = "") -> str:
 
 
 def _said(tally: Tally, noun: str = "measurement") -> str:
-    """Return counts for people: "80 of 88 measurements (91%)"."""
+    """Return counts for people: "80 of 88 measurements (91%), 40 runs"."""
     whole = counted(tally.measurements, noun) if noun else f"{tally.measurements:,}"
-    return f"{tally.anomalies:,} of {whole} ({_percent(tally)}%)"
-
-
-def _percent(tally: Tally) -> int:
-    """Return the share of anomalies; only none is 0%, and only all are 100%."""
-    rounded = round(100 * tally.anomalies / tally.measurements)
-    if 0 < tally.anomalies < tally.measurements:
-        return min(max(1, rounded), 99)
-    return rounded
+    share = percent(tally.anomalies, tally.measurements)
+    return f"{tally.anomalies:,} of {whole} ({share}%), {counted(tally.runs, 'run')}"
 
 
 def _country_feeds(report: Report) -> list[Link]:
@@ -167,19 +173,14 @@ def cards_of(report: Report) -> list[Card]:
 def _card(report: Report, incident: Incident, chart: Chart) -> Card:
     state = report.state_of(incident)
     end = incident.end or report.until
-    charted = None
-    if incident.end is None:
-        inside = chart.tally_within(incident.start, None)
-        if chart.end < end:
-            charted = chart.end
-    else:
-        inside = report.tallies.get(until_over(incident, incident.end))
+    inside = report.tallies.get(so_far(incident, report.until))
+    turns = report.turns_of(incident)
     earlier = chart.tally_within(chart.start, incident.start)
     return Card(
-        id=f"incident-{name_hash((items.guid_of(incident),))}",
+        id=f"incident-{name_hash((report.guid_of(incident),))}",
         incident=incident,
         state=state,
-        lasted="" if state == SILENT else spoken_duration(end - incident.start),
+        lasted="" if state in (SILENT, WITHDRAWN) else spoken_duration(end - incident.start),
         networks=[
             Link(network_name(network.asn), network_link(network, incident.probe_cc, end))
             for network in incident.by_network
@@ -192,7 +193,10 @@ def _card(report: Report, incident: Incident, chart: Chart) -> Card:
             for target in incident.targets
         ],
         inside=inside,
-        charted=charted,
+        severity=report.severities.get(incident.key),
+        turn=turns[-1] if turns and state == MOSTLY_OVER else None,
+        doubts=list(doubts_of(report, incident).values()),
+        withdrawn=report.withdrawn.get(incident.key, ""),
         earlier=earlier,
         link=incident_link(incident, end),
         feed=country_path(incident.probe_cc),
@@ -211,7 +215,8 @@ def _label(incident: Incident, inside: Tally | None, earlier: Tally | None) -> s
     def share(tally: Tally | None) -> str:
         if tally is None:
             return "no measurements"
-        return f"{_percent(tally)}% of {counted(tally.measurements, 'measurement')}"
+        share = percent(tally.anomalies, tally.measurements)
+        return f"{share}% of {counted(tally.measurements, 'measurement')}"
 
     return (
         f"Chart for {clean(incident.service)} in {within(incident.probe_cc)}: anomalies in "

@@ -10,6 +10,7 @@ from ooni_common.files import write_atomically
 from outputs import feeds, page, statuses
 from outputs.feeds import Feed
 from outputs.links import BY_COUNTRY, BY_SERIES, FLEETING
+from outputs.news import News, news_of
 from outputs.report import Report
 from outputs.wording import iso
 
@@ -33,20 +34,25 @@ class Published:
     removed: int
 
 
-def outputs_of(report: Report) -> Iterator[tuple[str, bytes]]:
+def outputs_of(report: Report, news: News | None = None) -> Iterator[tuple[str, bytes]]:
     """Yield all files, path and content, those first to which others link.
 
     The same report gives the same bytes.
+
+    Args:
+        report: what is known now.
+        news: what there is to tell of it; None: as if nothing had been told before.
     """
+    news = news or news_of(report)
     all_feeds: list[Feed] = []
-    for feed in feeds.feeds_of(report):
+    for feed in feeds.feeds_of(report, news):
         yield f"rss/{feed.path}.xml", feeds.as_rss(feed)
         yield f"json/{feed.path}.json", feeds.as_json(feed)
         all_feeds.append(feed)
     summary = statuses.services_of(report)
     yield "json/status.json", statuses.as_json(report, summary)
     yield "index.json", _index(report, all_feeds)
-    yield "index.html", page.page(report, summary)
+    yield "index.html", page.page(report, summary, news.withdrawn)
 
 
 def _index(report: Report, all_feeds: Iterable[Feed]) -> bytes:
@@ -61,8 +67,9 @@ def _index(report: Report, all_feeds: Iterable[Feed]) -> bytes:
         for feed in all_feeds
     ]
     content["global"] = listed[0]
-    content["by_country"] = [feed for feed in listed[1:] if "test_name" not in feed]
-    content["by_series"] = [feed for feed in listed[1:] if "test_name" in feed]
+    content["withdrawn"] = listed[1]
+    content["by_country"] = [feed for feed in listed[2:] if "test_name" not in feed]
+    content["by_series"] = [feed for feed in listed[2:] if "test_name" in feed]
     return msgspec.json.encode(content)
 
 

@@ -1,22 +1,42 @@
 """What the outputs are made of: the report, from statuses, events and measurements."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
 from detector_config import Config
-from ooni_common.database import Database
+from outputs.counting import Counting
 from outputs.incidents import Incident, Key, blockings_of, incidents_of
-from outputs.tallies import Chart, Period, Tally, charted, periods_of
+from outputs.links import guid_of
+from outputs.published import Published, names_of
+from outputs.severity import Severity, severities_of
+from outputs.tallies import (
+    NO_SILENT,
+    Chart,
+    Period,
+    Tally,
+    charts_of,
+    periods_of,
+    so_far,
+    tallies_of,
+    unmeasured_of,
+)
+from outputs.timeline import OVER, Silent, Turn, phase_of, turns_of
+from outputs.wording import clean
 from series import Event, Series, SeriesStatus, time_of
 
-CHARTS = "charts.json"  # in state_dir
+log = logging.getLogger("ooni.detector")
+
+CHARTS, SEVERITIES = "charts.json", "severities.json"  # in state_dir
 MOST_INCIDENTS = 500  # on the page
 
 ONGOING = "ongoing"
-ENDED = "ended"
+ENDED = OVER
 SILENT = "no recent measurements"
+WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,11 @@ class Report:
             over nor ongoing.
         tallies: of the periods that the outputs tell of (tallies.periods_of), where there are any
             measurements.
+        services: the names of those that are followed.
+        severities: of the incidents, by `Incident.key`, where there are any measurements.
+        names: the GUIDs of incidents by key, where another one than theirs was published.
+        withdrawn: why incidents are no longer held to be any, by key.
+        unmeasured: networks of incidents, by key, and hours before which nobody measured them.
     """
 
     until: datetime
@@ -43,6 +68,11 @@ class Report:
     charts: Mapping[Key, Chart]
     stale: timedelta
     tallies: Mapping[Period, Tally]
+    services: Collection[str] = ()
+    severities: Mapping[Key, Severity] = field(default_factory=dict)
+    names: Mapping[Key, str] = field(default_factory=dict)
+    withdrawn: Mapping[Key, str] = field(default_factory=dict)
+    unmeasured: Mapping[Key, Collection[Silent]] = field(default_factory=lambda: NO_SILENT)
 
     def service_of(self, series: Series) -> str:
         """Return what a series is a part of, or the name of its test."""
@@ -50,13 +80,47 @@ class Report:
         return series.test_name if status is None else status.service
 
     def state_of(self, incident: Incident) -> str:
-        """Tell whether an incident is over, as far as the measurements tell."""
-        if incident.end is not None:
-            return ENDED
+        """Tell whether an incident is over, or mostly, as far as the measurements tell."""
+        if incident.key in self.withdrawn:
+            return WITHDRAWN
+        if phase := phase_of(incident, self.unmeasured.get(incident.key, ())):
+            return phase
         blocked = [blocking.series for blocking in incident.blockings if blocking.end is None]
         last = [self._status_of[series].last for series in blocked if series in self._status_of]
         recent = bool(last) and max(last) >= self.until - self.stale
         return ONGOING if recent else SILENT
+
+    def guid_of(self, incident: Incident) -> str:
+        """Return what tells an incident from all others, and never changes."""
+        return self.names.get(incident.key) or guid_of(incident)
+
+    def turns_of(self, incident: Incident) -> list[Turn]:
+        """Return when an incident was over, or mostly, in order."""
+        return turns_of(incident, self.unmeasured.get(incident.key, ()))
+
+    def countries_at_once(self, incident: Incident, distance: timedelta) -> int:
+        """Return in how many countries an incident began at about the same time, its own, too."""
+        first = bisect_left(self._begun, (incident.start - distance, ""))
+        last = bisect_right(self._begun, (incident.start + distance, "\U0010ffff"))
+        return len({code for _, code in self._begun[first:last]})
+
+    def reason_against(self, event: Event) -> str:
+        """Return why an event was withdrawn, with its incident; "" if it was not."""
+        return self._reasons.get((event.series, event.detection_time), "")
+
+    @cached_property
+    def _begun(self) -> list[tuple[datetime, str]]:
+        return sorted((incident.start, incident.probe_cc) for incident in self.incidents)
+
+    @cached_property
+    def _reasons(self) -> dict[tuple[Series, datetime | None], str]:
+        return {
+            (blocking.series, time): self.withdrawn[incident.key]
+            for incident in self.incidents
+            if incident.key in self.withdrawn
+            for blocking in incident.blockings
+            for time in (blocking.detected, blocking.end_detected)
+        }
 
     @cached_property
     def _status_of(self) -> dict[Series, SeriesStatus]:
@@ -65,42 +129,59 @@ class Report:
 
 def report_of(
     config: Config,
-    database: Database,
+    counting: Counting,
     statuses: Sequence[SeriesStatus],
     events: Sequence[Event],
-    unsettled: tuple[int, int],
-    *,
-    anew: bool,
+    published: Published,
 ) -> Report:
     """Put together what people are told.
 
     Args:
         config: says which services, and for how long something is news.
-        database: has the measurements.
+        counting: counts the measurements.
         statuses: of all series.
         events: of all times; those of series that are no longer followed are left out.
-        unsettled: hours whose measurements can change: from the first up to the second, without
-            it, which is as far as this run has looked.
-        anew: count all measurements again.
+        published: what earlier runs have told.
     """
     services = config.service_of
     followed = [event for event in events if event.series.target in services]
     window = timedelta(hours=config.incident_hours)
     report = Report(
-        until=time_of(unsettled[1]),
+        until=time_of(counting.until),
         statuses=statuses,
         events=sorted(followed, key=lambda event: (event.detection_time, event.series)),
         incidents=incidents_of(blockings_of(followed), services, window),
         charts={},
         stale=timedelta(days=config.stale_days),
         tallies={},
+        services={clean(service) for service in config.services},
     )
+    report = _with_names(report, published, config.withdrawn)
+    report = replace(report, unmeasured=unmeasured_of(counting, report.incidents))
     recent = _recent_incidents(report, timedelta(days=config.page_days))
-    periods = list(periods_of(report.incidents, report.events))
-    charts, tallies = charted(
-        database, recent, periods, unsettled, config.state_dir / CHARTS, anew=anew
-    )
-    return replace(report, charts=charts, tallies=tallies)
+    periods = list(periods_of(report.incidents, report.events, report.unmeasured))
+    lasting = [so_far(incident, report.until) for incident in recent if incident.end is None]
+    charts = charts_of(counting, recent)
+    tallies = tallies_of(counting, periods) | tallies_of(counting, lasting, growing=True)
+    counting.keep()
+    severities = severities_of(counting, report.incidents, services, config.state_dir / SEVERITIES)
+    return replace(report, charts=charts, tallies=tallies, severities=severities)
+
+
+def _with_names(report: Report, published: Published, withdrawn: Mapping[str, str]) -> Report:
+    """Give incidents the names that they have been published with, and withdraw some of them.
+
+    Args:
+        report: with these incidents.
+        published: what earlier runs have told.
+        withdrawn: GUID → why; what was withdrawn by a person.
+    """
+    report = replace(report, names=names_of(report.incidents, published, report.until))
+    named = {report.guid_of(incident): incident.key for incident in report.incidents}
+    wrong = {named[guid]: reason for guid, reason in withdrawn.items() if guid in named}
+    for guid in sorted(withdrawn.keys() - named.keys()):
+        log.warning("withdrawn: %s is not the GUID of an incident", guid)
+    return replace(report, withdrawn=wrong)
 
 
 def _recent_incidents(report: Report, age: timedelta) -> list[Incident]:
@@ -109,7 +190,12 @@ def _recent_incidents(report: Report, age: timedelta) -> list[Incident]:
     recent = [
         incident
         for incident in report.incidents
-        if (incident.end_detected or incident.detected) >= limit
-        or report.state_of(incident) == ONGOING
+        if _last_news(report, incident) >= limit or report.state_of(incident) == ONGOING
     ]
     return recent[-MOST_INCIDENTS:]
+
+
+def _last_news(report: Report, incident: Incident) -> datetime:
+    """Return when the last thing that a feed tells of an incident was sure."""
+    turns = report.turns_of(incident)
+    return turns[-1].detected if turns else incident.detected

@@ -1,6 +1,6 @@
 """What is blocked now: by service and country, and of every series."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -47,13 +47,24 @@ class Country:
     since: datetime | None = None
     seen_begin: bool = True
 
-    def add(self, status: SeriesStatus, beginnings: Mapping[Series, datetime]) -> None:
-        """Take the status of a series into account; when incidents began is known by series."""
+    def add(
+        self,
+        status: SeriesStatus,
+        beginnings: Mapping[Series, datetime],
+        withdrawn: Collection[Series],
+    ) -> None:
+        """Take the status of a series into account.
+
+        Args:
+            status: of the series.
+            beginnings: when the incidents of series began.
+            withdrawn: the series whose incidents are no longer held to be any.
+        """
         if status.status == STATE_NAMES[UNKNOWN]:
             return
         asn = status.series.probe_asn
         self.measured.add(asn)
-        if status.status != STATE_NAMES[BLOCKED]:
+        if status.status != STATE_NAMES[BLOCKED] or status.series in withdrawn:
             return
         self.blocked.add(asn)
         since = beginnings.get(status.series, status.since)
@@ -82,13 +93,16 @@ class Service:
 def services_of(report: Report) -> list[Service]:
     """Return how each service is, sorted by name."""
     services: dict[str, dict[str, Country]] = {}
-    beginnings = _beginnings_of(report.incidents)
+    held = [i for i in report.incidents if i.key not in report.withdrawn]
+    beginnings = _beginnings_of(held)
+    wrong = _beginnings_of(i for i in report.incidents if i.key in report.withdrawn)
+    withdrawn = wrong.keys() - beginnings.keys()
     for status in report.statuses:
         countries = services.setdefault(status.service, {})
         code = status.series.probe_cc
         if code not in countries:
             countries[code] = Country(code)
-        countries[code].add(status, beginnings)
+        countries[code].add(status, beginnings, withdrawn)
     return [
         _service(name, services[name].values())
         for name in sorted(services, key=lambda n: n.casefold())

@@ -53,6 +53,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def of_measurements(measurements: int, anomalies: int, runs: int) -> str:
+    """Return counts for people: "8 of 8 measurements, from 5 runs,"; a verb follows."""
+    whole = counted(measurements, "measurement")
+    return f"{anomalies:,} of {whole}, from {counted(runs, 'run')},"
+
+
+def percent(part: int, whole: int) -> int:
+    """Return the rounded share; only none is 0, and only all is 100."""
+    rounded = round(100 * part / whole)
+    return min(max(1, rounded), 99) if 0 < part < whole else rounded
+
+
 def network_name(asn: int) -> str:
     """Return the name of a network."""
     return f"AS{asn}"

@@ -19,7 +19,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "detector"))
 from outputs.incidents import Incident, blockings_of, incidents_of
 from outputs.publish import outputs_of, publish
 from outputs.report import Report
-from outputs.tallies import Chart, Period, Tally, periods_of
+from outputs.severity import Severity
+from outputs.tallies import Chart, Period, Tally, periods_of, so_far
 from series import Event, Series, SeriesStatus
 
 UNTIL = datetime(2026, 2, 1, 15, tzinfo=UTC)
@@ -83,8 +84,10 @@ def sample_report(
     statuses = _statuses(events, names, series, chosen)
     last = {status.series: status.last for status in statuses}
     charts = {incident.key: _chart(incident, last, chosen) for incident in invented}
-    tallies = {period: _tally(period, chosen) for period in periods_of(invented, events)}
-    return Report(UNTIL, statuses, events, invented, charts, STALE, tallies)
+    periods = [*periods_of(invented, events), *(so_far(incident, UNTIL) for incident in invented)]
+    tallies = {period: _tally(period, chosen) for period in periods}
+    severities = {incident.key: _severity(incident, chosen) for incident in invented}
+    return Report(UNTIL, statuses, events, invented, charts, STALE, tallies, severities=severities)
 
 
 def _places(
@@ -185,12 +188,20 @@ def _chart(incident: Incident, last: dict[Series, datetime], chosen: random.Rand
         blocked = incident.start <= at < (incident.end or UNTIL)
         measurements.append(count)
         anomalies.append(sum(chosen.random() < (0.93 if blocked else 0.04) for _ in range(count)))
-    return Chart(start, step * HOUR, tuple(measurements), tuple(anomalies))
+    runs = [-(-count // 3) for count in measurements]
+    return Chart(start, step * HOUR, tuple(measurements), tuple(anomalies), tuple(runs))
 
 
 def _tally(period: Period, chosen: random.Random) -> Tally:
     measurements = len(period.series) * ((period.end - period.start) // HOUR)
-    return Tally(measurements, round(measurements * chosen.uniform(0.85, 1)))
+    anomalies = round(measurements * chosen.uniform(0.85, 1))
+    return Tally(measurements, anomalies, -(-measurements // 3))
+
+
+def _severity(incident: Incident, chosen: random.Random) -> Severity:
+    blocked = len(incident.networks)
+    runs = 40 * blocked + chosen.randrange(40)
+    return Severity(blocked, blocked + chosen.randrange(6), 40 * blocked, runs)
 
 
 def main() -> None:

@@ -1,0 +1,205 @@
+"""Counting measurements step by step, for the outputs.
+
+The database counts; what can't change any more is asked for once, and kept.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from counts import ANOMALY, MEASURED
+from ooni_common.database import Database
+from ooni_common.state import read_state, write_state
+from series import HOUR, Series
+
+TOGETHER = 30 * 24  # hours in which the windows begin that one question is about
+LOOKBACK = 24 * HOUR  # seconds before a step in which a run of it may have been counted
+
+# A run (report_id) counts in the step in which it is first seen, so that the runs of steps add up.
+# One that pauses for longer than LOOKBACK counts again, whichever steps are asked for.
+CHARTED = f"""\
+SELECT number, position, sum(measured), sum(bad), countIf(latest_before < starts - {LOOKBACK})
+FROM (
+  SELECT number, position, measured, bad, starts, begin,
+    lagInFrame(latest) OVER (PARTITION BY number, run ORDER BY position) AS latest_before
+  FROM (
+    SELECT number, cityHash64(report_id) AS run, begin,
+      intDiv(toInt64(toUnixTimestamp(measurement_start_time)) - origin, step) AS position,
+      origin + position * step AS starts, count() AS measured, countIf({ANOMALY}) AS bad,
+      toInt64(max(toUnixTimestamp(measurement_start_time))) AS latest
+    FROM (
+      SELECT toString(test_name) AS test_name, input, toString(probe_cc) AS probe_cc, probe_asn,
+        measurement_start_time, anomaly, confirmed, report_id
+      {MEASURED}
+        AND probe_cc IN %(countries)s AND probe_asn IN %(networks)s
+    ) AS measured
+    INNER JOIN charted USING (test_name, input, probe_cc, probe_asn)
+    WHERE toUnixTimestamp(measurement_start_time) >= greatest(origin, begin - {LOOKBACK})
+      AND toUnixTimestamp(measurement_start_time) < finish
+    GROUP BY number, run, origin, step, begin, position
+  )
+)
+WHERE starts >= begin
+GROUP BY number, position
+"""
+STRUCTURE = {
+    "test_name": "String",
+    "input": "String",
+    "probe_cc": "String",
+    "probe_asn": "Int32",
+    "number": "UInt32",
+    "origin": "Int64",
+    "begin": "Int64",
+    "finish": "Int64",
+    "step": "Int64",
+}
+
+
+Steps = tuple[list[int], list[int], list[int]]  # measurements, anomalies and runs of each step
+NOTHING: Steps = ([], [], [])
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What is kept for the next runs: fingerprint of a window → counts of its first steps."""
+
+    windows: dict[str, Steps] = {}
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is counted.
+
+    Attributes:
+        series: whose measurements are added up.
+        start: the first hour, in hours since 1970.
+        step: hours that are added up.
+        end: the hour after the last one, in the middle of a step perhaps.
+        grows: whether it can end later in the next run.
+    """
+
+    series: tuple[Series, ...]
+    start: int
+    step: int
+    end: int
+    grows: bool
+
+    @property
+    def steps(self) -> int:
+        """How many there are; at least one."""
+        return max(1, -((self.start - self.end) // self.step))
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this window from all others, but for how far it goes while it grows."""
+        beginning = (self.series, self.start, self.step)
+        text = repr(beginning if self.grows else (*beginning, self.end))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Counting:
+    """Counts windows, and keeps the steps that change no more for the next run.
+
+    Args:
+        database: has the measurements.
+        unsettled: hours whose measurements can change: from the first up to the second, without it.
+        path: keeps what changes no more.
+        anew: ask for all of it nevertheless.
+
+    Attributes:
+        database, anew: as above.
+        settled_until: the first of the unsettled hours.
+        until: the hour after the last one.
+    """
+
+    def __init__(
+        self, database: Database, unsettled: tuple[int, int], path: Path, *, anew: bool
+    ) -> None:
+        self.database = database
+        self.settled_until, self.until = unsettled
+        self.anew = anew
+        self._path = path
+        self._kept = read_state(path, Settled).windows
+        self._earlier: dict[str, Steps] = {} if anew else self._kept
+        self._settled: dict[str, Steps] = {}
+
+    def count(self, windows: Sequence[Window]) -> list[Steps]:
+        """Return the counts of the steps of each window."""
+        prints = [window.fingerprint for window in windows]
+        firsts = [_usable(self._earlier.get(fingerprint, NOTHING)) for fingerprint in prints]
+        counts = complete(self.database, windows, firsts)
+        for window, fingerprint, steps in zip(windows, prints, counts, strict=True):
+            over = max(0, (self.settled_until - window.start) // window.step)
+            self._settled[fingerprint] = (steps[0][:over], steps[1][:over], steps[2][:over])
+        return counts
+
+    def keep(self) -> None:
+        """Write what changes no more, of all windows that were counted."""
+        if self._settled != self._kept:
+            write_state(self._path, Settled(self._settled))
+
+
+def _usable(steps: Steps) -> Steps:
+    """Return kept counts of steps, or none where no run can have left these."""
+    if len({len(counts) for counts in steps}) > 1:
+        return NOTHING
+    possible = (0 <= a <= m and 0 <= r <= m for m, a, r in zip(*steps, strict=True))
+    return steps if all(possible) else NOTHING
+
+
+def complete(database: Database, windows: Sequence[Window], firsts: Sequence[Steps]) -> list[Steps]:
+    """Return the counts of each window, of which those of the first steps are known."""
+    counts: list[Steps] = []
+    rows = []
+    for number, (window, first) in enumerate(zip(windows, firsts, strict=True)):
+        settled = min(len(first[0]), window.steps)
+        zeros = [0] * (window.steps - settled)
+        measured, bad, runs = (part[:settled] + zeros for part in first)
+        counts.append((measured, bad, runs))
+        begin = window.start + settled * window.step
+        if begin < window.end:
+            times = (window.start * HOUR, begin * HOUR, window.end * HOUR, window.step * HOUR)
+            rows += [(*series, number, *times) for series in window.series]
+    for together in by_time(rows, list(STRUCTURE).index("begin")):
+        for number, step, *counted in _asked(database, together):
+            for part, value in zip(counts[number], counted, strict=True):
+                part[step] = value
+    return counts
+
+
+def by_time(rows: list[tuple[Any, ...]], begin: int) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield rows that begin at about the same time: years are too much at once.
+
+    Args:
+        rows: are sorted.
+        begin: where in a row that is, in seconds since 1970.
+    """
+    rows.sort(key=lambda row: int(row[begin]))
+    first = 0
+    for place, row in enumerate(rows):
+        if row[begin] >= rows[first][begin] + TOGETHER * HOUR:
+            yield rows[first:place]
+            first = place
+    if rows:
+        yield rows[first:]
+
+
+def _asked(database: Database, rows: Sequence[tuple[Any, ...]]) -> list[tuple[int, ...]]:
+    """Ask for window, step, measurements, anomalies and runs; rows are of STRUCTURE."""
+    tests, inputs, countries, networks, _, _, begins, ends, _ = zip(*rows, strict=True)
+    parameters = {
+        "tests": tuple(set(tests)),
+        "inputs": tuple(set(inputs)),
+        "countries": tuple(set(countries)),
+        "networks": tuple(set(networks)),
+    }
+    table = {
+        "name": "charted",
+        "structure": list(STRUCTURE.items()),
+        "data": [dict(zip(STRUCTURE, row, strict=True)) for row in rows],
+    }
+    sql = CHARTED.format(start=min(begins) - LOOKBACK, end=max(ends))
+    return database.query(sql, parameters, [table])
