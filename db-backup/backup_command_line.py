@@ -37,6 +37,12 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="look whether all is there; read and restore no rows"
     )
+    parser.add_argument(
+        "--sample",
+        type=_at_least_one,
+        metavar="N",
+        help="read only N objects of the exports, chosen by chance; look whether all are there",
+    )
     _trust(parser)
 
 
@@ -146,7 +152,9 @@ SCRIPT = Script(
         Command("export", "export the public tables, or only some of them", _tables),
         Command("backup", "back up the private tables", _backup_arguments),
         Command("list", "show exports and backups", _list_arguments, looks_only=True),
-        Command("verify", "check exports and backups", _verify_arguments, looks_only=True),
+        Command(
+            "verify", "check exports and backups", _verify_arguments, looks_only=True, reports=True
+        ),
         Command("restore", "restore tables", _restore_arguments, aside=True),
         Command("schema", "show the schema of the tables", _tables, looks_only=True),
         # It looks, unless --confirm is given: then it takes the lock of the job itself.

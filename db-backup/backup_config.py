@@ -103,6 +103,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     max_backup_time: Duration = 3 * 86400
     keep_chains: Annotated[int, Meta(ge=1)] = 3
     keep_days: Days = 0
+    heartbeat_url: Secret = Secret("")
     keep: dict[str, Annotated[int, Meta(ge=1)]] = msgspec.field(default_factory=dict)
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     max_running_queries: Annotated[int, Meta(ge=1)] = 20
@@ -126,6 +127,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if self.http_url.reveal():
             check_url("http_url", self.http_url.reveal(), ("https", "http"))
+        if self.heartbeat_url.reveal():
+            check_url("heartbeat_url", self.heartbeat_url.reveal(), ("https", "http"))
         for side in get_args(Side):
             self._check_store(side)
         self._check_prefixes()

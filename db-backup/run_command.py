@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 
 from backup_config import Config, TablePolicy
 from backup_doctor import checks_before_a_run
-from backups.commands import back_up_tables, vanished_tables
+from backups.commands import back_up_tables, stored_backups, vanished_tables
 from backups.prune_command import keep_as_scheduled
+from backups.stored import good_backups
 from exports.commands import export_tables
+from heartbeat import tell_success
 from inventory import all_table_names, check_names
 from ooni_common.doctor import preflight
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
@@ -53,6 +55,8 @@ def run(job: Job[Config]) -> None:
                 )
             )
     raise_first(failures)
+    if not job.dry_run:
+        tell_success(config.heartbeat_url, job.user_agent)
 
 
 def back_up_as_scheduled(
@@ -62,6 +66,8 @@ def back_up_as_scheduled(
     failures = back_up_tables(job, nodes, names)
     if job.config.schedule and not failures:
         keep_as_scheduled(job)
+    if not job.dry_run:
+        job.metrics.gauge("backups", len(good_backups(stored_backups(job))))
     return failures
 
 

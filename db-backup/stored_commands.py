@@ -94,6 +94,29 @@ def verify(job: Job[Config]) -> None:
         DataRefused: something is wrong with them.
     """
     job = dataclasses.replace(job, config=job.config.as_restoring)
+    findings = _findings(job)
+    for finding in findings:
+        log.error("%s", finding)
+    if findings:
+        count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        raise DataRefused(f"{count}; make anew what is damaged: export --force, backup --full")
+
+
+def _findings(job: Job[Config]) -> list[str]:
+    """Return what is wrong with exports and backups, and send how much of all that is."""
+    if job.arguments.tables or job.arguments.source:
+        return _verified(job)
+    try:
+        findings = _verified(job)
+    except DataRefused:
+        job.metrics.gauge("verify_findings", 1)
+        raise
+    job.metrics.gauge("verify_findings", len(findings))
+    return findings
+
+
+def _verified(job: Job[Config]) -> list[str]:
+    """Check exports and backups; return what is wrong with them."""
     config, arguments = job.config, job.arguments
     if arguments.tables:
         check_names(arguments.tables, [*config.named_tables, *_stored_tables(job)])
@@ -112,12 +135,7 @@ def verify(job: Job[Config]) -> None:
     if private:
         required = [name for name in arguments.tables if not config.is_exported(name)]
         findings += verify_backups(job, arguments.tables, set(required) - set(exports))
-    for finding in findings:
-        log.error("%s", finding)
-    if findings:
-        raise DataRefused(
-            f"{len(findings)} findings; make anew what is damaged: export --force, backup --full"
-        )
+    return findings
 
 
 def restore(job: Job[Config]) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 DEBIAN = Path(__file__).resolve().parent
 SOURCE = DEBIAN.parent
@@ -27,7 +28,7 @@ under \fB@prefix@\fR: @sent@."""
 # systemd 252 counts successful starts, too: this limit is for services that start seldom.
 SELDOM_LIMIT = """\
 # At most so many starts, by hand and after failures; then somebody is told. To start it once more:
-# systemctl reset-failed {command}
+# systemctl reset-failed {unit}
 StartLimitIntervalSec=12h
 StartLimitBurst=6"""
 SELDOM_RESTART = """
@@ -42,23 +43,34 @@ OFTEN_LIMIT = """\
 # Its timer is its retry: however often it starts, that is no failure.
 StartLimitIntervalSec=0"""
 
-Tool = dict[str, str]
+Tool = dict[str, Any]  # texts, and a table for each further service
 
 
 def main() -> None:
     """Install every tool."""
     python, unit_directory = sys.argv[1:]
     for command, keys in tomllib.loads((DEBIAN / "tools.toml").read_text()).items():
-        tool = {"command": command, "version": version()} | keys
+        tool = {"command": command, "unit": command, "version": version()} | keys
         root = DEBIAN / tool["package"]
         install_script(tool, root)
         install_manual(tool, root, python)
         fill(tool, "completion.in", root / "usr/share/bash-completion/completions" / command)
         if "config" in tool:
             install_config(tool, root)
-        if "identifier" in tool:
+        for service in services_of(tool):
             for kind in ("service", "timer"):
-                fill(tool, f"{kind}.in", root / unit_directory / f"{command}.{kind}")
+                fill(service, f"{kind}.in", root / unit_directory / f"{service['unit']}.{kind}")
+
+
+def services_of(tool: Tool) -> list[Tool]:
+    """Return what systemd runs of a tool: its command, and that with arguments."""
+    if "identifier" not in tool:
+        return []
+    further = {name: keys for name, keys in tool.items() if isinstance(keys, dict)}
+    return [
+        tool,
+        *(tool | {"unit": f"{tool['command']}-{name}"} | further[name] for name in further),
+    ]
 
 
 def version() -> str:
@@ -218,7 +230,12 @@ def roff(text: str) -> str:
 def fill(tool: Tool, template: str, path: Path) -> None:
     """Write a file made of a template, in which @key@ stands for a value of the tool."""
     text = (DEBIAN / template).read_text()
-    values = tool | {"folders": folders(tool), "limit": limit(tool), "restart": restart(tool)}
+    values = tool | {
+        "run": " ".join([f"/usr/bin/{tool['command']}", *tool.get("arguments", "").split()]),
+        "folders": folders(tool),
+        "limit": limit(tool),
+        "restart": restart(tool),
+    }
     write(path, re.sub("@([a-z]+)@", lambda match: values[match[1]], text))
 
 
@@ -234,7 +251,7 @@ ReadWritePaths=-{tool["writes"]}
 
 def limit(tool: Tool) -> str:
     """Return the lines of a unit that say how often it may start."""
-    return (SELDOM_LIMIT if is_seldom(tool) else OFTEN_LIMIT).format(**tool)
+    return (SELDOM_LIMIT if is_seldom(tool) else OFTEN_LIMIT).format(unit=tool["unit"])
 
 
 def restart(tool: Tool) -> str:
@@ -244,7 +261,7 @@ def restart(tool: Tool) -> str:
 
 def is_seldom(tool: Tool) -> bool:
     """Tell whether it runs so seldom that its timer is no retry."""
-    return tool.get("calendar") in ("daily", "weekly")
+    return tool.get("calendar") in ("daily", "weekly", "monthly")
 
 
 def write(path: Path, text: str) -> None:

@@ -38,6 +38,7 @@ class Command:
         help: one line.
         arguments: declares those that only this command has.
         looks_only: it changes nothing, and so takes no lock and sends no metrics.
+        reports: it looks only, and sends metrics of its own all the same; none of how it went.
         aside: it is not the script's job, so that it has a lock of its own and sends no metrics.
     """
 
@@ -45,6 +46,7 @@ class Command:
     help: str
     arguments: Callable[[argparse.ArgumentParser], object] = _no_arguments
     looks_only: bool = False
+    reports: bool = False
     aside: bool = False
 
 

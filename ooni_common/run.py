@@ -163,9 +163,11 @@ def _run(
     commands = {command.name: command for command in script.commands}
     command = commands.get(chosen, ONLY_COMMAND)
     looks_only = arguments.dry_run or command.looks_only or not flags.isdisjoint(script.looking)
+    reports = command.reports and not arguments.dry_run
+    is_silent = (looks_only and not reports) or command.aside
     job = Job(
         config=config,
-        metrics=Metrics(script.name, "" if looks_only or command.aside else config.statsd),
+        metrics=Metrics(script.name, "" if is_silent else config.statsd),
         signals=signals,
         user_agent=f"{script.command}/{__version__} (+https://ooni.org)",
         state_file=config.state_dir / f"{script.name}.json",
@@ -178,12 +180,21 @@ def _run(
     )
     with signals.installed(), _errors_of_this_machine(), contextlib.closing(job.metrics):
         if looks_only:
-            work(job)
+            try:
+                work(job)
+            finally:
+                if reports:  # into a file of its own: a run may be at work, and write that of runs
+                    file = f"{script.name}-{command.name}"
+                    _textfile_writer(script, config, job.metrics, file)(logging.WARNING)
             return
         make_writable("state_dir", config.state_dir)
         lock = f"{script.name}.{command.name}.lock" if command.aside else f"{script.name}.lock"
         with locked(config.state_dir / lock):
-            report = _nothing if command.aside else _textfile_writer(script, config, job.metrics)
+            report = (
+                _nothing
+                if command.aside
+                else _textfile_writer(script, config, job.metrics, script.name)
+            )
             with _measured(job.metrics, report), _errors_of_this_machine():
                 work(job)
 
@@ -216,14 +227,16 @@ def _nothing(_level: int) -> None:
     pass
 
 
-def _textfile_writer(script: Script[C], config: Config, metrics: Metrics) -> Callable[[int], None]:
+def _textfile_writer(
+    script: Script[C], config: Config, metrics: Metrics, file: str
+) -> Callable[[int], None]:
     """Return what writes the metrics into a file, if the configuration names a folder for it.
 
     A file that can't be written fails no run: that is only logged, with the level that it is given.
     """
     if not config.textfile_dir:
         return _nothing
-    path = Path(config.textfile_dir) / f"ooni_{script.name}.prom"
+    path = Path(config.textfile_dir) / f"ooni_{file}.prom"
     previous = _previous_text(path)
 
     def write(level: int) -> None:

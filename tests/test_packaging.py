@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from ooni_common import __version__
+from ooni_common.command_line import argument_parser
 from ooni_common.textfile import metrics_of
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,14 @@ def _module(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+INSTALL_TOOLS = _module("install_tools")
+SERVICES = {
+    service["unit"]: service
+    for command, keys in TOOLS.items()
+    for service in INSTALL_TOOLS.services_of({"command": command, "unit": command} | keys)
+}
 
 
 @pytest.mark.parametrize("command", TOOLS)
@@ -71,13 +80,13 @@ def test_the_package_has_the_version_of_the_tools() -> None:
     assert changelog.startswith(f"ooni-backend-tools ({__version__}) ")
 
 
-@pytest.mark.parametrize("command", [name for name, tool in TOOLS.items() if "calendar" in tool])
+@pytest.mark.parametrize("command", SERVICES)
 def test_only_a_service_that_runs_seldom_is_started_again_after_a_failure(
     command: str, tmp_path: Path
 ) -> None:
     """What systemd makes of it: dev/e2e/restarts.py."""
     unit = tmp_path / "unit"
-    tool = {"command": command, **TOOLS[command]}
+    tool = SERVICES[command]
     _module("install_tools").fill(tool, "service.in", unit)
     lines = set(unit.read_text().splitlines())
     again = {
@@ -87,7 +96,7 @@ def test_only_a_service_that_runs_seldom_is_started_again_after_a_failure(
         "StartLimitBurst=6",
         f"# systemctl reset-failed {command}",
     }
-    if tool["calendar"] in ("daily", "weekly"):
+    if tool["calendar"] in ("daily", "weekly", "monthly"):
         assert again < lines
     else:
         assert lines.isdisjoint(again)
@@ -96,8 +105,24 @@ def test_only_a_service_that_runs_seldom_is_started_again_after_a_failure(
 
 def test_every_timer_that_is_installed_is_enabled() -> None:
     rules = (ROOT / "debian/rules").read_text()
-    timers = [f"{command}.timer" for command, tool in TOOLS.items() if "identifier" in tool]
+    timers = [f"{unit}.timer" for unit in SERVICES]
     assert [timer for timer in timers if timer not in rules] == []
+
+
+def test_the_verification_is_a_service_of_the_backup_tool(tmp_path: Path) -> None:
+    unit = tmp_path / "unit"
+    INSTALL_TOOLS.fill(SERVICES["ooni-db-backup-verify"], "service.in", unit)
+    lines = set(unit.read_text().splitlines())
+    assert {
+        "ExecStart=/usr/bin/ooni-db-backup verify --sample 20",
+        "StateDirectory=ooni-db-backup",
+        "LoadCredential=db-backup.conf:/etc/ooni/db-backup.conf",
+        "SyslogIdentifier=ooni-db-backup",
+    } < lines
+    parser = argument_parser(importlib.import_module("ooni_db_backup").SCRIPT)
+    assert parser.parse_args(["verify", "--sample", "20"]).sample == 20
+    INSTALL_TOOLS.fill(SERVICES["ooni-db-backup-verify"], "timer.in", unit)
+    assert "OnCalendar=monthly" in unit.read_text().splitlines()
 
 
 def test_a_tool_is_installed_with_its_packages_and_their_templates(

@@ -1,6 +1,7 @@
 """Verifying backups, as the command says."""
 
 import logging
+import time
 from collections.abc import Collection, Sequence
 
 from backup_config import Config
@@ -55,15 +56,18 @@ def verify_backups(
         if backup.state == "damaged" and name in ("", ALL)
     ]
     wanted = to_verify(job.config, backups, name, tables)
+    newest_is_odd = False
     if not name:
         state = proven_state(job.config)
         try:
             check_newest(good_ones(backups)[-1], state.runs, signed=state.signed)
         except DataRefused as error:
             findings.append(str(error))
+            newest_is_odd = True
     signed = {backup.name for backup in backups if backup.signature == "valid"}
     if job.arguments.quick:
         return findings
+    proves = not (name or tables or newest_is_odd)
     make_writable("state_dir", job.config.state_dir)
     with (
         locked(job.config.state_dir / "db-backup.verify.lock"),
@@ -76,6 +80,9 @@ def verify_backups(
             if present and not damages:
                 log.info("the backup %s can be restored", manifest.name)
             findings += damages
+            proves = proves and not damages
+    if proves:
+        job.metrics.gauge("last_verified", int(time.time()))
     return findings + [
         f"{table}: in no good backup"
         for table in required

@@ -258,7 +258,8 @@ def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
     """Check the exports of these tables, or of all; return what is wrong with them."""
     bucket, layout = public_bucket(job)
     read = read_table_manifests(bucket, layout)
-    findings = list(verify(bucket, layout, read, tables, quick=job.arguments.quick))
+    quick, sample = job.arguments.quick, job.arguments.sample
+    findings = list(verify(bucket, layout, read, tables, quick=quick, sample=sample))
     where = f"{bucket.url}/{layout.prefix}"
     if not (tables or findings or read.sound) and job.config.exports_any:
         if not (job.config.state_dir / LOCK).exists():
