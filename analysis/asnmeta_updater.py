@@ -32,17 +32,15 @@ from ooni_common.swap.content import Content
 from ooni_common.swap.update import LossLimit, Table, Update, UpdateState
 from refusals import Clock, Refusals
 from table_updates import (
-    Fetched,
     check_before_writing,
     examine_updater,
-    fetch_unless_refused,
     heal_nodes,
     load,
     loaded_source,
     note_unchanged,
     roll_back_tables,
-    upstream_checks,
 )
+from upstream_files import Fetched, fetch_unless_refused, upstream_checks
 
 log = logging.getLogger("ooni.asnmeta")
 

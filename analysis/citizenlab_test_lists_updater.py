@@ -39,7 +39,7 @@ from ooni_common.output import show
 from ooni_common.proxies import environment_of
 from ooni_common.run import Job, execute
 from ooni_common.swap.agreement import agreed_database
-from ooni_common.swap.content import Content
+from ooni_common.swap.content import Content, contents_by
 from ooni_common.swap.update import LossLimit, Table, Update
 from refusals import Clock, Refusals
 from table_updates import (
@@ -224,7 +224,8 @@ def load_lists(job: Job[Config], nodes: Nodes, git: Git, held: HeldLists, *, tol
     job.metrics.gauge("rejected_rows", sum(len(test_list.refusals) for test_list in lists))
     job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
     database = agreed_database(nodes, TABLE)
-    plan = plan_of(lists, live_countries(database), held_before(job, held), rules_of(job), held.now)
+    live = live_countries(database, lists)
+    plan = plan_of(lists, live, held_before(job, held), rules_of(job), held.now)
     check_plan(job, lists, plan)
     held.tell(plan)
     with job.metrics.timer("update_citizenlab_table"):
@@ -274,15 +275,26 @@ def list_entries(entries: Sequence[TreeEntry]) -> list[TreeEntry]:
     return [entry for entry in entries if is_list(entry.path)]
 
 
-def live_countries(database: Database) -> dict[str, Live]:
-    """Return what is live: cc → its rows and hosts."""
+def live_countries(database: Database, lists: Sequence[TestList]) -> dict[str, Live]:
+    """Return what is live: cc → its rows, and its hosts unless the list has the very same rows."""
     if not database.exists(TABLE.name):
         return {}
-    figures = database.query(
-        "SELECT toStringCutToZero(cc) AS country, count(), groupUniqArray(domain)"
-        f" FROM {TABLE.name} GROUP BY country"
+    listed = {test_list.cc: test_list.rows.content for test_list in lists}
+    live = contents_by("cc", database, TABLE.columns, TABLE.name)
+    hosts = live_hosts(database, [cc for cc, content in live.items() if content != listed.get(cc)])
+    return {cc: Live(content.rows, hosts.get(cc, frozenset())) for cc, content in live.items()}
+
+
+def live_hosts(database: Database, countries: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Return the live hosts of some countries; those of all are many, and few lists change."""
+    if not countries:
+        return {}
+    rows = database.query(
+        "SELECT toStringCutToZero(cc) AS country, groupUniqArray(domain)"
+        f" FROM {TABLE.name} WHERE country IN %(countries)s GROUP BY country",
+        {"countries": list(countries)},
     )
-    return {cc: Live(rows, frozenset(map(host_of, hosts))) for cc, rows, hosts in figures}
+    return {cc: frozenset(map(host_of, domains)) for cc, domains in rows}
 
 
 def held_before(job: Job[Config], held: HeldLists) -> Holds:

@@ -57,17 +57,15 @@ from ordinary_answers import (
 from refusals import Clock, Refusals, RefusedForNow
 from refused_rows import RefusedRows
 from table_updates import (
-    Fetched,
     check_before_writing,
     examine_updater,
-    fetch_unless_refused,
     heal_nodes,
     load,
     loaded_source,
     note_unchanged,
     roll_back_tables,
-    upstream_checks,
 )
+from upstream_files import Fetched, fetch_unless_refused, upstream_checks
 
 log = logging.getLogger("ooni.fingerprints")
 

@@ -1,6 +1,8 @@
 """The format of the test lists: what is a row, what is refused, and which file is broken."""
 
+import itertools
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citizenlab.lists import Format, TestList, country_of, read_categories, read_list, read_lists
-from citizenlab.urls import domain_of
+from citizenlab.urls import HOST, PLAIN_URL, domain_of
 from csv_source import BrokenFileError
 
 HEADER = "url,category_code,category_description,date_added,source,notes\n"
@@ -261,6 +263,18 @@ def test_a_domain_is_lower_case_ascii_or_the_url_is_refused(rest: str) -> None:
     assert domain.isascii()
     assert domain == domain.lower()
     assert not set(domain) & set("/?#@ \\")
+
+
+LABELS = ["a", "-a", "a-", "_a_", "a-9", "a--b", "A", "", "a" * 63, "a" * 64, f"{'a' * 62}-"]
+
+
+@pytest.mark.parametrize("end", ["org", "x", "o9"])
+def test_the_quick_look_at_a_url_takes_the_hosts_that_the_careful_one_does(end: str) -> None:
+    for labels in [*itertools.product(LABELS), *itertools.product(LABELS, LABELS)]:
+        host = ".".join([*labels, end])
+        plain = PLAIN_URL.fullmatch(f"https://{host}/")
+        is_plain = HOST.fullmatch(host) and re.fullmatch("[a-z]{2,63}", end)
+        assert (plain[1] if plain else "") == (host if is_plain else "")
 
 
 def test_the_real_lists_load_completely(real_test_lists: Path, real_test_list_counts: Path) -> None:

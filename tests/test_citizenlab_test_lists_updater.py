@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -114,6 +115,19 @@ def test_an_unchanged_upstream_costs_one_listing_and_no_clone(
     with updater.unchanged():
         status, _ = updater.run()
     assert (status, git.listings(), git.fetches()) == (0, 1, 0)
+
+
+def test_no_http_client_is_loaded_by_a_tool_that_asks_git() -> None:
+    script = str(Path(citizenlab_test_lists_updater.__file__))
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", script, "--version"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stderr
+    assert "citizenlab.git" in imported
+    assert "urllib3" not in imported
 
 
 @pytest.mark.parametrize("damage", ["DELETE", "INSERT", "DROP"])

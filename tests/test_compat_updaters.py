@@ -13,6 +13,7 @@ import asnmeta_updater
 import citizenlab_test_lists_updater
 import fingerprints_updater
 from citizenlab.holds import Live
+from citizenlab.lists import Rows, TestList
 from dev.engines import Engine
 from engine_client import EngineClient
 from fingerprints_updater import wrong_regexps
@@ -113,9 +114,19 @@ def test_the_live_rows_of_a_country_with_a_broken_list_are_kept(db: Database) ->
     )
     (kept,) = citizenlab_test_lists_updater.rows_to_load(db, [], ["ru"])
     assert list(zip(*kept.block().columns, strict=True)) == [row]
-    assert citizenlab_test_lists_updater.live_countries(db) == {
-        cc: Live(1, frozenset({"example.org"})) for cc in ("it", "ru")
-    }
+
+
+def test_the_live_hosts_are_those_of_the_countries_whose_list_has_other_rows(db: Database) -> None:
+    table = citizenlab_test_lists_updater.TABLE
+    row = ("www.example.org", "https://www.example.org/", "NEWS")
+    in_table = [(*row[:2], cc, row[2]) for cc in ("it", "ru", "ve")]
+    replace_tables(Nodes.one(db), [Update.of_rows(table, in_table, (0, 1000))])
+    the_same, another = TestList("lists/it.csv", "it"), TestList("lists/ru.csv", "ru")
+    the_same.rows = Rows("it", [row])
+    another.rows = Rows("ru", [(*row[:2], "POLR")])
+    live = citizenlab_test_lists_updater.live_countries(db, [the_same, another])
+    hosts = frozenset({"example.org"})
+    assert live == {"it": Live(1), "ru": Live(1, hosts), "ve": Live(1, hosts)}
 
 
 @pytest.mark.parametrize("column", ["UInt8", "Date"])

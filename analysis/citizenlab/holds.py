@@ -67,7 +67,10 @@ class Holds(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Live:
-    """What is live of a country: how many rows, and their hosts."""
+    """What is live of a country: how many rows, and their hosts.
+
+    The hosts may be left out where the list has the very same rows: none can be gone.
+    """
 
     rows: int = 0
     hosts: frozenset[str] = frozenset()

@@ -92,9 +92,23 @@ def content_of(database: Database, columns: Mapping[str, str], table: str) -> Co
         columns: name → type.
         table: its name.
     """
+    return Content(*database.query(f"SELECT {_figures(columns)} FROM {quoted(table)}")[0])
+
+
+def contents_by(
+    key: str, database: Database, columns: Mapping[str, str], table: str
+) -> dict[str, Content]:
+    """Return what a table holds for each value of its column `key`; for the rest see above."""
+    rows = database.query(
+        f"SELECT {as_text(key, columns[key])} AS key, {_figures(columns)} FROM {quoted(table)}"
+        " GROUP BY key"
+    )
+    return {value: Content(*figures) for value, *figures in rows}
+
+
+def _figures(columns: Mapping[str, str]) -> str:
     row_text = ", '\\0', ".join(_hashed_text(*column) for column in columns.items())
-    figures = f"count(), sum(cityHash64(concat({row_text}, '')))"
-    return Content(*database.query(f"SELECT {figures} FROM {quoted(table)}")[0])
+    return f"count(), sum(cityHash64(concat({row_text}, '')))"
 
 
 def _texts(column: Sequence[Any]) -> Iterable[str]:
