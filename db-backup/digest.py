@@ -84,7 +84,7 @@ def is_sound(hashed: Sequence[Expression], scheme: str, aliases: Sequence[str]) 
         aliases: in the queries of the first scheme; they stood for columns of the same name.
     """
     return scheme == SCHEME or all(
-        SCALAR.fullmatch(_bare(expression.type)) and expression.sql.strip("`") not in aliases
+        SCALAR.fullmatch(bare_type(expression.type)) and expression.sql.strip("`") not in aliases
         for expression in hashed
     )
 
@@ -105,11 +105,11 @@ def split_arguments(text: str) -> list[str]:
 def _hashed(expression: Expression) -> str:
     """Return what stands for an expression among the arguments of cityHash64."""
     sql, kind = expression.sql, expression.type
-    bare = _bare(kind)
+    bare = bare_type(kind)
     scalar = SCALAR.fullmatch(_bare_scalar(bare))
     if bare == "JSON" or bare.startswith("JSON("):  # RowBinary has its paths as they are stored
         return f"toString({sql}), toString(JSONAllPathsWithTypes({sql}))"
-    if JSON_TYPE.search(QUOTED_TEXT.sub("", kind)):
+    if JSON_TYPE.search(without_names(kind)):
         raise DataRefused(
             f"column {sql}: values of type {kind} can't be compared; give JSON a column of its own"
         )
@@ -123,9 +123,9 @@ def _hashed(expression: Expression) -> str:
 
 def _with_one_nan(sql: str, kind: str, depth: int = 0) -> str:
     """Return an expression with the same bytes in which all NaNs are the same, as SQL."""
-    if not FLOAT.search(QUOTED_TEXT.sub("", kind)):
+    if not FLOAT.search(without_names(kind)):
         return sql
-    kind = _bare(kind)
+    kind = bare_type(kind)
     scalar = _bare_scalar(kind)
     if FLOAT.fullmatch(scalar):
         return f"if(isNaN({sql}), CAST(nan AS {scalar}), {sql})"
@@ -159,10 +159,15 @@ def _bare_scalar(kind: str) -> str:
     return kind.removeprefix(NULLABLE).removesuffix(")") if kind.startswith(NULLABLE) else kind
 
 
-def _bare(kind: str) -> str:
+def without_names(kind: str) -> str:
+    """Return a type without what is in quotes."""
+    return QUOTED_TEXT.sub("", kind)
+
+
+def bare_type(kind: str) -> str:
     """Return a type without LowCardinality and SimpleAggregateFunction around it."""
     if kind.startswith("LowCardinality("):
-        return _bare(kind.removeprefix("LowCardinality(").removesuffix(")"))
+        return bare_type(kind.removeprefix("LowCardinality(").removesuffix(")"))
     if kind.startswith("SimpleAggregateFunction("):
-        return _bare(split_arguments(kind.partition("(")[2].removesuffix(")"))[-1])
+        return bare_type(split_arguments(kind.partition("(")[2].removesuffix(")"))[-1])
     return kind

@@ -733,6 +733,7 @@ def test_every_type_comes_back_as_it_was(everything: BackupTool) -> None:
     assert everything.verifies()
     status, log = everything.run("restore", "everything")
     assert (status, "restored everything as everything_restored: 500 rows" in log) == (0, True)
+    assert "everything: the rows are those that were exported" in log
     assert everything.checksum("everything_restored") == everything.checksum("everything")
     fresh = (
         "SELECT count() FROM (SELECT * FROM everything EXCEPT SELECT * FROM everything_restored)"

@@ -107,6 +107,7 @@ def test_every_type_comes_back(backup_tool: BackupTool) -> None:
             assert status == 0, f"{kind}: {printed}"
             carried = source != "exports" or not kind.startswith(("Variant", "Dynamic", "JSON"))
             if carried:
+                assert source != "exports" or "the rows are those that were exported" in printed
                 assert values(backup_tool, name) == values(backup_tool, target), kind
             else:
                 assert "CSV can't carry" in printed
@@ -124,12 +125,3 @@ def test_what_csv_cannot_carry_is_told_before_the_disaster(backup_tool: BackupTo
     assert "CSV can't carry the types of t.v (Variant)" in printed
     status, printed = backup_tool.run("export")
     assert (status, "may get other values: v (Variant)" in printed) == (0, True), printed
-
-
-def test_rows_that_were_changed_on_the_way_are_refused(backup_tool: BackupTool) -> None:
-    backup_tool.database.execute("CREATE TABLE t (n UInt32, s String) ENGINE = Log")
-    backup_tool.database.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
-    backup_tool.configure(tables={"t": "public"})
-    assert backup_tool.run("export")[0] == 0
-    status, printed = backup_tool.run("restore", "t", "--from", "exports")
-    assert (status, "the rows are those that were exported" in printed) == (0, True), printed

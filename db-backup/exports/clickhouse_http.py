@@ -31,6 +31,7 @@ INPUT_SETTINGS = {
     "bool_false_representation": "false",
     "input_format_skip_unknown_fields": 0,
     "input_format_csv_deserialize_separate_columns_into_tuple": 0,
+    "precise_float_parsing": 1,  # what is not is wrong in the last digit, now and then
 }
 
 
@@ -74,16 +75,18 @@ class ClickHouseHTTP:
         names: Sequence[str] = (),
         *,
         exact: bool = False,
+        settings: Mapping[str, int] | None = None,
     ) -> Iterator[RowStream]:
-        """Run a query, as RowSource has it."""
-        settings = {
+        """Run a query, as RowSource has it, with other settings than are usual."""
+        parameters: dict[str, object] = {
             "readonly": 2,
             "cancel_http_readonly_queries_on_client_close": 1,
             **self._config.query_settings,
             **OUTPUT_SETTINGS,
+            **(settings or {}),
         }
         body = f"{select} FORMAT CSVWithNames".encode()
-        with self._answered(settings, body) as response:
+        with self._answered(parameters, body) as response:
             counter = RowCounter(exact=exact)
             yield RowStream(counter.counting(self._pieces(response)), counter)
 

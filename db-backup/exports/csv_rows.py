@@ -13,6 +13,7 @@ OUTPUT_SETTINGS = {
     # One column of the file for one of the table.
     "output_format_csv_serialize_tuple_into_separate_columns": 0,
     "date_time_output_format": "simple",
+    "output_format_decimal_trailing_zeros": 0,
     "bool_true_representation": "true",
     "bool_false_representation": "false",
     # A column that is converted for its text has its own name: keys and conditions mean the column.

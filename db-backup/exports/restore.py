@@ -8,25 +8,30 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import IO, cast
 
-import msgspec
+import zstandard
 
 from backup_config import TablePolicy
-from digest import SCHEME
-from exports.chunks import lossy_columns
+from exports.chunks import WRONG_VALUE
 from exports.clickhouse_http import ClickHouseHTTP
+from exports.comparison import Inserted, Records, compare, float_of, is_float
 from exports.manifest import Export, TableManifest, present_exports
-from exports.reader import Reader, combined
-from inventory import is_in_utc, read_table, with_utc, without_zones
-from ooni_common.database import Database, literal, quoted
+from exports.verify import LARGEST_WINDOW
+from inventory import is_in_utc, read_table, with_utc
+from ooni_common.database import Database, StatementFailed, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from schemas.create_table import SETTINGS, create_statement
 from schemas.refusals import blamed_on, refused_schema
 from schemas.tokens import SchemaRefused
 from schemas.types import checked_type
 from staging import Place, drop_leftovers, dropped_on_failure
-from store import Bucket, NoSuchObject
+from store import READ_SIZE, Bucket, NoSuchObject
 from throttle import progress
+
+# What the server says of rows that a table does not take, beside values that are none of its type:
+# columns that are not there, or that it computes itself, and constraints.
+NOT_TAKEN = {*WRONG_VALUE, 10, 16, 44, 469}
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -83,13 +88,14 @@ def restore(
         _create(database, manifest, staging, trusted=target.trusted)
         exports = list(present_exports(bucket, manifest).values())
         in_utc = is_in_utc(database)
+        inserted = []
         for export in exports:
             try:
                 statement = insert_statement(staging, manifest.columns, export.types, in_utc=in_utc)
             except SchemaRefused as error:
                 raise DataRefused(f"{export.key}: its columns in the manifest: {error}") from None
-            _insert_all(database, http, bucket, export, statement)
-        _compare(database, target.policy, manifest, exports, staging)
+            inserted.append(_insert_all(database, http, bucket, export, statement))
+        compare(database, http, target.policy, manifest, inserted, staging)
         if _merges(database, staging):
             database.query(f"SYSTEM START MERGES {staging}")
         database.query(f"RENAME TABLE {staging} TO {place}")
@@ -113,59 +119,21 @@ def _merges(database: Database, table: Place) -> bool:
 
 def _insert_all(
     database: Database, http: ClickHouseHTTP, bucket: Bucket, export: Export, statement: str
-) -> None:
-    """Insert the rows of an object.
+) -> Inserted:
+    """Insert the rows of an object; return what they were.
 
     Raises:
         DataRefused: there are more or fewer than in the manifest.
     """
     settings = {**database.insert_settings, "optimize_on_insert": "0"}
-    inserted = _insert(http, bucket, export, statement, settings)
+    records = Records()
+    inserted = _insert(http, bucket, export, statement, settings, records)
     if inserted != export.rows:
         raise DataRefused(
             f"{export.key}: {inserted:,} rows were inserted instead of {export.rows:,}"
         )
     log.info("%s: %s rows", export.key, f"{export.rows:,}")
-
-
-def _compare(
-    database: Database,
-    policy: TablePolicy,
-    manifest: TableManifest,
-    exports: Sequence[Export],
-    staging: Place,
-) -> None:
-    """Compare the digest of all rows with those of the exports.
-
-    Raises:
-        DataRefused: they are others.
-    """
-    types = tuple(without_zones(kind) for _, kind in manifest.columns)
-    comparable = all(
-        export.fingerprint.scheme == SCHEME
-        and export.fingerprint.is_read
-        and export.fingerprint.rows == export.rows
-        and export.types == types
-        for export in exports
-    )
-    table = read_table(database, staging.table)
-    if lossy := lossy_columns(table):
-        log.warning(
-            "%s: rows are only counted: CSV can't carry %s", manifest.table, ", ".join(lossy)
-        )
-    elif not comparable:
-        log.warning(
-            "%s: rows are only counted: they changed while they were exported", manifest.table
-        )
-    elif exports:
-        wanted = combined([export.fingerprint for export in exports])
-        # The rows are those of the export: FINAL has been there before.
-        reader = Reader(database, table, msgspec.structs.replace(policy, final=False))
-        if reader.fingerprint("").hash != wanted.hash:
-            raise DataRefused(
-                f"{manifest.table}: as many rows as were exported, but other ones; see verify"
-            )
-        log.info("%s: the rows are those that were exported", manifest.table)
+    return Inserted(export, records)
 
 
 def insert_statement(
@@ -191,12 +159,25 @@ def insert_statement(
     if not in_utc:
         sent = [with_utc(kind) for kind in sent]
     into = f"INSERT INTO {table} ({names})"
-    if sent == own:
+    # Before 25.11 only a text that is cast gives exactly the float that was written.
+    values = [
+        f"CAST({quoted(name)} AS {float_of(kind)})" if is_float(kind) else quoted(name)
+        for (name, _), kind in zip(columns, sent, strict=True)
+    ]
+    if sent == own and not any(map(is_float, sent)):
         return f"{into} FORMAT CSVWithNames"
     structure = ", ".join(
-        f"{quoted(name)} {kind}" for (name, _), kind in zip(columns, sent, strict=True)
+        f"{quoted(name)} {_type_of_text(kind)}"
+        for (name, _), kind in zip(columns, sent, strict=True)
     )
-    return f"{into} SELECT {names} FROM input({literal(structure)}) FORMAT CSVWithNames"
+    return f"{into} SELECT {', '.join(values)} FROM input({literal(structure)}) FORMAT CSVWithNames"
+
+
+def _type_of_text(kind: str) -> str:
+    """Return the type of the text from which a value is cast; else the type itself."""
+    if not is_float(kind):
+        return kind
+    return "Nullable(String)" if float_of(kind).startswith("Nullable(") else "String"
 
 
 def _insert(
@@ -205,7 +186,12 @@ def _insert(
     export: Export,
     statement: str,
     settings: Mapping[str, str],
+    records: Records,
 ) -> int:
+    """Insert the rows of an object, and sum its records; return how many the server has written."""
+    text = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).stream_writer(
+        cast("IO[bytes]", records), write_size=READ_SIZE
+    )
     try:
         with progress(export.key, export.compressed_bytes, "B") as shown:
 
@@ -214,11 +200,19 @@ def _insert(
                 for piece in _verified(bucket, export):
                     sent += len(piece)
                     shown.show(sent)
+                    text.write(piece)
                     yield piece
 
             return http.insert(statement, pieces(), "zstd", settings=settings)
-    except (_Damaged, NoSuchObject):
+    except (_Damaged, NoSuchObject, zstandard.ZstdError):
         raise DataRefused(f"{export.key}: missing or damaged; see verify") from None
+    except StatementFailed as error:
+        if error.code not in NOT_TAKEN:
+            raise
+        raise DataRefused(
+            f"{export.key}: the table does not take its rows; its schema in the manifest is another"
+            f" one: {error}"
+        ) from None
 
 
 def _verified(bucket: Bucket, export: Export) -> Iterator[bytes]:
