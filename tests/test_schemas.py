@@ -51,6 +51,27 @@ TABLES = {
     "names": """
         (`a.b` UInt8, `select` UInt8, `ü` String, `1x` UInt8, `back\\\\slash` UInt8, from2 UInt8,
         format UInt8 DEFAULT `a.b` + 1) ENGINE = Log""",
+    # The server quotes none of these names within expressions.
+    "words": """
+        (`TTL` UInt32, `GROUP` UInt32, `TYPE` UInt32, `INDEX` UInt32, `ORDER` UInt32, `SET` UInt32,
+        `COMMENT` UInt32, `CODEC` UInt32, `SETTINGS` UInt32, `PRIMARY` UInt32, `DELETE` DateTime,
+        `WHERE` UInt32, `TO` UInt32, `PARTITION` UInt32, `SAMPLE` UInt32, `RECOMPRESS` UInt32,
+        t Tuple(`TTL` UInt8), a UInt32 DEFAULT `TTL` + `COMMENT` * `CODEC` COMMENT 'of TTL',
+        b UInt32 ALIAS -`SETTINGS`, c UInt8 DEFAULT t.`TTL`, d UInt8 DEFAULT `TTL` NOT IN (1, 2),
+        e DateTime TTL `DELETE` + toIntervalDay(1), f UInt8 MATERIALIZED (`TTL` + 1) * `PRIMARY`,
+        INDEX `TYPE` `TYPE` TYPE minmax GRANULARITY 2, INDEX i (`TYPE`, `INDEX`) TYPE minmax,
+        CONSTRAINT `CHECK` CHECK `CHECK` > 1, `CHECK` UInt8,
+        PROJECTION `GROUP` (SELECT `GROUP`, count() GROUP BY `GROUP`, `ORDER`),
+        PROJECTION q (SELECT `ORDER`, `GROUP` ORDER BY `ORDER`))
+        ENGINE = SummingMergeTree(`SET`) PARTITION BY `PARTITION` % 10
+        PRIMARY KEY (`ORDER`, `SAMPLE`) ORDER BY (`ORDER`, `SAMPLE`) SAMPLE BY `SAMPLE`
+        TTL `DELETE` + toIntervalDay(1) DELETE WHERE `WHERE` > 1,
+            `DELETE` + toIntervalDay(2) GROUP BY `ORDER`, `SAMPLE` SET `TO` = max(`TO`), a = any(a)
+        SETTINGS deduplicate_merge_projection_mode = 'drop'""",
+    "withs": """
+        (x UInt64, s String, PROJECTION p (WITH x + 1 AS y, lower(s) AS z SELECT y, z ORDER BY y),
+        PROJECTION q (WITH x % 2 AS y SELECT y, count() GROUP BY y))
+        ENGINE = MergeTree ORDER BY x""",
     "nothing": "(k String) ENGINE = Null",
     "rocksdb": "(k String, v String) ENGINE = EmbeddedRocksDB PRIMARY KEY k",
     "joined": "(k String, v String) ENGINE = Join(ANY, LEFT, k)",
@@ -162,6 +183,17 @@ def test_so_it_is_in_keys(clause: str) -> None:
         made("`x` UInt8, INDEX i x TYPE annoying(file('a')) GRANULARITY 1"),
         made("`x` UInt8, PROJECTION p (SELECT x FROM d.accounts)").replace("FROM", "; FROM"),
         made("`x` UInt8, PROJECTION p (WITH (SELECT 1) AS y SELECT y)"),
+        made("`x` UInt8, PROJECTION p (WITH y AS (SELECT 1) SELECT x)"),
+        made("`x` UInt8, PROJECTION p (WITH file('/etc/passwd') AS y SELECT y)"),
+        made("`x` UInt8, PROJECTION p (WITH x AS y SELECT y FROM d.accounts)"),
+        made("`x` UInt8 DEFAULT TTL file('/etc/passwd')"),
+        made("`x` UInt8 DEFAULT x IN TTL"),
+        made("`x` UInt8 DEFAULT x NOT IN accounts"),
+        made("`x` UInt8 DEFAULT NOT x IN accounts"),
+        made(rest="ORDER BY ORDER ORDER"),
+        made(rest="ORDER BY x TTL TTL TO DISK 'cold'"),
+        made(rest="ORDER BY x SETTINGS SETTINGS disk = 'backups'"),
+        made(rest="ORDER BY SETTINGS SETTINGS disk = 'backups'"),
         made(engine="URL('http://127.0.0.1:1/', 'CSV')", rest=""),
         made(engine="File('CSV')", rest=""),
         made(engine="S3('http://127.0.0.1:1/', 'CSV')", rest=""),

@@ -269,6 +269,8 @@ def _take_projection(reader: Reader) -> None:
     where = f"the projection {reader.take_name()!r}"
     clauses = ("GROUP", "ORDER")
     reader.take_symbol("(")
+    if reader.accepts("WITH"):
+        take_expressions(reader, where, ("SELECT",))
     if not reader.accepts("SELECT"):
         raise reader.unexpected("SELECT")
     take_expressions(reader, where, clauses)

@@ -6,7 +6,9 @@ from schemas.harmless import is_harmless
 from schemas.tokens import END, Reader, SchemaRefused, Token
 
 VALUES = ("NULL", "true", "false", "inf", "nan")
-OPERATORS = ("AND", "OR", "NOT", "LIKE", "ILIKE", "IS", "BETWEEN", "AS", "ASC", "DESC", "DISTINCT")
+OPERATORS = ("AND", "OR", "LIKE", "ILIKE", "IS", "BETWEEN", "AS", "ASC", "DESC")
+PREFIXES = ("NOT", "DISTINCT")
+LEAVING = ("ASC", "DESC", "NOT")  # after them, something is as complete as it was: a NOT LIKE b
 SETS = "IN"
 BEGINS = ("(", "[")
 ENDS = (")", "]", ",")
@@ -16,6 +18,9 @@ IN_SETS = ("(", ")", "[", "]", ",", "-")
 def take_expression(reader: Reader, where: str, ends: Collection[str] = ()) -> None:
     """Take an expression.
 
+    The server does not quote names like TTL or GROUP. Such a word is a name where an operand has to
+    be, and where there is one already, it is an operator or the beginning of something else.
+
     Args:
         reader: at its beginning; after it at its end.
         where: it stands, for the message.
@@ -24,22 +29,39 @@ def take_expression(reader: Reader, where: str, ends: Collection[str] = ()) -> N
     Raises:
         SchemaRefused: it calls something that is not allowed, or is none.
     """
-    was_value = taken = False
-    while reader.next is not END and not reader.next.is_word(*ends):
-        if reader.next.kind == "symbol" and reader.next.value in ENDS:
+    complete = taken = False  # whether it could end here
+    while reader.next is not END and not (complete and reader.next.is_word(*ends)):
+        token = reader.next
+        if token.kind == "symbol" and token.value in ENDS:
             break
-        is_value = _is_value(reader.next)
-        if is_value and was_value:
-            raise reader.unexpected("an operator")
-        _take_operand(reader, where)
-        was_value, taken = is_value, True
+        if _is_operator(token, complete=complete):
+            _take_operator(reader, where)
+            complete &= token.is_word(SETS, *LEAVING)
+        else:
+            if complete and token.kind != "symbol":
+                raise reader.unexpected("an operator")
+            _take_operand(reader, where)
+            complete = True
+        taken = True
     if not taken:
         raise reader.unexpected(f"the expression of {where}")
 
 
-def _is_value(token: Token) -> bool:
-    """Tell whether a token begins something that can't follow a value at once."""
-    return token.kind != "symbol" and not token.is_word(SETS, *OPERATORS)
+def _is_operator(token: Token, *, complete: bool) -> bool:
+    """Tell whether a token is an operator; complete: after what could be the whole expression."""
+    if token.kind == "symbol":
+        return token.value not in BEGINS and (complete or token.value != "*")
+    return token.is_word(*PREFIXES) or (complete and token.is_word(SETS, *OPERATORS))
+
+
+def _take_operator(reader: Reader, where: str) -> None:
+    if reader.next.is_word(SETS):
+        _take_set(reader, where)
+        return
+    token = reader.take()
+    if token.is_symbol(".") and reader.ahead(1).is_symbol("("):
+        # To the server, it is a part of the function's name.
+        raise SchemaRefused(f"{where} calls a function after a point")
 
 
 def take_expressions(reader: Reader, where: str, ends: Collection[str] = ()) -> None:
@@ -51,19 +73,9 @@ def take_expressions(reader: Reader, where: str, ends: Collection[str] = ()) -> 
 
 def _take_operand(reader: Reader, where: str) -> None:
     token = reader.next
-    if token.kind == "symbol":
-        if token.value in BEGINS:
-            _take_parenthesis(reader, where)
-            return
-        reader.take()
-        if token.value == "." and reader.ahead(1).is_symbol("("):
-            # To the server, it is a part of the function's name.
-            raise SchemaRefused(f"{where} calls a function after a point")
-    elif token.kind in ("number", "text"):
-        reader.take()
-    elif token.is_word(SETS):
-        _take_set(reader, where)
-    elif token.is_word(*VALUES, *OPERATORS):
+    if token.kind == "symbol" and token.value in BEGINS:
+        _take_parenthesis(reader, where)
+    elif token.kind in ("symbol", "number", "text") or token.is_word(*VALUES):
         reader.take()
     elif reader.ahead(1).is_symbol("("):
         _take_call(reader, where)
