@@ -126,7 +126,7 @@ requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	    $(foreach package,$(UNUSED_BY_ENGINES),--unsafe-package $(package)) -o $$name.txt $$name.in; \
 	done
 
-monitoring-check: $(READY) ## let a real statsd daemon and node_exporter receive the demo's metrics
+monitoring-check: $(READY) ## let a real statsd daemon, statsd_exporter and node_exporter have the metrics
 	$(BIN)/python -m dev.monitoring_check
 
 wheelhouse: $(READY) ## download the wheels of the packages, to build these offline (Debian 12 and 13)

@@ -4,8 +4,9 @@
 
 A statsd daemon (the npm package `statsd`, installed below build/) receives what all scripts of the
 demo send; node_exporter (unpacked below build/, unless it is installed) reads the files that they
-write. It ends with an error if a metric is missing, is not described, or has another type. What
-can't be done on this machine is named: NOT RUN.
+write. statsd_exporter (built below build/) gets each metric once, with the mapping and without. It
+ends with an error if a metric is missing, is not described, or has another type. What can't be done
+on this machine is named: NOT RUN.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from dev.debian_programs import find_programs, free_port
 from dev.metrics_catalogue import read_scripts
+from dev.statsd_exporter import build_statsd_exporter, names_without_mapping, problems_of_mapping
 from ooni_common.metrics import MetricKind
 from ooni_common.textfile import find_metric
 
@@ -38,6 +40,10 @@ WITHOUT_FAULTS = {"ooni_download_geoip.ooni_geoip_checkfail"}  # what the demo h
 def main() -> None:
     """Run the demo and look what has arrived."""
     BUILD.mkdir(parents=True, exist_ok=True)
+    if program := build_statsd_exporter(BUILD):
+        check_statsd_exporter(program)
+    else:
+        print("NOT RUN: a real statsd_exporter (it can't be built here: no Go, or not its source)")
     if daemon := installed_statsd():
         with running_statsd(daemon) as (port, management):
             run_demo(f"127.0.0.1:{port}")
@@ -116,6 +122,15 @@ def wait_for(port: int) -> None:
             return
         time.sleep(0.1)
     sys.exit(f"nobody listens on port {port} after {START_SECONDS} s")
+
+
+def check_statsd_exporter(program: Path) -> None:
+    """Let it have each metric: with the mapping as described, without it under other names."""
+    described = {metric.exported for metrics in read_scripts().values() for metric in metrics}
+    plain = names_without_mapping(program, BUILD)
+    print(f"    without the mapping: {', '.join(sorted(plain)[:5])}, …")
+    wrong = [f"{name} without the mapping" for name in sorted(described & plain.keys())]
+    conclude("statsd_exporter", len(described), wrong + problems_of_mapping(program, BUILD))
 
 
 def run_demo(statsd: str) -> None:
