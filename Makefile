@@ -9,7 +9,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long compat production cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check e2e alerts-check clean
+.PHONY: help venv demo test test-long compat production cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -126,6 +126,13 @@ requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	    $(foreach package,$(UNUSED_BY_ENGINES),--unsafe-package $(package)) -o $$name.txt $$name.in; \
 	done
 
+refresh: $(READY) ## take newer libraries, after a CVE: pins, CHANGELOG, tests, packages (PACKAGES="urllib3": only these)
+	UNUSED="$(UNUSED_BY_GEOIP2)" $(BIN)/python -m dev.refresh $(PACKAGES)
+	$(MAKE) lint test wheelhouse deb
+
+release: $(READY) ## check, date the changelogs, commit and tag (VERSION=2.0.2; KEY=… signs the tag)
+	$(BIN)/python -m dev.release "$(VERSION)" $(if $(KEY),--key "$(KEY)")
+
 monitoring-check: $(READY) ## let a real statsd daemon, statsd_exporter and node_exporter have the metrics
 	$(BIN)/python -m dev.monitoring_check
 
@@ -142,6 +149,10 @@ deb: ## build the Debian packages into build/ (DIST=trixie: in a clean chroot of
 
 deb-check: deb ## lintian, sandboxes, reproducibility, pinned requirements, piuparts (as root, after e2e)
 	debian/check build
+
+repo: deb ## make an apt repository of build/*.deb and build/trixie/*.deb (KEY=fingerprint signs it)
+	@test -n "$(KEY)" || { echo "make repo KEY=…: the key of gpg that signs it"; exit 2; }
+	debian/repo build "$(KEY)"
 
 e2e: deb ## test the packages in a container with systemd, as root (DIST=trixie: on that release)
 	mkdir -p build/e2e
