@@ -40,8 +40,9 @@ RULES = ("site.yml", "alerts.yml")
 RECEIVED = {"OoniTableShrank": "pager", "OoniUnlistedTables": "mail"}  # they fire at once
 CHOSEN = {"instance": ".*", "datasource": "prometheus"}  # of the variables of the dashboards
 ALERTS_OF_DEMO = {"OoniTestListsHeld"}  # one of its sample lists is broken
-# The only weekly script makes the backups, and has made one here: promtool tests the other case.
-SILENT_HERE = {"OoniWeeklyScriptNeverSucceeded"}
+# The only weekly script makes the backups, and has made one here; of these, none was ever proven:
+# promtool tests the other cases.
+SILENT_HERE = {"OoniWeeklyScriptNeverSucceeded", "OoniBackupUnproven"}
 HOUR, DAY = 3600, 86400
 PATIENCE = 60  # seconds until Prometheus has scraped and evaluated everything
 CONFIG = """\
@@ -204,6 +205,8 @@ def present_of(now: int) -> dict[str, float]:
         "ooni_db_backup_unlisted_tables": 1,
         'ooni_geoip_build_timestamp_seconds{database="asn"}': now - 50 * DAY,
         "ooni_geoip_checkfail_total": 1,
+        "ooni_db_backup_backups": 1,
+        "ooni_db_backup_verify_findings": 2,
         "ooni_detector_lag_hours": 30,
         'ooni_absent_nodes{script="citizenlab_test_lists_updater"}': 1,
         "node_textfile_scrape_error": 1,
