@@ -87,11 +87,15 @@ class ObjectHead:
         size: in bytes.
         token: of the upload.
         encryption: with which it lies there, "AES256" or "aws:kms"; "" if the store does not say.
+        etag: what it calls this version of the object.
+        modified: when it was written, by the store's clock.
     """
 
     size: int
     token: str
     encryption: str = ""
+    etag: str = ""
+    modified: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,8 @@ class Bucket:
                 size=answer["ContentLength"],
                 token=answer["Metadata"].get(TOKEN, ""),
                 encryption=answer.get("ServerSideEncryption", ""),
+                etag=answer.get("ETag", ""),
+                modified=answer.get("LastModified"),
             )
 
     def put(self, key: str, content: bytes, content_type: str, token: str = "") -> str:

@@ -1,10 +1,14 @@
 """Signed backups: a manifest that somebody else has written, or an old one, is not restored."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import clickhouse_driver
 import pytest
 
+from backups.manifest import SERVER_MANIFEST
+from backups.server import ServerBackups
 from backups.signature import signature_of
 from db_backup_harness import BACKUPS, BackupTool
 from dev.embedded_clickhouse import EmbeddedClickHouse
@@ -116,6 +120,35 @@ def test_a_higher_number_without_a_signature_is_no_newer_backup(signing_tool: Ba
         assert f"{name}, is not signed" in printed
     back_up(signing_tool)
     assert signing_tool.backups()[-1].base == first
+
+
+@pytest.mark.parametrize("command", [["restore", "a", "--replace"], ["verify"]])
+def test_what_is_changed_while_the_server_reads_it_does_not_go_live(
+    signing_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    back_up(signing_tool)
+    parts = signing_tool.backups()[-1].parts
+    (part,) = (part for kind, part in parts.items() if kind != "definitions")
+    key = f"{part.path}{SERVER_MANIFEST}"
+    content = signing_tool.get_private(key)
+    changed = content.replace(b"</config>", b"\n</config>")
+    assert changed != content
+    rows = signing_tool.database.execute("SELECT x FROM a")
+    restore = ServerBackups.restore
+
+    def restore_another(*arguments: Any, **options: Any) -> None:
+        put(signing_tool, key, changed)
+        restore(*arguments, **options)
+        time.sleep(1)  # times of objects are seconds
+        put(signing_tool, key, content)
+
+    monkeypatch.setattr(ServerBackups, "restore", restore_another)
+    status, printed = signing_tool.run(*command)
+    assert (status, f"{key} was written while the server" in printed) == (65, True), printed
+    assert signing_tool.database.execute("SHOW TABLES") == [("a",)]
+    assert signing_tool.database.execute("SELECT x FROM a") == rows
+    monkeypatch.undo()
+    assert signing_tool.run(*command)[0] == 0
 
 
 def test_a_short_key_is_refused(signing_tool: BackupTool) -> None:

@@ -206,3 +206,13 @@ def test_a_database_that_exchanges_no_tables_is_told_before_anything_is_done(
         assert replacing.database.execute(f"SHOW TABLES FROM {other}") == [("t",)]
     finally:
         replacing.database.execute(f"DROP DATABASE {other} SYNC")
+
+
+def test_a_table_of_another_structure_leaves_nothing_beside_it(replacing: BackupTool) -> None:
+    execute = replacing.database.execute
+    execute("DROP TABLE t SYNC")
+    execute("CREATE TABLE t (id UInt32, more String) ENGINE = MergeTree ORDER BY (id, more)")
+    status, log = replacing.run("restore", "--all", "--data-only", "--skip", "rocks")
+    assert (status != 0, "Traceback" in log) == (True, False), log
+    assert sorted(execute("SHOW TABLES")) == [("rocks",), ("t",)]
+    assert execute("SELECT count() FROM t") == [(0,)]

@@ -191,7 +191,8 @@ class _Restore:
     def _fill(self, node: Node, name: str, staging: Place) -> None:
         """Fill a plain table on one node, and compare its rows."""
         server, manifest = self._standings.server(node), self._standings.manifest(node.shard)
-        fill(server, manifest, name, staging, trusted=self._wanted.trusted)
+        wanted = self._wanted
+        fill(server, manifest, name, staging, trusted=wanted.trusted, looked=wanted.looked)
 
     def _replicated(self, name: str, saved: SavedTable, among: list[Node]) -> list[str]:
         """Restore a table of one shard that replicates, on these nodes."""

@@ -16,6 +16,7 @@ from backups.contents import Partitions
 from backups.definitions import Definitions, creation_order, is_table, make_table
 from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
+from backups.server_manifest import Looked
 from inventory import is_replicated, storage_of
 from ooni_common.database import Database, StatementFailed, StatementRefused, quoted
 from ooni_common.doctor import worst_of
@@ -46,6 +47,7 @@ class Wanted:
         skipped: names that are left out.
         rows: whether rows are restored, and not only what has them.
         structure: whether tables are made; otherwise those that are there are filled.
+        looked: the server's manifests that were looked at; None: none were.
     """
 
     manifest: BackupManifest
@@ -57,6 +59,7 @@ class Wanted:
     skipped: frozenset[str] = frozenset()
     rows: bool = True
     structure: bool = True
+    looked: Looked | None = None
 
     @property
     def names(self) -> list[str]:
@@ -172,7 +175,14 @@ class _Restore:
             return self._fill(name, saved, place)
         staging = place.staging(self._started)
         with dropped_on_failure(self._database, [staging]):
-            fill(self._server, self._manifest, name, staging, trusted=wanted.trusted)
+            fill(
+                self._server,
+                self._manifest,
+                name,
+                staging,
+                trusted=wanted.trusted,
+                looked=wanted.looked,
+            )
         return put_in_place(self._database, saved, staging, place, self._started)
 
     def _make(self, name: str, place: Place) -> str:
@@ -188,7 +198,15 @@ class _Restore:
         """Fill a table that is there and empty."""
         staging = place.staging(self._started)
         with dropped_on_failure(self._database, [staging]):
-            fill(self._server, self._manifest, name, staging, trusted=self._wanted.trusted)
+            wanted = self._wanted
+            fill(
+                self._server,
+                self._manifest,
+                name,
+                staging,
+                trusted=wanted.trusted,
+                looked=wanted.looked,
+            )
         return attach(self._database, saved, place, self._started)
 
     def _present(self) -> dict[str, Rows]:
@@ -262,7 +280,7 @@ def settled(
     manifest = manifest or wanted.manifest
     saved, staging = manifest.tables[name], place.staging(started)
     with dropped_on_failure(server.database, [staging]):
-        fill(server, manifest, name, staging, trusted=wanted.trusted)
+        fill(server, manifest, name, staging, trusted=wanted.trusted, looked=wanted.looked)
         try:
             merged = is_merged(server, saved, place, staging)
             reason = "rows are missing, or are others"
@@ -287,6 +305,7 @@ def fill(
     place: Place,
     *,
     trusted: bool = False,
+    looked: Looked | None = None,
 ) -> None:
     """Make a table of the rows of one in a backup, and compare them with the manifest.
 
@@ -296,9 +315,10 @@ def fill(
         name: of the table in it.
         place: where the rows go; there is nothing.
         trusted: whether a schema is executed that does more than a table needs.
+        looked: the server's manifests, as they were when they were checked.
 
     Raises:
-        DataRefused: they are other rows, or they can't be restored.
+        DataRefused: they are other rows, or they can't be restored; or a manifest was changed.
         Unavailable: the database or the store failed.
         ConfigError: the server refuses it until a person mends something.
     """
@@ -310,6 +330,8 @@ def fill(
         if not (error.code in CODES_OF_DEFINITIONS or _is_fault_of_backup(error)):
             raise
         raise DataRefused(f"{where}: it can't be restored: {error}") from None
+    if looked and saved.method != "rows":
+        looked.check_unchanged()
     if findings := saved.findings(content):
         raise DataRefused(f"{where}: {'; '.join(findings)}")
     proof = "as backed up" if compared(saved, content) else "as many as were backed up"
@@ -393,9 +415,10 @@ def attach(database: Database, saved: SavedTable, place: Place, started: datetim
     """Move the rows of a complete table into the one that the server has made."""
     staging = place.staging(started)
     target = Place(place.database, storage_of(database, place.table, place.database))
-    if saved.engine.endswith("MergeTree"):
-        database.query(f"ALTER TABLE {target} ATTACH PARTITION ALL FROM {staging}")
-    else:
-        database.query(f"INSERT INTO {target} SELECT * FROM {staging}")
+    with dropped_on_failure(database, [staging]):  # where the table has other columns, or keys
+        if saved.engine.endswith("MergeTree"):
+            database.query(f"ALTER TABLE {target} ATTACH PARTITION ALL FROM {staging}")
+        else:
+            database.query(f"INSERT INTO {target} SELECT * FROM {staging}")
     drop(database, staging)
     return f"{place}: {saved.rows:,} rows"

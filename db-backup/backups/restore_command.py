@@ -1,6 +1,7 @@
 """Restoring from a backup, as the command says."""
 
 import logging
+from dataclasses import replace
 
 from backup_config import Config
 from backups.cluster_restore import restore_on_cluster
@@ -86,12 +87,13 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
         return
     bucket, _ = private_bucket(job)
     check_layout(job.config, bucket, manifest)
-    check_server_manifests(
+    looked = check_server_manifests(
         bucket,
         chain_of(manifest, stored_backups(job)),
         url_of(job.config.store("private")),
         trusted=arguments.trusted,
     )
+    wanted = replace(wanted, looked=looked)
     with connected_to_servers(job.config) as nodes:
         if nodes.is_cluster:
             restored = restore_on_cluster(nodes, job.config, wanted)

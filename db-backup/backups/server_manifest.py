@@ -1,19 +1,21 @@
 """The server's own manifest of a BACKUP (`.backup`), looked at before the server reads it.
 
 It says where the older backup is that has the rest, and the server goes there. So it has to be the
-one of our manifest; and where our manifest has its SHA-256, not a byte may be another one.
+one of our manifest; and where our manifest has its SHA-256, not a byte may be another one. What
+somebody writes between our look and the server's is noticed afterwards: no rows go live, then.
 """
 
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from xml.parsers import expat
 
 from backup_config import Config
 from backups.manifest import SERVER_MANIFEST, BackupManifest, ServerBackup
 from ooni_common.errors import ConfigError, DataRefused
-from store import Bucket, NoSuchObject
+from store import Bucket, NoSuchObject, ObjectHead
 
 # What servers write from 24.8 on. What else one might read there could be another address.
 BRANCHES = ("config", "contents", "file")
@@ -33,10 +35,36 @@ LOCATION = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Looked:
+    """The server's manifests that were looked at.
+
+    Attributes:
+        bucket: has them.
+        heads: what the store said of each, by key, before it was read.
+    """
+
+    bucket: Bucket
+    heads: Mapping[str, ObjectHead | None]
+
+    def check_unchanged(self) -> None:
+        """Check that none was written since.
+
+        Raises:
+            DataRefused: one was, whatever it is now.
+        """
+        for key, head in self.heads.items():
+            if self.bucket.look(key) != head:
+                raise DataRefused(
+                    f"{key} was written while the server restored from it; these rows are not used:"
+                    " see who can write to the bucket"
+                )
+
+
 def check_server_manifests(
     bucket: Bucket, chain: Iterable[BackupManifest], url: str, *, trusted: bool = False
-) -> None:
-    """Check what the server will read of a backup and of those that it needs.
+) -> Looked:
+    """Check what the server will read of a backup and of those that it needs; return what it was.
 
     Args:
         bucket: has them.
@@ -47,11 +75,16 @@ def check_server_manifests(
     Raises:
         DataRefused: one is not the one that was written, or its base is elsewhere.
     """
+    heads: dict[str, ObjectHead | None] = {}
     for manifest in chain:
         for shard in manifest.by_shard:
             for kind, part in shard.parts.items():
-                if kind != "definitions":  # nobody reads these
-                    _check(bucket, manifest.name, part, url, trusted=trusted)
+                if kind == "definitions":  # nobody reads these
+                    continue
+                key = part.path + SERVER_MANIFEST
+                heads[key] = bucket.look(key)
+                _check(bucket, manifest.name, part, url, trusted=trusted)
+    return Looked(bucket, heads)
 
 
 def _check(bucket: Bucket, name: str, part: ServerBackup, url: str, *, trusted: bool) -> None:

@@ -8,6 +8,7 @@ from backups.definitions import Definitions, creation_order
 from backups.manifest import BackupManifest
 from backups.restore import fill
 from backups.server import ServerBackups
+from backups.server_manifest import Looked
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import DataRefused
 from staging import Place, drop
@@ -21,6 +22,7 @@ def verify_backup(
     tables: Sequence[str],
     *,
     trusted: bool = False,
+    looked: Looked | None = None,
 ) -> list[str]:
     """Restore a backup into a database of its own, and return what is wrong with it.
 
@@ -32,6 +34,7 @@ def verify_backup(
         manifest: of the backup.
         tables: only the rows of these.
         trusted: whether definitions are executed that do more than a table needs.
+        looked: the server's manifests, as they were when they were checked.
     """
     database = server.database
     drop_scratches(database)
@@ -49,7 +52,7 @@ def verify_backup(
     def rows(name: str) -> None:
         place = Place(scratch, name).staging(server.clock())
         try:
-            fill(server, manifest, name, place, trusted=trusted)
+            fill(server, manifest, name, place, trusted=trusted, looked=looked)
         finally:
             drop(database, place)
 

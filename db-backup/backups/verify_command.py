@@ -150,7 +150,7 @@ def verify_on_shards(
     check_layout(job.config, bucket, manifest)
     url = url_of(job.config.store("private"))
     try:
-        check_server_manifests(bucket, chain, url, trusted=job.arguments.trusted)
+        looked = check_server_manifests(bucket, chain, url, trusted=job.arguments.trusted)
     except DataRefused as error:
         return [str(error)]
     check_shards(nodes, manifest)
@@ -160,5 +160,5 @@ def verify_on_shards(
     for shard, saved in zip(nodes.shards, manifest.by_shard, strict=True):
         server = server_of(nodes, nodes.of_shard(shard)[0], job.config, manifest.collection)
         present = [name for name in tables if name in saved.tables]
-        findings += verify_backup(server, saved, present, trusted=trusted)
+        findings += verify_backup(server, saved, present, trusted=trusted, looked=looked)
     return findings
