@@ -219,12 +219,12 @@ def detect(job: Job[Config], now: datetime) -> None:
             config.state_dir / CHARTS,
             anew="reprocess" in job.flags,
         )
-        report = report_of(config, counting, statuses, events, published)
+        report = report_of(config, counting, statuses, events, published, beginning.hour)
     if config.publish:
         with job.metrics.timer("write_feed"):
             told = news_of(report, published)
             write_published(config.state_dir, told.published)
-            publish(outputs_of(report, told), config.output_dir)
+            publish(outputs_of(report, told, config.public_url), config.output_dir)
     tell(job, report, now)
 
 

@@ -15,6 +15,9 @@ WEB_TEST = "web_connectivity"  # the test whose inputs are URLs
 Name = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 ServiceEntry = Annotated[str, Meta(min_length=1, max_length=4000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Guid = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^tag:[^\x00-\x20\x7f]+\Z")]
+PublicUrl = Annotated[
+    str, Meta(max_length=500, pattern=r"^(https?://[^\s/<>\"]+/([^\s<>\"?#]*/)?)?\Z")
+]
 Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Hours = Annotated[int, Meta(ge=1, le=10_000)]
 Days = Annotated[int, Meta(ge=1, le=1000)]
@@ -47,6 +50,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     incident_hours: Hours = 48
     stale_days: Days = 30
     page_days: Days = 60
+    public_url: PublicUrl = ""
     publish: bool = True
     withdrawn: dict[Guid, Reason] = msgspec.field(default_factory=dict)
 

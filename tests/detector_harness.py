@@ -157,14 +157,23 @@ class Detecting:
             if path.is_file()
         }
 
-    def counted(self, code: str, networks: list[int], start: str, end: str) -> dict[str, int]:
+    def counted(
+        self, code: str, networks: list[int], start: str, end: str, url: str = ""
+    ) -> dict[str, int]:
         """Return what fastpath has of networks in a time: measurements, anomalies and runs."""
         ((measurements, anomalies, runs),) = self.database.execute(
             "SELECT count(), countIf(anomaly = 't'), uniqExact(report_id) FROM fastpath"
             " WHERE msm_failure = 'f' AND probe_cc = %(code)s AND probe_asn IN %(networks)s"
             " AND measurement_start_time >= parseDateTimeBestEffort(%(start)s)"
-            " AND measurement_start_time < parseDateTimeBestEffort(%(end)s)",
-            {"code": code, "networks": tuple(networks), "start": start, "end": end},
+            " AND measurement_start_time < parseDateTimeBestEffort(%(end)s)"
+            " AND (%(url)s = '' OR input = %(url)s)",
+            {
+                "code": code,
+                "networks": tuple(networks),
+                "start": start,
+                "end": end,
+                "url": url,
+            },
         )
         return {"measurements": measurements, "anomalies": anomalies, "runs": runs}
 

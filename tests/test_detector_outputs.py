@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree as ET
@@ -12,16 +13,20 @@ from xml.etree import ElementTree as ET
 import feedparser
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
 from outputs.incidents import Incident, blockings_of, incidents_of
 from outputs.links import LONGEST, country_path, search_link, series_path
 from outputs.publish import outputs_of
 from outputs.report import ENDED, ONGOING, SILENT, Report
+from outputs.silence import Episode, silences_of
 from outputs.tallies import Chart, Period, Tally, periods_of, so_far
 from outputs.wording import clean, country, spoken, spoken_duration, within
 from series import Event, Series, SeriesStatus
 
+ROOT = Path(__file__).parents[1]
 FACEBOOK = ("web_connectivity", "https://www.facebook.com/")
 SERVICES = {FACEBOOK: "Facebook", ("telegram", ""): "Telegram"}
 START = UNTIL - 100 * HOUR
@@ -238,6 +243,46 @@ def test_programs_get_the_same_as_people() -> None:
         "end": "2026-01-30T04:00:00Z",
     }
     assert feed["items"][0]["counts"] == {"measurements": 82, "anomalies": 82, "runs": 41}
+
+
+SCHEMA = msgspec.json.decode((ROOT / "detector/outputs.schema.json").read_bytes())
+
+
+def checked(name: str, content: bytes) -> str:
+    """Check a JSON file against the schema; return what is wrong."""
+    kinds = {"index.json": "index", "json/status.json": "statuses"}
+    schema = {**SCHEMA, "anyOf": [{"$ref": f"#/$defs/{kinds.get(name, 'feed')}"}]}
+    error = best_match(Draft202012Validator(schema).iter_errors(msgspec.json.decode(content)))
+    return "" if error is None else f"{name}: {error.json_path}: {error.message[:200]}"
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_every_json_file_is_as_its_schema_says(hostile: bool) -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    report = sample_report(12, series=100, hostile=hostile)
+    held = replace(report, withdrawn={report.incidents[3].key: "Wrong <script>."})
+    episodes = (Episode(("IR", 7), 480_000, 480_003, 480_009), Episode(("IR", 0), 480_100, 480_103))
+    files = files_of(replace(held, silences=silences_of(episodes)))
+    names = [name for name in files if name.endswith(".json")]
+    wrong = [checked(name, files[name]) for name in names]
+    assert set(wrong) == {""}
+    items = msgspec.json.decode(files["json/global.json"])["items"]
+    assert {item["status"] for item in items} == {"BLOCKED", "OK", "MOSTLY_OK", "SILENT"}
+    undocumented = {**msgspec.json.decode(files["index.json"]), "more": 1}
+    assert checked("index.json", msgspec.json.encode(undocumented))
+
+
+def test_feeds_name_their_own_address_where_it_is_configured() -> None:
+    report = report_of(block(7))
+    files = dict(outputs_of(report, None, "https://feeds.example/detector/"))
+    for name in ("rss/global.xml", "rss/by-country/IR.xml", of_path(report.events[0].series)):
+        (link,) = [link for link in rss(files[name]).feed.links if link.rel == "self"]
+        assert link.href == f"https://feeds.example/detector/{name}"
+        other = name.replace("rss/", "json/").replace(".xml", ".json")
+        assert (
+            msgspec.json.decode(files[other])["self"] == f"https://feeds.example/detector/{other}"
+        )
+    assert b'rel="self"' not in files_of(report)["rss/global.xml"]
 
 
 def test_the_index_names_all_other_files() -> None:

@@ -10,7 +10,7 @@ from outputs.wording import counted
 
 FEW_RUNS = 3
 OTHERS = 3  # networks of the country that show nothing
-AT_ONCE = timedelta(hours=3)  # between the beginnings of incidents that may have one cause
+AT_ONCE = timedelta(hours=3)  # between incidents that may have one cause
 COUNTRIES = 4  # in which something begins at once: the same number as the detector's own rule
 
 
@@ -32,6 +32,6 @@ def doubts_of(report: Report, incident: Incident) -> Mapping[str, str]:
     if countries >= COUNTRIES:
         doubts["worldwide"] = (
             f"In {countries - 1:,} other countries something appears to have been blocked "
-            "from about the same hour on. The test or the service may have failed instead."
+            "from about the same hour on. The test or the service may have failed."
         )
     return doubts

@@ -53,6 +53,10 @@ class _Rss(Rss201rev2Feed):  # type: ignore[misc]
         """Write what the feed itself is."""
         for name in ("title", "link", "description", "language", "ttl"):
             handler.addQuickElement(name, self.feed[name])
+        if own := self.feed["feed_url"]:
+            handler.addQuickElement(
+                "atom:link", None, {"rel": "self", "href": own, "type": "application/rss+xml"}
+            )
         if self.items:
             handler.addQuickElement("lastBuildDate", rfc2822_date(self.latest_post_date()))
 
@@ -116,9 +120,15 @@ def _newest(news: Iterable[Item]) -> tuple[Item, ...]:
     return tuple(ordered[:MOST])
 
 
-def as_rss(feed: Feed) -> bytes:
-    """Return a feed as RSS 2.0."""
-    rss = _Rss(feed.title, feed.link, feed.description, language="en", ttl=FRESH)
+def as_rss(feed: Feed, public_url: str = "") -> bytes:
+    """Return a feed as RSS 2.0.
+
+    Args:
+        feed: which.
+        public_url: where the outputs are served; "": nobody knows, and it can't name itself.
+    """
+    own = f"{public_url}rss/{feed.path}.xml" if public_url else None
+    rss = _Rss(feed.title, feed.link, feed.description, language="en", ttl=FRESH, feed_url=own)
     for item in feed.items:
         rss.add_item(
             item.title,
@@ -134,11 +144,12 @@ def as_rss(feed: Feed) -> bytes:
     return file.getvalue().encode()
 
 
-def as_json(feed: Feed) -> bytes:
-    """Return a feed as JSON."""
+def as_json(feed: Feed, public_url: str = "") -> bytes:
+    """Return a feed as JSON; see as_rss."""
     content = {
         "title": feed.title,
         "link": feed.link,
+        "self": f"{public_url}json/{feed.path}.json" if public_url else None,
         **feed.about,
         "items": [
             {

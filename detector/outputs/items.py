@@ -4,7 +4,7 @@ Titles and descriptions say what the measurements show, and no more. Titles are 
 hold an input; descriptions are HTML, as readers of feeds take them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
@@ -50,8 +50,8 @@ class Item:
         description: HTML.
         categories: what a reader can filter by.
         data: the same for programs.
-        kind: of what it tells: blocked, mostly-over, ended.
-        service: that it is about.
+        kind: of what it tells: blocked, mostly-over, ended, silence.
+        service: that it is about; "" of a silence.
         probe_cc: the country.
         withdrawn: why it was wrong; "" while it holds.
     """
@@ -212,8 +212,12 @@ def _paragraphs(texts: Sequence[str], targets: Sequence[Target], listed: str = "
         else escape(clean(test_name))
         for test_name, input_ in targets
     )
-    paragraphs = "".join(f"<p>{escape(text)}</p>" for text in texts)
-    return f"{paragraphs}{listed}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
+    return f"{paragraphs_of(texts)}{listed}<p>Tested: {tested}.</p><p>{CAUTION}</p>"
+
+
+def paragraphs_of(texts: Iterable[str]) -> str:
+    """Return texts as HTML."""
+    return "".join(f"<p>{escape(text)}</p>" for text in texts)
 
 
 def data_of(report: Report, incident: Incident) -> dict[str, Any]:

@@ -88,6 +88,13 @@ def search_link(target: Target, code: str, asn: int | None, start: datetime, end
     )
 
 
+def place_link(code: str, asn: int | None, start: datetime, end: datetime) -> str:
+    """Return the link to all measurements of a country, or of a network, in a time."""
+    network = "" if asn is None else f"&probe_asn={network_name(asn)}"
+    until = (end + timedelta(days=1)).date()
+    return f"{EXPLORER}/search?probe_cc={_quoted(code)}{network}&since={start.date()}&until={until}"
+
+
 def _input(input_: str) -> str:
     quoted = _quoted(input_)
     return f"&input={quoted}" if 0 < len(quoted) <= LONGEST else ""

@@ -8,6 +8,7 @@ from outputs import items
 from outputs.items import Item
 from outputs.published import KEPT, NEAR, Published, Told
 from outputs.report import Report
+from outputs.silence_items import of_silence
 
 NOT_CONFIRMED = "Later measurements do not confirm it, or show it as part of another incident."
 
@@ -45,19 +46,24 @@ def news_of(report: Report, published: Published | None = None) -> News:
     current = [
         item for incident in report.incidents for item in items.of_incident(report, incident)
     ]
+    current += map(of_silence, report.silences)
     current = _with_names(current, earlier)
     names = {item.guid for item in current}
     missing = [told for told in earlier.values() if told.guid not in names]
     wrong = [
         _withdrawn(told)
         for told in missing
-        if told.time <= report.until and told.service in report.services
+        if told.time <= report.until and _is_followed(told, report)
     ]
     limit = report.until - KEPT
     kept = {told.guid: told for told in missing}
     kept |= {item.guid: _told(item) for item in (*current, *wrong)}
     kept = {guid: kept[guid] for guid in sorted(kept) if _is_kept(kept[guid], limit)}
     return News((*current, *wrong), Published(kept))
+
+
+def _is_followed(told: Told, report: Report) -> bool:
+    return not told.service or told.service in report.services
 
 
 def _is_kept(told: Told, limit: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from outputs.charts import Drawing, drawing_of
@@ -16,8 +17,10 @@ from outputs.links import (
     network_link,
     search_link,
 )
+from outputs.news import News
 from outputs.report import SILENT, WITHDRAWN, Report
 from outputs.severity import Severity
+from outputs.silence_items import of_silence
 from outputs.statuses import Service
 from outputs.tallies import Chart, Tally, so_far
 from outputs.timeline import MOSTLY_OVER, Turn
@@ -35,7 +38,8 @@ from outputs.wording import (
 )
 
 TEMPLATE = "page.html.jinja"
-MOST_WITHDRAWN = 20  # items; the feed has all
+MOST_LISTED = 20  # silences, and items that were withdrawn; the feeds have all
+AGE = timedelta(days=30)  # of the silences that are shown
 SHOWN = 8  # networks, and inputs, that are not folded
 LONGEST = 90  # characters of an input; its link has all of them
 
@@ -87,13 +91,13 @@ class Card:
     drawing: Drawing
 
 
-def page(report: Report, services: Sequence[Service], withdrawn: Sequence[Item]) -> bytes:
+def page(report: Report, services: Sequence[Service], news: News) -> bytes:
     """Return the page.
 
     Args:
         report: what there is to tell.
         services: how each service is now.
-        withdrawn: what was wrong, the newest first.
+        news: what the feeds tell.
     """
     import jinja2  # noqa: PLC0415 (most commands need none)
 
@@ -126,9 +130,17 @@ def page(report: Report, services: Sequence[Service], withdrawn: Sequence[Item])
         cards=cards_of(report),
         feeds=_country_feeds(report),
         shown=SHOWN,
-        withdrawn=withdrawn[:MOST_WITHDRAWN],
+        withdrawn=news.withdrawn[:MOST_LISTED],
+        silences=_silences(report),
     )
     return text.encode()
+
+
+def _silences(report: Report) -> list[Item]:
+    """Return the items of the last silences, the newest first."""
+    limit = report.until - AGE
+    recent = [s for s in report.silences if s.end is None or s.end >= limit]
+    return [of_silence(silence) for silence in reversed(recent)][:MOST_LISTED]
 
 
 def _summary(services: Sequence[Service]) -> str:

@@ -34,7 +34,9 @@ class Published:
     removed: int
 
 
-def outputs_of(report: Report, news: News | None = None) -> Iterator[tuple[str, bytes]]:
+def outputs_of(
+    report: Report, news: News | None = None, public_url: str = ""
+) -> Iterator[tuple[str, bytes]]:
     """Yield all files, path and content, those first to which others link.
 
     The same report gives the same bytes.
@@ -42,17 +44,18 @@ def outputs_of(report: Report, news: News | None = None) -> Iterator[tuple[str, 
     Args:
         report: what is known now.
         news: what there is to tell of it; None: as if nothing had been told before.
+        public_url: where they are served, with a slash at the end; "": nobody knows.
     """
     news = news or news_of(report)
     all_feeds: list[Feed] = []
     for feed in feeds.feeds_of(report, news):
-        yield f"rss/{feed.path}.xml", feeds.as_rss(feed)
-        yield f"json/{feed.path}.json", feeds.as_json(feed)
+        yield f"rss/{feed.path}.xml", feeds.as_rss(feed, public_url)
+        yield f"json/{feed.path}.json", feeds.as_json(feed, public_url)
         all_feeds.append(feed)
     summary = statuses.services_of(report)
     yield "json/status.json", statuses.as_json(report, summary)
     yield "index.json", _index(report, all_feeds)
-    yield "index.html", page.page(report, summary, news.withdrawn)
+    yield "index.html", page.page(report, summary, news)
 
 
 def _index(report: Report, all_feeds: Iterable[Feed]) -> bytes:

@@ -13,6 +13,7 @@ from outputs.incidents import Incident, Key, blockings_of, incidents_of
 from outputs.links import guid_of
 from outputs.published import Published, names_of
 from outputs.severity import Severity, severities_of
+from outputs.silence import Silence, watched
 from outputs.tallies import (
     NO_SILENT,
     Chart,
@@ -54,6 +55,7 @@ class Report:
             over nor ongoing.
         tallies: of the periods that the outputs tell of (tallies.periods_of), where there are any
             measurements.
+        silences: where nobody measured, in the order of detection.
         services: the names of those that are followed.
         severities: of the incidents, by `Incident.key`, where there are any measurements.
         names: the GUIDs of incidents by key, where another one than theirs was published.
@@ -68,6 +70,7 @@ class Report:
     charts: Mapping[Key, Chart]
     stale: timedelta
     tallies: Mapping[Period, Tally]
+    silences: Sequence[Silence] = ()
     services: Collection[str] = ()
     severities: Mapping[Key, Severity] = field(default_factory=dict)
     names: Mapping[Key, str] = field(default_factory=dict)
@@ -99,10 +102,11 @@ class Report:
         return turns_of(incident, self.unmeasured.get(incident.key, ()))
 
     def countries_at_once(self, incident: Incident, distance: timedelta) -> int:
-        """Return in how many countries an incident began at about the same time, its own, too."""
-        first = bisect_left(self._begun, (incident.start - distance, ""))
-        last = bisect_right(self._begun, (incident.start + distance, "\U0010ffff"))
-        return len({code for _, code in self._begun[first:last]})
+        """Return in how many countries something began or was detected when an incident was."""
+        return max(
+            _countries_near(self._begun, incident.start, distance),
+            _countries_near(self._detected, incident.detected, distance),
+        )
 
     def reason_against(self, event: Event) -> str:
         """Return why an event was withdrawn, with its incident; "" if it was not."""
@@ -111,6 +115,10 @@ class Report:
     @cached_property
     def _begun(self) -> list[tuple[datetime, str]]:
         return sorted((incident.start, incident.probe_cc) for incident in self.incidents)
+
+    @cached_property
+    def _detected(self) -> list[tuple[datetime, str]]:
+        return sorted((incident.detected, incident.probe_cc) for incident in self.incidents)
 
     @cached_property
     def _reasons(self) -> dict[tuple[Series, datetime | None], str]:
@@ -127,12 +135,21 @@ class Report:
         return {status.series: status for status in self.statuses}
 
 
+def _countries_near(
+    times: Sequence[tuple[datetime, str]], time: datetime, distance: timedelta
+) -> int:
+    first = bisect_left(times, (time - distance, ""))
+    last = bisect_right(times, (time + distance, "\U0010ffff"))
+    return len({code for _, code in times[first:last]})
+
+
 def report_of(
     config: Config,
     counting: Counting,
     statuses: Sequence[SeriesStatus],
     events: Sequence[Event],
     published: Published,
+    start: int,
 ) -> Report:
     """Put together what people are told.
 
@@ -142,6 +159,7 @@ def report_of(
         statuses: of all series.
         events: of all times; those of series that are no longer followed are left out.
         published: what earlier runs have told.
+        start: the first hour that this run has looked at.
     """
     services = config.service_of
     followed = [event for event in events if event.series.target in services]
@@ -165,7 +183,14 @@ def report_of(
     tallies = tallies_of(counting, periods) | tallies_of(counting, lasting, growing=True)
     counting.keep()
     severities = severities_of(counting, report.incidents, services, config.state_dir / SEVERITIES)
-    return replace(report, charts=charts, tallies=tallies, severities=severities)
+    hours = (start, counting.settled_until, counting.until)
+    return replace(
+        report,
+        charts=charts,
+        tallies=tallies,
+        severities=severities,
+        silences=watched(counting.database, hours, config.state_dir, anew=counting.anew),
+    )
 
 
 def _with_names(report: Report, published: Published, withdrawn: Mapping[str, str]) -> Report:

@@ -1,0 +1,118 @@
+"""A month through the whole job, from the database to the feeds: what is true is told, once."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import feedparser
+import msgspec
+import pytest
+
+from conftest import Database as FreshDatabase
+from detector_harness import Detecting, at
+from dev.samples import month
+from dev.samples.month import FAULT, HOURS, TRUTH, National
+from outputs.timeline import MOSTLY_OVER
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def detecting(
+    tmp_path: Path, database: FreshDatabase, capsys: pytest.CaptureFixture[str]
+) -> Detecting:
+    detecting = Detecting(tmp_path, database, capsys)
+    services = {name: [url] for name, url in month.SERVICES.items()}
+    detecting.configure(services=services, page_days=60)
+    return detecting
+
+
+def items_of(detecting: Detecting) -> list[dict[str, Any]]:
+    """Return what the feeds of all countries tell."""
+    return [
+        item
+        for name, content in detecting.outputs().items()
+        if name.startswith("json/by-country/")
+        for item in msgspec.json.decode(content)["items"]
+    ]
+
+
+def is_of_the_fault(item: dict[str, Any]) -> bool:
+    """Tell whether an item is of an incident that was detected in the hours of the fault."""
+    detected = time_of(item["incident"]["detected"])
+    return at(FAULT[0]) <= detected <= at(FAULT[1]) + timedelta(hours=12)
+
+
+def told_of(nation: National, items: list[dict[str, Any]], status: str) -> list[dict[str, Any]]:
+    """Return the items of a status about a service in a country."""
+    place = (nation.service, nation.probe_cc)
+    return [
+        item
+        for item in items
+        if item["status"] == status
+        and (item["incident"]["service"], item["incident"]["probe_cc"]) == place
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_six_national_blockings_are_six_incidents(detecting: Detecting) -> None:
+    month.fill(detecting.database.client())
+    detecting.detect(HOURS)
+    items = [item for item in items_of(detecting) if not is_of_the_fault(item)]
+    for nation in TRUTH:
+        check(detecting, nation, items)
+    assert len({item["incident"]["id"] for item in items}) == len(TRUTH)
+    # Without knowledge of the world, the fault is news; but it is told that it may be none.
+    wrong = [item["incident"] for item in items_of(detecting) if is_of_the_fault(item)]
+    assert all("worldwide" in incident["doubts"] for incident in wrong)
+
+    guid = told_of(TRUTH[0], items, "BLOCKED")[0]["incident"]["id"]
+    detecting.detect(HOURS, withdrawn={guid: "On purpose."})
+    feed = feedparser.parse(detecting.outputs()["rss/withdrawn.xml"])
+    assert guid in {entry.id for entry in feed.entries}
+    assert all(entry.id.startswith(guid) for entry in feed.entries)
+    again = [item for item in items_of(detecting) if not is_of_the_fault(item)]
+    assert [item["guid"] for item in again] == [item["guid"] for item in items]
+    assert "On purpose." in detecting.page()
+
+
+def check(detecting: Detecting, nation: National, items: list[dict[str, Any]]) -> None:
+    """Check all that is told of a national blocking."""
+    (begun,) = told_of(nation, items, "BLOCKED")
+    incident = begun["incident"]
+    networks = [network["probe_asn"] for network in incident["networks"]]
+    assert networks == month.networks_of(nation.probe_cc)
+    assert at(nation.begin) - DAY <= time_of(incident["start"]) <= at(nation.begin) + DAY
+    assert time_of(incident["detected"]) <= at(nation.begin) + DAY
+    over = told_of(nation, items, "MOSTLY_OK")[0]
+    assert at(nation.end) < time_of(over["time"]) <= at(nation.end) + 3 * DAY
+    assert incident["state"] in (MOSTLY_OVER, "ended")
+    url = month.SERVICES[nation.service]
+    times = incident["start"], incident["detected"]
+    assert begun["counts"] == detecting.counted(nation.probe_cc, networks, *times, url=url)
+    severity = incident["severity"]
+    assert severity["networks_measured"] == month.NETWORKS
+    assert severity["networks_blocked"] >= month.NETWORKS / 2
+    assert 0 < severity["runs_blocked"] <= severity["runs"]
+
+
+def time_of(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_month_hour_by_hour_at_once_and_reprocessed_is_the_same(detecting: Detecting) -> None:
+    month.fill(detecting.database.client())
+    detecting.detect(HOURS)
+    at_once = detecting.everything()
+    detecting.begin_anew("hour by hour")
+    for hour in range(1, HOURS + 1):
+        detecting.detect(hour)
+    assert detecting.everything() == at_once
+    detecting.reprocess(0, HOURS)
+    assert detecting.everything() == at_once
+    detecting.begin_anew("reprocessed")
+    detecting.reprocess(0, HOURS)
+    assert detecting.everything() == at_once
