@@ -156,6 +156,7 @@ SCRIPT = Script(
             "verify", "check exports and backups", _verify_arguments, looks_only=True, reports=True
         ),
         Command("restore", "restore tables", _restore_arguments, aside=True),
+        Command("print-config", "show the configuration as TOML, and its sources", looks_only=True),
         Command("schema", "show the schema of the tables", _tables, looks_only=True),
         # It looks, unless --confirm is given: then it takes the lock of the job itself.
         Command("prune", "delete what nobody needs any more", _prune_arguments, looks_only=True),

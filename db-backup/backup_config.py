@@ -63,6 +63,22 @@ class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 LOW_PRIORITY = 10  # after the queries of those that wait for an answer
 # The large tables that everybody has: months, because that is what researchers ask for.
 MONTHS_OF = {"fastpath": "measurement_start_time", "jsonl": "date"}
+# What the file does not say. The tables of these tools are made anew from their upstreams, or from
+# fastpath; of copies, the originals are saved. Nothing of a site's own is in here.
+SHIPPED: Mapping[str, Policy] = {
+    "fastpath": "public",
+    "jsonl": "public",
+    "citizenlab": "none",
+    "fingerprints_dns": "none",
+    "fingerprints_http": "none",
+    "asnmeta": "none",
+    "blocking_status": "none",
+    "blocking_events": "none",
+    "*_tmp": "none",
+    "*_flip": "none",
+    "*_restored": "none",
+    "*_replaced_*": "none",
+}
 
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):
@@ -256,15 +272,12 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     def policy_of(self, table: str) -> TablePolicy | None:
         """Return what is done with a table: by its name, else by the first pattern that fits.
 
-        None: it is not listed. What a restore has left fits no pattern: it has the rows of another
-        table, which may be private.
+        What the file says goes before what the tool ships. None: neither says anything. What a
+        restore has left fits no pattern: it has the rows of another table, which may be private.
         """
-        listed = self._listed()
-        if table in listed:
-            return listed[table]
-        if is_of_a_restore(table):
-            return TablePolicy(policy="none")
-        return next((policy for name, policy in listed.items() if fnmatchcase(table, name)), None)
+        if (policy := _found_in(self._listed(), table)) is not None:
+            return policy
+        return _found_in(_shipped(), table)
 
     def unlisted(self, existing: Iterable[str]) -> list[str]:
         """Return the tables of which the file does not say what is done, or says they are gone."""
@@ -293,6 +306,16 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         policy = self.policy_of(table)
         return policy is not None and policy.exported
 
+    def explained(self, source: str) -> dict[str, tuple[TablePolicy, str]]:
+        """Return the policy of each name and pattern, and whether it is the file's or the tool's.
+
+        Args:
+            source: of the file's.
+        """
+        listed = {name: (policy, source) for name, policy in self._listed().items()}
+        ours = {name: (policy, "default") for name, policy in _shipped().items()}
+        return listed | {name: pair for name, pair in ours.items() if name not in listed}
+
     def _listed(self) -> dict[str, TablePolicy]:
         """Return the policies, in a file of old those that its version of the tool followed.
 
@@ -312,6 +335,19 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
                     method="full" if how == "full" else "incremental",
                 )
         return listed
+
+
+def _shipped() -> dict[str, TablePolicy]:
+    return {name: _with_chunks(name, policy) for name, policy in SHIPPED.items()}
+
+
+def _found_in(listed: Mapping[str, TablePolicy], table: str) -> TablePolicy | None:
+    """Return the policy of a table, by its name, else by the first pattern that fits."""
+    if table in listed:
+        return listed[table]
+    if is_of_a_restore(table):
+        return TablePolicy(policy="none")
+    return next((policy for name, policy in listed.items() if fnmatchcase(table, name)), None)
 
 
 def is_name(pattern: str) -> bool:

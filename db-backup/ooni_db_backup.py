@@ -32,7 +32,7 @@ from ooni_common.output import show
 from ooni_common.run import Job, execute
 from prune_command import delete, prune
 from run_command import backup, export, run
-from stored_commands import list_all, restore, verify
+from stored_commands import list_all, print_config, restore, verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "list": list_all,
         "verify": verify,
         "restore": restore,
+        "print-config": print_config,
         "schema": show_schema,
         "prune": prune,
         "delete": delete,

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from datetime import UTC, datetime
 
+from backup_command_line import SCRIPT
 from backup_config import Config, Side
 from backups.commands import private_bucket, stored_backups, with_progress
 from backups.restore_command import backup_with, restore_backup
@@ -19,9 +20,11 @@ from listing import (
     exports_as_table,
     stored_as_json,
 )
+from ooni_common.config import sources_of
+from ooni_common.config_text import DEFAULT, config_as_toml
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.output import show
-from ooni_common.run import Job
+from ooni_common.run import Job, keys_among
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -59,6 +62,18 @@ def list_all(job: Job[Config]) -> None:
     if not names and job.config.private_bucket_name:
         sections.append(backups_as_table(backups, now))
     show("\n\n".join(sections))
+
+
+def print_config(job: Job[Config]) -> None:
+    """Print the configuration in force as TOML, and where each value comes from."""
+    sources = sources_of(
+        Config,
+        SCRIPT.config_file,
+        chosen_file=job.arguments.config,
+        flags=keys_among(job.arguments),
+    )
+    where = sources.get("tables") or sources.get("backup_tables", DEFAULT)
+    show(config_as_toml(job.config, sources, {"tables": job.config.explained(where)}))
 
 
 def _stored_exports(job: Job[Config]) -> TableManifests:

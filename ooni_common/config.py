@@ -208,13 +208,42 @@ def load_config(
         ConfigError: names the source, the key and what is allowed.
     """
     path = chosen_file or default_file
+    values = _values(config_type, default_file, chosen_file, flags or {}, environ)
+    return _build(config_type, values, path)
+
+
+def sources_of(
+    config_type: type[Config],
+    default_file: Path,
+    *,
+    chosen_file: Path | None = None,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, str]:
+    """Return where the values of a configuration come from, by key; its defaults are left out.
+
+    The arguments are those of `load_config`, and so is what it raises.
+    """
+    values = _values(config_type, default_file, chosen_file, flags or {}, environ)
+    return {key: where for key, (_, where) in values.items()}
+
+
+def _values(
+    config_type: type[Config],
+    default_file: Path,
+    chosen_file: Path | None,
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> dict[str, tuple[Any, str]]:
+    """Return key → (value, where it comes from); of several sources the one that wins."""
+    path = chosen_file or default_file
     copy = copy_from_systemd(path, environ) if path == default_file else None
     text = read_text(path, required=chosen_file is not None, copy=copy)
     values = _values_of_file(config_type, path, text)
     values |= _values_of_credentials(config_type, environ)
     values |= _values_of_environment(config_type, environ)
-    values |= {key: (value, "the command line") for key, value in (flags or {}).items()}
-    return _build(config_type, values, path)
+    values |= {key: (value, "the command line") for key, value in flags.items()}
+    return values
 
 
 def secrets_of(config: Config) -> list[str]:

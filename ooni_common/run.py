@@ -138,13 +138,18 @@ def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[
 
 
 def _load(script: Script[C], arguments: argparse.Namespace) -> C:
-    flags = {"db_uri": getattr(arguments, "db_uri", None), "textfile_dir": arguments.textfile}
     return load_config(
         script.config_type,
         script.config_file,
         chosen_file=arguments.config,
-        flags={key: value for key, value in flags.items() if value is not None},
+        flags=keys_among(arguments),
     )
+
+
+def keys_among(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the keys of the configuration that the command line gives."""
+    flags = {"db_uri": getattr(arguments, "db_uri", None), "textfile_dir": arguments.textfile}
+    return {key: value for key, value in flags.items() if value is not None}
 
 
 def _show(config: Config) -> None:

@@ -1,0 +1,72 @@
+"""A configuration as TOML that says where each value comes from."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ooni_common.config import Config, Secret
+
+DEFAULT = "default"
+Section = Mapping[str, tuple[Any, str]]  # key → its value, and where that comes from
+
+
+def config_as_toml(
+    config: Config, sources: Mapping[str, str], sections: Mapping[str, Section] | None = None
+) -> str:
+    """Return a configuration as TOML, with a comment at each value.
+
+    Secrets are `***`; a key that has no value is a comment.
+
+    Args:
+        config: to be shown.
+        sources: key → where its value comes from; a key that is not there has its default.
+        sections: what is shown in the place of a key, as a table of its own.
+    """
+    sections = sections or {}
+    lines, tables = [], []
+    for key in config.__struct_fields__:
+        value, source = getattr(config, key), sources.get(key, DEFAULT)
+        if key in sections:
+            pairs = [
+                f"{_key(name)} = {_value(shown)}  # {_comment(where)}"
+                for name, (shown, where) in sections[key].items()
+            ]
+            tables.append("\n".join([f"\n[{key}]", *pairs]))
+        elif value is None:
+            lines.append(f"# {key} is not set")
+        else:
+            lines.append(f"{key} = {_value(value)}  # {_comment(source)}")
+    return "\n".join([*lines, *tables])
+
+
+def _value(value: Any) -> str:
+    """Return a value as TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, msgspec.Struct):
+        defaults = {field.name: field.default for field in msgspec.structs.fields(type(value))}
+        own = {name: getattr(value, name) for name in value.__struct_fields__}
+        return _value({name: one for name, one in own.items() if one != defaults[name]})
+    if isinstance(value, Mapping):
+        pairs = (f"{_key(name)} = {_value(one)}" for name, one in value.items())
+        return f"{{ {', '.join(pairs)} }}" if value else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, str | Path | Secret):
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    raise TypeError(f"{type(value).__name__} is no type of TOML")
+
+
+def _key(name: str) -> str:
+    """Return a key as TOML; quoted unless it needs no quotes."""
+    is_bare = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
+    return name if is_bare else _value(name)
+
+
+def _comment(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
