@@ -60,6 +60,14 @@ def _restore_arguments(parser: argparse.ArgumentParser) -> None:
         "--as", dest="name", default="", metavar="NAME", help="default: TABLE_restored"
     )
     parser.add_argument(
+        "--chunk",
+        dest="chunks",
+        action="append",
+        default=[],
+        metavar="CHUNK",
+        help="of its export only these rows, such as 202306; can be given several times",
+    )
+    parser.add_argument(
         "--to-database", default="", metavar="DB", help="there, under its own name unless --as"
     )
     parser.add_argument(
@@ -127,6 +135,21 @@ def _delete_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
 
 
+def _forget_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", metavar="TABLE", help="the one with the rows that have to go")
+    parser.add_argument(
+        "--chunk",
+        dest="chunks",
+        action="append",
+        default=[],
+        required=True,
+        metavar="CHUNK",
+        help="which had them, such as 202306; can be given several times",
+    )
+    parser.add_argument("--note", default="", metavar="TEXT", help="added to the public note")
+    parser.add_argument("--confirm", action="store_true", help="do it; without it, only show")
+
+
 def _days(text: str) -> float:
     days = float(text)
     if not 0 <= days <= MOST_DAYS:
@@ -161,6 +184,7 @@ SCRIPT = Script(
         # It looks, unless --confirm is given: then it takes the lock of the job itself.
         Command("prune", "delete what nobody needs any more", _prune_arguments, looks_only=True),
         Command("delete", "delete backups, by name", _delete_arguments, looks_only=True),
+        Command("forget", "let exports follow a deletion", _forget_arguments, looks_only=True),
         DOCTOR,
     ),
 )

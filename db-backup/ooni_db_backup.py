@@ -30,7 +30,7 @@ from ooni_common.doctor import diagnose
 from ooni_common.nodes import connected_nodes
 from ooni_common.output import show
 from ooni_common.run import Job, execute
-from prune_command import delete, prune
+from prune_command import delete, forget, prune
 from run_command import backup, export, run
 from stored_commands import list_all, print_config, restore, verify
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "schema": show_schema,
         "prune": prune,
         "delete": delete,
+        "forget": forget,
         "doctor": examine,
     }
     return execute(SCRIPT, lambda job: commands[job.command](job), argv)

@@ -1,13 +1,17 @@
-"""Deleting what nobody needs any more: `prune` and `delete`."""
+"""Deleting what nobody needs any more: `prune`, `delete` and `forget`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backup_config import Config
+from backup_doctor import checks_before_a_run
 from backups.commands import private_bucket
 from backups.prune_command import check_clocks, delete_named, prune_backups
 from exports.commands import LOCK, prune_exports, public_bucket
+from exports.forget import Removal, forget_rows
+from ooni_common.doctor import preflight
 from ooni_common.files import locked, make_writable
+from ooni_common.nodes import connected_nodes
 from ooni_common.run import Job
 from stored_commands import has_bucket
 
@@ -29,6 +33,18 @@ def delete(job: Job[Config]) -> None:
     """Delete the backups that were named, or show what that means."""
     with _locked_if_confirmed(job) as confirmed:
         delete_named(job, job.arguments.names, confirmed=confirmed)
+
+
+def forget(job: Job[Config]) -> None:
+    """Export chunks again whose rows had to be deleted, and leave nothing of the old objects."""
+    arguments = job.arguments
+    removal = Removal(arguments.table, arguments.chunks, arguments.note)
+    with (
+        _locked_if_confirmed(job) as confirmed,
+        connected_nodes(job.config, one_suffices=True) as nodes,
+    ):
+        preflight(checks_before_a_run(nodes))
+        forget_rows(job, nodes, removal, confirmed=confirmed)
 
 
 @contextmanager

@@ -163,15 +163,18 @@ def restore(job: Job[Config]) -> None:
         arguments.skip or arguments.schema_only or arguments.data_only
     ):
         raise UsageError("--skip, --schema-only and --data-only are for --all")
+    if arguments.chunks and (arguments.everything or arguments.source not in ("", EXPORTS)):
+        raise UsageError("--chunk is for the export of one table")
     backup = None
-    if arguments.source != EXPORTS and (has_bucket(job.config, "private") or arguments.everything):
+    from_exports = arguments.source == EXPORTS or arguments.chunks
+    if not from_exports and (has_bucket(job.config, "private") or arguments.everything):
         backup = backup_with(job, arguments.table)
     if backup:
         restore_backup(job, backup, arguments.table)
         return
     check_names([arguments.table], _stored_tables(job), "export or backup of a table")
     if arguments.replace or arguments.to_database:
-        raise UsageError("no backup has it; from an export: only under a new name (--as)")
+        raise UsageError("an export is only restored under a new name (--as)")
     restore_export(job, arguments.table)
 
 

@@ -7,6 +7,8 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import msgspec
+
 from backup_config import Config, TablePolicy
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
@@ -26,7 +28,7 @@ from exports.reader import Reader
 from exports.restore import NewTable, restore
 from exports.row_source import ChosenSource, ReplicaSource, reachable
 from exports.verify import verify
-from inventory import is_in_utc, read_table
+from inventory import check_names, is_in_utc, read_table
 from ooni_common.database import StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.nodes import Nodes
@@ -278,6 +280,8 @@ def restore_export(job: Job[Config], table: str) -> None:
     manifest = read_table_manifest(bucket, layout, table)
     if manifest is None:
         raise UsageError(f"{table!r} has no export; see list")
+    if chunks := job.arguments.chunks:
+        manifest = with_chunks(manifest, chunks)
     if job.dry_run:
         rows = sum(export.rows for export in manifest.exports)
         log.info("would restore %s as %s: %s rows", table, name, f"{rows:,}")
@@ -288,6 +292,20 @@ def restore_export(job: Job[Config], table: str) -> None:
         target = NewTable(name, policy, job.arguments.trusted)
         rows = restore(database, http, bucket, manifest, target)
     log.info("restored %s as %s: %s rows, from its export", table, name, f"{rows:,}")
+
+
+def with_chunks(manifest: TableManifest, names: Collection[str]) -> TableManifest:
+    """Return the manifest of a table with some of its chunks.
+
+    Raises:
+        UsageError: there is no such chunk.
+    """
+    check_names(names, [*manifest.chunks, *manifest.pending], f"chunk of {manifest.table}:")
+    chunks, pending = (
+        {name: export for name, export in exports.items() if name in names}
+        for exports in (manifest.chunks, manifest.pending)
+    )
+    return msgspec.structs.replace(manifest, chunks=chunks, pending=pending)
 
 
 def prune_exports(job: Job[Config], *, confirmed: bool) -> None:

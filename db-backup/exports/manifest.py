@@ -5,6 +5,7 @@
     <prefix>/manifest/<table>.json          TableManifest, the one that counts
     <prefix>/manifest.json                  RunManifest, of all tables
     <prefix>/SHA256SUMS, index.html         made from the manifests
+    <prefix>/CHANGES.txt                    what was removed (forget.py)
 
 An object can't change at the same instant as the manifest that names it. So the manifest is written
 first, with the new export under `pending`: the object is the one in `chunks` or the one in
@@ -182,6 +183,11 @@ class ExportLayout(Layout):
     def sums(self) -> str:
         """The key of the checksums."""
         return f"{self.prefix}/SHA256SUMS"
+
+    @property
+    def changes(self) -> str:
+        """The key of the notes of what was removed from the exports."""
+        return f"{self.prefix}/CHANGES.txt"
 
     @property
     def index(self) -> str:

@@ -1,0 +1,163 @@
+"""Removing from the exports what was deleted in the database, because nobody may have it any more.
+
+Its chunk is exported again, in the place of the object, and what the bucket keeps of older versions
+is deleted. Copies that others have made are out of reach: a public note asks them to follow.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from backup_config import Config
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.commands import damaged_manifest, public_bucket, reader_of, rows_of, with_chunks
+from exports.export import Exporter, now
+from exports.manifest import (
+    Export,
+    ExportLayout,
+    RunManifest,
+    TableManifest,
+    TableManifests,
+    publish,
+    read_table_manifests,
+)
+from exports.plan import Plan, planned
+from exports.prune import Leftover, delete
+from exports.row_source import ChosenSource
+from ooni_common.errors import UsageError
+from ooni_common.nodes import Nodes
+from ooni_common.run import Job
+from store import TEXT, TOOL, Bucket
+
+log = logging.getLogger("ooni.db_backup")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What is to be removed: chunks of a table, and what is said of that in public."""
+
+    table: str
+    chunks: Sequence[str]
+    note: str = ""
+
+
+def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: bool) -> None:
+    """Export chunks again whose rows were deleted, and leave nothing of the old objects.
+
+    Args:
+        job: of the command.
+        nodes: have the table, without the rows that have to go.
+        removal: what to remove.
+        confirmed: do it; else show what that means.
+
+    Raises:
+        UsageError: the table has no such export.
+        ScriptError: it failed; the next call does all of it again.
+    """
+    bucket, layout = public_bucket(job)
+    read = read_table_manifests(bucket, layout)
+    manifest = _manifest_of(job.config, read, removal)
+    old = {name: manifest.chunks[name] for name in removal.chunks if name in manifest.chunks}
+    exporter, chosen = _planned(job, nodes, bucket, manifest, removal)
+    for step in chosen.steps:
+        verb = "delete" if step.reason == "dropped" else "export again"
+        log.info("%s: %s %s", removal.table, verb if confirmed else f"would {verb}", step)
+        if step.last and step.fingerprint.rows >= step.last.rows:
+            log.warning(
+                "%s: %s: it has as many rows as before: was anything deleted in the table?",
+                removal.table,
+                step.chunk.name or "the whole table",
+            )
+    if not confirmed:
+        log.info("%d chunks would be exported again with --confirm", len(chosen.steps))
+        return
+    objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
+    exporter.carry_out(chosen, objects)
+    read.sound[removal.table] = manifest
+    run = RunManifest(started=now(), finished=now(), tool=TOOL, server=manifest.server)
+    publish(bucket, layout, read, run, objects)
+    dropped = {step.chunk.name for step in chosen.steps if step.reason == "dropped"}
+    gone = [export for name, export in manifest.chunks.items() if name in dropped]
+    if gone:
+        delete(bucket, layout, read, [_leftover(removal, export) for export in gone], run)
+    new = {name: export for name, export in manifest.chunks.items() if export not in gone}
+    _add_note(bucket, layout, removal, old, new)
+    versions = sum(_delete_versions(bucket, export.key) for export in old.values())
+    log.info(
+        "%s: %d chunks are exported again, %d deleted, and %d older versions of their objects",
+        removal.table,
+        len(chosen.steps) - len(gone),
+        len(gone),
+        versions,
+    )
+
+
+def _manifest_of(config: Config, read: TableManifests, removal: Removal) -> TableManifest:
+    """Return the manifest of the table, which has all the chunks."""
+    if removal.table in read.damaged:
+        raise damaged_manifest(config, removal.table, read.damaged[removal.table])
+    if removal.table not in read.sound:
+        raise UsageError(f"{removal.table!r} has no export; see list")
+    manifest = read.sound[removal.table]
+    with_chunks(manifest, removal.chunks)  # all of them are there
+    return manifest
+
+
+def _planned(
+    job: Job[Config], nodes: Nodes, bucket: Bucket, manifest: TableManifest, removal: Removal
+) -> tuple[Exporter, Plan]:
+    """Return what exports the table, and its plan for the chunks."""
+    reader = reader_of(job.config, nodes, removal.table)
+    source = ChosenSource(job.config, nodes.first, ClickHouseHTTP(job.config, job.user_agent))
+    exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest)
+    plan = planned(reader, manifest, lambda _export: False, max_shrink=1, force=True)
+    steps = [step for step in plan.steps if step.chunk.name in removal.chunks]
+    return exporter, replace(plan, steps=steps)
+
+
+def _leftover(removal: Removal, export: Export) -> Leftover:
+    """Return an object whose rows the database has no more."""
+    size, name = export.compressed_bytes, export.chunk.name
+    return Leftover(export.key, size, "its rows had to go", removal.table, name)
+
+
+def _add_note(
+    bucket: Bucket,
+    layout: ExportLayout,
+    removal: Removal,
+    old: Mapping[str, Export],
+    new: Mapping[str, Export],
+) -> None:
+    """Tell those who have copies, in a public file, which of them are to be replaced."""
+    note = " ".join(removal.note.split())
+    lines = [
+        f"{now()} {layout.relative(export.key)}: rows were removed."
+        f" Of copies, delete the object with SHA-256 {export.sha256}"
+        f"{f'; its successor has {new[name].sha256}' if name in new else ''}."
+        f"{f' {note}' if note else ''}\n"
+        for name, export in old.items()
+        if name not in new or new[name].sha256 != export.sha256
+    ]
+    content = bucket.get(layout.changes) or b""
+    if lines:
+        bucket.put(layout.changes, content + "".join(lines).encode(), TEXT)
+
+
+def _delete_versions(bucket: Bucket, key: str) -> int:
+    """Delete all versions of an object but the one that is there; return how many there were.
+
+    A bucket that keeps no versions has none.
+    """
+    count = 0
+    with bucket.errors(f"deleting older versions of {key}"):
+        pages = bucket.client.get_paginator("list_object_versions").paginate(
+            Bucket=bucket.target(key)["Bucket"], Prefix=key
+        )
+        for page in pages:
+            for version in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+                if version["Key"] == key and not version["IsLatest"]:
+                    bucket.client.delete_object(
+                        **bucket.target(key), VersionId=version["VersionId"]
+                    )
+                    count += 1
+    return count
