@@ -237,14 +237,19 @@ def connected_to(config: DatabaseConfig, host: str, port: int) -> Iterator[Datab
 
 def quoted(identifier: str) -> str:
     """Return an identifier as SQL writes it."""
-    escaped = identifier.replace("\\", "\\\\").replace("`", "\\`")
+    escaped = _escaped(identifier, "`")
     return f"`{escaped}`"
 
 
 def literal(text: str) -> str:
     """Return a text as a literal of SQL."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    escaped = _escaped(text, "'")
     return f"'{escaped}'"
+
+
+def _escaped(text: str, quote: str) -> str:
+    # To 24.8, a statement ends at a NUL.
+    return text.replace("\\", "\\\\").replace(quote, f"\\{quote}").replace("\0", "\\0")
 
 
 def _dates_as_days(

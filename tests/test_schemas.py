@@ -1,11 +1,13 @@
 """CREATE statements from a bucket: what comes back is the same table, or a refusal."""
 
 import itertools
+from collections.abc import Mapping
 
 import pytest
 
 from backups.signature import signature_of, state_of
 from conftest import Database
+from dev.engines import Engine
 from ooni_common.database import literal, quoted
 from ooni_common.replicas import path_of
 from schemas.create_table import create_statement, create_table
@@ -56,8 +58,8 @@ TABLES = {
         (`TTL` UInt32, `GROUP` UInt32, `TYPE` UInt32, `INDEX` UInt32, `ORDER` UInt32, `SET` UInt32,
         `COMMENT` UInt32, `CODEC` UInt32, `SETTINGS` UInt32, `PRIMARY` UInt32, `DELETE` DateTime,
         `WHERE` UInt32, `TO` UInt32, `PARTITION` UInt32, `SAMPLE` UInt32, `RECOMPRESS` UInt32,
-        t Tuple(`TTL` UInt8), a UInt32 DEFAULT `TTL` + `COMMENT` * `CODEC` COMMENT 'of TTL',
-        b UInt32 ALIAS -`SETTINGS`, c UInt8 DEFAULT t.`TTL`, d UInt8 DEFAULT `TTL` NOT IN (1, 2),
+        a UInt32 DEFAULT `TTL` + `COMMENT` * `CODEC` COMMENT 'of TTL',
+        b UInt32 ALIAS -`SETTINGS`, d UInt8 DEFAULT `TTL` NOT IN (1, 2),
         e DateTime TTL `DELETE` + toIntervalDay(1), f UInt8 MATERIALIZED (`TTL` + 1) * `PRIMARY`,
         INDEX `TYPE` `TYPE` TYPE minmax GRANULARITY 2, INDEX i (`TYPE`, `INDEX`) TYPE minmax,
         CONSTRAINT `CHECK` CHECK `CHECK` > 1, `CHECK` UInt8,
@@ -68,10 +70,16 @@ TABLES = {
         TTL `DELETE` + toIntervalDay(1) DELETE WHERE `WHERE` > 1,
             `DELETE` + toIntervalDay(2) GROUP BY `ORDER`, `SAMPLE` SET `TO` = max(`TO`), a = any(a)
         SETTINGS deduplicate_merge_projection_mode = 'drop'""",
+    "elements": """
+        (t Tuple(`TTL` UInt8, `COMMENT` UInt8), c UInt8 DEFAULT t.`TTL`,
+        d UInt8 DEFAULT t.`COMMENT`) ENGINE = Log""",
     "withs": """
         (x UInt64, s String, PROJECTION p (WITH x + 1 AS y, lower(s) AS z SELECT y, z ORDER BY y),
         PROJECTION q (WITH x % 2 AS y SELECT y, count() GROUP BY y))
         ENGINE = MergeTree ORDER BY x""",
+    "zeros": """
+        (x UInt64 COMMENT 'a\\0b', s String DEFAULT 'a\\0b' COMMENT '\\0', `a\\0b` UInt8)
+        ENGINE = MergeTree ORDER BY x COMMENT 'a\\0b\\t\\x01'""",
     "nothing": "(k String) ENGINE = Null",
     "rocksdb": "(k String, v String) ENGINE = EmbeddedRocksDB PRIMARY KEY k",
     "joined": "(k String, v String) ENGINE = Join(ANY, LEFT, k)",
@@ -88,6 +96,18 @@ def test_a_table_comes_back_as_it_was(database: Database, name: str) -> None:
     database.execute(f"DROP TABLE {name} SYNC")
     database.execute(create_table(original).statement(quoted(name)))
     assert database.execute(f"SHOW CREATE TABLE {name}") == [(original,)]
+
+
+@pytest.mark.compat
+@pytest.mark.parametrize("name", ["words", "zeros", "clauses"])
+def test_so_it_does_on_all_versions(engines: Mapping[str, Engine], name: str) -> None:
+    for version, engine in engines.items():
+        engine.execute(f"CREATE TABLE {name} {TABLES[name]}")
+        original = engine.execute(f"SHOW CREATE TABLE {name}", "RawBLOB").decode()
+        engine.execute(f"DROP TABLE {name}")
+        engine.execute(create_table(original).statement(quoted(name)))
+        again = engine.execute(f"SHOW CREATE TABLE {name}", "RawBLOB").decode()
+        assert again == original, version
 
 
 def made(
