@@ -46,6 +46,7 @@ MANIFEST_FORMAT = 1
 MOST_COLUMNS = 10_000  # of a table; more would only fill the memory
 HTML = "text/html; charset=utf-8"
 TEMPLATE = "index.html.jinja"
+SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -383,7 +384,11 @@ def page(run: RunManifest, manifests: Mapping[str, TableManifest], layout: Expor
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["units"] = in_units
+    keys = [export.key for manifest in manifests.values() for export in manifest.exports]
+    # Of keys, only those that need no quoting in the languages of the examples.
+    plain = [name for key in keys if SAFE_NAME.fullmatch(name := key.removeprefix(layout.exports))]
+    example = min(plain, default="")
     text = environment.get_template(TEMPLATE).render(
-        run=run, manifests=dict(sorted(manifests.items())), layout=layout
+        run=run, manifests=dict(sorted(manifests.items())), layout=layout, example=example
     )
     return text.encode()
