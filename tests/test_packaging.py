@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from dev.e2e.upgrades import PACKAGES
 from ooni_common import __version__
 from ooni_common.command_line import argument_parser
 from ooni_common.textfile import metrics_of
@@ -166,3 +167,54 @@ def test_names_of_modules_are_unique_over_the_tools() -> None:
         path.parent.name for folder in FOLDERS for path in (ROOT / folder).glob("*/__init__.py")
     ]
     assert sorted(names) == sorted(set(names))
+
+
+def packages() -> set[str]:
+    return set(re.findall("(?m)^Package: (.*)$", (ROOT / "debian/control").read_text()))
+
+
+def test_every_package_is_tested_end_to_end_and_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert set(PACKAGES) == packages()
+    assert {name for name in packages() if f"| `{name}` |" in readme} == packages()
+
+
+def test_alerts_dashboards_and_runbook_are_in_a_package() -> None:
+    """Field S12: they were in none."""
+    name = "debian/ooni-backend-tools-monitoring"
+    installed = (ROOT / f"{name}.install").read_text().split()[::2]
+    assert {ROOT / path for path in installed} == {
+        ROOT / "monitoring" / path
+        for path in (
+            "alerts.yml", "alertmanager.yml", "dashboards", "provisioning", "statsd-mapping.yml",
+        )
+    }  # fmt: skip
+    assert all((ROOT / path).exists() for path in installed)
+    assert (ROOT / f"{name}.links").read_text().split() == [
+        "usr/share/ooni-backend-tools/monitoring/alerts.yml",
+        "etc/prometheus/rules/ooni-alerts.yml",
+    ]
+    assert (
+        "monitoring/site.yml $(MONITORING)/etc/prometheus/rules/ooni-site.yml"
+        in (ROOT / "debian/rules").read_text()
+    )
+    assert "docs/runbook.md" in (ROOT / f"{name}.docs").read_text().split()
+
+
+def test_every_autopkgtest_is_listed_and_can_be_started() -> None:
+    folder = ROOT / "debian/tests"
+    control = (folder / "control").read_text()
+    listed = ", ".join(re.findall("(?m)^Tests: (.*)$", control)).split(", ")
+    assert sorted(listed) == sorted({path.name for path in folder.iterdir()} - {"control"})
+    assert all((folder / name).stat().st_mode & 0o111 for name in listed)
+    needed = ", ".join(re.findall("(?m)^Depends: (.*)$", control)).split(", ")
+    assert set(needed) - {"systemd", "python3"} <= packages()
+
+
+def test_news_is_for_packages_that_exist_and_short() -> None:
+    for path in (ROOT / "debian").glob("*.NEWS*"):
+        assert path.name.partition(".")[0] in packages()
+        text = path.read_text()
+        assert max(map(len, text.splitlines())) <= 80
+        if path.suffix == ".next":  # without head and end, which make release adds
+            assert all(line.startswith("  ") or not line for line in text.splitlines())

@@ -24,6 +24,7 @@ from dev.e2e.permissions import (
     keep_for_root,
     run_by_hand_first,
 )
+from dev.e2e.repository import install_from_repository
 from dev.e2e.restarts import restart_and_tell
 from dev.e2e.services import let_timer_fire, probe_sandbox, run_services, stop_database
 from dev.e2e.steps import expect
@@ -80,6 +81,7 @@ def main() -> None:
             expect(api.failures() == failures, "the API could spool all the time")
             upgrade_with_edited_conffiles(container, packages, scratch)
             remove_and_purge(container, api)
+        install_from_repository(archive, release, packages, scratch)
     print(f"\nEnd to end on Debian {release}: everything is as it should be.")
 
 

@@ -1,5 +1,6 @@
 """Packages that come and go: upgrades from old ones and to newer ones, removal."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -8,7 +9,6 @@ from pathlib import Path
 from dev.e2e.container import Container
 from dev.e2e.ooni_api import LET_IN, OoniApi
 from dev.e2e.steps import expect, title
-from ooni_common import __version__
 
 PACKAGES = (
     "ooni-backend-tools-venv",
@@ -143,7 +143,9 @@ def upgrade_with_edited_conffiles(container: Container, folder: Path, scratch: P
         tree = scratch / f"{package}-newer"
         subprocess.run(["dpkg-deb", "-R", str(file), str(tree)], check=True)
         control = tree / "DEBIAN/control"
-        control.write_text(control.read_text().replace(__version__, f"{__version__}+1"))
+        text = control.read_text()
+        version = re.findall("(?m)^Version: (.*)$", text)[0]
+        control.write_text(text.replace(version, f"{version}+1"))
         for config in tree.glob("etc/ooni/*.conf"):
             config.write_text(config.read_text() + "\n# new\n")
         newer = container.root / "srv" / f"{package}_newer.deb"
