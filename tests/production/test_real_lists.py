@@ -15,7 +15,7 @@ from production.test_paths import OONIS, PATHS, make
 from production.watching import Watch
 from test_citizenlab_test_lists_updater import commit_folder, unpack
 
-pytestmark = pytest.mark.production
+pytestmark = [pytest.mark.production, pytest.mark.timeout(900)]
 
 ROWS = 38_867
 KINDS = {"OONI's": OONIS, "database and table": PATHS["database and table"]}

@@ -1,6 +1,7 @@
 """What readers of the test lists see on each node, at every instant."""
 
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,8 @@ Content = tuple[int, int]
 
 class Watch:
     """A reader on each node that asks all the time, also while the node is away for a while.
+
+    It rests as long as it has read: three that never rest leave nothing of two cores to the tool.
 
     Attributes:
         seen: by node, what its live table held, one after the other.
@@ -51,7 +54,9 @@ class Watch:
             try:
                 with clickhouse_driver.Client("127.0.0.1", node.port, connect_timeout=1) as client:
                     while not self._stop.is_set():
+                        begin = time.monotonic()
                         self._note(node, client.execute(LISTS)[0])
+                        self._stop.wait(time.monotonic() - begin)
             except (errors.Error, OSError, EOFError):
                 self._stop.wait(0.05)
 
