@@ -18,6 +18,7 @@ from test_citizenlab_test_lists_updater import commit_folder, unpack
 pytestmark = [pytest.mark.production, pytest.mark.timeout(900)]
 
 ROWS = 38_867
+LEGEND = "00-LEGEND-new_category_codes.csv"
 KINDS = {"OONI's": OONIS, "database and table": PATHS["database and table"]}
 if os.environ.get("OONI_TEST_ALL_PATHS"):
     KINDS |= PATHS
@@ -75,5 +76,11 @@ def test_a_life_of_the_real_lists(
         assert (status, live(production)) == (0, first), log
         drop_lines(repository, "ru.csv", 900)
         status, log = real.run()
-        assert (status, "of cc 'ru' would disappear" in log, live(production)) == (65, True, first)
+        assert (status, "ru is held" in log) == (0, True), log
+        agree(production, ROWS - 3)
+        assert dict(node.execute(per_cc))["ru"] == expected["ru"]
+        held = live(production)
+        drop_lines(repository, LEGEND, 5)
+        status, log = real.run()
+        assert (status, "extra_category_codes" in log, live(production)) == (65, True, held), log
     assert {rows for rows, _ in watch.contents()} == {ROWS, ROWS - 3}
