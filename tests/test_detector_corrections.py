@@ -161,6 +161,47 @@ def test_late_measurements_withdraw_an_alarm(detecting: Detecting) -> None:
     assert detecting.everything() == seen
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("public_url", "ftp://feeds.example/"),
+        ("public_url", "https://feeds.example"),
+        ("public_url", "https://feeds.example/?a=<b>/"),
+        ("withdrawn", {"IR": "No GUID."}),
+        ("withdrawn", {"tag:a b": "With a space."}),
+        ("withdrawn", {"tag:a": ""}),
+        ("withdrawn", {"tag:a": "Two\nlines."}),
+        ("publish", "no"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused(detecting: Detecting, key: str, value: object) -> None:
+    status, log = detecting.run(hour=10, **{key: value})
+    assert (status, len(log.splitlines())) == (78, 1)
+    assert key in log
+
+
+def test_damaged_files_of_earlier_runs_end_no_run(detecting: Detecting) -> None:
+    detecting.measure(blocked(series(), 200, block=100))
+    detecting.detect(200)
+    seen = detecting.outputs()
+    quiet = [[["IT", 0], {"since": 1, "told": 7}]]
+    damages = {
+        "published.json": b'{"items": {"tag:x": {"guid": 7}}}',
+        "silence.json": msgspec.json.encode({"hour": 10**9, "quiet": quiet}),
+        "charts.json": b'{"windows": {"x": [[1], [2], [3, 4]]}}',
+        "severities.json": b'{"severities": {"x": "y"}}',
+    }
+    for name, content in damages.items():
+        (detecting.state_dir / name).write_bytes(content)
+    detecting.detect(200)
+    assert detecting.outputs() == seen
+    hour = msgspec.json.decode((detecting.state_dir / "silence.json").read_bytes())["hour"]
+    damaged = msgspec.json.encode({"hour": hour, "quiet": quiet})
+    (detecting.state_dir / "silence.json").write_bytes(damaged)
+    detecting.detect(200)
+    assert detecting.outputs() == seen
+
+
 def test_nothing_is_published_while_that_is_switched_off(detecting: Detecting) -> None:
     detecting.measure(measured(series(), 0, 100))
     detecting.detect(100)

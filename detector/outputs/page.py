@@ -22,7 +22,7 @@ from outputs.report import SILENT, WITHDRAWN, Report
 from outputs.severity import Severity
 from outputs.silence_items import of_silence
 from outputs.statuses import Service
-from outputs.tallies import Chart, Tally, so_far
+from outputs.tallies import Chart, Tally, so_far, until_turn
 from outputs.timeline import MOSTLY_OVER, Turn
 from outputs.wording import (
     clean,
@@ -63,7 +63,7 @@ class Card:
         lasted: how long, in words; "" where nobody can know.
         networks: with their measurements.
         targets: what was measured, with the measurements.
-        inside: counts of the interval, up to now while it has not ended; None: it has none.
+        inside: counts of the interval, up to now while it lasts; None: it has none.
         severity: the networks and runs that are concerned; None: nobody measured it lately.
         turn: when it was mostly over; None: it was not, or it has ended.
         doubts: why it may be none, in sentences.
@@ -128,7 +128,7 @@ def page(report: Report, services: Sequence[Service], news: News) -> bytes:
         summary=_summary(services),
         services=services,
         cards=cards_of(report),
-        feeds=_country_feeds(report),
+        feeds=_country_feeds(news),
         shown=SHOWN,
         withdrawn=news.withdrawn[:MOST_LISTED],
         silences=_silences(report),
@@ -164,9 +164,9 @@ def _said(tally: Tally, noun: str = "measurement") -> str:
     return f"{tally.anomalies:,} of {whole} ({share}%), {counted(tally.runs, 'run')}"
 
 
-def _country_feeds(report: Report) -> list[Link]:
+def _country_feeds(news: News) -> list[Link]:
     """Return the countries that have a feed, and the path of it, without a suffix."""
-    codes = {incident.probe_cc for incident in report.incidents}
+    codes = {item.probe_cc for item in news.items}
     ordered = sorted(codes, key=lambda code: (country(code), code))
     return [Link(country(code), country_path(code)) for code in ordered]
 
@@ -184,9 +184,12 @@ def cards_of(report: Report) -> list[Card]:
 
 def _card(report: Report, incident: Incident, chart: Chart) -> Card:
     state = report.state_of(incident)
-    end = incident.end or report.until
-    inside = report.tallies.get(so_far(incident, report.until))
     turns = report.turns_of(incident)
+    turn = turns[-1] if turns and state == MOSTLY_OVER else None
+    end = incident.end or (turn.end if turn else report.until)
+    period = until_turn(incident, turn) if turn else so_far(incident, report.until)
+    inside = report.tallies.get(period)
+    marked = end if turn else incident.end
     earlier = chart.tally_within(chart.start, incident.start)
     return Card(
         id=f"incident-{name_hash((report.guid_of(incident),))}",
@@ -194,7 +197,10 @@ def _card(report: Report, incident: Incident, chart: Chart) -> Card:
         state=state,
         lasted="" if state in (SILENT, WITHDRAWN) else spoken_duration(end - incident.start),
         networks=[
-            Link(network_name(network.asn), network_link(network, incident.probe_cc, end))
+            Link(
+                network_name(network.asn),
+                network_link(network, incident.probe_cc, network.end or report.until),
+            )
             for network in incident.by_network
         ],
         targets=[
@@ -206,13 +212,13 @@ def _card(report: Report, incident: Incident, chart: Chart) -> Card:
         ],
         inside=inside,
         severity=report.severities.get(incident.key),
-        turn=turns[-1] if turns and state == MOSTLY_OVER else None,
+        turn=turn,
         doubts=list(doubts_of(report, incident).values()),
         withdrawn=report.withdrawn.get(incident.key, ""),
         earlier=earlier,
         link=incident_link(incident, end),
         feed=country_path(incident.probe_cc),
-        drawing=drawing_of(chart, incident.start, incident.end, _label(incident, inside, earlier)),
+        drawing=drawing_of(chart, incident.start, marked, _label(incident, inside, earlier)),
     )
 
 

@@ -1,0 +1,87 @@
+"""Counting measurements and runs step by step, at once or as the hours go by."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Database as FreshDatabase
+from detector_config import Config
+from detector_harness import FACEBOOK, START
+from dev.samples.measurements import create
+from ooni_common.config import SecretUrl
+from ooni_common.database import Database, connected
+from outputs.counting import Counting, Window
+from series import Series, hour_of, time_of
+
+FIRST = hour_of(START)
+DAY = 24
+INPUTS = (FACEBOOK[1], "https://web.facebook.com/robots.txt")
+SERIES = tuple(Series(FACEBOOK[0], url, "IT", 1) for url in INPUTS)
+# Run, input, hours after START, anomaly; a run goes on over midnight, and one pauses for two days.
+MEASURED = [
+    ("a", 0, 3.0, True),
+    ("a", 1, 3.1, False),
+    ("b", 0, 23.9, True),
+    ("b", 1, 24.1, True),
+    ("b", 0, 25.0, False),
+    ("c", 0, 30.0, True),
+    ("c", 0, 80.0, True),
+    ("d", 1, 47.9, False),
+    ("d", 1, 72.5, True),
+]
+
+
+@pytest.fixture
+def measurements(database: FreshDatabase) -> Iterator[Database]:
+    client = database.client()
+    create(client, "fastpath")
+    rows = [
+        (
+            f"{number:030}",
+            run,
+            INPUTS[url],
+            time_of(FIRST).timestamp() + hour * 3600,
+            "t" if bad else "f",
+        )
+        for number, (run, url, hour, bad) in enumerate(MEASURED)
+    ]
+    for uid, run, url, time, bad in rows:
+        client.execute(
+            "INSERT INTO fastpath (measurement_uid, report_id, input, probe_cc, probe_asn,"
+            " test_name, measurement_start_time, anomaly, confirmed, msm_failure) VALUES"
+            f" ('{uid}', '{run}', '{url}', 'IT', 1, '{FACEBOOK[0]}',"
+            f" toDateTime({int(time)}), '{bad}', 'f', 'f')"
+        )
+    with connected(Config(db_uri=SecretUrl(database.uri))) as opened:
+        yield opened
+
+
+def window(end: int, start: int = 0) -> Window:
+    return Window(SERIES, FIRST + start, DAY, FIRST + end, grows=True)
+
+
+def test_a_run_counts_in_the_step_in_which_it_is_first_seen(
+    measurements: Database, tmp_path: Path
+) -> None:
+    counting = Counting(measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", anew=False)
+    whole, later, one = counting.count([window(96), window(96, 24), window(24)])
+    assert whole == ([3, 4, 0, 2], [2, 2, 0, 2], [2, 2, 0, 2])
+    assert later == ([4, 0, 2], [2, 0, 2], [3, 0, 2])
+    assert one == ([3], [2], [2])
+
+
+def test_counting_as_the_hours_go_by_is_counting_at_once(
+    measurements: Database, tmp_path: Path
+) -> None:
+    hours = (FIRST, FIRST + 96)
+    at_once = Counting(measurements, hours, tmp_path / "once.json", anew=False)
+    expected = at_once.count([window(96)])
+    path = tmp_path / "charts.json"
+    for end in range(12, 97, 12):
+        unsettled = (FIRST + max(0, end - 30), FIRST + end)
+        counting = Counting(measurements, unsettled, path, anew=False)
+        seen = counting.count([window(end)])
+        counting.keep()
+    assert seen == expected
+    assert '"windows"' in path.read_text()
