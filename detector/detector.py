@@ -57,6 +57,7 @@ log = logging.getLogger("ooni.detector")
 
 CHECKPOINT = "checkpoint.npz"
 MOST_LAG = 24  # hours that `fastpath` may lag behind without a word of the doctor
+LEARNING = 7 * 24  # hours after which what a run finds refutes what was told, if it knew nothing
 CHUNKS_PER_NOTE = 10  # a line in the log after so many
 
 
@@ -205,6 +206,7 @@ def detect(job: Job[Config], now: datetime) -> None:
         beginning = beginning_of(job, now)
         hours = hours_to_follow(job, measurements, beginning, now)
         follower, until = beginning.follower, hours[1]
+        learned = beginning.hour if follower.series else hours[0] + LEARNING
         checkpoint, news = follow(job, measurements, follower, hours)
         events = read_events(database, config.service_of, beginning.hour) + news
         statuses = follower.statuses(config.service_of, until, timedelta(days=config.stale_days))
@@ -219,7 +221,7 @@ def detect(job: Job[Config], now: datetime) -> None:
             config.state_dir / CHARTS,
             anew="reprocess" in job.flags,
         )
-        report = report_of(config, counting, statuses, events, published, beginning.hour)
+        report = report_of(config, counting, statuses, events, published, (beginning.hour, learned))
     if config.publish:
         with job.metrics.timer("write_feed"):
             told = news_of(report, published)

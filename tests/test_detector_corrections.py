@@ -80,6 +80,14 @@ def test_what_lies_after_the_last_hour_or_is_followed_no_more_is_not_withdrawn()
     assert news_of(others, told(report)).items == ()
 
 
+def test_a_run_that_knew_nothing_refutes_nothing_that_it_could_not_see() -> None:
+    report = a_report()
+    later = replace(report, incidents=[], learned=UNTIL)
+    news = news_of(later, told(report))
+    assert by_guid(news) == by_guid(news_of(report))
+    assert news.published == told(report)
+
+
 def test_withdrawn_items_are_in_the_feeds_and_in_a_list_that_forgets_none() -> None:
     report = a_report(60)
     published = told(report)

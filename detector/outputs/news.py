@@ -50,16 +50,16 @@ def news_of(report: Report, published: Published | None = None) -> News:
     current = _with_names(current, earlier)
     names = {item.guid for item in current}
     missing = [told for told in earlier.values() if told.guid not in names]
-    wrong = [
-        _withdrawn(told)
+    old = [
+        _item(told) if told.time < report.learned else _withdrawn(told)
         for told in missing
         if told.time <= report.until and _is_followed(told, report)
     ]
     limit = report.until - KEPT
     kept = {told.guid: told for told in missing}
-    kept |= {item.guid: _told(item) for item in (*current, *wrong)}
+    kept |= {item.guid: _told(item) for item in (*current, *old)}
     kept = {guid: kept[guid] for guid in sorted(kept) if _is_kept(kept[guid], limit)}
-    return News((*current, *wrong), Published(kept))
+    return News((*current, *old), Published(kept))
 
 
 def _is_followed(told: Told, report: Report) -> bool:
@@ -99,6 +99,10 @@ def _told(item: Item) -> Told:
     return Told(**{name: getattr(item, name) for name in Told.__struct_fields__})
 
 
+def _item(told: Told) -> Item:
+    return Item(**{name: getattr(told, name) for name in Told.__struct_fields__})
+
+
 def _withdrawn(told: Told) -> Item:
-    item = Item(**{name: getattr(told, name) for name in Told.__struct_fields__})
+    item = _item(told)
     return item if item.withdrawn else items.withdrawn(item, NOT_CONFIRMED)

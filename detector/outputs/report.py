@@ -56,6 +56,8 @@ class Report:
         tallies: of the periods that the outputs tell of (tallies.periods_of), where there are any
             measurements.
         silences: where nobody measured, in the order of detection.
+        learned: what was told before it and is missing is not refuted: the run knew too little, or
+            the measurements are no more.
         services: the names of those that are followed.
         severities: of the incidents, by `Incident.key`, where there are any measurements.
         names: the GUIDs of incidents by key, where another one than theirs was published.
@@ -71,6 +73,7 @@ class Report:
     stale: timedelta
     tallies: Mapping[Period, Tally]
     silences: Sequence[Silence] = ()
+    learned: datetime = field(default_factory=lambda: time_of(0))
     services: Collection[str] = ()
     severities: Mapping[Key, Severity] = field(default_factory=dict)
     names: Mapping[Key, str] = field(default_factory=dict)
@@ -149,7 +152,7 @@ def report_of(
     statuses: Sequence[SeriesStatus],
     events: Sequence[Event],
     published: Published,
-    start: int,
+    hours: tuple[int, int],
 ) -> Report:
     """Put together what people are told.
 
@@ -159,7 +162,8 @@ def report_of(
         statuses: of all series.
         events: of all times; those of series that are no longer followed are left out.
         published: what earlier runs have told.
-        start: the first hour that this run has looked at.
+        hours: the first one that this run has looked at, and that from which on it knows enough of
+            the series to refute what was told.
     """
     services = config.service_of
     followed = [event for event in events if event.series.target in services]
@@ -172,6 +176,7 @@ def report_of(
         charts={},
         stale=timedelta(days=config.stale_days),
         tallies={},
+        learned=time_of(hours[1]),
         services={clean(service) for service in config.services},
     )
     report = _with_names(report, published, config.withdrawn)
@@ -183,13 +188,17 @@ def report_of(
     tallies = tallies_of(counting, periods) | tallies_of(counting, lasting, growing=True)
     counting.keep()
     severities = severities_of(counting, report.incidents, services, config.state_dir / SEVERITIES)
-    hours = (start, counting.settled_until, counting.until)
     return replace(
         report,
         charts=charts,
         tallies=tallies,
         severities=severities,
-        silences=watched(counting.database, hours, config.state_dir, anew=counting.anew),
+        silences=watched(
+            counting.database,
+            (hours[0], counting.settled_until, counting.until),
+            config.state_dir,
+            anew=counting.anew,
+        ),
     )
 
 
