@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db_backup_harness import CSV, LAYOUT, BackupTool
-from dev.engines import Engine
+from dev.engines import PINNED, Engine
+from engine_client import EngineClient
 from exports.clickhouse_http import INPUT_SETTINGS
-from exports.comparison import Records, composite_floats
+from exports.comparison import Records, composite_floats, reads_floats
 from exports.restore import insert_statement
 from inventory import Column
-from ooni_common.database import SESSION
+from ooni_common.database import SESSION, Database
 from staging import Place
 
 PROVEN = "the rows are those that were exported"
@@ -123,8 +124,14 @@ def test_the_rows_of_every_engine_are_compared_after_the_insert(backup_tool: Bac
 def exported(backup_tool: BackupTool) -> BackupTool:
     """The tool, and a table with NULLs and equal keys that was exported, and was read once."""
     execute = backup_tool.database.execute
-    execute("CREATE TABLE t (k UInt32, n Nullable(UInt32), s String) ENGINE = MergeTree ORDER BY k")
-    execute("INSERT INTO t SELECT number % 300, nullIf(number, 7), 'text' FROM numbers(600)")
+    execute(
+        "CREATE TABLE t (k UInt32, n Nullable(UInt32), s String, f Array(Float64))"
+        " ENGINE = MergeTree ORDER BY k"
+    )
+    execute(
+        "INSERT INTO t SELECT number % 300, nullIf(number, 7), 'text', [number / 4]"
+        " FROM numbers(600)"
+    )
     assert backup_tool.run("export", tables={"t": "public"})[0] == 0
     assert not backup_tool.manifest("t").chunks[""].fingerprint.is_read
     return backup_tool
@@ -222,7 +229,7 @@ def test_objects_of_several_frames_are_read_as_the_server_reads_them(exported: B
 
 def test_rows_that_were_exported_with_other_columns_are_only_counted(exported: BackupTool) -> None:
     manifest = json.loads(exported.get(LAYOUT.manifest("t")))
-    manifest["chunks"][""]["types"] = ["UInt64", "Nullable(UInt32)", "String"]
+    manifest["chunks"][""]["types"] = ["UInt64", "Nullable(UInt32)", "String", "Array(Float64)"]
     exported.put(LAYOUT.manifest("t"), json.dumps(manifest).encode())
     status, printed = exported.run("restore", "t", "--from", "exports")
     assert (status, "rows are only counted" in printed) == (0, True), printed
@@ -232,6 +239,16 @@ def test_floats_within_other_types_are_told() -> None:
     kinds = ["Float32", "Nullable(Float64)", "Array(Float32)", "Point", "Tuple(`Float64` String)"]
     columns = [Column(kind, kind) for kind in kinds]
     assert composite_floats(columns) == ["Array(Float32)", "Point"]
+
+
+@pytest.mark.compat
+def test_only_old_servers_read_floats_within_other_types_with_an_error(
+    engines: Mapping[str, Engine],
+) -> None:
+    exact = {
+        version: reads_floats(Database(EngineClient(engine))) for version, engine in engines.items()
+    }
+    assert exact == {"24.8": False, "25.5": False, PINNED: True}
 
 
 @pytest.mark.compat

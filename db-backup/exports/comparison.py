@@ -32,8 +32,8 @@ log = logging.getLogger("ooni.db_backup")
 
 LONGEST_RECORD = 256 * 1024 * 1024  # bytes; those of a longer one are not kept to be hashed
 NO_LIMIT = {"max_execution_time": 0}  # that of the configuration is for one chunk
-# Servers before 25.11 read this number as another one.
-FLOAT_TO_READ = "-1.4269752343906402e-300"
+# 24.8 and 25.5 read this number as the one beside it.
+FLOAT_TO_READ = "-1.5432835417340557e88"
 GEOMETRY = ("Point", "Ring", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
 
 

@@ -159,7 +159,7 @@ def insert_statement(
     if not in_utc:
         sent = [with_utc(kind) for kind in sent]
     into = f"INSERT INTO {table} ({names})"
-    # Before 25.11 only a text that is cast gives exactly the float that was written.
+    # To 24.8 and 25.5 only a text that is cast gives exactly the float that was written.
     values = [
         f"CAST({quoted(name)} AS {float_of(kind)})" if is_float(kind) else quoted(name)
         for (name, _), kind in zip(columns, sent, strict=True)
