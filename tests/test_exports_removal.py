@@ -42,6 +42,7 @@ def test_what_was_deleted_leaves_the_export_and_its_older_versions(tool: BackupT
     delete_rows(tool, "d < '2026-01-31'")  # more than max_shrink: no run would export that
     assert tool.run("export")[0] == 65
     before = tool.manifest("t").chunks
+    assert "CHANGES.txt" not in tool.get(LAYOUT.index).decode()
     assert SECRET in tool.csv("t_202601.csv.zstd")
     status, log = tool.run("forget", "t", "--chunk", "202601")
     assert (status, "export again 202601: again, by --force, 1 rows (-12)" in log) == (
@@ -61,6 +62,7 @@ def test_what_was_deleted_leaves_the_export_and_its_older_versions(tool: BackupT
     assert note.count("\n") == 1
     assert "csv/t_202601.csv.zstd: rows were removed. " in note
     assert before["202601"].sha256 in note
+    assert 'href="CHANGES.txt"' in tool.get(LAYOUT.index).decode()
     assert note.endswith(f"its successor has {after['202601'].sha256}. It had a name in it.\n")
     assert tool.verifies()
     assert tool.run("export")[0] == 0

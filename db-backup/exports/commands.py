@@ -18,12 +18,12 @@ from exports.manifest import (
     RunManifest,
     TableManifest,
     TableManifests,
-    publish,
     read_table_manifest,
     read_table_manifests,
 )
 from exports.plan import planned
 from exports.prune import delete, leftovers
+from exports.publication import publish
 from exports.reader import Reader
 from exports.restore import NewTable, restore
 from exports.row_source import ChosenSource, ReplicaSource, reachable

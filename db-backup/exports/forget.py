@@ -18,11 +18,11 @@ from exports.manifest import (
     RunManifest,
     TableManifest,
     TableManifests,
-    publish,
     read_table_manifests,
 )
 from exports.plan import Plan, planned
 from exports.prune import Leftover, delete
+from exports.publication import publish
 from exports.row_source import ChosenSource
 from ooni_common.errors import UsageError
 from ooni_common.nodes import Nodes
@@ -73,15 +73,15 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
         return
     objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
     exporter.carry_out(chosen, objects)
+    dropped = {step.chunk.name for step in chosen.steps if step.reason == "dropped"}
+    gone = [export for name, export in manifest.chunks.items() if name in dropped]
+    new = {name: export for name, export in manifest.chunks.items() if export not in gone}
+    _add_note(bucket, layout, removal, old, new)  # the page has a link to it
     read.sound[removal.table] = manifest
     run = RunManifest(started=now(), finished=now(), tool=TOOL, server=manifest.server)
     publish(bucket, layout, read, run, objects)
-    dropped = {step.chunk.name for step in chosen.steps if step.reason == "dropped"}
-    gone = [export for name, export in manifest.chunks.items() if name in dropped]
     if gone:
         delete(bucket, layout, read, [_leftover(removal, export) for export in gone], run)
-    new = {name: export for name, export in manifest.chunks.items() if export not in gone}
-    _add_note(bucket, layout, removal, old, new)
     versions = sum(_delete_versions(bucket, export.key) for export in old.values())
     log.info(
         "%s: %d chunks are exported again, %d deleted, and %d older versions of their objects",

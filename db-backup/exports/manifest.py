@@ -12,11 +12,9 @@ first, with the new export under `pending`: the object is the one in `chunks` or
 `pending`, and its token tells which. The next run moves what arrived to `chunks`.
 """
 
-import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote
 
@@ -27,26 +25,16 @@ from exports.reader import CHUNK_NAME, Chunk, Fingerprint
 from exports.storage import Storage
 from ooni_common.errors import DataRefused
 from store import (
-    JSON,
     LARGEST_DOCUMENT,
-    TEXT,
     Bucket,
     Layout,
-    Listed,
     Number,
     decoded_manifest,
-    encoded,
     escaped,
 )
-from throttle import in_units
-
-log = logging.getLogger("ooni.db_backup")
 
 MANIFEST_FORMAT = 1
 MOST_COLUMNS = 10_000  # of a table; more would only fill the memory
-HTML = "text/html; charset=utf-8"
-TEMPLATE = "index.html.jinja"
-SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -311,84 +299,3 @@ def summary(manifest: TableManifest) -> TableSummary:
         bytes=sum(export.bytes for export in exports),
         compressed_bytes=sum(export.compressed_bytes for export in exports),
     )
-
-
-def checksums(manifests: Iterable[TableManifest], layout: ExportLayout) -> bytes:
-    """Return SHA256SUMS, for `sha256sum --check` in a copy of the exports."""
-    exports = [export for manifest in manifests for export in manifest.exports]
-    lines = (f"{export.sha256}  {layout.relative(export.key)}\n" for export in exports)
-    return "".join(sorted(lines, key=lambda line: line[66:])).encode()
-
-
-def publish(
-    bucket: Bucket,
-    layout: ExportLayout,
-    manifests: TableManifests,
-    run: RunManifest,
-    objects: Mapping[str, Listed] | None = None,
-) -> bool:
-    """Write what tells people and programs of the exports, the manifest of all last.
-
-    Args:
-        bucket: gets it.
-        layout: where things are.
-        manifests: of all tables, and of the last run. What that says of tables whose manifests
-            can't be used, or are lost, stays.
-        run: of this run; its tables are filled in.
-        objects: in the bucket before, by key: what is lost is written again. None: not listed.
-
-    Returns:
-        Whether that was necessary: otherwise all of it is as it has to be.
-    """
-    sound, last = manifests.sound, manifests.run
-    tables = {name: summary(manifest) for name, manifest in sorted(sound.items())}
-    if manifests.run_damage:
-        log.warning("%s; it is written anew", manifests.run_damage)
-    kept = last.tables if last else {}
-    tables |= {
-        name: kept[name] for name in manifests.damaged if name in kept and name not in tables
-    }
-    if not last and not tables:
-        return False
-    sums = checksums(sound.values(), layout)
-    if last and tables == last.tables and (manifests.damaged or not _lost(layout, sums, objects)):
-        return False
-    run = msgspec.structs.replace(run, tables=tables)
-    bucket.put(layout.sums, sums, TEXT)
-    bucket.put(layout.index, page(run, sound, layout), HTML)
-    bucket.put_document(layout.run, encoded(run, layout.run), JSON)
-    return True
-
-
-def _lost(layout: ExportLayout, sums: bytes, objects: Mapping[str, Listed] | None) -> bool:
-    """Tell whether checksums or page are gone, or other ones than were written."""
-    if objects is None:
-        return False
-    listed = objects.get(layout.sums)
-    lost = [] if listed and listed.size == len(sums) else [layout.sums]
-    lost += [] if layout.index in objects else [layout.index]
-    for key in lost:
-        log.warning("%s: gone, or not what was written; it is written anew", key)
-    return bool(lost)
-
-
-def page(run: RunManifest, manifests: Mapping[str, TableManifest], layout: ExportLayout) -> bytes:
-    """Return the page for people."""
-    import jinja2  # noqa: PLC0415 (most runs have nothing to publish)
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["units"] = in_units
-    keys = [export.key for manifest in manifests.values() for export in manifest.exports]
-    # Of keys, only those that need no quoting in the languages of the examples.
-    plain = [name for key in keys if SAFE_NAME.fullmatch(name := key.removeprefix(layout.exports))]
-    example = min(plain, default="")
-    text = environment.get_template(TEMPLATE).render(
-        run=run, manifests=dict(sorted(manifests.items())), layout=layout, example=example
-    )
-    return text.encode()

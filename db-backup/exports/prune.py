@@ -18,8 +18,8 @@ from exports.manifest import (
     RunManifest,
     TableManifests,
     named_keys,
-    publish,
 )
+from exports.publication import publish
 from store import JSON, Bucket, encoded
 
 EXPORTED = r"[^/]+\.csv\.zstd"  # after csv/: what else is there, somebody else has put there

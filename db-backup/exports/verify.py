@@ -16,7 +16,6 @@ from exports.manifest import (
     RunManifest,
     TableManifest,
     TableManifests,
-    checksums,
     named_keys,
     present_exports,
     read_table_manifest,
@@ -24,6 +23,7 @@ from exports.manifest import (
     schema_file,
     summary,
 )
+from exports.publication import checksums
 from ooni_common.errors import DataRefused
 from store import READ_SIZE, Bucket, NoSuchObject
 from throttle import in_units, progress
