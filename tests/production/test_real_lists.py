@@ -80,7 +80,7 @@ def test_a_life_of_the_real_lists(
         agree(production, ROWS - 3)
         assert dict(node.execute(per_cc))["ru"] == expected["ru"]
         held = live(production)
-        drop_lines(repository, LEGEND, 5)
+        drop_lines(repository, LEGEND, 25)
         status, log = real.run()
         assert (status, "extra_category_codes" in log, live(production)) == (65, True, held), log
     assert {rows for rows, _ in watch.contents()} == {ROWS, ROWS - 3}
