@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from backup_config import Config, TablePolicy
 from backup_doctor import checks_before_a_run
@@ -67,7 +68,8 @@ def back_up_as_scheduled(
     if job.config.schedule and not failures:
         keep_as_scheduled(job)
     if not job.dry_run:
-        job.metrics.gauge("backups", len(good_backups(stored_backups(job))))
+        with suppress(ScriptError):  # that nobody can count them now is no failure of the run
+            job.metrics.gauge("backups", len(good_backups(stored_backups(job))))
     return failures
 
 
