@@ -14,7 +14,7 @@ from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, check_u
 from ooni_common.errors import ConfigError
 from ooni_common.tls import load_certificates
 from staging import is_of_a_restore
-from store import Store
+from store_client import Addressing, Store
 
 Policy = Literal["public", "private", "both", "none", "gone"]
 ChunkBy = Literal["", "table", "month", "day", "range"]
@@ -94,8 +94,10 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     public_prefix: Prefix = "clickhouse_export"
     public_aws_access_key_id: Secret = Secret("")
     public_aws_secret_access_key: Secret = Secret("")
+    public_aws_session_token: Secret = Secret("")
     public_endpoint: str = ""
     public_region: str = ""
+    public_addressing: Addressing = ""
     public_storage_class: str = ""
     public_sse: Sse = ""
     public_sse_kms_key_id: str = ""
@@ -104,9 +106,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     private_prefix: Prefix = "clickhouse_backup"
     private_aws_access_key_id: Secret = Secret("")
     private_aws_secret_access_key: Secret = Secret("")
+    private_aws_session_token: Secret = Secret("")
     private_named_collection: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]*$")] = ""
     private_endpoint: str = ""
     private_region: str = ""
+    private_addressing: Addressing = ""
     private_storage_class: str = ""
     private_sse: Sse = ""
     private_sse_kms_key_id: str = ""
@@ -235,8 +239,10 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             bucket=key("bucket_name"),
             endpoint=key("endpoint"),
             region=key("region"),
+            addressing=key("addressing"),
             key_id=key("aws_access_key_id"),
             key=key("aws_secret_access_key"),
+            session_token=key("aws_session_token"),
             ca_file=ca_file,
             options={name: value for name, value in options.items() if value},
         )
@@ -247,6 +253,16 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         key_id, key = f"{side}_aws_access_key_id", f"{side}_aws_secret_access_key"
         if bool(getattr(self, key_id).reveal()) != bool(getattr(self, key).reveal()):
             raise ValueError(f"{key}: expected with {key_id}, or neither")
+        session_token = f"{side}_aws_session_token"
+        if not getattr(self, session_token).reveal():
+            return
+        if not getattr(self, key).reveal():
+            raise ValueError(f"{session_token}: expected with {key}")
+        if side == "private" and not self.private_named_collection:
+            raise ValueError(
+                f"{session_token}: expected with private_named_collection: BACKUP takes no session"
+                " token, so the server needs credentials of its own"
+            )
 
     @property
     def named_tables(self) -> list[str]:

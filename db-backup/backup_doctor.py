@@ -4,7 +4,6 @@ Everything is tried for real. Only objects are written whose names begin with `<
 they are deleted again.
 """
 
-import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,10 @@ from backups.plan import access, check_engine
 from backups.server import ServerBackups
 from backups.stored import read_backups
 from exports.chunks import check_chunks, lossy_columns
-from exports.clickhouse_http import ClickHouseHTTP
+from exports.clickhouse_http import NO_TAG, ClickHouseHTTP
 from exports.manifest import ExportLayout
 from exports.reader import Reader
-from exports.row_source import choose
+from exports.row_source import choose, tags_failures
 from inventory import all_names, all_table_names, read_table, table_names
 from ooni_common.database import Database
 from ooni_common.database_checks import ServerFacts, check_clock, check_zone, facts_of
@@ -31,8 +30,8 @@ from ooni_common.grants import Need, check_grants, written
 from ooni_common.node_checks import attendance, check_clocks, on_all
 from ooni_common.nodes import Node, Nodes
 from store import Bucket
+from store_doctor import StoreChecks
 from table_replicas import database_with
-from uploads import uploading
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,14 @@ class Doctor:
     def _examinations_of_exports(self) -> dict[str, Callable[[], str]]:
         bucket = Bucket(self.config.store("public"), self.user_agent)
         layout = ExportLayout(self.config.public_prefix)
-        probe = layout.probe
 
         def listed() -> str:
             return f"{bucket.url} has {len(list(bucket.listing(layout.exports)))} exports"
 
+        checks = StoreChecks(bucket, layout.probe, needs_delete=False, uploads_below=layout.exports)
         return {
             "bucket, list": listed,
-            "bucket, write": lambda: self._write(bucket, probe),
-            "bucket, uploads": lambda: self._uploads(bucket, layout),
+            **_named("bucket", checks),
             "bucket, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
         }
 
@@ -97,7 +95,7 @@ class Doctor:
 
         return {
             "backups, list": listed,
-            "backups, write": lambda: self._write(bucket, probe),
+            **_named("backups", StoreChecks(bucket, probe, needs_delete=True)),
             "backups, server": lambda: self._servers_write(bucket, f"{probe}.native"),
             "backups, access": lambda: on_all(self.nodes, self.nodes.up, _access),
             "backups, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
@@ -107,7 +105,9 @@ class Doctor:
         """Say which way the rows of exports come; an address that is configured has to be good."""
         note = ""
         try:
-            version = self.http.version()
+            version, tagged = self.http.probed()
+            if not tagged and self.config.http_url.reveal() and tags_failures(version):
+                raise ConfigError(f"{self.http.address}: {NO_TAG}")
         except ScriptError:
             if self.config.http_url.reveal() and not self.nodes.is_cluster:
                 raise
@@ -147,32 +147,6 @@ class Doctor:
             lost.append(f"CSV can't carry the types of {', '.join(lossy)}")
         return Note("; ".join([text, *lost])) if lost else text
 
-    @staticmethod
-    def _write(bucket: Bucket, key: str) -> str:
-        """Write, read and delete an object."""
-        content = uuid.uuid4().hex.encode()
-        bucket.put(key, content, "text/plain")
-        if bucket.get(key) != content:
-            raise DataRefused(f"{bucket.url}/{key}: it is not what was written")
-        try:
-            bucket.delete(key)
-        except ConfigError:
-            return f"{key} was written and read; it may not be deleted, which only prune needs"
-        return f"{key} was written, read and deleted"
-
-    @staticmethod
-    def _uploads(bucket: Bucket, layout: ExportLayout) -> str:
-        """Begin an upload of parts, and end it."""
-        with (
-            contextlib.suppress(Abandoned),
-            uploading(bucket, layout.probe, "text/plain", "") as upload,
-        ):
-            upload.begin()
-            raise Abandoned
-        left = bucket.unfinished_uploads(layout.exports)
-        note = f"; {len(left)} of interrupted runs are left, the next run ends them" if left else ""
-        return f"an upload was begun and ended{note}"
-
     def _servers_write(self, bucket: Bucket, key: str) -> str:
         """Let each server write an object, and look for it in the bucket."""
         return on_all(
@@ -204,8 +178,8 @@ def _access(node: Node) -> str:
     return "without users and grants; they need GRANT SHOW ACCESS"
 
 
-class Abandoned(Exception):
-    """The upload was only an attempt."""
+def _named(what: str, checks: StoreChecks) -> dict[str, Check]:
+    return {f"{what}, {name}": check for name, check in checks}
 
 
 def checks_before_a_run(nodes: Nodes, clock: Callable[[], float] = time.time) -> Checks:

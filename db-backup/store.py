@@ -1,72 +1,23 @@
-"""The store: a bucket of S3, whose objects are complete or not there, and its manifests."""
+"""The store: a bucket of S3, whose objects are complete or not there."""
 
-import base64
 import contextlib
 import hashlib
 import itertools
-import logging
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-import msgspec
-from msgspec import Meta
+from documents import LARGEST_DOCUMENT
+from ooni_common.errors import DataRefused, ScriptError, Unavailable
+from store_client import Store, client_of, content_md5
+from store_errors import is_refused, store_errors
 
-from ooni_common import __version__
-from ooni_common.config import Secret
-from ooni_common.errors import ConfigError, DataRefused, Unavailable
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Digest = Annotated[str, Meta(pattern=r"^[0-9]{0,20}\Z")]  # of rows; "": there is none
-AnyManifest = TypeVar("AnyManifest", bound=msgspec.Struct)
-
-log = logging.getLogger("ooni.db_backup")
-
-TOOL = f"ooni-db-backup {__version__}"
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-SQL = "application/sql"
 MOST_AT_ONCE = 1000  # keys that one request can delete
 READ_SIZE = 1024 * 1024
-LARGEST_DOCUMENT = 8 * 1024 * 1024  # bytes of a manifest, or of another object read as a whole
-SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TOKEN = "ooni-export"  # noqa: S105 (the name of the metadata that tells one upload from another)
-S3_CODES_OF_WRONG_CONFIG = {
-    "403", "AccessDenied", "AccountProblem", "AllAccessDisabled", "AuthorizationHeaderMalformed",
-    "ExpiredToken", "InvalidAccessKeyId", "InvalidBucketName", "InvalidStorageClass",
-    "InvalidToken", "NoSuchBucket", "PermanentRedirect",
-    "SignatureDoesNotMatch",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where a bucket is, and how objects are put there.
-
-    Attributes:
-        bucket: its name.
-        endpoint: of another provider than AWS, or "".
-        region: or "".
-        key_id: with `key`; without them, boto3 looks where it always does.
-        key: the secret one.
-        ca_file: of a private CA, in the place of the system's.
-        options: storage class and encryption, as boto3 calls them.
-    """
-
-    bucket: str
-    endpoint: str = ""
-    region: str = ""
-    key_id: Secret = field(default_factory=lambda: Secret(""))
-    key: Secret = field(default_factory=lambda: Secret(""))
-    ca_file: Path | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,9 +36,9 @@ class ObjectHead:
 
     Attributes:
         size: in bytes.
-        token: of the upload.
+        token: of the upload; "" if the store has no metadata of the object.
         encryption: with which it lies there, "AES256" or "aws:kms"; "" if the store does not say.
-        etag: what it calls this version of the object.
+        etag: what the store calls this version of it; "" if it does not say.
         modified: when it was written, by the store's clock.
     """
 
@@ -96,6 +47,23 @@ class ObjectHead:
     encryption: str = ""
     etag: str = ""
     modified: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What tells the object of one upload from others under the same key.
+
+    Attributes:
+        token: of the upload.
+        size: in bytes.
+        sha256: of the content.
+        etag: what the store has called this version; "" if it has not said.
+    """
+
+    token: str
+    size: int
+    sha256: str
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,14 +101,20 @@ class Bucket:
 
     Uploads in parts (uploads.py) use its `client`, and `target`, `creation` and `errors`.
 
+    Attributes:
+        deletes_one_by_one: whether the store has refused to delete several objects at once.
+        keeps_versions: whether the store has said that what was deleted is still there.
+
     Raises, each method: ConfigError where the store lets nobody in; Unavailable for other failures,
     after boto3's own retries.
     """
 
     def __init__(self, store: Store, user_agent: str) -> None:
-        self.client = _client(store, user_agent)
+        self.client = client_of(store, user_agent)
         self._name = store.bucket
         self._options = dict(store.options)
+        self.deletes_one_by_one = False
+        self.keeps_versions = False
 
     @property
     def url(self) -> str:
@@ -178,10 +152,19 @@ class Bucket:
             with contextlib.closing(body):
                 yield from body.iter_chunks(READ_SIZE)
 
-    def token(self, key: str) -> str | None:
-        """Return the token of the upload that an object is from; None: there is no object."""
+    def is_from(self, key: str, origin: Origin) -> bool:
+        """Tell whether an object is that of an upload.
+
+        Where the store has no metadata of it, the name of its version decides, or else its content.
+        """
         head = self.look(key)
-        return head.token if head else None
+        if head is None:
+            return False
+        if head.token:
+            return head.token == origin.token
+        if head.size != origin.size:
+            return False
+        return head.etag == origin.etag != "" or self.sha256(key) == origin.sha256
 
     def sha256(self, key: str) -> str | None:
         """Return the SHA-256 of an object, in hexadecimal digits; None if there is none."""
@@ -202,13 +185,15 @@ class Bucket:
                 if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey"):
                     return None
                 raise
-            return ObjectHead(
-                size=answer["ContentLength"],
-                token=answer["Metadata"].get(TOKEN, ""),
-                encryption=answer.get("ServerSideEncryption", ""),
-                etag=answer.get("ETag", ""),
-                modified=answer.get("LastModified"),
-            )
+        # Some stores write the names of metadata their own way: Ooni-Export.
+        metadata = {name.lower(): value for name, value in answer["Metadata"].items()}
+        return ObjectHead(
+            size=answer["ContentLength"],
+            token=metadata.get(TOKEN, ""),
+            encryption=answer.get("ServerSideEncryption", ""),
+            etag=answer.get("ETag", ""),
+            modified=answer.get("LastModified"),
+        )
 
     def put(self, key: str, content: bytes, content_type: str, token: str = "") -> str:
         """Write a small object; return what the store calls this version of it (ETag)."""
@@ -259,23 +244,53 @@ class Bucket:
     def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
         with self.errors(f"deleting {key}"):
-            self.client.delete_object(**self.target(key))
+            answer = self.client.delete_object(**self.target(key))
+        self.keeps_versions |= answer.get("DeleteMarker", False)
 
     def delete_all(self, prefix: str) -> int:
         """Delete the objects whose keys start so; return how many there were."""
-        count = 0
-        keys = (listed.key for listed in self.listing(prefix))
-        while batch := list(itertools.islice(keys, MOST_AT_ONCE)):
-            with self.errors(f"deleting {prefix}"):
-                answer = self.client.delete_objects(
-                    Bucket=self._name,
-                    Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
-                )
-                if refused := answer.get("Errors"):
-                    details: Any = {"Error": refused[0]}
-                    raise self.client.exceptions.ClientError(details, "DeleteObjects")
+        return self.delete_keys(listed.key for listed in self.listing(prefix))
+
+    def delete_keys(self, keys: Iterable[str]) -> int:
+        """Delete objects; return how many. One by one, where the store has nothing better."""
+        count, left = 0, iter(keys)
+        while batch := list(itertools.islice(left, MOST_AT_ONCE)):
+            for key in batch if self.deletes_one_by_one else self._delete_at_once(batch):
+                self.delete(key)
             count += len(batch)
         return count
+
+    def _delete_at_once(self, keys: list[str]) -> list[str]:
+        """Delete objects with one request; return those that are left."""
+        with self.errors(f"deleting {len(keys)} objects"):
+            try:
+                answer = self.client.delete_objects(
+                    Bucket=self._name, Delete={"Objects": [{"Key": key} for key in keys]}
+                )
+            except self.client.exceptions.ClientError as error:
+                if not is_refused(error):
+                    raise
+                self.deletes_one_by_one = True
+                return keys
+        self.keeps_versions |= any(one.get("DeleteMarker") for one in answer.get("Deleted", ()))
+        # Whatever was wrong with one of them, its own request says it, or mends it.
+        return [error["Key"] for error in answer.get("Errors", ()) if "Key" in error]
+
+    def versions_kept(self) -> str:
+        """Return what is said of a bucket in which nothing is deleted for good; "" of others.
+
+        Not every store tells it, or lets these credentials know.
+        """
+        if not self.keeps_versions:
+            with contextlib.suppress(ScriptError), self.errors("asking for its versioning"):
+                answer = self.client.get_bucket_versioning(Bucket=self._name)
+                self.keeps_versions = answer.get("Status") == "Enabled"
+        if not self.keeps_versions:
+            return ""
+        return (
+            f"{self.url} keeps what is deleted as an old version, which frees nothing: give it a"
+            " lifecycle rule NoncurrentVersionExpiration"
+        )
 
     def time(self) -> float:
         """Return what time it is for the store, in Unix seconds."""
@@ -288,7 +303,11 @@ class Bucket:
             raise Unavailable(f"{self.url}: it does not say what time it is: {stamp!r}") from None
 
     def unfinished_uploads(self, prefix: str) -> list[tuple[str, str]]:
-        """Return key and ID of the uploads that are not finished."""
+        """Return key and ID of the uploads that are not finished.
+
+        Raises:
+            Unsupported: the store does not list them.
+        """
         with self.errors("listing uploads that are not finished"):
             pages = self.client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._name, Prefix=prefix
@@ -296,20 +315,13 @@ class Bucket:
             uploads = [upload for page in pages for upload in page.get("Uploads", [])]
             return [(upload["Key"], upload["UploadId"]) for upload in uploads]
 
-    def abort_uploads(self, prefix: str, *, exactly: bool = False) -> int:
-        """End the uploads that nobody will finish; return how many there were.
-
-        `exactly`: only those of the object whose key is the prefix.
-        """
-        uploads = [
-            upload
-            for upload in self.unfinished_uploads(prefix)
-            if not exactly or upload[0] == prefix
-        ]
-        with self.errors("ending uploads that were interrupted"):
-            for key, upload_id in uploads:
-                self.client.abort_multipart_upload(**self.target(key), UploadId=upload_id)
-        return len(uploads)
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """End an upload that nobody will finish, if it is there."""
+        with (
+            self.errors("ending an upload that is not finished"),
+            contextlib.suppress(self.client.exceptions.NoSuchUpload),
+        ):
+            self.client.abort_multipart_upload(**self.target(key), UploadId=upload_id)
 
     def target(self, key: str) -> Any:  # noqa: ANN401 (keyword arguments for boto3's typed methods)
         """Return what names an object in a request."""
@@ -320,122 +332,6 @@ class Bucket:
         metadata = {"Metadata": {TOKEN: token}} if token else {}
         return {"ContentType": content_type} | metadata | self._options
 
-    @contextlib.contextmanager
-    def errors(self, action: str) -> Iterator[None]:
+    def errors(self, action: str) -> contextlib.AbstractContextManager[None]:
         """Turn what boto3 raises in the block into an error that says what was being done."""
-        from botocore import exceptions  # noqa: PLC0415 (--help must not wait for it)
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415
-
-        where = f"{self.url}: {action}"
-        try:
-            yield
-        except exceptions.ClientError as error:
-            details = error.response.get("Error", {})
-            code = str(details.get("Code", "unknown error"))
-            message = f"{where}: {code}: {details.get('Message', '')}".rstrip(": ")
-            if code in S3_CODES_OF_WRONG_CONFIG:
-                raise ConfigError(message) from None
-            raise Unavailable(message) from None
-        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-            raise ConfigError(f"{where}: no credentials are configured") from None
-        except exceptions.ParamValidationError as error:
-            reason = " ".join(str(error).partition("\n")[2].split())
-            raise ConfigError(f"{where}: {reason}") from None
-        except (exceptions.BotoCoreError, exceptions.HTTPClientError, HTTPError) as error:
-            raise Unavailable(f"{where}: {type(error).__name__}") from None
-
-
-def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
-    """End the uploads that nobody will finish, if it is allowed: the store charges for them."""
-    try:
-        ended = bucket.abort_uploads(prefix)
-    except ConfigError as error:
-        log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
-        return
-    if ended:
-        log.warning("%d uploads of runs that were interrupted are aborted", ended)
-
-
-def decoded_manifest(content: bytes, kind: type[AnyManifest], where: str) -> AnyManifest:
-    """Return a manifest as it was read.
-
-    Args:
-        content: of the object.
-        kind: of manifest.
-        where: it was, for the message.
-
-    Raises:
-        DataRefused: it is damaged.
-    """
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except RecursionError:
-        raise DataRefused(f"{where} damaged: it is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{where} damaged: {error}") from None
-
-
-def encoded(manifest: msgspec.Struct, key: str) -> bytes:
-    """Return a manifest as JSON that can be read back, laid out for people if that is not too much.
-
-    Args:
-        manifest: of any kind.
-        key: under which it will be written.
-
-    Raises:
-        DataRefused: it can't, so that it must not be written.
-    """
-    content = msgspec.json.encode(manifest)
-    laid_out = msgspec.json.format(content) + b"\n"
-    content = laid_out if len(laid_out) <= LARGEST_DOCUMENT else content
-    if len(content) > LARGEST_DOCUMENT:
-        raise DataRefused(
-            f"{key}: not written: it would have {len(content):,} bytes, more than the"
-            f" {LARGEST_DOCUMENT:,} that are read back; divide the table into fewer chunks"
-        )
-    try:
-        same = msgspec.json.decode(content, type=type(manifest)) == manifest
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{key}: not written: it could not be read back: {error}") from None
-    if not same:
-        raise DataRefused(f"{key}: not written: it would be read back as another one")
-    return content
-
-
-def _client(store: Store, user_agent: str) -> "S3Client":
-    import boto3.session  # noqa: PLC0415 (--help must not wait for it)
-    from botocore.config import Config  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-
-    try:
-        return boto3.session.Session().client(
-            "s3",
-            endpoint_url=store.endpoint or None,
-            region_name=store.region or None,
-            aws_access_key_id=store.key_id.reveal() or None,
-            aws_secret_access_key=store.key.reveal() or None,
-            verify=_certificates(store.ca_file),
-            config=Config(
-                user_agent_extra=user_agent.partition(" ")[0],
-                connect_timeout=10,
-                read_timeout=60,
-                retries={"mode": "standard", "total_max_attempts": 6},
-                # Content-MD5 does the same, and other providers know it, too.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                s3={"addressing_style": "path" if store.endpoint else "auto"},
-            ),
-        )
-    except (BotoCoreError, ValueError) as error:
-        raise ConfigError(f"s3://{store.bucket}: {error}") from None
-
-
-def _certificates(ca_file: Path | None) -> str | None:
-    """Return the file of the CAs: the system's, not the ones that botocore comes with."""
-    path = ca_file or SYSTEM_CERTIFICATES
-    return str(path) if path.exists() else None
-
-
-def content_md5(data: bytes) -> str:
-    """Return the header Content-MD5 of a request with this body."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        return store_errors(f"{self.url}: {action}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -9,10 +10,18 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
-from store import Bucket, content_md5
+from store import Bucket, Origin
+from store_client import content_md5
+from store_errors import Denied, Unsupported
+
+log = logging.getLogger("ooni.db_backup")
 
 PART_SIZE = 8 * 1024 * 1024  # bytes; of these, the first, the last and one between are in memory
 MOST_PARTS = 10_000
+LIFECYCLE_OF_UPLOADS = (
+    "give the bucket a lifecycle rule AbortIncompleteMultipartUpload, or what interrupted uploads"
+    " have sent stays for ever"
+)
 ABORT_TIME = 5  # seconds that an abort waits for what is on its way, and a stop for its end
 
 
@@ -91,7 +100,8 @@ class Upload:
                 return self._parts.complete()
             except self._bucket.client.exceptions.NoSuchUpload:
                 # An answer was lost, and boto3 has asked once more.
-                if self._bucket.token(self.key) != self._token:
+                sent = Origin(self._token, self._size, self._hash.hexdigest())
+                if not self._bucket.is_from(self.key, sent):
                     raise
                 return ""
 
@@ -231,7 +241,9 @@ class _Parts:
             Body=part,
             ContentMD5=content_md5(part),
         )
-        self._sent.append({"ETag": sent["ETag"], "PartNumber": number})
+        # A store that names no version takes S3's own name of it.
+        etag = sent.get("ETag") or f'"{hashlib.md5(part, usedforsecurity=False).hexdigest()}"'
+        self._sent.append({"ETag": etag, "PartNumber": number})
 
     def _end(self) -> None:
         if self._id:
@@ -247,8 +259,30 @@ class _Parts:
     def _end_unknown(self) -> None:
         """End all uploads of this object: under the lock, nobody else writes it."""
         with contextlib.suppress(Unavailable, ConfigError):
-            self._bucket.abort_uploads(self._key, exactly=True)
+            for key, upload_id in self._bucket.unfinished_uploads(self._key):
+                if key == self._key:
+                    self._bucket.abort_upload(key, upload_id)
             self._unknown = False
+
+
+def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
+    """End the uploads that nobody will finish, if it is allowed: the store charges for them."""
+    try:
+        uploads = bucket.unfinished_uploads(prefix)
+    except Unsupported as error:
+        log.warning("%s; %s", error, LIFECYCLE_OF_UPLOADS)
+        return
+    except Denied as error:
+        log.warning("%s; grant s3:ListBucketMultipartUploads, or they stay for ever", error)
+        return
+    try:
+        for key, upload_id in uploads:
+            bucket.abort_upload(key, upload_id)
+    except Denied as error:
+        log.warning("%s; grant s3:AbortMultipartUpload, or they stay for ever", error)
+        return
+    if uploads:
+        log.warning("%d uploads of runs that were interrupted are aborted", len(uploads))
 
 
 class _Background:

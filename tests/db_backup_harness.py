@@ -24,7 +24,8 @@ from dev.samples.measurements import create, fill
 from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
 from exports.manifest import ExportLayout, TableManifest
 from ooni_common.config import Secret, load_config
-from store import Bucket, Store
+from store import Bucket
+from store_client import Store
 
 ROOT = Path(__file__).parents[1]
 LAYOUT = ExportLayout("clickhouse_export")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from dev.servers import loopback
-from dev.servers.loopback import PIECE_BYTES, LoopbackServer, Request
+from dev.servers.loopback import HOST, PIECE_BYTES, LoopbackServer, Request
 
 NOT_PASSED = ("connection", "transfer-encoding", "keep-alive")
 ALWAYS = 1_000_000
@@ -28,11 +28,13 @@ class Exchange(loopback.Exchange):
 
     Attributes:
         hidden: Headers of the server's answer that are not passed, in lower case.
+        renamed: Headers that are passed under another name: in lower case → this.
     """
 
     def __init__(self, exchange: loopback.Exchange, target: SplitResult) -> None:
         super().__init__(exchange.handler, exchange.request, exchange.stopped)
         self.hidden: list[str] = []
+        self.renamed: dict[str, str] = {}
         self._target = target
 
     @contextlib.contextmanager
@@ -59,7 +61,7 @@ class Exchange(loopback.Exchange):
     def pass_head(self, response: http.client.HTTPResponse) -> None:
         """Pass the status and the headers; the body follows in chunks unless it has a length."""
         headers = {
-            name: value
+            self.renamed.get(name.lower(), name): value
             for name, value in response.headers.items()
             if name.lower() not in (*NOT_PASSED, *self.hidden)
         }
@@ -103,10 +105,11 @@ class FaultProxy(LoopbackServer):
     Args:
         target: the server's address.
         tls: speak TLS with clients, by this context.
+        host: the address of this machine.
     """
 
-    def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(tls)
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None, *, host: str = HOST) -> None:
+        super().__init__(tls, host=host)
         self._target = urlsplit(target)
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
@@ -265,6 +268,16 @@ def without(header: str, fault: Fault) -> Fault:
         fault(exchange)
 
     return hiding
+
+
+def renaming(header: str, name: str) -> Fault:
+    """Pass everything, with a header under another name."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.renamed[header.lower()] = name
+        passed(exchange)
+
+    return fault
 
 
 def _pass_until(

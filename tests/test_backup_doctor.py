@@ -51,7 +51,7 @@ def test_all_is_well_and_nothing_is_left_behind(healthy: BackupTool) -> None:
     status, printed = healthy.run("doctor")
     assert (status, failed(printed)) == (0, [])
     lines = printed.splitlines()
-    assert [line[:6].strip() for line in lines] == ["ok"] * 12
+    assert [line[:6].strip() for line in lines] == ["ok"] * 13
     assert all(len(line) <= 80 for line in lines if "directory" not in line)
     assert "tables           1 public" in printed
     assert healthy.objects() == {}
@@ -182,28 +182,40 @@ def test_a_ca_file_that_cannot_be_used_is_named_with_its_key(
 def test_a_bucket_that_is_not_there(healthy: BackupTool) -> None:
     status, printed = healthy.run("doctor", public_bucket_name="no-such-bucket")
     assert status == 78
-    assert failed(printed) == ["bucket, list", "bucket, write", "bucket, uploads", "bucket, clock"]
+    names = ("list", "write", "uploads", "delete", "clock")
+    assert failed(printed) == [f"bucket, {name}" for name in names]
     assert "NoSuchBucket" in printed
 
 
 @pytest.mark.parametrize(
-    ("condition", "expected"),
+    ("condition", "expected", "note"),
     [
-        (is_("PUT", "/doctor"), ["bucket, write"]),
-        (is_("GET", "list-type"), ["bucket, list", "bucket, clock"]),
-        (is_("POST", "?uploads"), ["bucket, uploads"]),
-        (is_("DELETE", "/doctor?uploadId"), []),
-        (is_("DELETE", "/doctor"), []),
+        (is_("PUT", "/doctor"), ["bucket, write", "bucket, uploads"], ""),
+        (is_("GET", "list-type"), ["bucket, list", "bucket, clock"], ""),
+        (is_("HEAD", "/doctor"), ["bucket, write", "bucket, uploads", "bucket, delete"], ""),
+        (is_("POST", "?uploads"), ["bucket, uploads"], ""),
+        (is_("PUT", "partNumber"), ["bucket, uploads"], ""),
+        (is_("GET", "uploads"), [], "uploads  "),
+        (is_("DELETE", "uploadId"), [], "uploads  "),
+        (is_("DELETE", "/doctor"), [], "delete  "),
     ],
-    ids=["put", "list", "multipart", "abort", "delete"],
+    ids=["put", "list", "head", "multipart", "part", "list uploads", "abort", "delete"],
 )
 def test_each_right_is_tried(
-    healthy: BackupTool, s3_proxy: FaultProxy, condition: Condition, expected: list[str]
+    healthy: BackupTool,
+    s3_proxy: FaultProxy,
+    condition: Condition,
+    expected: list[str],
+    note: str,
 ) -> None:
     s3_proxy.fail(s3_error(403, "AccessDenied"), condition)
     status, printed = healthy.run("doctor")
-    assert (status, failed(printed)) == (78 if expected else 0, expected)
-    assert "AccessDenied" in printed or not expected
+    assert (status, failed(printed)) == (78 if expected else 0, expected), printed
+    assert "AccessDenied" in printed or ": 403: Forbidden" in printed
+    notes = [line for line in printed.splitlines() if line.startswith("note")]
+    assert [f"bucket, {note}" in line and "grant it" in line for line in notes] == [True] * bool(
+        note
+    ), printed
 
 
 def test_uploads_that_were_interrupted_are_mentioned(healthy: BackupTool) -> None:

@@ -16,14 +16,14 @@ from backups.contents import (
 )
 from backups.manifest import SavedTable
 from backups.restore import fill
-from backups.server import _failure, url_of
+from backups.server import _failure
 from conftest import Database as FreshDatabase
 from digest import digest
 from listing import age_of
 from ooni_common.database import Database, server_error
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
 from staging import Place
-from store import Store
+from store_client import Store, url_of
 
 
 class Watched:
@@ -161,7 +161,12 @@ def test_ages_have_one_unit(duration: timedelta, text: str) -> None:
     [
         (Store("b"), "https://b.s3.amazonaws.com/"),
         (Store("b", region="eu-central-1"), "https://b.s3.eu-central-1.amazonaws.com/"),
+        (Store("a.b", region="eu-central-1"), "https://s3.eu-central-1.amazonaws.com/a.b/"),
+        (Store("b", region="cn-north-1"), "https://b.s3.cn-north-1.amazonaws.com.cn/"),
+        (Store("b", addressing="path"), "https://s3.amazonaws.com/b/"),
         (Store("b", endpoint="http://h:9/"), "http://h:9/b/"),
+        (Store("b", endpoint="http://[::1]:9"), "http://[::1]:9/b/"),
+        (Store("b", endpoint="https://h", addressing="virtual"), "https://b.h/"),
     ],
 )
 def test_the_server_reaches_the_bucket_that_the_tool_does(store: Store, url: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from db_backup_harness import BACKUPS, BackupTool
-from store import LARGEST_DOCUMENT
+from documents import LARGEST_DOCUMENT
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_backups")]
 

@@ -563,7 +563,7 @@ def delete(tool: BackupTool, key: str) -> str:
 
 
 def overwrite(tool: BackupTool, key: str) -> str:
-    tool.put(key, tool.get(key))
+    tool.put(key, tool.get(key), Metadata={"ooni-export": "of another run"})
     return "it is not the object that was uploaded"
 
 

@@ -15,8 +15,8 @@ import pytest
 import zstandard
 
 from db_backup_harness import CSV, LAYOUT, ROOT, BackupTool
+from documents import LARGEST_DOCUMENT
 from exports.clickhouse_http import ClickHouseHTTP
-from store import LARGEST_DOCUMENT
 
 TABLES = {"one": "public", "two": "public"}
 MANIFEST = LAYOUT.manifest("one")

@@ -34,6 +34,7 @@ from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.servers.loopback import Request
 from dev.servers.misbehaving import server_tls
 from dev.servers.s3 import KEY, KEY_ID, S3Server
+from documents import encoded
 from exports.clickhouse_http import TAG, ClickHouseHTTP, reported_failure
 from fault_proxy import (
     Condition,
@@ -55,7 +56,7 @@ from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed
 from ooni_common.errors import Stopped, Unavailable
 from ooni_common.run import StopSignals
-from store import Bucket, encoded
+from store import Bucket
 from throttle import Bandwidth, Throttle
 from uploads import uploading
 

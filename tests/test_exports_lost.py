@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from db_backup_harness import CSV, LAYOUT, ROOT, BackupTool
+from documents import LARGEST_DOCUMENT, encoded
 from exports.manifest import TableManifest
 from exports.storage import ShardStorage, Span, Storage
-from store import LARGEST_DOCUMENT, Bucket, encoded
+from store import Bucket
 from test_exports_damage import MOST_MEMORY, PRINT_PEAK
 
 pytestmark = pytest.mark.long

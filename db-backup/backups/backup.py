@@ -26,9 +26,10 @@ from backups.server import ServerBackups
 from backups.signature import signature_of
 from backups.stored import Backup, needed_objects
 from digest import SCHEME
+from documents import JSON, LARGEST_DOCUMENT, SQL, TEXT, TOOL, encoded
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from schemas.references import in_order
-from store import JSON, LARGEST_DOCUMENT, SQL, TEXT, TOOL, Bucket, encoded
+from store import Bucket
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")

@@ -15,7 +15,7 @@ from backups.losses import lost_tables
 from backups.manifest import BackupLayout, BackupManifest
 from backups.plan import Plan, plan_backup
 from backups.prune import in_progress
-from backups.server import ServerBackups, url_of
+from backups.server import ServerBackups
 from backups.server_manifest import check_server_manifests
 from backups.shards import servers_of
 from backups.stored import (
@@ -31,6 +31,7 @@ from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
 from store import Bucket
+from store_client import url_of
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")

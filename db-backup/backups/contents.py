@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import msgspec
 
 from digest import Expression, expressions, sum_of_digests
+from documents import Digest, Number
 from ooni_common.database import Database, literal, quoted
-from store import Digest, Number
 
 NO_PARTS = ""  # what the server does not say of
 PARTITION = "_partition_id"  # the server's own column with the ID of a row's partition

@@ -26,8 +26,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from backups.contents import NO_ROWS, Partition, both
 from digest import FIRST_SCHEME
+from documents import Number
 from inventory import merges_rows
-from store import Layout, Number
+from store import Layout
 
 MANIFEST_FORMAT = 1
 NAME_PATTERN = r"\d{8}T\d{6}Z"  # the time of its start, UTC

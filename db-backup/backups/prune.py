@@ -11,7 +11,8 @@ from backup_config import Period
 from backups.manifest import BackupLayout
 from backups.retention import scheduled
 from backups.stored import Backup
-from store import Bucket, end_interrupted_uploads
+from store import Bucket
+from uploads import end_interrupted_uploads
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def delete_backup(bucket: Bucket, layout: BackupLayout, name: str) -> None:
     Also the uploads that a server has not finished which was killed: no listing shows them, and the
     store charges for them.
     """
+    bucket.delete(layout.probe)  # where nothing can be deleted, the backup stays one
     bucket.delete(layout.manifest(name))
     end_interrupted_uploads(bucket, layout.data(name))
     bucket.delete_all(layout.data(name))

@@ -84,6 +84,8 @@ def delete_unwanted(job: Job[Config], gone: Sequence[Unwanted], *, confirmed: bo
         log.info("%s the backup %s: %s", verb, deletion.backup.name, deletion.reason)
         if confirmed:
             delete_backup(bucket, layout, deletion.backup.name)
+    if gone and (versions := bucket.versions_kept()):
+        log.warning("%s", versions)
 
 
 def delete_named(job: Job[Config], names: Sequence[str], *, confirmed: bool) -> None:

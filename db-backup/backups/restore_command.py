@@ -13,7 +13,6 @@ from backups.commands import (
     stored_backups,
 )
 from backups.restore import Wanted, report, restore_tables
-from backups.server import url_of
 from backups.server_manifest import check_layout, check_server_manifests
 from backups.shards import check_shards, server_of
 from backups.stored import (
@@ -26,6 +25,7 @@ from backups.stored import (
 from inventory import check_names
 from ooni_common.run import Job
 from staging import Place
+from store_client import url_of
 
 log = logging.getLogger("ooni.db_backup")
 

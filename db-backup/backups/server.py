@@ -25,7 +25,8 @@ from ooni_common.database import (
     server_error,
 )
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
-from store import S3_CODES_OF_WRONG_CONFIG, Store
+from store_client import url_of
+from store_errors import S3_CODES_OF_WRONG_CONFIG
 from throttle import Throttle, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -36,7 +37,10 @@ NOTE_AFTER = 600  # seconds between two lines in the log
 ENDING_TIME = 20  # seconds that a statement has to end when it is killed
 ROWS_FORMAT = "Native"
 # How the AWS library of the server calls what boto3 calls by the names of the documentation.
-SERVER_CODES = "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET"
+SERVER_CODES = (
+    "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET"
+    "|REQUEST_TIME_TOO_SKEWED"
+)
 # "403" alone could be a part of a time or of a bucket's name, so it is looked for where it is told.
 WRONG_CONFIG = re.compile(
     rf"\b({SERVER_CODES}|{'|'.join(S3_CODES_OF_WRONG_CONFIG - {'403'})})\b"
@@ -100,14 +104,6 @@ def address_of(config: Config, collection: str) -> BucketAddress:
     return BucketAddress(
         collection=collection, url=url_of(store), key_id=store.key_id, key=store.key
     )
-
-
-def url_of(store: Store) -> str:
-    """Return the address of a bucket, with a slash at its end."""
-    if store.endpoint:
-        return f"{store.endpoint.rstrip('/')}/{store.bucket}/"
-    region = f".{store.region}" if store.region else ""
-    return f"https://{store.bucket}.s3{region}.amazonaws.com/"
 
 
 class ServerBackups:

@@ -19,9 +19,10 @@ from backups.manifest import (
 )
 from backups.signature import LONGEST as LONGEST_SIGNATURE
 from backups.signature import SignatureState, state_of
+from documents import decoded_manifest
 from inventory import check_names
 from ooni_common.errors import DataRefused
-from store import Bucket, decoded_manifest
+from store import Bucket
 
 BackupState = Literal["good", "damaged", "unfinished", "in progress"]
 

@@ -12,7 +12,6 @@ from backups.commands import (
     stored_backups,
 )
 from backups.manifest import BackupManifest
-from backups.server import url_of
 from backups.server_manifest import check_layout, check_server_manifests
 from backups.shards import check_shards, server_of
 from backups.stored import (
@@ -29,6 +28,7 @@ from ooni_common.errors import DataRefused
 from ooni_common.files import locked, make_writable
 from ooni_common.nodes import Nodes
 from ooni_common.run import Job
+from store_client import url_of
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 import msgspec
 
 from backup_config import Config, TablePolicy
+from documents import TOOL
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.export import Exporter, RowsDiffer, now, owner_of_its_names
@@ -34,9 +35,10 @@ from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.nodes import Nodes
 from ooni_common.replicas import without_replica
 from ooni_common.run import Job
-from store import TOOL, Bucket, Listed, end_interrupted_uploads
+from store import Bucket, Listed
 from table_replicas import TableReplicas
 from throttle import in_units
+from uploads import end_interrupted_uploads
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -329,6 +331,8 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
     if confirmed and (unwanted or forgotten):
         run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
         delete(bucket, layout, manifests, unwanted, run_manifest, forgotten)
+    if unwanted and (versions := bucket.versions_kept()):
+        log.warning("%s", versions)
     total = in_units(sum(leftover.size for leftover in unwanted))
     if not unwanted:
         log.info("nothing to do: every export has its place")

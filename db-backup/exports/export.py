@@ -13,6 +13,7 @@ import zstandard
 
 from backup_config import Config
 from digest import SCHEME
+from documents import JSON, LARGEST_DOCUMENT, SQL, TOOL, encoded
 from exports.csv_rows import Counter, RowSource
 from exports.manifest import Export, ExportLayout, TableManifest, schema_file
 from exports.plan import Plan, Step, shrunk, types_of
@@ -20,7 +21,7 @@ from exports.reader import Chunk, Reader
 from inventory import merges_rows
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.run import Job
-from store import JSON, LARGEST_DOCUMENT, SQL, TOOL, Bucket, Listed, encoded
+from store import Bucket, Listed
 from throttle import Bandwidth, Throttle, in_units, progress
 from uploads import Upload, uploading
 
@@ -81,7 +82,7 @@ class Exporter:
     def recover(self) -> None:
         """Take over what an interrupted run has published."""
         for name, export in list(self.manifest.pending.items()):
-            if self._bucket.token(export.key) == export.token:
+            if self._bucket.is_from(export.key, export.origin):
                 log.info("%s: taken over from a run that was interrupted", export.key)
                 self.manifest.chunks[name] = export
             del self.manifest.pending[name]
@@ -99,7 +100,7 @@ class Exporter:
             return True
         if not export.etag or listed.etag in ("", export.etag):
             return False
-        return self._bucket.token(export.key) != export.token
+        return not self._bucket.is_from(export.key, export.origin)
 
     def carry_out(self, plan: Plan, objects: Mapping[str, Listed]) -> None:
         """Do what was planned, and write the manifest, if anything has changed.

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backup_config import Config
+from documents import TEXT, TOOL
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import damaged_manifest, public_bucket, reader_of, rows_of, with_chunks
 from exports.export import Exporter, now
@@ -27,7 +28,7 @@ from exports.row_source import ChosenSource
 from ooni_common.errors import UsageError
 from ooni_common.nodes import Nodes
 from ooni_common.run import Job
-from store import TEXT, TOOL, Bucket
+from store import Bucket
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -21,17 +21,11 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta
 
+from documents import LARGEST_DOCUMENT, Number, decoded_manifest
 from exports.reader import CHUNK_NAME, Chunk, Fingerprint
 from exports.storage import Storage
 from ooni_common.errors import DataRefused
-from store import (
-    LARGEST_DOCUMENT,
-    Bucket,
-    Layout,
-    Number,
-    decoded_manifest,
-    escaped,
-)
+from store import Bucket, Layout, Origin, escaped
 
 MANIFEST_FORMAT = 1
 MOST_COLUMNS = 10_000  # of a table; more would only fill the memory
@@ -73,6 +67,11 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     dropped: str = ""
     storage: str = ""
     etag: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """What tells its object from others."""
+        return Origin(self.token, self.compressed_bytes, self.sha256, self.etag)
 
 
 class TableManifest(msgspec.Struct, kw_only=True):
@@ -279,7 +278,7 @@ def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export
     pending = {
         name: export
         for name, export in manifest.pending.items()
-        if bucket.token(export.key) == export.token
+        if bucket.is_from(export.key, export.origin)
     }
     return dict(sorted((manifest.chunks | pending).items()))
 

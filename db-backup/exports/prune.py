@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from documents import JSON, encoded
 from exports.manifest import (
     ExportLayout,
     RunManifest,
@@ -20,7 +21,7 @@ from exports.manifest import (
     named_keys,
 )
 from exports.publication import publish
-from store import JSON, Bucket, encoded
+from store import Bucket
 
 EXPORTED = r"[^/]+\.csv\.zstd"  # after csv/: what else is there, somebody else has put there
 
@@ -119,6 +120,7 @@ def delete(
         run: of this run; its tables and the database's version are filled in.
         forgotten: tables whose damaged manifests are deleted, too.
     """
+    bucket.delete(layout.probe)  # where nothing can be deleted, nothing is forgotten
     kept = dict(manifests.sound)
     emptied = []
     for table in {leftover.table for leftover in unwanted if leftover.table}:
@@ -143,8 +145,7 @@ def delete(
         replace(manifests, sound=kept, damaged=damaged),
         msgspec.structs.replace(run, server=server),
     )
-    for key in (*emptied, *(leftover.key for leftover in unwanted)):
-        bucket.delete(key)
+    keys = [*emptied, *(leftover.key for leftover in unwanted)]
     for table in forgotten:
-        bucket.delete(layout.manifest(table))
-        bucket.delete(layout.schema(table))
+        keys += [layout.manifest(table), layout.schema(table)]
+    bucket.delete_keys(keys)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from documents import JSON, TEXT, encoded
 from exports.manifest import ExportLayout, RunManifest, TableManifest, TableManifests, summary
-from store import JSON, TEXT, Bucket, Listed, encoded
+from store import Bucket, Listed
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")

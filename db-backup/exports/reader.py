@@ -20,11 +20,11 @@ from digest import (
     split_arguments,
     sum_of_digests,
 )
+from documents import Digest, Number
 from exports.storage import Changes
 from inventory import SourceTable, merges_rows, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
-from store import Digest, Number
 from table_replicas import TableReplicas
 
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges

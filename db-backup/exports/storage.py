@@ -21,9 +21,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from documents import Number
 from inventory import QUOTED, SourceTable, is_replicated
 from ooni_common.database import Database, StatementRefused, literal
-from store import Number
 
 OWN_COLUMNS = {"_part"}  # a column of the table of this name would hide the server's own
 NO_TABLE = "00000000-0000-0000-0000-000000000000"  # of databases that give tables no UUID

@@ -25,7 +25,7 @@ from exports.manifest import (
 )
 from exports.publication import checksums
 from ooni_common.errors import DataRefused
-from store import READ_SIZE, Bucket, NoSuchObject
+from store import READ_SIZE, Bucket, NoSuchObject, ObjectHead
 from throttle import in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -54,6 +54,7 @@ def verify(
     """
     manifests, wanted = read.sound, set(tables or read.damaged)
     skipped = frozenset[str]() if sample is None else _skipped(manifests, tables, sample)
+    unmarked: list[str] = []
     yield from (reason for table, reason in read.damaged.items() if table in wanted)
     for table in sorted(set(tables) - manifests.keys() - read.damaged.keys()):
         yield f"{table}: it has no manifest"
@@ -61,13 +62,20 @@ def verify(
         manifest = manifests[name]
         for chunk, export in present_exports(bucket, manifest).items():
             looks_only = quick or export.key in skipped
-            findings = list(_check(bucket, export, quick=looks_only))
+            findings = list(_check(bucket, export, unmarked, quick=looks_only))
             if findings:  # unless a run was at work meanwhile
                 fresh = read_table_manifest(bucket, layout, name)
                 if fresh and fresh.generation != manifest.generation:
                     present = present_exports(bucket, fresh)
-                    findings = list(_check(bucket, present.get(chunk, export), quick=looks_only))
+                    again = present.get(chunk, export)
+                    findings = list(_check(bucket, again, unmarked, quick=looks_only))
             yield from findings
+    if unmarked:
+        log.warning(
+            "the store has no metadata of %d objects, by which uploads are told apart: %s",
+            len(unmarked),
+            "size and ETag decided" if quick or skipped else "their checksums decided",
+        )
     if not tables and not read.damaged:  # else nobody knows what the damaged ones name
         findings = list(_check_everything(bucket, layout, read))
         if findings:  # unless a run was at work meanwhile
@@ -95,27 +103,52 @@ def _check_everything(bucket: Bucket, layout: ExportLayout, read: TableManifests
     yield from _check_publication(bucket, layout, read)
 
 
-def _check(bucket: Bucket, export: Export, *, quick: bool) -> Iterator[str]:
+def _check(bucket: Bucket, export: Export, unmarked: list[str], *, quick: bool) -> Iterator[str]:
+    """Yield what is wrong with an object.
+
+    Args:
+        bucket: should have it.
+        export: what it should be.
+        unmarked: gets its key, where the store has no metadata of it, so that other things decide.
+        quick: do not read it.
+    """
     head = bucket.look(export.key)
     if head is None:
         yield f"{export.key}: missing"
     elif head.size != export.compressed_bytes:
         yield f"{export.key}: {head.size:,} bytes instead of {export.compressed_bytes:,}"
-    elif head.token != export.token:
+    elif _is_another(head, export, quick=quick):
         yield f"{export.key}: it is not the object that was uploaded"
-    elif not quick:
-        try:
-            findings = list(_check_content(bucket, export))
-        except NoSuchObject:
-            findings = [f"{export.key}: missing: it was deleted while it was verified"]
-        if not findings:
-            log.info(
-                "%s: %s rows, %s: as exported",
-                export.key,
-                f"{export.rows:,}",
-                in_units(export.compressed_bytes),
-            )
-        yield from findings
+    else:
+        if not head.token:
+            unmarked.append(export.key)
+        if not quick:
+            yield from _read(bucket, export)
+
+
+def _is_another(head: ObjectHead, export: Export, *, quick: bool) -> bool:
+    """Tell whether the store says that an object is not the one that was uploaded.
+
+    Where it has no metadata, the name of the version can say so, and the content must.
+    """
+    if head.token:
+        return head.token != export.token
+    return quick and "" not in (head.etag, export.etag) and head.etag != export.etag
+
+
+def _read(bucket: Bucket, export: Export) -> Iterator[str]:
+    try:
+        findings = list(_check_content(bucket, export))
+    except NoSuchObject:
+        findings = [f"{export.key}: missing: it was deleted while it was verified"]
+    if not findings:
+        log.info(
+            "%s: %s rows, %s: as exported",
+            export.key,
+            f"{export.rows:,}",
+            in_units(export.compressed_bytes),
+        )
+    yield from findings
 
 
 def _check_content(bucket: Bucket, export: Export) -> Iterator[str]:

@@ -147,6 +147,7 @@ class LoopbackServer(ThreadingTCPServer, ABC):
 
     Args:
         tls: Speak TLS with this server-side context.
+        host: The address of this machine, for example ::1.
 
     Attributes:
         stopped: Is set when the server stops.
@@ -155,13 +156,15 @@ class LoopbackServer(ThreadingTCPServer, ABC):
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, *, host: str = HOST) -> None:
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         self.stopped = threading.Event()
         self._tls = tls
         self._changed = threading.Condition()
         self._requests: list[Request] = []
         self._connections: set[socket.socket] = set()
-        super().__init__((HOST, 0), _Handler)
+        super().__init__((host, 0), _Handler)
         self._thread = threading.Thread(
             target=self.serve_forever, args=(POLL_SECONDS,), name=type(self).__name__
         )
@@ -184,7 +187,9 @@ class LoopbackServer(ThreadingTCPServer, ABC):
     @property
     def address(self) -> str:
         """The URL without a path."""
-        return f"{'https' if self._tls else 'http'}://{HOST}:{self.server_address[1]}"
+        host, port = self.server_address[:2]
+        name = f"[{host!s}]" if self.address_family == socket.AF_INET6 else HOST
+        return f"{'https' if self._tls else 'http'}://{name}:{port}"
 
     @property
     def requests(self) -> list[Request]:
