@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -82,6 +82,11 @@ class Layout:
         return f"{self.manifests}{escaped(name)}.json"
 
     @property
+    def writer(self) -> str:
+        """Return the key of what says which host writes below the prefix."""
+        return f"{self.prefix}/writer.json"
+
+    @property
     def probe(self) -> str:
         """What the keys of objects start with that are only written to see whether one can."""
         return f"{self.prefix}/doctor"
@@ -102,6 +107,7 @@ class Bucket:
     Uploads in parts (uploads.py) use its `client`, and `target`, `creation` and `errors`.
 
     Attributes:
+        guard: is called before anything is made, and raises where that must not be.
         deletes_one_by_one: whether the store has refused to delete several objects at once.
         keeps_versions: whether the store has said that what was deleted is still there.
 
@@ -113,6 +119,7 @@ class Bucket:
         self.client = client_of(store, user_agent)
         self._name = store.bucket
         self._options = dict(store.options)
+        self.guard: Callable[[], None] = lambda: None
         self.deletes_one_by_one = False
         self.keeps_versions = False
 
@@ -329,6 +336,7 @@ class Bucket:
 
     def creation(self, content_type: str, token: str) -> Any:  # noqa: ANN401 (as above)
         """Return what is said of an object when it is made."""
+        self.guard()
         metadata = {"Metadata": {TOKEN: token}} if token else {}
         return {"ContentType": content_type} | metadata | self._options
 

@@ -26,7 +26,16 @@ FIRST_DAY = date(1970, 1, 1).toordinal()  # day 0 of the database
 CODES_OF_BUGS = {46, 47, 62}  # unknown function, unknown identifier, syntax
 # For literals, and for the functions and formats that ask for it. What a function makes of a column
 # without a zone of its own is in the zone of the server nevertheless: such SQL names the zone.
-SESSION = {"session_timezone": "UTC"}
+# A settings profile of the user must not cut results short, nor add to them, without an error.
+SESSION = {
+    "session_timezone": "UTC",
+    "limit": "0",
+    "offset": "0",
+    "extremes": "0",
+    "read_overflow_mode": "throw",
+    "result_overflow_mode": "throw",
+    "timeout_overflow_mode": "throw",
+}
 # Such a column of a new table would have the zone of the session that made it until the server is
 # restarted, and then another one: keys and partitions must not change theirs.
 MAKES_COLUMNS = re.compile(r"\s*(CREATE|ALTER|ATTACH|RESTORE)\b", re.IGNORECASE)

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 
 from dev.engines import Engine
 from drawn_tables import SETTINGS, create, tables
-from exports.clickhouse_native import csv_of, header_of
-from exports.csv_rows import OUTPUT_SETTINGS
+from exports.clickhouse_native import csv_of
+from exports.csv_rows import OUTPUT_SETTINGS, header_of
 from ooni_common.database import SESSION
 from test_exports import ALL_TYPES, ALL_VALUES
 

@@ -165,9 +165,6 @@ def from_chunk(number: int) -> Condition:
         (end_with(NEW_EXCEPTION, after=100_000, cut=True), "Memory limit exceeded"),
         (end_with(UNTAGGED_EXCEPTION, after=100_000), "rows arrived"),
         (end_with(OLD_EXCEPTION, after=100_000), "rows arrived"),
-        (without(TAG, end_with(OLD_EXCEPTION, after=100_000)), "Memory limit exceeded"),
-        (without(TAG, end_with(OLD_EXCEPTION, after=100_000, cut=True)), "Memory limit exceeded"),
-        (without(TAG, cut_answer(after=100_000)), "the connection broke"),
         (end_with(b"\n", after=100_000), "rows arrived"),
         (end_with(b'"half a row', after=10**9), "rows arrived"),
     ],
@@ -179,9 +176,6 @@ def from_chunk(number: int) -> Condition:
         "exception-cut",
         "exception-of-another-tag",
         "exception-without-tag",
-        "old-exception",
-        "old-exception-cut",
-        "old-cut",
         "short",
         "more",
     ],
@@ -286,13 +280,8 @@ def test_the_code_of_a_row_at_which_the_connection_broke_decides_nothing() -> No
     assert type(failure) is Unavailable
 
 
-@pytest.mark.parametrize("version", ["new", "old"])
-def test_rows_that_look_like_failures_of_the_server_are_data(
-    backup_tool: BackupTool, database_proxy: FaultProxy, version: str
-) -> None:
-    """They come last, or before a last one, in answers with tag and without."""
-    if version == "old":
-        database_proxy.fail(without(TAG, passed), lambda _request: True)
+def test_rows_that_look_like_failures_of_the_server_are_data(backup_tool: BackupTool) -> None:
+    """They come last, or before a last one."""
     tables = [f"t{number}" for number in range(len(ROWS_LIKE_EXCEPTIONS))]
     client = backup_tool.database.client(strings_as_bytes=True)
     for table, value in zip(tables, ROWS_LIKE_EXCEPTIONS, strict=True):
@@ -310,25 +299,6 @@ def test_rows_that_look_like_failures_of_the_server_are_data(
     for table in tables:
         assert backup_tool.run("restore", table)[0] == 0
         assert backup_tool.checksum(f"{table}_restored") == backup_tool.checksum(table)
-
-
-def test_a_failure_in_the_place_of_the_last_row_is_not_taken_for_it(
-    exported: BackupTool, database_proxy: FaultProxy
-) -> None:
-    """A server without tags ends its answer in good order, and there are as many lines as rows."""
-
-    def fail(exchange: Exchange) -> None:
-        exchange.hidden.append(TAG.lower())
-        with exchange.forwarded() as response:
-            exchange.pass_head(response)
-            *rows, _last = response.read().splitlines(keepends=True)
-            exchange.send(b"".join(rows) + OLD_EXCEPTION)
-            exchange.end()
-
-    database_proxy.fail(fail, lambda _request: True)
-    with exported.unchanged():
-        status, log = exported.run()
-    assert (status, "Memory limit exceeded" in log) == (69, True)
 
 
 @pytest.mark.parametrize("version", ["new", "old"])

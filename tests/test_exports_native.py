@@ -19,7 +19,8 @@ from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.servers.s3 import S3Server
 from exports import row_source
 from exports.clickhouse_http import PORTS, ClickHouseHTTP
-from exports.clickhouse_native import ClickHouseNative, header_of
+from exports.clickhouse_native import ClickHouseNative
+from exports.csv_rows import header_of
 from exports.row_source import choose
 from ooni_common.database import Database, StatementFailed, connected, quoted
 from ooni_common.errors import Unavailable

@@ -231,4 +231,4 @@ def test_a_clock_is_blamed_where_it_is_wrong(code: str, ahead: int, text: str) -
         "ResponseMetadata": {"HTTPHeaders": {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}},
     }
     error = meaning_of(response, "s3://b: reading", 1_767_225_600 + ahead)
-    assert (type(error), text in str(error)) == (ConfigError, True)
+    assert (isinstance(error, ConfigError), text in str(error)) == (True, True)

@@ -1,6 +1,7 @@
 """The database's HTTP interface: streams of rows, both ways."""
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,10 +9,12 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlencode, urlsplit
 
 import urllib3
+import zstandard
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError
 
 from backup_config import Config
-from exports.csv_rows import OUTPUT_SETTINGS, RowCounter, RowStream
+from exports.csv_rows import OUTPUT_SETTINGS, RowCounter, RowStream, header_of
+from exports.progress_headers import PROGRESS_SETTINGS, pool_manager
 from ooni_common.config import SecretUrl
 from ooni_common.database import CONNECT_TIMEOUT, SESSION, StatementFailed, server_error
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
@@ -23,7 +26,15 @@ READ_SIZE = 1024 * 1024  # bytes
 TAIL = 64 * 1024  # bytes at the end of a result in which an exception is looked for
 PORTS = {"clickhouse": ("http", 8123), "clickhouses": ("https", 8443)}
 TAG = "X-ClickHouse-Exception-Tag"  # a header: by its value, random each time, a failure is known
+SUMMARY = "X-ClickHouse-Summary"
+EXCEPTION_CODE = "X-ClickHouse-Exception-Code"
+SHOWN = 60  # characters of an answer that is no rows
+LONGEST_STATEMENT = 200_000  # bytes; the server parses no more than 256 KiB unless it is told so
 BARE_EXCEPTION = rb"Code: \d+\. DB::\w*Exception: "
+NO_TAG = (
+    f"a proxy keeps back the header {TAG}, by which a failure in mid-stream is known; let it pass,"
+    " or leave http_url empty, so that rows come over the native protocol"
+)
 INPUT_SETTINGS = {
     "format_csv_delimiter": ",",
     "format_csv_null_representation": "\\N",
@@ -61,7 +72,7 @@ class ClickHouseHTTP:
             basic_auth=f"{self._login.user}:{self._login.password}",
             basic_auth_encoding="utf-8",
         )
-        self._pool = urllib3.PoolManager(ssl_context=tls_context(config.ca_file))
+        self._pool = pool_manager(ssl_context=tls_context(config.ca_file))
 
     @property
     def address(self) -> str:
@@ -77,7 +88,13 @@ class ClickHouseHTTP:
         exact: bool = False,
         settings: Mapping[str, int] | None = None,
     ) -> Iterator[RowStream]:
-        """Run a query, as RowSource has it, with other settings than are usual."""
+        """Run a query, as RowSource has it, with other settings than are usual.
+
+        Without the names of its columns, nobody checks that it is rows what comes.
+
+        Raises:
+            ConfigError: a proxy keeps back the header by which a failure is known.
+        """
         parameters: dict[str, object] = {
             "readonly": 2,
             "cancel_http_readonly_queries_on_client_close": 1,
@@ -87,8 +104,13 @@ class ClickHouseHTTP:
         }
         body = f"{select} FORMAT CSVWithNames".encode()
         with self._answered(parameters, body) as response:
+            if names and not response.headers.get(TAG):
+                raise ConfigError(f"{self.address}: {NO_TAG}")
             counter = RowCounter(exact=exact)
-            yield RowStream(counter.counting(self._pieces(response)), counter)
+            pieces = self._pieces(response)
+            if names:
+                pieces = beginning_with(header_of(names), pieces)
+            yield RowStream(counter.counting(pieces), counter)
 
     def version(self) -> str:
         """Return the server's.
@@ -97,12 +119,17 @@ class ClickHouseHTTP:
             ConfigError: something else answers there, or it does not let this user in.
             Unavailable: nothing answers.
         """
-        with self.rows("SELECT version()") as rows:
-            answer = b"".join(rows)
+        return self.probed()[0]
+
+    def probed(self) -> tuple[str, bool]:
+        """Return the server's version, and whether failures are certain to be told; as above."""
+        with self._answered(OUTPUT_SETTINGS, b"SELECT version() FORMAT CSVWithNames") as response:
+            answer = b"".join(self._pieces(response))
+            tagged = bool(response.headers.get(TAG))
         version = re.fullmatch(rb'"version\(\)"\n"([^"]+)"\n', answer)
         if not version:
             raise ConfigError(f"{self.address} is not ClickHouse; check http_url")
-        return version[1].decode()
+        return version[1].decode(), tagged
 
     def insert(
         self,
@@ -111,28 +138,34 @@ class ClickHouseHTTP:
         encoding: str,
         *,
         settings: Mapping[str, str],
-    ) -> int:
-        """Insert rows; return how many the server has written.
+    ) -> int | None:
+        """Insert rows; return how many the server has written, None if that is not known.
+
+        A proxy may keep it back. The statement is the beginning of the body, as the names of many
+        columns are longer than proxies let an address be.
 
         Args:
             statement: `INSERT INTO … FORMAT …`.
-            rows: the body; what it raises ends the request, and nothing may be inserted.
-            encoding: of the body, for example `zstd`.
+            rows: the rest of the body; what it raises ends the request, and nothing may be
+                inserted.
+            encoding: of the rows, `zstd` or "" for none.
             settings: `Database.insert_settings` of the same server.
         """
+        head = f"{statement}\n".encode()
         parameters = {
-            "query": statement,
+            **({"max_query_size": 2 * len(head)} if len(head) > LONGEST_STATEMENT else {}),
             **settings,
             "optimize_on_insert": 0,  # rows with the same key are as many as they were
             "wait_end_of_query": 1,
             **INPUT_SETTINGS,
         }
         headers = {"Content-Encoding": encoding} if encoding else {}
-        with self._answered(parameters, rows, headers) as response:
+        if encoding:  # frames one after the other are one stream
+            head = zstandard.ZstdCompressor().compress(head)
+        with self._answered(parameters, itertools.chain([head], rows), headers) as response:
             for _ in self._pieces(response):
                 pass
-            written = json.loads(response.headers.get("X-ClickHouse-Summary", "{}"))
-            return int(written.get("written_rows", 0))
+            return written_rows(response.headers.get(SUMMARY, ""))
 
     @contextlib.contextmanager
     def _answered(
@@ -141,7 +174,12 @@ class ClickHouseHTTP:
         body: bytes | Iterable[bytes],
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        parameters = {"database": self._login.database} | SESSION | dict(settings)
+        parameters = {
+            "database": self._login.database,
+            **SESSION,
+            **PROGRESS_SETTINGS,
+            **settings,
+        }
         with _errors_of_http():
             response = self._pool.request(
                 "POST",
@@ -154,7 +192,8 @@ class ClickHouseHTTP:
                 preload_content=False,
             )
         try:
-            if response.status != 200:
+            # An answer whose head was begun with progress has a good status in any case.
+            if response.status != 200 or EXCEPTION_CODE in response.headers:
                 raise _refusal(response)
             yield response
         finally:
@@ -189,6 +228,34 @@ def login_of(db_uri: SecretUrl, http_url: SecretUrl) -> Login:
         password=unquote(login.password or ""),
         database=unquote(native.path.strip("/")) or "default",
     )
+
+
+def written_rows(summary: str) -> int | None:
+    """Return how many rows the summary of an INSERT has; None if there is none."""
+    try:
+        return int(json.loads(summary)["written_rows"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def beginning_with(header: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a document that begins so.
+
+    Raises:
+        Unavailable: it begins otherwise; what the document itself reports comes first.
+    """
+    start = b""
+    for piece in pieces:
+        start += piece
+        if len(start) >= len(header):
+            break
+    if not start.startswith(header):
+        for _ in pieces:
+            pass
+        shown = start[:SHOWN].decode(errors="replace")
+        raise Unavailable(f"database over HTTP: no rows came, but {shown!r}; is it a proxy's?")
+    yield start
+    yield from pieces
 
 
 def reported_failure(tail: bytes, tag: str) -> ScriptError | None:

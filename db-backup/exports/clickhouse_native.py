@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backup_config import Config
-from exports.csv_rows import OUTPUT_SETTINGS, RowStream
+from exports.csv_rows import OUTPUT_SETTINGS, RowStream, header_of
 from ooni_common.database import Database, Texts, quoted
 
 
@@ -70,8 +70,3 @@ class ClickHouseNative:
 def csv_of(select: str, names: Sequence[str]) -> str:
     """Return the query of the rows as lines of CSV."""
     return f"SELECT formatRow('CSV', {', '.join(map(quoted, names))}) FROM ({select})"
-
-
-def header_of(names: Sequence[str]) -> bytes:
-    """Return the first line of `FORMAT CSVWithNames`."""
-    return ",".join('"' + name.replace('"', '""') + '"' for name in names).encode() + b"\n"

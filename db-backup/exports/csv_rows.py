@@ -44,6 +44,11 @@ class Counter(Protocol):
         """Whether the document could end here."""
 
 
+def header_of(names: Sequence[str]) -> bytes:
+    """Return the first line of `FORMAT CSVWithNames`."""
+    return ",".join('"' + name.replace('"', '""') + '"' for name in names).encode() + b"\n"
+
+
 @dataclass(frozen=True)
 class RowStream:
     """The rows of a query as CSV with a header, on their way.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from backup_config import Config
-from exports.clickhouse_http import ClickHouseHTTP
+from exports.clickhouse_http import NO_TAG, ClickHouseHTTP
 from exports.clickhouse_native import ClickHouseNative
 from exports.csv_rows import RowSource, RowStream
 from ooni_common.database import Database
@@ -28,6 +28,11 @@ class Choice:
     reason: str
 
 
+def tags_failures(version: str) -> bool:
+    """Tell whether a server of this version marks failures in mid-stream over HTTP."""
+    return tuple(map(int, version.split(".")[:2])) >= FIRST_WITH_TAGS
+
+
 def choose(version: str, config: Config, database: Database, http: ClickHouseHTTP) -> Choice:
     """Choose the way: HTTP, which is faster, where failures are certain there and it is reachable.
 
@@ -40,7 +45,7 @@ def choose(version: str, config: Config, database: Database, http: ClickHouseHTT
         http: the interface.
     """
     native = ClickHouseNative((database,), config)
-    if tuple(map(int, version.split(".")[:2])) < FIRST_WITH_TAGS:
+    if not tags_failures(version):
         oldest = ".".join(map(str, FIRST_WITH_TAGS))
         return Choice(
             native,
@@ -49,9 +54,11 @@ def choose(version: str, config: Config, database: Database, http: ClickHouseHTT
         )
     if not config.http_url.reveal():
         try:
-            http.version()
+            _, tagged = http.probed()
         except ScriptError as error:
             return Choice(native, f"rows come over the native protocol; {http.address}: {error}")
+        if not tagged:
+            return Choice(native, f"rows come over the native protocol; {http.address}: {NO_TAG}")
     return Choice(http, f"rows come over HTTP, from {http.address}")
 
 

@@ -26,6 +26,7 @@ def main() -> None:
             arguments.claimed_version,
             record=arguments.record,
             config_file=arguments.config_file,
+            defaults=arguments.profile,
         )
         server = Server(engine, arguments.tcp, arguments.http)
     except (DataDirectoryError, ListenError) as error:
@@ -63,6 +64,12 @@ def _parse_arguments() -> argparse.Namespace:
         default="",
         metavar="VERSION",
         help="tell clients this version instead of the real one, for example 23.8.2.7",
+    )
+    parser.add_argument(
+        "--profile",
+        default="",
+        metavar="SETTINGS",
+        help="of all users, for example 'limit = 5, extremes = 1'",
     )
     record = os.environ.get("OONI_RECORD_STATEMENTS")
     parser.add_argument(
