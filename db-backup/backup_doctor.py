@@ -22,6 +22,7 @@ from exports.manifest import ExportLayout
 from exports.reader import Reader
 from exports.row_source import choose, tags_failures
 from inventory import all_names, all_table_names, read_table, table_names
+from one_writer import check_writer
 from ooni_common.database import Database
 from ooni_common.database_checks import ServerFacts, check_clock, check_zone, facts_of
 from ooni_common.doctor import Check, Checks, Note, machine_checks, skew
@@ -74,6 +75,7 @@ class Doctor:
         return {
             "bucket, list": listed,
             **_named("bucket", checks),
+            "bucket, hosts": lambda: check_writer(bucket, layout, self.config.state_dir),
             "bucket, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
         }
 
@@ -96,6 +98,7 @@ class Doctor:
         return {
             "backups, list": listed,
             **_named("backups", StoreChecks(bucket, probe, needs_delete=True)),
+            "backups, hosts": lambda: check_writer(bucket, layout, self.config.state_dir),
             "backups, server": lambda: self._servers_write(bucket, f"{probe}.native"),
             "backups, access": lambda: on_all(self.nodes, self.nodes.up, _access),
             "backups, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),

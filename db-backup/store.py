@@ -107,7 +107,7 @@ class Bucket:
     Uploads in parts (uploads.py) use its `client`, and `target`, `creation` and `errors`.
 
     Attributes:
-        guard: is called before anything is made, and raises where that must not be.
+        guard: is called before anything is made or deleted, and raises where that must not be.
         deletes_one_by_one: whether the store has refused to delete several objects at once.
         keeps_versions: whether the store has said that what was deleted is still there.
 
@@ -250,6 +250,7 @@ class Bucket:
 
     def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
+        self.guard()
         with self.errors(f"deleting {key}"):
             answer = self.client.delete_object(**self.target(key))
         self.keeps_versions |= answer.get("DeleteMarker", False)
@@ -269,6 +270,7 @@ class Bucket:
 
     def _delete_at_once(self, keys: list[str]) -> list[str]:
         """Delete objects with one request; return those that are left."""
+        self.guard()
         with self.errors(f"deleting {len(keys)} objects"):
             try:
                 answer = self.client.delete_objects(

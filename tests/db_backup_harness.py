@@ -104,6 +104,11 @@ class BackupTool:
         printed = self._capsys.readouterr()
         return status, printed.out + printed.err
 
+    def say(self, text: str) -> None:
+        """Print a text, past what pytest keeps back."""
+        with self._capsys.disabled():
+            sys.stdout.write(f"{text}\n")
+
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command as a process."""
         self.configure()
@@ -124,8 +129,9 @@ class BackupTool:
             fill(client, kind, rows, **options)
 
     def objects(self) -> dict[str, int]:
-        """Return the keys and sizes of everything in the bucket."""
-        return contents(self.client, self.bucket_name)
+        """Return the keys and sizes of everything in the bucket but who writes there."""
+        objects = contents(self.client, self.bucket_name)
+        return {key: size for key, size in objects.items() if key != LAYOUT.writer}
 
     def exports(self) -> list[str]:
         """Return the names of the objects with rows."""
@@ -159,8 +165,9 @@ class BackupTool:
         return {key: hashlib.sha256(self.get(key)).hexdigest() for key in self.objects()}
 
     def kept(self) -> dict[str, int]:
-        """Return the keys and sizes of everything in the bucket of the backups."""
-        return contents(self.client, self.private_bucket_name)
+        """Return the keys and sizes of everything in the bucket of the backups but who writes."""
+        objects = contents(self.client, self.private_bucket_name)
+        return {key: size for key, size in objects.items() if key != BACKUPS.writer}
 
     def backups(self) -> list[BackupManifest]:
         """Return the manifests of the backups, oldest first."""

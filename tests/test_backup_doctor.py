@@ -51,7 +51,7 @@ def test_all_is_well_and_nothing_is_left_behind(healthy: BackupTool) -> None:
     status, printed = healthy.run("doctor")
     assert (status, failed(printed)) == (0, [])
     lines = printed.splitlines()
-    assert [line[:6].strip() for line in lines] == ["ok"] * 13
+    assert [line[:6].strip() for line in lines] == ["ok"] * 14
     assert all(len(line) <= 80 for line in lines if "directory" not in line)
     assert "tables           1 public" in printed
     assert healthy.objects() == {}
@@ -182,7 +182,7 @@ def test_a_ca_file_that_cannot_be_used_is_named_with_its_key(
 def test_a_bucket_that_is_not_there(healthy: BackupTool) -> None:
     status, printed = healthy.run("doctor", public_bucket_name="no-such-bucket")
     assert status == 78
-    names = ("list", "write", "uploads", "delete", "clock")
+    names = ("list", "write", "uploads", "delete", "hosts", "clock")
     assert failed(printed) == [f"bucket, {name}" for name in names]
     assert "NoSuchBucket" in printed
 

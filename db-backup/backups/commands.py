@@ -25,6 +25,7 @@ from backups.stored import (
     read_backups,
 )
 from inventory import is_replicated
+from one_writer import writing
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
 from ooni_common.nodes import Nodes, connected_nodes
@@ -89,7 +90,7 @@ def back_up_tables(
     if not names:
         raise ConfigError("no table is private in the configuration: there is nothing to back up")
     bucket, layout = private_bucket(job)
-    with job.metrics.timer("run_backup"):
+    with job.metrics.timer("run_backup"), writing(job, bucket, layout):
         if not job.dry_run:
             nodes.each(lambda node: ServerBackups(node.database, job.config).end_abandoned())
         backups = stored_backups(job)

@@ -10,6 +10,7 @@ from backups.commands import bases_among, private_bucket, stored_backups, with_p
 from backups.prune import Unwanted, delete_backup, needing, newest_chains, of_schedule, unwanted
 from backups.stored import Backup, good_backups
 from inventory import check_names
+from one_writer import writing
 from ooni_common.errors import ConfigError, DataRefused, UsageError
 from ooni_common.run import Job
 from store import Bucket
@@ -80,10 +81,11 @@ def delete_unwanted(job: Job[Config], gone: Sequence[Unwanted], *, confirmed: bo
     """Delete backups, in this order, or show which these are."""
     bucket, layout = private_bucket(job)
     verb = "deleting" if confirmed else "would delete"
-    for deletion in gone:
-        log.info("%s the backup %s: %s", verb, deletion.backup.name, deletion.reason)
-        if confirmed:
-            delete_backup(bucket, layout, deletion.backup.name)
+    with writing(job, bucket, layout, confirmed=confirmed and bool(gone)):
+        for deletion in gone:
+            log.info("%s the backup %s: %s", verb, deletion.backup.name, deletion.reason)
+            if confirmed:
+                delete_backup(bucket, layout, deletion.backup.name)
     if gone and (versions := bucket.versions_kept()):
         log.warning("%s", versions)
 

@@ -30,6 +30,7 @@ from exports.restore import NewTable, restore
 from exports.row_source import ChosenSource, ReplicaSource, reachable
 from exports.verify import verify
 from inventory import check_names, is_in_utc, read_table
+from one_writer import writing
 from ooni_common.database import StatementFailed, connected
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
 from ooni_common.nodes import Nodes
@@ -78,7 +79,7 @@ def export_tables(
     """
     bucket, layout = public_bucket(job)
     started = now()
-    with job.metrics.timer("run_export"):
+    with job.metrics.timer("run_export"), writing(job, bucket, layout):
         if not job.dry_run:
             end_interrupted_uploads(bucket, layout.exports)
         read = read_table_manifests(bucket, layout)
@@ -330,7 +331,8 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
         log.info("%s %s (%s): %s", verb, leftover.key, size, leftover.reason)
     if confirmed and (unwanted or forgotten):
         run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
-        delete(bucket, layout, manifests, unwanted, run_manifest, forgotten)
+        with writing(job, bucket, layout):
+            delete(bucket, layout, manifests, unwanted, run_manifest, forgotten)
     if unwanted and (versions := bucket.versions_kept()):
         log.warning("%s", versions)
     total = in_units(sum(leftover.size for leftover in unwanted))

@@ -25,6 +25,7 @@ from exports.plan import Plan, planned
 from exports.prune import Leftover, delete
 from exports.publication import publish
 from exports.row_source import ChosenSource
+from one_writer import writing
 from ooni_common.errors import UsageError
 from ooni_common.nodes import Nodes
 from ooni_common.run import Job
@@ -72,18 +73,19 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
     if not confirmed:
         log.info("%d chunks would be exported again with --confirm", len(chosen.steps))
         return
-    objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
-    exporter.carry_out(chosen, objects)
-    dropped = {step.chunk.name for step in chosen.steps if step.reason == "dropped"}
-    gone = [export for name, export in manifest.chunks.items() if name in dropped]
-    new = {name: export for name, export in manifest.chunks.items() if export not in gone}
-    _add_note(bucket, layout, removal, old, new)  # the page has a link to it
-    read.sound[removal.table] = manifest
-    run = RunManifest(started=now(), finished=now(), tool=TOOL, server=manifest.server)
-    publish(bucket, layout, read, run, objects)
-    if gone:
-        delete(bucket, layout, read, [_leftover(removal, export) for export in gone], run)
-    versions = sum(_delete_versions(bucket, export.key) for export in old.values())
+    with writing(job, bucket, layout):
+        objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
+        exporter.carry_out(chosen, objects)
+        dropped = {step.chunk.name for step in chosen.steps if step.reason == "dropped"}
+        gone = [export for name, export in manifest.chunks.items() if name in dropped]
+        new = {name: export for name, export in manifest.chunks.items() if export not in gone}
+        _add_note(bucket, layout, removal, old, new)  # the page has a link to it
+        read.sound[removal.table] = manifest
+        run = RunManifest(started=now(), finished=now(), tool=TOOL, server=manifest.server)
+        publish(bucket, layout, read, run, objects)
+        if gone:
+            delete(bucket, layout, read, [_leftover(removal, export) for export in gone], run)
+        versions = sum(_delete_versions(bucket, export.key) for export in old.values())
     log.info(
         "%s: %d chunks are exported again, %d deleted, and %d older versions of their objects",
         removal.table,
