@@ -69,9 +69,9 @@ def test_each_updater_writes_its_metrics_into_the_folder_that_is_named(
         if line.startswith("ooni_table_rows")
     ]
     assert rows == [
-        'ooni_table_rows{script="fingerprints_updater",table="fingerprints_dns"} 110',
-        'ooni_table_rows{script="fingerprints_updater",table="fingerprints_http"} 150',
-        'ooni_table_rows{script="asnmeta_updater",table="asnmeta"} 1000',
+        'ooni_table_rows{script="fingerprints_updater",table="fingerprints_dns"} 110.0',
+        'ooni_table_rows{script="fingerprints_updater",table="fingerprints_http"} 150.0',
+        'ooni_table_rows{script="asnmeta_updater",table="asnmeta"} 1000.0',
     ]
 
 
