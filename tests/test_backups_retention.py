@@ -165,6 +165,7 @@ def test_nine_daily_runs(backup_tool: BackupTool, clock: Clock) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)  # 365 runs, and each backup that they have left is restored
 def test_a_year_of_daily_runs(backup_tool: BackupTool, clock: Clock) -> None:
     check_year(backup_tool, clock, 365)
 
