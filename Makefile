@@ -10,7 +10,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check clean
+.PHONY: help venv demo test test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check nightly clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -170,6 +170,18 @@ repo: deb ## make an apt repository of build/*.deb and build/trixie/*.deb (KEY=f
 e2e: deb ## test the packages in a container with systemd, as root (DIST=trixie: on that release)
 	mkdir -p build/e2e
 	$(BIN)/python -m dev.e2e build/e2e $(or $(DIST),bookworm) build/$(DIST)
+
+# The same tests with more kills, days, faults and paths; another SEED every night.
+SEED ?= $(shell date +%j000)
+
+nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, other stores, longer tests (SEED=)
+	$(MAKE) bench
+	$(MAKE) evaluate
+	$(MAKE) stores-check
+	OONI_TEST_KILLS=50 OONI_TEST_COMMITS=240 OONI_TEST_DAYS=30 OONI_TEST_EVERY_HOUR=1 \
+	  OONI_TEST_FIRST_SEED=$(SEED) $(MAKE) test-long
+	OONI_TEST_SCENARIOS=100 OONI_TEST_FIRST_SEED=$(SEED) OONI_TEST_RUNS_AWAY=30 OONI_TEST_ALL_PATHS=1 \
+	  $(MAKE) production
 
 clean: ## remove what was built
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
