@@ -54,7 +54,7 @@ REFUSALS = (
     Rule(56, "UNKNOWN_STORAGE", "this server can't have such a table"),
     Rule(80, "INCORRECT_QUERY", ATOMIC, r"not Atomic|\bReplicated database"),
     Rule(81, "UNKNOWN_DATABASE", "create it, or name another one in db_uri"),
-    Rule(115, "UNKNOWN_SETTING", "remove it from the configuration, or upgrade the server"),
+    Rule(115, "UNKNOWN_SETTING", "remove it where it is set, or upgrade the server"),
     Rule(122, "INCOMPATIBLE_COLUMNS", OTHER_PATH, "ZooKeeper"),
     Rule(139, "NO_ELEMENTS_IN_CONFIG", "add it to the configuration of the server"),
     Rule(164, "READONLY", UTC, "session_timezone"),
