@@ -71,7 +71,7 @@ class Doctor:
         def listed() -> str:
             return f"{bucket.url} has {len(list(bucket.listing(layout.exports)))} exports"
 
-        checks = StoreChecks(bucket, layout.probe, needs_delete=False, uploads_below=layout.exports)
+        checks = StoreChecks(bucket, layout.probe, for_backups=False, uploads_below=layout.exports)
         return {
             "bucket, list": listed,
             **_named("bucket", checks),
@@ -97,7 +97,7 @@ class Doctor:
 
         return {
             "backups, list": listed,
-            **_named("backups", StoreChecks(bucket, probe, needs_delete=True)),
+            **_named("backups", StoreChecks(bucket, probe, for_backups=True)),
             "backups, hosts": lambda: check_writer(bucket, layout, self.config.state_dir),
             "backups, server": lambda: self._servers_write(bucket, f"{probe}.native"),
             "backups, access": lambda: on_all(self.nodes, self.nodes.up, _access),

@@ -15,6 +15,7 @@ from store_errors import Denied
 from uploads import LIFECYCLE_OF_UPLOADS, uploading
 
 TEXT = "text/plain"
+NO_ETAG = "the store names no ETag, without which ClickHouse can't read a backup: use another store"
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class StoreChecks:
     Attributes:
         bucket: is examined.
         probe: how the keys begin.
-        needs_delete: whether a run can't do without deleting; prune never can.
+        for_backups: whether a server writes and reads there, which needs ETags, and to delete.
         uploads_below: how the keys begin of which interrupted uploads are mentioned; "" for none.
     """
 
     bucket: Bucket
     probe: str
-    needs_delete: bool
+    for_backups: bool
     uploads_below: str = ""
 
     def __iter__(self) -> Iterator[tuple[str, Check]]:
@@ -48,6 +49,8 @@ class StoreChecks:
         head = bucket.look(self.probe)
         if head is None:
             raise Unavailable(f"{bucket.url}/{self.probe}: a GET finds it, and a HEAD does not")
+        if self.for_backups and not head.etag:
+            raise ConfigError(f"{bucket.url}/{self.probe}: {NO_ETAG}")
         if head.token != token:
             decides = "ETag and checksum tell" if head.etag else "only its checksum tells"
             return Note(f"the store keeps no metadata; {decides} one upload from another")
@@ -102,7 +105,7 @@ class StoreChecks:
             bucket.delete(self.probe)
             bucket.delete_keys(others)
         except Denied as error:
-            if self.needs_delete:
+            if self.for_backups:
                 raise
             return Note(f"{error}: prune can't work, a run can")
         for key in (self.probe, *others):

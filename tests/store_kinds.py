@@ -187,7 +187,8 @@ KINDS = (
         rules=((s3_error(403, "AccessDenied"), is_deletion),),
         outcomes={
             "doctor": (78, "grant it to these credentials: prune can't work, a run can"),
-            "backup": (78, "AccessDenied"),
+            "backup": (78, "the store says: ACCESS_DENIED"),
+            "verify": (65, "there is no good backup"),
             "prune": (78, "AccessDenied"),
         },
     ),
@@ -231,11 +232,12 @@ KINDS = (
     Kind(
         "clocks an hour apart",
         rules=((in_another_time, every),),
-        outcomes=all_commands(78, "this machine is 3,600 s ahead of the store's clock"),
+        outcomes=all_commands(78, " s ahead of the store's clock; check its NTP"),
     ),
     Kind(
         "SlowDown now and then",
         rules=((now_and_then(s3_error(503, "SlowDown")), every),),
+        config={"private_retries": 20},
     ),
     Kind(
         "SlowDown for ever",
@@ -254,7 +256,15 @@ KINDS = (
         "200 with an error inside, once",
         rules=((now_and_then(s3_error(200, "InternalError")), is_completion),),
     ),
-    Kind("no ETags", rules=((without_etags, every),)),
+    Kind(
+        "no ETags",
+        rules=((without_etags, every),),
+        outcomes={
+            "doctor": (78, "the store names no ETag"),
+            "backup": (78, "the store names no ETag"),
+            "verify": (65, "there is no good backup"),
+        },
+    ),
     Kind(
         "the session token has expired",
         rules=((s3_error(400, "ExpiredToken"), has_no_token),),

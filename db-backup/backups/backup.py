@@ -30,6 +30,7 @@ from documents import JSON, LARGEST_DOCUMENT, SQL, TEXT, TOOL, encoded
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from schemas.references import in_order
 from store import Bucket
+from store_doctor import NO_ETAG
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -227,6 +228,8 @@ def _check_objects(
                 f"{bucket.url}/{key}: the server has not written it there; if it has a named"
                 " collection, doctor tells whether that is of this bucket; else try again"
             )
+        if not head.etag:
+            raise ConfigError(f"{bucket.url}/{key}: {NO_ETAG}")
         if wanted not in ("", head.encryption):
             raise DataRefused(not_encrypted(bucket, wanted))
 

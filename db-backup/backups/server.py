@@ -45,7 +45,10 @@ SERVER_CODES = (
 WRONG_CONFIG = re.compile(
     rf"\b({SERVER_CODES}|{'|'.join(S3_CODES_OF_WRONG_CONFIG - {'403'})})\b"
     r"|HTTP response code: 403\b|does not exist, bucket|There is no named collection"
+    r"|\(Code: 15\)"
 )
+# A number of the AWS library, where the server tells nothing else.
+NUMBERED = {"(Code: 15)": "ACCESS_DENIED"}
 
 
 @dataclass(frozen=True)
@@ -366,5 +369,6 @@ def _failure(status: str, text: str) -> ScriptError:
 
 def _sorted(error: ServerError) -> ScriptError:
     """Return the error, as one of configuration where the store has refused the server."""
-    refusals = dict.fromkeys(match[0] for match in WRONG_CONFIG.finditer(error.said))
+    codes = (match[0] for match in WRONG_CONFIG.finditer(error.said))
+    refusals = dict.fromkeys(NUMBERED.get(code, code) for code in codes)
     return ConfigError(f"{error}; the store says: {', '.join(refusals)}") if refusals else error
