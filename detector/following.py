@@ -18,9 +18,10 @@ import msgspec
 import numpy as np
 
 from counts import HourlyCounts
+from hours import Arrays, Floats, Indices, States
 from ooni_common.files import write_atomically
 from ooni_common.state import ignored, read_local
-from sequential import Arrays, Detector, Floats, Indices, Parameters, States
+from sequential import ALONE, Detector
 from series import BLOCKED, STATE_NAMES, UNKNOWN, Event, Series, SeriesStatus, Target, time_of
 
 HALF_LIFE = 168  # hours after which a measurement counts half in the counts behind a state
@@ -209,7 +210,7 @@ class Follower:
 
     def _make_room(self, series: int) -> None:
         """Know nothing of so many series."""
-        self._detector = Detector(series)
+        self._detector = Detector(series, ALONE)
         self._old: States = np.zeros(series, dtype=np.int8)
         self._measurements: Floats = np.zeros(series)
         self._anomalies: Floats = np.zeros(series)
@@ -323,4 +324,4 @@ def _sha256(checkpoint: Checkpoint) -> str:
 
 
 def _kind() -> str:
-    return f"{CHECKPOINT_FORMAT} {Parameters()}"
+    return f"{CHECKPOINT_FORMAT} {ALONE}"

@@ -1,21 +1,27 @@
 """The sequential test: what it makes of counts, hour by hour."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequential import Detector, Parameters
+from sequential import ALONE, Detector
 from series import BLOCKED, OK, STATE_NAMES, UNKNOWN
 
 Hours = Sequence[tuple[int, int, int]]  # hour, measurements, anomalies
 
 
+def alone(series: int = 1) -> Detector:
+    """Return a detector for counts of which nothing else is known."""
+    return Detector(series, ALONE)
+
+
 def follow(hours: Hours, detector: Detector | None = None) -> list[tuple[int, str]]:
     """Return the changes of one series: the hour that caused each, and the state since then."""
-    detector = detector or Detector(1)
+    detector = detector or alone()
     changes = []
     for hour, measurements, anomalies in hours:
         changed, before = detector.advance(
@@ -74,7 +80,7 @@ def test_a_few_measurements_with_days_between_them_suffice() -> None:
 
 
 def test_a_state_began_when_the_first_evidence_for_it_was_seen() -> None:
-    detector = Detector(1)
+    detector = alone()
     (changed,) = follow(hours(50, 60, 2, 0), detector)
     assert (changed[1], detector.since[0]) == ("OK", 50)
     follow(hours(60, 200, 2, 0), detector)
@@ -87,7 +93,7 @@ def test_a_state_began_when_the_first_evidence_for_it_was_seen() -> None:
 def test_a_detector_goes_on_where_another_one_ended() -> None:
     counts = [*QUIET, *hours(200, 240, 1, 1), *hours(240, 300, 3, 0)]
     for end in range(190, 300, 3):
-        first, second = Detector(1), Detector(2)
+        first, second = alone(), alone(2)
         before = follow(counts[:end], first)
         second.put(first.arrays())
         assert [*before, *follow(counts[end:], second)] == follow(counts)
@@ -104,8 +110,8 @@ def test_evidence_fades_in_silence() -> None:
     st.integers(1, 5),
 )
 def test_series_do_not_know_of_each_other(counts: list[tuple[int, int]], series: int) -> None:
-    alone = follow([(hour, n, min(n, a)) for hour, (n, a) in enumerate(counts)])
-    together = Detector(series)
+    by_itself = follow([(hour, n, min(n, a)) for hour, (n, a) in enumerate(counts)])
+    together = alone(series)
     changes = []
     for hour, (measurements, anomalies) in enumerate(counts):
         index = np.arange(series)
@@ -114,12 +120,12 @@ def test_series_do_not_know_of_each_other(counts: list[tuple[int, int]], series:
         changed, _ = together.advance(hour, index, seen, bad)
         if series - 1 in changed:
             changes.append((hour, STATE_NAMES[together.status[series - 1]]))
-    assert changes == alone
+    assert changes == by_itself
 
 
 @pytest.mark.parametrize("status", [UNKNOWN, OK, BLOCKED])
 def test_an_hour_without_measurements_changes_nothing(status: int) -> None:
-    detector = Detector(3)
+    detector = alone(3)
     detector.status[:] = status
     nothing = np.array([], dtype=np.int64)
     changed, before = detector.advance(0, nothing, nothing, nothing)
@@ -129,5 +135,5 @@ def test_an_hour_without_measurements_changes_nothing(status: int) -> None:
 
 def test_the_thresholds_are_parameters() -> None:
     blocked = [*QUIET, *hours(200, 230, 2, 2)]
-    patient = Detector(1, Parameters(blocked_thresholds=(50.0, 50.0)))
+    patient = Detector(1, replace(ALONE, blocked_thresholds=(50.0, 50.0)))
     assert follow(blocked, patient)[1][0] > follow(blocked)[1][0]

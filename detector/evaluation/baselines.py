@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sequential import Floats, Indices
+from hours import Floats, Indices
 from series import BLOCKED, OK, UNKNOWN
 
 Advance = Callable[

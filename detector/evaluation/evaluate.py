@@ -12,20 +12,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from evaluation.baselines import Cusum, WeightedMean
+from evaluation.candidates import Candidate, changes_of, our_changes
 from evaluation.controls import controlled
 from evaluation.figures import figures_of
 from evaluation.observations import Observations, read_observations, read_others
-from evaluation.outcomes import Candidate, Outcome, Truth, outcomes_of
+from evaluation.outcomes import Outcome, Truth, outcomes_of
 from evaluation.tables import CUSUM, OURS, shown
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.output import show
-from sequential import Detector
 
-DETECTORS: dict[str, Callable[[int], Candidate]] = {
-    OURS: Detector,
-    CUSUM: Cusum,
-    "weighted_mean": WeightedMean,
-}
+BESIDE: dict[str, Callable[[int], Candidate]] = {CUSUM: Cusum, "weighted_mean": WeightedMean}
 
 
 class Suite(NamedTuple):
@@ -105,17 +101,19 @@ def evaluate_files(suites: Sequence[Suite]) -> dict[str, dict[str, Any]]:
     Raises:
         DataRefused: a file is not what it should be; file, line, reason, and what is expected.
     """
-    outcomes: dict[str, list[list[Outcome]]] = {name: [] for name in DETECTORS}
+    outcomes: dict[str, list[list[Outcome]]] = {name: [] for name in (OURS, *BESIDE)}
     for number, suite in enumerate(suites):
         truths = read_labels(suite.labels)
         observations = read_observations(suite.observations)
         check_labels(observations, truths, suite.labels)
         others = None if suite.others is None else read_others(suite.others)
         controls = controlled(observations, others)
+        changes = {OURS: our_changes(observations, others)}
         observations = observations.summed()
-        for name, detector in DETECTORS.items():
-            candidate = detector(len(observations.series))
-            outcomes[name].append(outcomes_of(candidate, observations, truths, controls, number))
+        for name, detector in BESIDE.items():
+            changes[name] = changes_of(detector(len(observations.series)), observations)
+        for name, of_one in changes.items():
+            outcomes[name].append(outcomes_of(of_one, observations, truths, controls, number))
     return {name: figures_of(of_suites) for name, of_suites in outcomes.items()}
 
 

@@ -15,15 +15,16 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hours import Indices
 from ooni_common.errors import DataRefused
-from sequential import Indices
 from series import hour_of, time_of
 
 COLUMNS = ("series", "t", "cnt", "anomaly_cnt")
 DETAILS = ("world", "service", "probe_cc", "probe_asn", "input")  # of a series; may be missing
-CONTEXT = ("control", "runs", "bad_runs")  # of a row; may be missing
+CONTEXT = ("control", "source", "runs", "bad_runs")  # of a row; may be missing
 FAILURES = "failure_cnt"  # likewise
 OTHERS = ("world", "probe_cc", "probe_asn", "t", "cnt", "anomaly_cnt")
+SOURCE = "source"  # of a row of others; may be missing
 MOST_CONTROL = 4
 ROWS = 10_000  # that are parsed at once
 
@@ -52,10 +53,11 @@ class Observations:
         measurements: how many, from 1.
         anomalies: how many of them.
         details: of each series.
-        control: the bucket of the runs that a row counts, 0 to 4; a series has a row for each in an
-            hour. None where the file doesn't tell, as below.
-        runs: how many, from 1.
-        bad_runs: how many of them had an anomaly.
+        control: the bucket of the runs that a row counts, 0 to 4; a series has a row for each, and
+            each source, in an hour. None where the file doesn't tell, as below.
+        source: the kind of probe, from 1; 0 where it is not known.
+        runs: how many of them count.
+        bad_runs: how many of these had anomalies.
     """
 
     series: Sequence[str]
@@ -65,6 +67,7 @@ class Observations:
     anomalies: Indices
     details: Sequence[Details]
     control: Indices | None = None
+    source: Indices | None = None
     runs: Indices | None = None
     bad_runs: Indices | None = None
 
@@ -101,6 +104,8 @@ class Others:
         index: its network.
         measurements: how many, from 1.
         anomalies: how many of them.
+        source: the kind of probe; a network has a row for each in an hour. None where the file
+            doesn't tell.
     """
 
     networks: Sequence[tuple[str, ...]]
@@ -108,6 +113,13 @@ class Others:
     index: Indices
     measurements: Indices
     anomalies: Indices
+    source: Indices | None = None
+
+    def hours(self, hours: Sequence[int]) -> Iterator[slice]:
+        """Yield where the counts of each hour are; hours ascend."""
+        starts = np.searchsorted(self.hour, hours)
+        ends = np.searchsorted(self.hour, hours, side="right")
+        yield from map(slice, starts.tolist(), ends.tolist())
 
 
 def read_observations(path: Path) -> Observations:
@@ -122,7 +134,9 @@ def read_observations(path: Path) -> Observations:
     header = _header(path, COLUMNS)
     details = [name for name in DETAILS if name in header]
     context = [name for name in (*CONTEXT, FAILURES) if name in header]
-    names, table = _read(path, _Layout(("series", *details), (*COLUMNS[2:], *context)), "control")
+    names, table = _read(
+        path, _Layout(("series", *details), (*COLUMNS[2:], *context)), ("control", SOURCE)
+    )
     by_series: dict[str, Details] = {}
     for name, *values in names:
         new = Details(**dict(zip(details, values, strict=True)))
@@ -147,10 +161,10 @@ def read_others(path: Path) -> Others:
     Raises:
         DataRefused: it is no such file; file, line, reason, and what is expected.
     """
-    _header(path, OTHERS)
-    networks, table = _read(path, _Layout(OTHERS[:3], OTHERS[4:]))
-    counts = (table[name] for name in ("hour", "index", "cnt", "anomaly_cnt"))
-    return Others(list(networks), *counts)
+    source = [SOURCE] if SOURCE in _header(path, OTHERS) else []
+    networks, table = _read(path, _Layout(OTHERS[:3], (*OTHERS[4:], *source)), (SOURCE,))
+    hour, index, counts, anomalies = (table[n] for n in ("hour", "index", "cnt", "anomaly_cnt"))
+    return Others(list(networks), hour, index, counts, anomalies, table.get(SOURCE))
 
 
 class _Layout(NamedTuple):
@@ -172,22 +186,22 @@ def _header(path: Path, expected: Sequence[str]) -> list[str]:
 
 
 def _read(
-    path: Path, layout: _Layout, part: str = ""
+    path: Path, layout: _Layout, parts: Sequence[str] = ()
 ) -> tuple[Sequence[tuple[str, ...]], dict[str, NDArray[np.int64]]]:
     """Read a file; return what its counts are of, and these by column, sorted by hour.
 
     Args:
         path: of the file.
         layout: what is read.
-        part: the column by which a thing can have several rows of an hour, if it is there.
+        parts: the columns by which a thing can have several rows of an hour, if they are there.
     """
     texts = _Texts()
     with _refusing(path), _opened(path) as file:
-        parts = list(_parts(path, file, layout, texts))
+        read = list(_parts(path, file, layout, texts))
     columns = ("hour", "index", *layout.counts, "line")
-    table = np.concatenate([np.empty((len(columns), 0), dtype=np.int64), *parts], axis=1)
+    table = np.concatenate([np.empty((len(columns), 0), dtype=np.int64), *read], axis=1)
     by_name = dict(zip(columns, table, strict=True))
-    keys = [by_name[name] for name in (part, "index", "hour") if name in by_name]
+    keys = [by_name[name] for name in (*parts, "index", "hour") if name in by_name]
     order = np.lexsort(keys)
     same = np.logical_and.reduce([np.diff(key[order]) == 0 for key in keys])
     if same.any():

@@ -10,21 +10,19 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from evaluation.candidates import Change, Changes
 from evaluation.observations import Details, Observations
-from sequential import Indices
-from series import STATE_NAMES, UNKNOWN, hour_of
+from hours import Indices
+from series import hour_of
 
 LATEST = 20 * 24  # hours after an event in which it can be found
 ENOUGH = 10  # measurements inside an event that anybody could find
 WEEK = 7 * 24  # hours
-
-Change = tuple[int, str]  # the end of the hour that caused it, and the state since then
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -52,17 +50,6 @@ class Truth(msgspec.Struct, frozen=True):
     group: str = ""
     fault_hours: int | None = None
     judged: bool = True
-
-
-class Candidate(Protocol):
-    """A detector that is evaluated."""
-
-    status: NDArray[np.int8]
-
-    def advance(
-        self, hour: int, index: Indices, measurements: Indices, anomalies: Indices
-    ) -> tuple[Indices, NDArray[np.int8]]:
-        """Take the counts of one hour; return the changed series and their states before."""
 
 
 class EventOutcome(NamedTuple):
@@ -126,7 +113,7 @@ NOT_MEASURED = Coverage(np.array([], dtype=np.int64), np.array([], dtype=np.int6
 
 
 def outcomes_of(
-    detector: Candidate,
+    changes: Changes,
     observations: Observations,
     truths: Mapping[str, Truth],
     controls: Sequence[float | None],
@@ -138,13 +125,12 @@ def outcomes_of(
     find; but it was not observed, so no week of it counts.
 
     Args:
-        detector: it has not seen anything yet.
-        observations: what it follows; summed.
+        changes: of each series that has any, by its number.
+        observations: what the detector followed; summed.
         truths: what is known of each series.
         controls: the share of the hours of each series that have any.
         suite: the number of these files, where there are several.
     """
-    changes = changes_of(detector, observations)
     coverage = coverage_of(observations)
     numbers = {name: number for number, name in enumerate(observations.series)}
     outcomes = []
@@ -157,23 +143,6 @@ def outcomes_of(
         share = None if number is None else controls[number]
         outcomes.append(Outcome(truth, events, false, covered.weeks, details, group, share))
     return outcomes
-
-
-def changes_of(detector: Candidate, observations: Observations) -> dict[int, list[Change]]:
-    """Let a detector follow observations; return the changes of each series that has any."""
-    changes: dict[int, list[Change]] = {}
-    for hour, part in observations.hours():
-        changed, old = detector.advance(
-            hour,
-            observations.index[part],
-            observations.measurements[part],
-            observations.anomalies[part],
-        )
-        for series, state in zip(changed.tolist(), old.tolist(), strict=True):
-            if state != UNKNOWN:
-                name = STATE_NAMES[detector.status[series]]
-                changes.setdefault(series, []).append((hour + 1, name))
-    return changes
 
 
 def coverage_of(observations: Observations) -> list[Coverage]:

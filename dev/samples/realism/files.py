@@ -16,8 +16,7 @@ from typing import Any, TextIO
 
 from clickhouse_driver import Client
 
-from context import others_of, run_counts_of
-from counts import CHUNK
+from context import CHUNK, others_of, run_counts_of
 from detector_config import Config
 from dev.samples.measurements import create
 from dev.samples.realism.mixture import HOURS, NOT_JUDGED
@@ -30,9 +29,9 @@ from ooni_common.database import Database, connected
 from series import hour_of
 
 OBSERVATIONS = (
-    "series,t,cnt,anomaly_cnt,world,service,probe_cc,probe_asn,input,control,runs,bad_runs"
+    "series,t,cnt,anomaly_cnt,world,service,probe_cc,probe_asn,input,control,source,runs,bad_runs"
 )
-OTHERS = "world,probe_cc,probe_asn,t,cnt,anomaly_cnt"
+OTHERS = "world,probe_cc,probe_asn,t,source,cnt,anomaly_cnt"
 RUNS = 1_000_000  # sets the random numbers of the runs apart from those of the stories
 NETWORKS = 70  # whose runs are in memory at once
 ALL_OF_A_DAY = 1000  # networks that are asked for a day at once; fewer of them for more
@@ -147,6 +146,7 @@ def _write_run_counts(
             *count[2:4],
             count.input,
             count.control,
+            count.source,
             count.runs,
             count.bad_runs,
         )

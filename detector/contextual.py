@@ -1,0 +1,97 @@
+"""The detector with the context of its counts: what else the runs found, and the networks around.
+
+    runs and others of an hour → control → gate → the sequential test ← support, pooling
+
+All state is in arrays: by series, and by key in tables (networks, countries, kinds of probes).
+"""
+
+import numpy as np
+
+from control import Control, ControlParameters, OtherRows, RunRows
+from gate import Gate, GateParameters
+from hours import Arrays, Indices, States
+from pooling import Groups, Pool, PoolParameters
+from sequential import Detector, Parameters
+from support import SupportParameters
+
+PARAMETERS = (
+    Parameters(),
+    SupportParameters(),
+    ControlParameters(),
+    GateParameters(),
+    PoolParameters(),
+)
+TABLES = "control_"  # begins the names of arrays that are no series'
+
+
+class ContextDetector:
+    """Follows the states of many series, hour by hour.
+
+    Args:
+        series: how many.
+        world_of: see Control.
+    """
+
+    def __init__(self, series: int, world_of: Indices | None = None) -> None:
+        self.test = Detector(series, support=SupportParameters())
+        self._control = Control(world_of)
+        self._gate = Gate(series)
+        self._pool = Pool(series)
+
+    @property
+    def status(self) -> States:
+        """UNKNOWN, OK or BLOCKED, for each series."""
+        return self.test.status
+
+    def arrays(self) -> Arrays:
+        """Return all that is known, by name; those that begin with TABLES are not by series."""
+        parts = {
+            "": self.test.arrays(),
+            "gate_": self._gate.arrays(),
+            "pool_": self._pool.arrays(),
+            TABLES: self._control.arrays(),
+        }
+        return {
+            prefix + name: array
+            for prefix, arrays in parts.items()
+            for name, array in arrays.items()
+        }
+
+    def put(self, arrays: Arrays) -> None:
+        """Know what `arrays` of another one says, which may have fewer series.
+
+        Raises:
+            KeyError, ValueError: it is of another kind.
+        """
+        self.test.put(arrays)
+        for prefix, own in (("gate_", self._gate.arrays()), ("pool_", self._pool.arrays())):
+            for name, array in own.items():
+                given = arrays[prefix + name]
+                if given.dtype != array.dtype or len(given) > len(array):
+                    raise ValueError(prefix + name)
+                array[: len(given)] = given
+        self._control.put({name.removeprefix(TABLES): array for name, array in arrays.items()})
+
+    def advance(
+        self, hour: int, runs: RunRows, others: OtherRows, groups: Groups
+    ) -> tuple[Indices, States, Indices]:
+        """Take an hour; return what has changed.
+
+        Args:
+            hour: its number; each one is higher than those before.
+            runs: of the series.
+            others: what was measured beside.
+            groups: what all series belong to.
+
+        Returns:
+            The series whose state has changed; their state before, UNKNOWN where it is their first
+            one; those whose first state BLOCKED is news now, whenever they got it.
+        """
+        rows = self._control.judged(hour, runs, others)
+        seen = self.test.see(hour, np.unique(runs.series))
+        doubt = self._gate.shut(hour, rows, self.test, (groups.peers, groups.everywhere))
+        rows = rows.where(~doubt)
+        lowered = self._pool.lowered(hour, groups, self.test, np.unique(rows.series))
+        changed, old = self.test.follow(hour, rows, seen, lowered)
+        news = self._pool.news(hour, groups, changed, (old, self.test.status[changed]))
+        return changed, old, news

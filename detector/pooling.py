@@ -1,0 +1,229 @@
+"""Pooling: what other networks of a country show of the same input, or service.
+
+Where several of them begin to look blocked at once, less evidence suffices for the next one, and
+likewise when blockings end. What counts is how many of those that are measured agree: a large
+country has some network with an anomaly at any time.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from hours import Arrays, Flags, Floats, Indices, Lowered, States, sums_of
+from keyed import exact
+from sequential import Detector
+from series import BLOCKED, OK, UNKNOWN
+
+NEVER = -(10**6)  # hour
+
+
+@dataclass(frozen=True)
+class PoolParameters:
+    """What pooling goes by; chosen on the seeds 11 and 12 of the realism suite.
+
+    Attributes:
+        most: the part by which the threshold is lowered, at most.
+        noise: the part of a threshold that counts for nothing.
+        each: what a network counts, at most, in thresholds.
+        enough: the sum of the others that lowers all that can be lowered, in thresholds.
+        share: likewise, for each of those that are measured: a third of them suffices.
+        service: what the other inputs of a service count beside the same input.
+        agrees: from here on, the country agrees.
+        memory: hours for which a network counts.
+        measured: hours for which a network counts as measured.
+        recent: hours for which a network that has become BLOCKED counts in full.
+        long: what it counts later, in thresholds.
+        first: hours between a first state BLOCKED and a change of another network, for an event.
+    """
+
+    most: float = 0.6
+    noise: float = 0.25
+    each: float = 0.5
+    enough: float = 0.7
+    share: float = 0.17
+    service: float = 0.7
+    agrees: float = 0.4
+    memory: int = 96
+    measured: int = 24
+    recent: int = 240
+    long: float = 0.15
+    first: int = 96
+
+
+class Groups(NamedTuple):
+    """What series belong together: numbers, by series.
+
+    Attributes:
+        everywhere: same input, all over the world.
+        peers: same input, same country.
+        network: same service, same network.
+        country: same service, same country.
+    """
+
+    everywhere: Indices
+    peers: Indices
+    network: Indices
+    country: Indices
+
+
+class Grouping:
+    """Numbers what series belong to."""
+
+    def __init__(self) -> None:
+        self._numbers: tuple[dict[object, int], ...] = ({}, {}, {}, {})
+        self._rows: list[list[int]] = []
+
+    def add(
+        self, world: object, network: tuple[object, object], target: object, service: object
+    ) -> None:
+        """Add a series: its world, the country and ASN of its network, its input and service."""
+        country = (world, network[0])
+        keys = ((world, target), (country, target), (country, network, service), (country, service))
+        self._rows.append(
+            [
+                numbers.setdefault(key, len(numbers))
+                for numbers, key in zip(self._numbers, keys, strict=True)
+            ]
+        )
+
+    def groups(self) -> Groups:
+        """Return the numbers of all that were added."""
+        table = np.array(self._rows, dtype=np.int64).reshape(-1, 4).T
+        return Groups(*(np.ascontiguousarray(row) for row in table))
+
+
+class Pool:
+    """Knows how far each series is, for the others of its country.
+
+    Args:
+        series: how many.
+        parameters: what it goes by.
+    """
+
+    def __init__(self, series: int, parameters: PoolParameters | None = None) -> None:
+        self._parameters = parameters or PoolParameters()
+        self._blocked_since: Indices = np.full(series, NEVER)
+        self._ok_since: Indices = np.full(series, NEVER)  # after a blocking
+        self._changed: Indices = np.full(series, NEVER)  # from OK to BLOCKED
+        self._first: Indices = np.full(series, NEVER)  # since when its first state is no event
+
+    def arrays(self) -> Arrays:
+        """Return what is known, by name."""
+        return {
+            "blocked_since": self._blocked_since,
+            "ok_since": self._ok_since,
+            "changed": self._changed,
+            "first": self._first,
+        }
+
+    def lowered(self, hour: int, groups: Groups, detector: Detector, index: Indices) -> Lowered:
+        """Return what suffices for some series, by what was known before an hour.
+
+        Args:
+            hour: its number.
+            groups: of all series.
+            detector: has their states.
+            index: those that are measured in this hour.
+        """
+        parameters, used = self._parameters, slice(len(groups.peers))
+        status, last = detector.status[used], detector.last[used]
+        fresh = (last > hour - parameters.memory) & (status != UNKNOWN)
+        measured = fresh & (last > hour - parameters.measured)
+        blocked = status == BLOCKED
+        recent = self._blocked_since[used] > hour - parameters.recent
+        begins = np.where(
+            blocked,
+            np.where(recent, parameters.each, parameters.long),
+            self._counted(detector.begins[used]),
+        )
+        turned = (status == OK) & (self._ok_since[used] > hour - parameters.memory)
+        ends = np.where(blocked, self._counted(detector.ends[used]), parameters.each * turned)
+        seen = last >= 0
+        by_beginnings = self._agreement(groups, index, begins * fresh, (measured, seen))
+        by_ends = self._agreement(
+            groups, index, ends * fresh, (measured & (blocked | turned), seen)
+        )
+        return Lowered(
+            1 - parameters.most * by_beginnings,
+            1 - parameters.most * by_ends,
+            by_beginnings >= parameters.agrees,
+        )
+
+    def _counted(self, parts: Floats) -> Floats:
+        counted: Floats = np.clip(parts - self._parameters.noise, 0.0, self._parameters.each)
+        return counted
+
+    def _agreement(
+        self,
+        groups: Groups,
+        index: Indices,
+        values: Floats,
+        those: tuple[Flags, Flags],
+    ) -> Floats:
+        """Return how far the others of the country agree, from 0 to 1.
+
+        Args:
+            groups: of all series.
+            index: those that are asked about.
+            values: of all, in thresholds.
+            those: which of all are measured, and which have ever been.
+        """
+        values = exact(values)
+        measured, seen = (mask.astype(float) for mask in those)
+        sums, counts = (sums_of(groups.peers, column) for column in (values, measured))
+        same = self._agrees(
+            sums[groups.peers[index]] - values[index],
+            counts[groups.peers[index]] - measured[index],
+        )
+        # By network: a service with more inputs counts no more.
+        inputs = np.maximum(1.0, sums_of(groups.network, seen))
+        networks = exact(sums_of(groups.network, values) / inputs)
+        active = (sums_of(groups.network, measured) > 0).astype(float)
+        country = np.zeros(len(networks), dtype=np.int64)
+        country[groups.network] = groups.country
+        sums, counts = (sums_of(country, column) for column in (networks, active))
+        here, network = groups.country[index], groups.network[index]
+        service = self._agrees(sums[here] - networks[network], counts[here] - active[network])
+        agreement: Floats = np.maximum(same, self._parameters.service * service)
+        return agreement
+
+    def _agrees(self, total: Floats, count: Floats) -> Floats:
+        parameters = self._parameters
+        absolute = np.clip(total / parameters.enough, 0.0, 1.0)
+        agrees: Floats = absolute * np.clip(
+            total / np.maximum(1.0, count) / parameters.share, 0.0, 1.0
+        )
+        return agrees
+
+    def news(
+        self, hour: int, groups: Groups, changed: Indices, states: tuple[States, States]
+    ) -> Indices:
+        """Note the changes of an hour; return the series whose first state is news now.
+
+        A first state BLOCKED is where another network of the country becomes BLOCKED that was
+        OK, within some days before or after it.
+
+        Args:
+            hour: its number.
+            groups: of all series.
+            changed: the series that have changed in it.
+            states: from which state to which, two rows.
+        """
+        old, new = states
+        begun, over = changed[new == BLOCKED], changed[new == OK]
+        self._blocked_since[begun] = hour
+        self._first[changed[(new == BLOCKED) & (old == UNKNOWN)]] = hour
+        self._changed[changed[(new == BLOCKED) & (old == OK)]] = hour
+        self._ok_since[changed[(new == OK) & (old == BLOCKED)]] = hour
+        self._first[over] = NEVER
+        used = slice(len(groups.peers))
+        waiting = np.flatnonzero(self._first[used] > hour - self._parameters.first - 1)
+        if not len(waiting):
+            return waiting
+        latest = np.full(int(groups.country.max()) + 1, NEVER)
+        np.maximum.at(latest, groups.country, self._changed[used])
+        near = latest[groups.country[waiting]]
+        told = waiting[np.abs(near - self._first[waiting]) <= self._parameters.first]
+        self._first[told] = NEVER
+        return np.asarray(told)

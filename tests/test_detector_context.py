@@ -1,0 +1,315 @@
+"""The detector with context: each of its rules, on hours that are made up for it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from contextual import ContextDetector
+from control import OtherRows, RunRows, network_key
+from pooling import Grouping
+from series import STATE_NAMES, UNKNOWN
+
+WEB, APP = "web", "app"
+A, B, C = 11, 12, 13  # kinds of probes
+QUIET = 240  # hours in which nothing happens
+FINE, ALL_BAD, NO_OTHERS = 1, 4, 0  # buckets
+
+
+@dataclass(frozen=True)
+class Run:
+    """Runs of an hour that measure one input in one network."""
+
+    hour: int
+    asn: int
+    bad: int
+    good: int = 0
+    source: int = A
+    bucket: int = FINE
+    country: int = 1
+    target: str = WEB
+
+
+@dataclass(frozen=True)
+class Other:
+    """What runs of an hour find of other inputs."""
+
+    hour: int
+    asn: int
+    bad: int
+    good: int
+    source: int = A
+    country: int = 1
+
+
+def quiet(
+    asn: int, *, end: int = QUIET, step: int = 1, start: int = 0, **kinds: object
+) -> list[Run]:
+    """Return a good run of each hour, or of some."""
+    return [Run(hour, asn, 0, 1, **kinds) for hour in range(start, end, step)]  # type: ignore[arg-type]
+
+
+def bad(asn: int, start: int, end: int, *, step: int = 1, **kinds: object) -> list[Run]:
+    """Return a bad run of each hour, or of some."""
+    return [Run(hour, asn, 1, **kinds) for hour in range(start, end, step)]  # type: ignore[arg-type]
+
+
+def others(asn: int, start: int, end: int, *, bad: int, good: int, **kinds: int) -> list[Other]:
+    """Return the same of other inputs for each of some hours."""
+    return [Other(hour, asn, bad, good, **kinds) for hour in range(start, end)]
+
+
+class Following:
+    """A detector, with the changes that it tells of."""
+
+    def __init__(self, runs: Iterable[Run], beside: Iterable[Other] = ()) -> None:
+        self.runs, self.beside = list(runs), list(beside)
+        self.series = sorted({(run.country, run.asn, run.target) for run in self.runs})
+        grouping = Grouping()
+        for country, asn, target in self.series:
+            grouping.add(0, (country, asn), target, "service")
+        self.groups = grouping.groups()
+        self.changes: dict[tuple[int, int, str], list[tuple[int, str]]] = {}
+
+    def follow(self, detector: ContextDetector, start: int, end: int) -> ContextDetector:
+        """Let it follow the hours from one up to another one."""
+        place = {series: number for number, series in enumerate(self.series)}
+        for hour in range(start, end):
+            runs = [run for run in self.runs if run.hour == hour]
+            beside = [other for other in self.beside if other.hour == hour]
+            changed, old, news = detector.advance(
+                hour,
+                RunRows(
+                    whole(place[run.country, run.asn, run.target] for run in runs),
+                    whole(int(network_key(run.country, run.asn)) for run in runs),
+                    whole(run.source for run in runs),
+                    whole(run.bucket for run in runs),
+                    whole(run.bad + run.good for run in runs).astype(float),
+                    whole(run.bad for run in runs).astype(float),
+                ),
+                OtherRows(
+                    whole(int(network_key(other.country, other.asn)) for other in beside),
+                    whole(other.source for other in beside),
+                    whole(other.bad + other.good for other in beside).astype(float),
+                    whole(other.bad for other in beside).astype(float),
+                ),
+                self.groups,
+            )
+            for number in [*changed[old != UNKNOWN].tolist(), *news.tolist()]:
+                change = (hour, STATE_NAMES[detector.status[number]])
+                self.changes.setdefault(self.series[number], []).append(change)
+        return detector
+
+
+def whole(numbers: Iterable[int]) -> np.ndarray:
+    return np.array(list(numbers), dtype=np.int64)
+
+
+def changes(
+    runs: Iterable[Run], beside: Iterable[Other] = (), end: int | None = None
+) -> dict[int, list[tuple[int, str]]]:
+    """Return the changes of each network, of all its series."""
+    following = Following(runs, beside)
+    last = max(run.hour for run in following.runs) + 1
+    following.follow(ContextDetector(len(following.series)), 0, end or last)
+    by_network: dict[int, list[tuple[int, str]]] = {}
+    for (_, asn, _), some in following.changes.items():
+        by_network.setdefault(asn, []).extend(some)
+    return by_network
+
+
+# --- how runs fare otherwise ---
+
+
+def test_runs_whose_other_inputs_are_fine_are_believed_soon() -> None:
+    ((hour, state),) = changes([*quiet(1), *bad(1, QUIET, QUIET + 30)])[1]
+    assert state == "BLOCKED"
+    assert hour - QUIET < 6
+
+
+def test_runs_whose_other_inputs_fail_count_for_nothing() -> None:
+    broken = bad(1, QUIET, QUIET + 30, bucket=ALL_BAD)
+    assert changes([*quiet(1), *broken]) == {}
+
+
+def test_what_always_fails_in_a_network_is_no_sign_of_a_broken_run() -> None:
+    always = others(1, 0, QUIET + 30, bad=7, good=3)
+    blocked = bad(1, QUIET, QUIET + 30, bucket=ALL_BAD)
+    ((_, state),) = changes([*quiet(1, bucket=ALL_BAD), *blocked], always)[1]
+    assert state == "BLOCKED"
+
+
+APP_RUNS = [
+    *quiet(1, target=APP, bucket=NO_OTHERS),
+    *(
+        run
+        for source in (A, B)
+        for run in bad(1, QUIET, QUIET + 30, target=APP, bucket=NO_OTHERS, source=source)
+    ),
+]
+
+
+@pytest.mark.parametrize("asn", [1, 2])
+def test_an_app_is_not_believed_while_the_network_or_the_country_fails(asn: int) -> None:
+    fine = others(asn, 0, QUIET, bad=0, good=6, source=C)
+    assert (
+        changes(APP_RUNS, [*fine, *others(asn, QUIET, QUIET + 30, bad=6, good=0, source=C)]) == {}
+    )
+    ((hour, _),) = changes(APP_RUNS, others(asn, 0, QUIET + 30, bad=0, good=6, source=C))[1]
+    assert hour - QUIET < 6
+
+
+def test_an_app_that_nothing_controls_has_to_wait() -> None:
+    ((hour, state),) = changes(APP_RUNS)[1]
+    assert state == "BLOCKED"
+    assert 8 <= hour - QUIET <= 9
+
+
+# --- who says it ---
+
+
+def test_one_kind_of_probe_has_to_last_unless_its_own_inputs_are_fine() -> None:
+    country = others(2, 0, QUIET + 20, bad=0, good=6, source=C)
+    for sources, waits in (((A,), True), ((A, B), False)):
+        blocked = [
+            run
+            for source in sources
+            for run in bad(1, QUIET, QUIET + 20, source=source, bucket=NO_OTHERS)
+        ]
+        ((hour, _),) = changes([*quiet(1, bucket=NO_OTHERS), *blocked], country)[1]
+        assert (hour - QUIET >= 8) == waits
+    seven = bad(1, QUIET, QUIET + 7, bucket=NO_OTHERS)
+    after = quiet(1, start=QUIET + 7, end=QUIET + 60, bucket=NO_OTHERS)
+    assert changes([*quiet(1, bucket=NO_OTHERS), *seven, *after], country) == {}
+
+
+def test_one_kind_of_probe_decides_nothing_while_others_see_nothing() -> None:
+    end = QUIET + 120
+    good = quiet(1, end=end, step=2, source=B, bucket=NO_OTHERS)
+    blocked = [*bad(1, QUIET, end, bucket=NO_OTHERS)]
+    assert changes([*quiet(1, bucket=NO_OTHERS), *good, *blocked]) == {}
+
+
+def test_a_kind_of_probe_that_finds_more_everywhere_shifts_what_is_usual() -> None:
+    end = QUIET + 400
+    before = [run for asn in range(5) for run in quiet(asn, source=B, country=asn)]
+    fine = [
+        o for asn in range(5) for o in others(asn, 0, end, bad=0, good=6, source=B, country=asn)
+    ]
+    released = [
+        Run(hour, asn, int(hour % 3 == 0), int(hour % 3 > 0), C, country=asn)
+        for hour in range(QUIET, end)
+        for asn in range(5)
+    ]
+    more = [
+        o for asn in range(5) for o in others(asn, QUIET, end, bad=2, good=4, source=C, country=asn)
+    ]
+    assert changes([*before, *released], [*fine, *more]) == {}
+    assert changes([*before, *released], fine) != {}
+
+
+# --- what happens elsewhere ---
+
+
+def everywhere(failing: int, countries: int) -> dict[int, list[tuple[int, str]]]:
+    """Return the changes where a service fails in some countries from an hour on."""
+    runs = [run for asn in range(countries) for run in quiet(asn, country=asn)]
+    for asn in range(countries):
+        some = (
+            bad if asn < failing else lambda asn, start, end, **_: quiet(asn, start=start, end=end)
+        )
+        runs += [
+            Run(run.hour, asn, run.bad, run.good, country=asn)
+            for run in some(asn, QUIET, QUIET + 12)
+        ]
+    return changes(runs)
+
+
+def test_what_fails_in_four_countries_at_once_is_no_blocking() -> None:
+    assert everywhere(5, 6) == {}
+    assert set(everywhere(3, 6)) == {0, 1, 2}
+
+
+def test_four_countries_of_many_are_no_failure_of_the_service() -> None:
+    assert set(everywhere(4, 20)) == {0, 1, 2, 3}
+
+
+def nation(networks: int, *, end: int, sparse: int = 99) -> list[Run]:
+    """Return runs in which a country is blocked for five days, and one network hardly measured."""
+    runs = []
+    for asn in range(networks):
+        runs += quiet(asn, end=end)
+        runs += quiet(asn, start=end + 120, end=end + 240)
+        runs += bad(asn, end, end + 120)
+    runs += quiet(sparse, end=end, step=12)
+    runs += bad(sparse, end, end + 120, step=12)
+    return runs + quiet(sparse, start=end + 120, end=end + 240, step=12)
+
+
+def test_networks_of_a_country_help_each_other_at_beginnings_and_ends() -> None:
+    alone = changes(run for run in nation(4, end=QUIET) if run.asn == 99)[99]
+    together = changes(nation(4, end=QUIET))[99]
+    assert [state for _, state in alone] == [state for _, state in together] == ["BLOCKED", "OK"]
+    for (later, _), (sooner, _) in zip(alone, together, strict=True):
+        assert sooner <= later - 12
+
+
+def test_a_country_in_which_nobody_else_sees_it_does_not_help() -> None:
+    runs = [run for run in nation(8, end=QUIET) if run.asn in (0, 99)]
+    fine = [run for asn in range(1, 8) for run in quiet(asn, end=QUIET + 240)]
+    alone = changes(run for run in runs if run.asn == 99)[99]
+    assert changes([*runs, *fine])[99][0][0] >= alone[0][0] - 12
+
+
+def test_a_first_state_is_news_where_the_country_has_just_changed() -> None:
+    news = bad(50, QUIET + 20, QUIET + 60)
+    assert changes([*quiet(1), *bad(1, QUIET, QUIET + 60), *news])[50][0][1] == "BLOCKED"
+    # None where all were blocked already, or where nobody has changed for long.
+    assert changes([*bad(1, 0, QUIET + 60), *news]) == {}
+    late = bad(50, QUIET + 140, QUIET + 180)
+    assert 50 not in changes([*quiet(1), *bad(1, QUIET, QUIET + 180), *late])
+
+
+# --- while it is blocked ---
+
+
+def test_the_end_of_a_full_blocking_is_told_however_sparse_the_network() -> None:
+    runs = [*quiet(1, step=8), *bad(1, QUIET, 2 * QUIET, step=8)]
+    back = [Run(hour, 1, int(hour % 64 == 0), int(hour % 64 > 0)) for hour in range(480, 720, 8)]
+    (_, begun), (hour, over) = changes([*runs, *back])[1]
+    assert (begun, over) == ("BLOCKED", "OK")
+    assert hour - 2 * QUIET <= 7 * 8
+
+
+def test_a_half_blocking_does_not_flap() -> None:
+    half = [Run(hour, 1, int(hour % 4 < 2), int(hour % 4 > 1)) for hour in range(QUIET, 800)]
+    assert [state for _, state in changes([*quiet(1), *half])[1]] == ["BLOCKED"]
+
+
+# --- its state ---
+
+
+def test_it_goes_on_where_another_one_ended() -> None:
+    beside = others(1, 0, 2 * QUIET, bad=1, good=9, source=C)
+    runs = nation(3, end=QUIET)
+    whole_way = Following(runs, beside)
+    first = whole_way.follow(ContextDetector(4), 0, 480)
+    for split in (QUIET + 3, QUIET + 9, QUIET + 126):
+        in_two = Following(runs, beside)
+        half = in_two.follow(ContextDetector(4), 0, split)
+        rest = ContextDetector(4)
+        rest.put(half.arrays())
+        second = in_two.follow(rest, split, 480)
+        assert in_two.changes == whole_way.changes
+        arrays = first.arrays()
+        assert all(np.array_equal(arrays[name], array) for name, array in second.arrays().items())
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    runs = nation(3, end=QUIET)
+    one, another = Following(runs), Following(runs[::-1])
+    arrays = one.follow(ContextDetector(4), 0, 480).arrays()
+    turned = another.follow(ContextDetector(4), 0, 480).arrays()
+    assert one.changes == another.changes
+    assert all(np.array_equal(arrays[name], array) for name, array in turned.items())
