@@ -77,7 +77,7 @@ class StoreChecks:
             return Note(finding)
         if self.uploads_below and (left := bucket.unfinished_uploads(self.uploads_below)):
             return Note(f"{len(left)} of interrupted runs are left; the next run ends them")
-        return "an object came in parts; an upload was listed and ended"
+        return "an object came in parts; an upload was seen and ended"
 
     def _unlisted(self, key: str, begun: str) -> str:
         """Say why a run can't find uploads that were interrupted; "" if it can."""

@@ -162,10 +162,6 @@ def check_daily_runs(tool: BackupTool, clock: Clock, days: int) -> None:
         tool.database.execute("DROP TABLE t_restored SYNC")
 
 
-def test_nine_daily_runs(backup_tool: BackupTool, clock: Clock) -> None:
-    check_daily_runs(backup_tool, clock, 9)
-
-
 @pytest.mark.long
 @pytest.mark.timeout(3600)  # of a year: 365 runs, and each backup that they have left is restored
 def test_weeks_or_a_year_of_daily_runs(backup_tool: BackupTool, clock: Clock) -> None:
