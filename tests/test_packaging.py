@@ -218,3 +218,12 @@ def test_news_is_for_packages_that_exist_and_short() -> None:
         assert max(map(len, text.splitlines())) <= 80
         if path.suffix == ".next":  # without head and end, which make release adds
             assert all(line.startswith("  ") or not line for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "debian/man").glob("*.h2m")), ids=lambda path: path.stem
+)
+def test_no_line_of_a_manual_is_a_macro_by_accident(path: Path) -> None:
+    macro = re.compile(r"\.(?:[A-Z]{1,2}|nf|fi)\b|\.\\\"")
+    lines = [line for line in path.read_text().splitlines() if line.startswith((".", "'"))]
+    assert [line for line in lines if not macro.match(line)] == []
