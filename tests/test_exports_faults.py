@@ -828,7 +828,8 @@ def test_no_file_is_written_outside_of_the_state_directory(backup_tool: BackupTo
     assert done.returncode == 0, done.stderr
     opened = re.findall(r'(?:openat\(\w+, |open\()"([^"]+)", ([A-Z_|]+)', trace.read_text())
     written = {path for path, flags in opened if re.search("WRONLY|RDWR|CREAT|TMPFILE", flags)}
-    assert written == {str(backup_tool.folder / "state" / "db-backup.lock")}
+    state = backup_tool.folder / "state"
+    assert written == {str(state / "db-backup.lock"), str(state / ".writer.json.new")}
     assert "memfd_create" not in trace.read_text()
     assert not list((backup_tool.folder / "state").glob("*.tmp"))
 
