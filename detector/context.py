@@ -73,13 +73,13 @@ WITH
     GROUP BY test_name, input, probe_cc, probe_asn, hour, source, control
   )
 SELECT toString(test_name), input, toString(probe_cc), probe_asn,
-  arrayStringConcat(groupArray(numbers), ' ')
+  arrayStringConcat(arraySort(groupArray(numbers)), ' ')
 FROM counts
 GROUP BY test_name, input, probe_cc, probe_asn
 ORDER BY test_name, input, probe_cc, probe_asn
 """
 OTHER_INPUTS = f"""\
-SELECT toString(probe_cc), probe_asn, arrayStringConcat(groupArray(numbers), ' ')
+SELECT toString(probe_cc), probe_asn, arrayStringConcat(arraySort(groupArray(numbers)), ' ')
 FROM (
   SELECT probe_cc, probe_asn,
     concat(toString({THE_HOUR} AS hour), ' ', toString({SOURCE} AS source), ' ',
