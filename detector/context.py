@@ -9,9 +9,7 @@ an earlier hour and measures an input again and again counted when it began. Not
 from each other but their kind: platform, software, version and architecture.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -199,41 +197,6 @@ def _others_of(
     rows = database.query(sql, {"targets": tuple(targets)})
     table = _table([row[2] for row in rows], len(OthersCount._fields) - 2)
     return [(row[0], row[1]) for row in rows], table
-
-
-def context_ahead(
-    database: Database,
-    targets: Collection[Target],
-    hours: tuple[int, int],
-    timed: Callable[[], AbstractContextManager[None]],
-) -> Iterator[ContextCounts]:
-    """Yield the counts from an hour up to another one, without it, a part at a time.
-
-    While one is looked at, the database counts the next: nobody else may use it meanwhile.
-
-    Args:
-        database: has `fastpath`.
-        targets: tests and inputs that are followed.
-        hours: the first one, and the one after the last.
-        timed: wraps each question.
-    """
-
-    def answers() -> Iterator[ContextCounts]:
-        for start in range(*hours, CHUNK):
-            with timed():
-                counts = context_of(database, targets, start, min(start + CHUNK, hours[1]))
-            yield counts
-
-    remaining = answers()
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            answer = thread.submit(next, remaining, None)
-            while (counts := answer.result()) is not None:
-                answer = thread.submit(next, remaining, None)
-                yield counts
-        except BaseException:
-            database.close()  # or else an answer that nobody needs would be waited for
-            raise
 
 
 def _table(texts: Sequence[str], columns: int) -> Table:
