@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
-from dev.servers.loopback import Request
-from fault_proxy import (
+from dev.servers.fault_proxy import (
     Condition,
     Exchange,
     Fault,
@@ -21,6 +20,7 @@ from fault_proxy import (
     s3_error,
     without,
 )
+from dev.servers.loopback import Request
 
 XML = {"Content-Type": "application/xml"}
 METADATA = "x-amz-meta-ooni-export"

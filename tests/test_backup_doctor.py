@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from db_backup_harness import CSV, BackupTool
-from dev.servers.loopback import Request
-from fault_proxy import (
+from dev.servers.fault_proxy import (
     Condition,
     FaultProxy,
     answers,
@@ -14,6 +13,7 @@ from fault_proxy import (
     s3_error,
     without,
 )
+from dev.servers.loopback import Request
 from ooni_common.doctor import skew
 from ooni_common.errors import ConfigError
 

@@ -22,8 +22,7 @@ import pytest
 from conftest import ClickHouseServer, Database, fresh_database
 from db_backup_harness import BACKUPS, BackupTool
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.servers.s3 import KEY, KEY_ID, S3Server
-from fault_proxy import (
+from dev.servers.fault_proxy import (
     Condition,
     Exchange,
     FaultProxy,
@@ -35,6 +34,7 @@ from fault_proxy import (
     s3_error,
     since,
 )
+from dev.servers.s3 import KEY, KEY_ID, S3Server
 from ooni_common.files import locked
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_backups")]

@@ -10,11 +10,11 @@ import pytest
 from conftest import fresh_database
 from db_backup_harness import BackupTool
 from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.servers.fault_proxy import Exchange, FaultProxy, answers, passed, without
 from dev.servers.loopback import Request
 from exports.clickhouse_http import PORTS, SUMMARY, TAG, ClickHouseHTTP, written_rows
 from exports.progress_headers import _WithoutProgress
 from failing_clickhouse import FailingClickHouse
-from fault_proxy import Exchange, FaultProxy, answers, passed, without
 from ooni_common.errors import Unavailable
 
 HOURS = 3 * 3600  # seconds of silence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db_backup_harness import BACKUPS, CSV, BackupTool
-from fault_proxy import Exchange, FaultProxy, after, passed
+from dev.servers.fault_proxy import Exchange, FaultProxy, after, passed
 
 if TYPE_CHECKING:
     import subprocess

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db_backup_harness import CSV, LAYOUT, BackupTool
+from dev.servers.fault_proxy import FaultProxy, s3_error
 from dev.servers.misbehaving import MisbehavingServer, body
-from fault_proxy import FaultProxy, s3_error
 from inventory import check_names
 from ooni_common.errors import UsageError
 from ooni_common.files import locked

@@ -31,12 +31,7 @@ from backup_config import Config
 from conftest import Database
 from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
 from dev.embedded_clickhouse import EmbeddedClickHouse
-from dev.servers.loopback import Request
-from dev.servers.misbehaving import server_tls
-from dev.servers.s3 import KEY, KEY_ID, S3Server
-from documents import encoded
-from exports.clickhouse_http import TAG, ClickHouseHTTP, reported_failure
-from fault_proxy import (
+from dev.servers.fault_proxy import (
     Condition,
     Exchange,
     Fault,
@@ -52,6 +47,11 @@ from fault_proxy import (
     stall_answer,
     without,
 )
+from dev.servers.loopback import Request
+from dev.servers.misbehaving import server_tls
+from dev.servers.s3 import KEY, KEY_ID, S3Server
+from documents import encoded
+from exports.clickhouse_http import TAG, ClickHouseHTTP, reported_failure
 from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed
 from ooni_common.errors import Stopped, Unavailable

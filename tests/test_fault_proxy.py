@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import urllib3
 
-from dev.servers.loopback import Exchange, LoopbackServer, Request
-from fault_proxy import (
+from dev.servers.fault_proxy import (
     Fault,
     FaultProxy,
     Gate,
@@ -25,6 +24,7 @@ from fault_proxy import (
     stall_answer,
     without,
 )
+from dev.servers.loopback import Exchange, LoopbackServer, Request
 
 MEGABYTE = 1024 * 1024
 AMPLE = 60  # seconds

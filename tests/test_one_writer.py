@@ -9,8 +9,8 @@ import pytest
 
 import one_writer
 from db_backup_harness import BACKUPS, CSV, LAYOUT, BackupTool, bucket_of
+from dev.servers.fault_proxy import FaultProxy, Gate, s3_error
 from dev.servers.loopback import Request
-from fault_proxy import FaultProxy, Gate, s3_error
 from one_writer import only_writer, read_writer
 from ooni_common.errors import TryAgainLater
 

@@ -9,8 +9,8 @@ import pytest
 
 import uploads
 from db_backup_harness import ROOT, BackupTool
+from dev.servers.fault_proxy import Exchange, Fault, FaultProxy, passed, s3_error
 from dev.servers.s3 import S3Server
-from fault_proxy import Exchange, Fault, FaultProxy, passed, s3_error
 from ooni_common.errors import ConfigError
 from store import Bucket
 from store_client import Store, url_of
