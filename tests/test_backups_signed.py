@@ -133,7 +133,7 @@ def test_what_is_changed_while_the_server_reads_it_does_not_go_live(
     content = signing_tool.get_private(key)
     changed = content.replace(b"</config>", b"\n</config>")
     assert changed != content
-    rows = signing_tool.database.execute("SELECT x FROM a")
+    rows = signing_tool.database.execute("SELECT x FROM a ORDER BY x")
     restore = ServerBackups.restore
 
     def restore_another(*arguments: Any, **options: Any) -> None:
@@ -146,7 +146,7 @@ def test_what_is_changed_while_the_server_reads_it_does_not_go_live(
     status, printed = signing_tool.run(*command)
     assert (status, f"{key} was written while the server" in printed) == (65, True), printed
     assert signing_tool.database.execute("SHOW TABLES") == [("a",)]
-    assert signing_tool.database.execute("SELECT x FROM a") == rows
+    assert signing_tool.database.execute("SELECT x FROM a ORDER BY x") == rows
     monkeypatch.undo()
     assert signing_tool.run(*command)[0] == 0
 

@@ -73,7 +73,7 @@ def test_a_restart_keeps_the_data(tmp_path: Path) -> None:
         execute(server, "INSERT INTO d.t VALUES", [(1,), (2,)])
         execute(server, "INSERT INTO k VALUES", [("a",)])
     with server:
-        assert execute(server, "SELECT * FROM d.t") == [(1,), (2,)]
+        assert execute(server, "SELECT * FROM d.t ORDER BY n") == [(1,), (2,)]
         assert execute(server, "SELECT * FROM k") == [("a",)]
 
 
