@@ -7,8 +7,9 @@ from backup_config import Config
 from backup_doctor import checks_before_a_run
 from backups.commands import private_bucket
 from backups.prune_command import check_clocks, delete_named, prune_backups
-from exports.commands import LOCK, prune_exports, public_bucket
+from exports.commands import LOCK, public_bucket
 from exports.forget import Removal, forget_rows
+from exports.prune_command import prune_exports
 from ooni_common.doctor import preflight
 from ooni_common.files import locked, make_writable
 from ooni_common.nodes import connected_nodes

@@ -10,8 +10,10 @@ from backups.commands import private_bucket, stored_backups, with_progress
 from backups.restore_command import backup_with, restore_backup
 from backups.stored import Backup, good_backups
 from backups.verify_command import verify_backups
-from exports.commands import public_bucket, restore_export, verify_exports
+from exports.commands import public_bucket
 from exports.manifest import ExportLayout, TableManifests, exported_tables, read_table_manifests
+from exports.restore_command import restore_export
+from exports.verify_command import verify_exports
 from inventory import check_names
 from listing import (
     backup_as_table,

@@ -5,11 +5,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import msgspec
 
-from backup_config import Config, TablePolicy
+from backup_config import Config
 from documents import TOOL
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
@@ -19,20 +18,16 @@ from exports.manifest import (
     RunManifest,
     TableManifest,
     TableManifests,
-    read_table_manifest,
     read_table_manifests,
 )
 from exports.plan import planned
-from exports.prune import delete, leftovers
 from exports.publication import publish
 from exports.reader import Reader
-from exports.restore import NewTable, restore
-from exports.row_source import ChosenSource, ReplicaSource, reachable
-from exports.verify import verify
+from exports.row_source import ChosenSource, ReplicaSource
 from inventory import check_names, is_in_utc, read_table
 from one_writer import writing
-from ooni_common.database import StatementFailed, connected
-from ooni_common.errors import ConfigError, DataRefused, ScriptError, UsageError
+from ooni_common.database import StatementFailed
+from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.nodes import Nodes
 from ooni_common.replicas import without_replica
 from ooni_common.run import Job
@@ -259,44 +254,6 @@ def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]
             log.warning("%s: not public any more, but its exports are still in the bucket", name)
 
 
-def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
-    """Check the exports of these tables, or of all; return what is wrong with them."""
-    bucket, layout = public_bucket(job)
-    read = read_table_manifests(bucket, layout)
-    quick, sample = job.arguments.quick, job.arguments.sample
-    findings = list(verify(bucket, layout, read, tables, quick=quick, sample=sample))
-    where = f"{bucket.url}/{layout.prefix}"
-    if not (tables or findings or read.sound) and job.config.exports_any:
-        if not (job.config.state_dir / LOCK).exists():
-            log.warning("%s: nothing was exported yet", where)
-            return []
-        return [f"{where}: it has no export at all, though tables are public"]
-    if not findings:
-        log.info("%s: everything is as exported", where)
-    return findings
-
-
-def restore_export(job: Job[Config], table: str) -> None:
-    """Make a new table of an export."""
-    name = job.arguments.name or f"{table}_restored"
-    bucket, layout = public_bucket(job)
-    manifest = read_table_manifest(bucket, layout, table)
-    if manifest is None:
-        raise UsageError(f"{table!r} has no export; see list")
-    if chunks := job.arguments.chunks:
-        manifest = with_chunks(manifest, chunks)
-    if job.dry_run:
-        rows = sum(export.rows for export in manifest.exports)
-        log.info("would restore %s as %s: %s rows", table, name, f"{rows:,}")
-        return
-    with connected(job.config) as database:
-        http = reachable(ClickHouseHTTP(job.config, job.user_agent))
-        policy = job.config.policy_of(table) or TablePolicy(policy="public")
-        target = NewTable(name, policy, job.arguments.trusted)
-        rows = restore(database, http, bucket, manifest, target)
-    log.info("restored %s as %s: %s rows, from its export", table, name, f"{rows:,}")
-
-
 def with_chunks(manifest: TableManifest, names: Collection[str]) -> TableManifest:
     """Return the manifest of a table with some of its chunks.
 
@@ -309,40 +266,3 @@ def with_chunks(manifest: TableManifest, names: Collection[str]) -> TableManifes
         for exports in (manifest.chunks, manifest.pending)
     )
     return msgspec.structs.replace(manifest, chunks=chunks, pending=pending)
-
-
-def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
-    """Delete exports that nobody needs, or show which these are."""
-    bucket, layout = public_bucket(job)
-    manifests = read_table_manifests(bucket, layout)
-    age = timedelta(days=job.arguments.older_than)
-
-    def is_withdrawn(table: str) -> bool:
-        policy = job.config.policy_of(table)
-        return policy is not None and not policy.exported and policy.policy != "gone"
-
-    unwanted = list(leftovers(bucket, layout, manifests, is_withdrawn, age))
-    forgotten = [table for table in manifests.damaged if is_withdrawn(table)]
-    verb = "deleting" if confirmed else "would delete"
-    for table in forgotten:
-        log.info("%s the damaged manifest of %s: it is not public any more", verb, table)
-    for leftover in unwanted:
-        size = in_units(leftover.size)
-        log.info("%s %s (%s): %s", verb, leftover.key, size, leftover.reason)
-    if confirmed and (unwanted or forgotten):
-        run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
-        with writing(job, bucket, layout):
-            delete(bucket, layout, manifests, unwanted, run_manifest, forgotten)
-    if unwanted and (versions := bucket.versions_kept()):
-        log.warning("%s", versions)
-    total = in_units(sum(leftover.size for leftover in unwanted))
-    if not unwanted:
-        log.info("nothing to do: every export has its place")
-    elif confirmed:
-        log.info("%d objects are deleted (%s)", len(unwanted), total)
-    else:
-        log.info("%d objects (%s) would be deleted with --confirm", len(unwanted), total)
-    if damaged := [why for table, why in manifests.damaged.items() if table not in forgotten]:
-        raise DataRefused(
-            f"{'; '.join(damaged)}; until that is mended, no object is deleted that none names"
-        )

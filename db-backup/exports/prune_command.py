@@ -1,0 +1,54 @@
+"""Deleting exports that nobody needs, as the command says."""
+
+import logging
+from datetime import timedelta
+
+from backup_config import Config
+from documents import TOOL
+from exports.commands import public_bucket
+from exports.export import now
+from exports.manifest import RunManifest, read_table_manifests
+from exports.prune import delete, leftovers
+from one_writer import writing
+from ooni_common.errors import DataRefused
+from ooni_common.run import Job
+from throttle import in_units
+
+log = logging.getLogger("ooni.db_backup")
+
+
+def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
+    """Delete exports that nobody needs, or show which these are."""
+    bucket, layout = public_bucket(job)
+    manifests = read_table_manifests(bucket, layout)
+    age = timedelta(days=job.arguments.older_than)
+
+    def is_withdrawn(table: str) -> bool:
+        policy = job.config.policy_of(table)
+        return policy is not None and not policy.exported and policy.policy != "gone"
+
+    unwanted = list(leftovers(bucket, layout, manifests, is_withdrawn, age))
+    forgotten = [table for table in manifests.damaged if is_withdrawn(table)]
+    verb = "deleting" if confirmed else "would delete"
+    for table in forgotten:
+        log.info("%s the damaged manifest of %s: it is not public any more", verb, table)
+    for leftover in unwanted:
+        size = in_units(leftover.size)
+        log.info("%s %s (%s): %s", verb, leftover.key, size, leftover.reason)
+    if confirmed and (unwanted or forgotten):
+        run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
+        with writing(job, bucket, layout):
+            delete(bucket, layout, manifests, unwanted, run_manifest, forgotten)
+    if unwanted and (versions := bucket.versions_kept()):
+        log.warning("%s", versions)
+    total = in_units(sum(leftover.size for leftover in unwanted))
+    if not unwanted:
+        log.info("nothing to do: every export has its place")
+    elif confirmed:
+        log.info("%d objects are deleted (%s)", len(unwanted), total)
+    else:
+        log.info("%d objects (%s) would be deleted with --confirm", len(unwanted), total)
+    if damaged := [why for table, why in manifests.damaged.items() if table not in forgotten]:
+        raise DataRefused(
+            f"{'; '.join(damaged)}; until that is mended, no object is deleted that none names"
+        )
