@@ -19,17 +19,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 import mmdb
 from downloads import DatabaseSource, Loaded, digest_of, download
+from geoip_config import LIMITS, Config, sources_of
 from geoip_doctor import checks_of
-from installation import STAMP, Installation
+from installation import Installation
 from installed import (
     Installed,
     LoadedByKind,
@@ -40,10 +39,8 @@ from installed import (
     reason_to_refuse,
     report,
 )
-from mmdb import ASN, COUNTRY, MERGED
+from months import are_dated, months_to_try
 from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
-from ooni_common.config import Bytes, Seconds, SecretUrl, Share, check_url
-from ooni_common.config import Config as CommonConfig
 from ooni_common.doctor import diagnose
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.fetch import Limits, configured_fetcher
@@ -52,45 +49,6 @@ from ooni_common.run import Job, execute
 from ooni_common.state import read_state, write_state
 
 log = logging.getLogger("ooni.geoip")
-
-LIMITS = Limits(max_bytes=500_000_000, total_time=3600, retries=7)
-
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
-DBIP = "https://download.db-ip.com/free/dbip-{}-lite-{{year}}-{{month}}.mmdb.gz"
-
-
-class Config(CommonConfig, frozen=True, kw_only=True):
-    """The keys of download-geoip.conf, where each is explained."""
-
-    state_dir: Path = Path("/var/lib/ooni-geoip")
-    output_dir: Path = Path("/var/lib/ooniapi")
-    asn_url: SecretUrl = SecretUrl(DBIP.format("asn"))
-    cc_url: SecretUrl = SecretUrl(DBIP.format("country"))
-    asn_cc_url: SecretUrl | None = None
-    asn_file: FileName = "asn.mmdb"
-    cc_file: FileName = "cc.mmdb"
-    asn_cc_file: FileName = "asn_cc.mmdb"
-    asn_type: str = "ASN"
-    cc_type: str = "Country"
-    asn_cc_type: str = "Country"
-    ca_file: Path | None = None
-    total_time: Seconds = LIMITS.total_time
-    max_bytes: Bytes = LIMITS.max_bytes
-    max_shrink: Share = 0.2
-    max_size: Bytes = 500_000_000
-    max_age_days: Annotated[int, Meta(gt=0)] = 45
-
-    def __post_init__(self) -> None:
-        """Refuse URLs that can't be fetched, and names that are one file."""
-        super().__post_init__()
-        for key in ("asn_url", "cc_url", "asn_cc_url"):
-            if url := getattr(self, key):
-                check_url(key, url.reveal(), ("https", "http", "file"), needs_host=False)
-        names = (self.asn_file, self.cc_file, STAMP)
-        if len({name.removesuffix(".previous") for name in names}) < len(names):
-            raise ValueError(f"cc_file: expected another name than asn_file, and not {STAMP}")
-        if self.asn_cc_file.removesuffix(".previous") == STAMP:
-            raise ValueError(f"asn_cc_file: expected another name than {STAMP}")
 
 
 @dataclass(frozen=True)
@@ -157,17 +115,6 @@ def examine(job: Job[Config], installation: Installation, now: datetime, limits:
     diagnose(checks_of(config, installation, fetcher, sources, months))
 
 
-def sources_of(config: Config) -> tuple[DatabaseSource, ...]:
-    """Return what has to be installed: two databases, or one that has both."""
-    if config.asn_cc_url:
-        url, file = config.asn_cc_url, config.asn_cc_file
-        return (DatabaseSource(MERGED, url, file, config.asn_cc_type),)
-    return (
-        DatabaseSource(ASN, config.asn_url, config.asn_file, config.asn_type),
-        DatabaseSource(COUNTRY, config.cc_url, config.cc_file, config.cc_type),
-    )
-
-
 def update(job: Job[Config], installation: Installation, now: datetime, limits: Limits) -> None:
     """Install the newest databases that there are, unless they are installed."""
     prepare_folder(job, installation)
@@ -201,30 +148,6 @@ def prepare_folder(job: Job[Config], installation: Installation) -> None:
     installation.check_usable()
     if not job.dry_run and installation.recover():
         log.warning("an update that was interrupted is complete now")
-
-
-def months_to_try(today: date, installed: str, *, dated: bool, moved: bool = False) -> list[str]:
-    """Return the months, YYYY-MM, whose databases are wanted, the best first.
-
-    Args:
-        today: decides what the newest month is.
-        installed: the month whose databases are installed and whole; "" for none.
-        dated: whether each month has its own address. Otherwise the server has to be asked.
-        moved: whether the installed month has another address now, and is to be asked for again.
-    """
-    this = f"{today:%Y-%m}"
-    if installed > this:  # a clock was wrong; it would keep every real month out
-        installed = ""
-    if not dated:
-        return [this]
-    previous = f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
-    again = [installed] if moved else []
-    return [month for month in (this, previous) if month > installed or month in again]
-
-
-def are_dated(sources: Sequence[DatabaseSource]) -> bool:
-    """Tell whether each month has its own address, so that it can be not published yet."""
-    return any(source.dated for source in sources)
 
 
 def first_published(

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import asnmeta_updater
-import ooni_download_geoip
+import geoip_config
 from dev.servers.misbehaving import (
     Behaviour,
     Certificate,
@@ -305,7 +305,7 @@ def test_the_time_between_tries_doubles(server: MisbehavingServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [asnmeta_updater.LIMITS, ooni_download_geoip.LIMITS], ids=["asn", "geoip"]
+    "limits", [asnmeta_updater.LIMITS, geoip_config.LIMITS], ids=["asn", "geoip"]
 )
 def test_a_job_that_runs_once_a_day_outlasts_an_outage_of_two_minutes(
     server: MisbehavingServer, limits: Limits
