@@ -26,12 +26,12 @@ from msgspec import Meta, field
 
 from citizenlab.git import Git, TreeEntry, cloned, head_commit
 from citizenlab.held import HeldLists, asked_for
-from citizenlab.holds import Holds, Live, Plan, Rules, plan_of
-from citizenlab.lists import Rows, TestList, format_of, host_of, is_list, read_lists
+from citizenlab.holds import Holds, Plan, Rules, plan_of
+from citizenlab.lists import Rows, TestList, format_of, is_list, read_lists
+from citizenlab.table import TABLE, live_countries, rows_to_load
 from findings import causes_of, report_findings
 from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
 from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Share, check_url
-from ooni_common.database import Database
 from ooni_common.doctor import Note
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
@@ -39,8 +39,8 @@ from ooni_common.output import show
 from ooni_common.proxies import environment_of
 from ooni_common.run import Job, execute
 from ooni_common.swap.agreement import agreed_database
-from ooni_common.swap.content import Content, contents_by
-from ooni_common.swap.update import LossLimit, Table, Update
+from ooni_common.swap.content import Content
+from ooni_common.swap.update import LossLimit, Update
 from refusals import Clock, Refusals
 from table_updates import (
     check_before_writing,
@@ -53,19 +53,6 @@ from table_updates import (
 )
 
 log = logging.getLogger("ooni.citizenlab")
-
-TABLE = Table(
-    name="citizenlab",
-    shadow="citizenlab_flip",
-    columns={
-        "domain": "String",
-        "url": "String",
-        "cc": "FixedString(32)",
-        "category_code": "String",
-    },
-    engine="ENGINE = ReplacingMergeTree ORDER BY (domain, url, cc, category_code)",
-    identity=("url", "cc"),
-)
 
 SHOWN_LISTS = 10  # of those that would be held, if there are too many
 
@@ -275,28 +262,6 @@ def list_entries(entries: Sequence[TreeEntry]) -> list[TreeEntry]:
     return [entry for entry in entries if is_list(entry.path)]
 
 
-def live_countries(database: Database, lists: Sequence[TestList]) -> dict[str, Live]:
-    """Return what is live: cc → its rows, and its hosts unless the list has the very same rows."""
-    if not database.exists(TABLE.name):
-        return {}
-    listed = {test_list.cc: test_list.rows.content for test_list in lists}
-    live = contents_by("cc", database, TABLE.columns, TABLE.name)
-    hosts = live_hosts(database, [cc for cc, content in live.items() if content != listed.get(cc)])
-    return {cc: Live(content.rows, hosts.get(cc, frozenset())) for cc, content in live.items()}
-
-
-def live_hosts(database: Database, countries: Sequence[str]) -> dict[str, frozenset[str]]:
-    """Return the live hosts of some countries; those of all are many, and few lists change."""
-    if not countries:
-        return {}
-    rows = database.query(
-        "SELECT toStringCutToZero(cc) AS country, groupUniqArray(domain)"
-        f" FROM {TABLE.name} WHERE country IN %(countries)s GROUP BY country",
-        {"countries": list(countries)},
-    )
-    return {cc: frozenset(map(host_of, domains)) for cc, domains in rows}
-
-
 def held_before(job: Job[Config], held: HeldLists) -> Holds:
     """Return what was held, and waits to be accepted: nothing waits where all or none is loaded."""
     return Holds() if job.config.on_broken_file == "refuse" else held.holds
@@ -346,21 +311,6 @@ def check_all_are_well(config: Config, lists: Sequence[TestList], plan: Plan) ->
     if refused > config.max_rejected_rows:
         most = config.max_rejected_rows
         raise DataRefused(f"{causes_of(lists)}; more than max_rejected_rows = {most}")
-
-
-def rows_to_load(database: Database, lists: Sequence[TestList], held: Sequence[str]) -> list[Rows]:
-    """Return the rows of the lists, and the live table's rows of the countries that are held."""
-    rows = [test_list.rows for test_list in lists if test_list.cc not in held]
-    if held and database.exists(TABLE.name):
-        kept: dict[str, list[tuple[str, str, str]]] = {}
-        for cc, *row in database.query(
-            "SELECT DISTINCT toStringCutToZero(cc) AS country, domain, url, category_code"
-            f" FROM {TABLE.name} WHERE country IN %(held)s",
-            {"held": list(held)},
-        ):
-            kept.setdefault(cc, []).append((row[0], row[1], row[2]))
-        rows += [Rows(cc, of_country) for cc, of_country in kept.items()]
-    return [of_country for of_country in rows if of_country.count]
 
 
 def load_rows(

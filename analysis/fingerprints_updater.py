@@ -14,7 +14,6 @@ By hand: fingerprints_updater.py --dry-run --stdout
 
 import itertools
 import logging
-import re
 import sys
 import tempfile
 import time
@@ -23,37 +22,25 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from csv_source import excerpt
 from findings import report_findings
 from fingerprints_file import (
     CSV_HEADER,
     KINDS,
-    LOCATION,
-    NAME,
-    PATTERN,
-    PATTERN_TYPE,
     PATTERN_TYPES,
-    SCOPE,
     Fingerprints,
     read_fingerprints,
     row_digest,
 )
 from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
 from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
-from ooni_common.database import Database, StatementFailed
+from ooni_common.database import Database
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job, execute
-from ooni_common.swap.content import Row
 from ooni_common.swap.update import LossLimit, Table, Update
-from ordinary_answers import (
-    CHARACTERS_AT_ONCE,
-    OrdinaryAnswers,
-    Pattern,
-    batches,
-    read_ordinary_answers,
-)
+from ordinary_answers import OrdinaryAnswers, read_ordinary_answers
+from pattern_faults import harmful_patterns_of, wrong_regexps_of
 from refusals import Clock, Refusals, RefusedForNow
 from refused_rows import RefusedRows
 from table_updates import (
@@ -71,7 +58,6 @@ log = logging.getLogger("ooni.fingerprints")
 
 UPSTREAM = "https://raw.githubusercontent.com/ooni/blocking-fingerprints/main"
 LIMITS = Limits(max_bytes=50_000_000)  # of one file; the larger one has 0.3 MB
-CANNOT_COMPILE_REGEXP = 427  # ClickHouse's error code
 
 
 def table(name: str, scopes: Mapping[str, int]) -> Table:
@@ -230,56 +216,6 @@ def read_files(
             file.refuse_rows(harmful_patterns_of(database, file.rows, ordinary))
         files[name] = file
     return files
-
-
-def harmful_patterns_of(
-    database: Database, rows: Sequence[Row], ordinary: OrdinaryAnswers
-) -> dict[str, str]:
-    """Return the rows that match what every site sends: name → the pattern, and what it matches."""
-    patterns = {
-        row[NAME]: Pattern(row[LOCATION], row[SCOPE], row[PATTERN_TYPE], row[PATTERN])
-        for row in rows
-    }
-    matched = ordinary.matched_by(database, list(patterns.values()))
-    return {
-        name: f"{pattern.type} {excerpt([pattern.text])} matches ordinary answers:"
-        f" {matched[pattern].place}"
-        for name, pattern in patterns.items()
-        if pattern in matched
-    }
-
-
-def wrong_regexps_of(database: Database, rows: Sequence[Row]) -> dict[str, str]:
-    """Return the rows whose regular expression does not compile: name → why."""
-    regexps = [row[PATTERN] for row in rows if row[PATTERN_TYPE] == "regexp"]
-    errors: dict[str, str] = {}
-    for batch in batches(regexps, len(regexps), CHARACTERS_AT_ONCE, len):
-        errors |= wrong_regexps(database, batch)
-    return {
-        row[NAME]: f"the regular expression does not compile: {errors[row[PATTERN]]}"
-        for row in rows
-        if row[PATTERN_TYPE] == "regexp" and row[PATTERN] in errors
-    }
-
-
-def wrong_regexps(database: Database, regexps: Sequence[str]) -> dict[str, str]:
-    """Ask the database which regular expressions its RE2 can't compile, and why.
-
-    One question is enough for files in which all of them compile.
-    """
-    # Servers before 26 refuse (44) to search in a constant for what differs from row to row.
-    question = "SELECT arrayMap(regexp -> match(materialize(''), regexp), %(regexps)s)"
-    try:
-        if regexps:
-            database.query(question, {"regexps": list(regexps)})
-    except StatementFailed as error:
-        if error.code != CANNOT_COMPILE_REGEXP:
-            raise
-        if len(regexps) == 1:
-            return {regexps[0]: re.sub(r".*error: |\. Look at .*", "", error.said)}
-        half = len(regexps) // 2
-        return wrong_regexps(database, regexps[:half]) | wrong_regexps(database, regexps[half:])
-    return {}
 
 
 def check_files(

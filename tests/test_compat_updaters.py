@@ -10,13 +10,12 @@ from datetime import date
 import pytest
 
 import asnmeta_updater
-import citizenlab_test_lists_updater
 import fingerprints_updater
 from citizenlab.holds import Live
 from citizenlab.lists import Rows, TestList
+from citizenlab.table import TABLE, live_countries, rows_to_load
 from dev.engines import Engine
 from engine_client import EngineClient
-from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database
 from ooni_common.nodes import Nodes
 from ooni_common.swap.preview import preview_tables
@@ -24,6 +23,7 @@ from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.state import is_current, roll_back
 from ooni_common.swap.update import LossLimit, Table, Update, UpdateState, next_state
 from ordinary_answers import Answer, matched_by_regexps
+from pattern_faults import wrong_regexps
 from reference_tables import PAIR, Row, new_rows, old_rows
 
 pytestmark = pytest.mark.compat
@@ -37,7 +37,7 @@ WRONG = {
     "[z-a]": "invalid character class range: z-a",
 }
 UPDATERS_TABLES = [
-    citizenlab_test_lists_updater.TABLE,
+    TABLE,
     *fingerprints_updater.TABLES.values(),
     asnmeta_updater.TABLE,
 ]
@@ -107,24 +107,22 @@ def test_a_shadow_of_another_structure_is_made_again(db: Database) -> None:
 
 
 def test_the_live_rows_of_a_country_with_a_broken_list_are_kept(db: Database) -> None:
-    table = citizenlab_test_lists_updater.TABLE
     row = ("example.org", "https://example.org/", "ru", "NEWS")
     replace_tables(
-        Nodes.one(db), [Update.of_rows(table, [row, (*row[:2], "it", "NEWS")], (0, 1000))]
+        Nodes.one(db), [Update.of_rows(TABLE, [row, (*row[:2], "it", "NEWS")], (0, 1000))]
     )
-    (kept,) = citizenlab_test_lists_updater.rows_to_load(db, [], ["ru"])
+    (kept,) = rows_to_load(db, [], ["ru"])
     assert list(zip(*kept.block().columns, strict=True)) == [row]
 
 
 def test_the_live_hosts_are_those_of_the_countries_whose_list_has_other_rows(db: Database) -> None:
-    table = citizenlab_test_lists_updater.TABLE
     row = ("www.example.org", "https://www.example.org/", "NEWS")
     in_table = [(*row[:2], cc, row[2]) for cc in ("it", "ru", "ve")]
-    replace_tables(Nodes.one(db), [Update.of_rows(table, in_table, (0, 1000))])
+    replace_tables(Nodes.one(db), [Update.of_rows(TABLE, in_table, (0, 1000))])
     the_same, another = TestList("lists/it.csv", "it"), TestList("lists/ru.csv", "ru")
     the_same.rows = Rows("it", [row])
     another.rows = Rows("ru", [(*row[:2], "POLR")])
-    live = citizenlab_test_lists_updater.live_countries(db, [the_same, another])
+    live = live_countries(db, [the_same, another])
     hosts = frozenset({"example.org"})
     assert live == {"it": Live(1), "ru": Live(1, hosts), "ve": Live(1, hosts)}
 

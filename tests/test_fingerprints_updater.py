@@ -32,9 +32,9 @@ from dev.servers.misbehaving import (
 )
 from dev.servers.statsd import StatsdListener
 from fingerprints_harness import GOOD, Updater, Upstream, served_upstream, updater_of
-from fingerprints_updater import wrong_regexps
 from ooni_common.database import Database
 from ooni_common.fetch import Limits
+from pattern_faults import wrong_regexps
 from updater_harness import check_shipped_configuration
 
 

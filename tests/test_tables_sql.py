@@ -7,8 +7,8 @@ import pytest
 
 import asnmeta_updater
 import blocking_tables
-import citizenlab_test_lists_updater
 import fingerprints_updater
+from citizenlab.table import TABLE as CITIZENLAB
 from conftest import Database as FreshDatabase
 from ooni_common.database import Database
 from ooni_common.swap.update import Table
@@ -16,7 +16,7 @@ from ooni_common.swap.update import Table
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / folder / "tables.sql" for folder in ("analysis", "detector")]
 TABLES = [
-    citizenlab_test_lists_updater.TABLE,
+    CITIZENLAB,
     *fingerprints_updater.TABLES.values(),
     asnmeta_updater.TABLE,
     *blocking_tables.TABLES,
