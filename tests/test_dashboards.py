@@ -14,14 +14,11 @@ import yaml
 from dev.metrics_catalogue import read_scripts
 from monitoring.generate_dashboards import (
     DASHBOARDS,
-    DATASOURCE,
-    INSTANCE,
-    WIDTH,
     dashboards,
-    of_instances,
     queries_of,
     rendered,
 )
+from monitoring.panels import DATASOURCE, INSTANCE, WIDTH, of_instances
 from test_alerts import EXPORTED, RECORDED, SCRIPTS
 
 FILES = {path.name: path.read_text() for path in DASHBOARDS.glob("*.json")}
