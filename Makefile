@@ -89,10 +89,14 @@ db: $(READY) ## run the embedded ClickHouse in the foreground on the usual ports
 	mkdir -p build
 	$(BIN)/python -m dev.embedded_clickhouse build/db --tcp 9000 --http 8123
 
-lint: $(READY) ## ruff and mypy
+SHELL_SCRIPTS := debian/completion.in $(shell git grep -lE '^\#!.*\b(ba)?sh\b' -- .ci debian run_analysis 2> /dev/null)
+
+lint: $(READY) ## ruff, mypy, shellcheck, codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/codespell
 
 format: $(READY) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
