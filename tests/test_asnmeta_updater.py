@@ -403,6 +403,7 @@ def test_refused_rows_are_logged_and_the_others_loaded(updater: Updater) -> None
     assert "warning: all_as_org_map.json: ASN 5, row 1: 6 fields instead of 5 fields" in log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["cut", "html", "too many refused", "too few", "shrunk"])
 def test_a_refused_document_changes_nothing(updater: Updater, damage: str) -> None:
     updater.run()

@@ -383,6 +383,7 @@ def test_a_damaged_backup_is_found_and_never_restored(
     assert "restor" not in tables
 
 
+@pytest.mark.long
 def test_rows_of_another_backup_are_not_taken_for_those_of_this_one(saved: BackupTool) -> None:
     add_rows(saved, 1)
     assert saved.run("backup")[0] == 0
@@ -549,6 +550,7 @@ def encrypt_by_default(tool: BackupTool) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_bucket_that_does_not_encrypt_gets_no_backup(private_tool: BackupTool) -> None:
     private_tool.configure(private_sse="AES256")
     for command in ("doctor", "backup"):

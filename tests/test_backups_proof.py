@@ -48,6 +48,7 @@ def test_a_verification_tells_when_the_newest_backup_was_proven(tool: BackupTool
     assert metrics_of(tool, "db-backup") == of_run  # of runs nothing is known that was not before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [["--quick"], ["t"], ["--from", "exports"], ["--dry-run"]])
 def test_what_restores_less_than_the_newest_backup_proves_none(
     tool: BackupTool, arguments: list[str]
@@ -120,6 +121,7 @@ def test_a_run_that_succeeds_is_told_and_no_other_one(tool: BackupTool, watcher:
     assert len(watcher.requests) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [404, 500])
 def test_a_heartbeat_that_fails_fails_no_run_and_its_address_is_not_logged(
     tool: BackupTool, watcher: Watcher, status: int
@@ -130,6 +132,7 @@ def test_a_heartbeat_that_fails_fails_no_run_and_its_address_is_not_logged(
     assert re.search(str(status), log)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/{}", "http://nowhere.invalid/{}"])
 def test_a_watcher_that_is_away_fails_no_run(tool: BackupTool, url: str) -> None:
     code, log = tool.run("run", heartbeat_url=url.format(UUID))

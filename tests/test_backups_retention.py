@@ -57,6 +57,7 @@ def daily_runs(start: datetime, days: int, full_every: int) -> Iterator[list[Bac
         yield there
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("full_every", [1, 5, 30])
 @pytest.mark.parametrize(
     "start", [datetime(2024, 2, 1, 23, tzinfo=UTC), datetime(2025, 7, 3, tzinfo=UTC)]
@@ -168,6 +169,7 @@ def test_weeks_or_a_year_of_daily_runs(backup_tool: BackupTool, clock: Clock) ->
     check_daily_runs(backup_tool, clock, DAYS)
 
 
+@pytest.mark.long
 def test_nothing_is_deleted_without_a_schedule_or_while_a_table_is_not_saved(
     backup_tool: BackupTool, clock: Clock
 ) -> None:

@@ -78,6 +78,7 @@ def test_the_manifest_of_another_backup_is_refused(signing_tool: BackupTool) -> 
     assert f"its manifest is that of {first}" in printed
 
 
+@pytest.mark.long
 def test_an_old_backup_is_not_taken_for_the_last_one(signing_tool: BackupTool) -> None:
     first, second = back_up(signing_tool), back_up(signing_tool)
     delete(signing_tool, BACKUPS.manifest(second))
@@ -122,6 +123,7 @@ def test_a_higher_number_without_a_signature_is_no_newer_backup(signing_tool: Ba
     assert signing_tool.backups()[-1].base == first
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [["restore", "a", "--replace"], ["verify"]])
 def test_what_is_changed_while_the_server_reads_it_does_not_go_live(
     signing_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, command: list[str]

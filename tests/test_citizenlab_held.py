@@ -196,6 +196,7 @@ def test_a_country_that_loses_more_than_half_is_held_and_accepted_by_name(
     assert (updater.run()[0], git.fetches()) == (0, 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "status", "said"),
     [
@@ -238,6 +239,7 @@ def test_with_nobody_there_a_loss_goes_live_after_its_days(
     assert len(updater.live_of("ru")) == 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "content", ["{", '{"by_country": {"ru": {"since": 1e300}}}', '{"logged": -1}', "null"]
 )
@@ -270,6 +272,7 @@ def test_a_run_that_was_stopped_before_it_kept_its_holds_is_made_good(
     assert (updater.run()[0], git.fetches()) == (0, 0)
 
 
+@pytest.mark.long
 def test_a_dry_run_shows_what_is_held_and_what_would_be_lost(
     updater: Updater, lists: SampleTestLists
 ) -> None:
@@ -306,6 +309,7 @@ def test_what_was_rolled_back_stays_though_a_held_list_would_be_due(
     assert updater.held()["ru"]["since"] == updater.now
 
 
+@pytest.mark.long
 def test_a_roll_back_after_an_accepted_loss_holds_until_the_next_commit(
     updater: Updater, lists: SampleTestLists
 ) -> None:
@@ -421,6 +425,7 @@ def test_a_refused_commit_is_told_each_time_to_who_reads_along(
     assert "nothing new, and --dry-run shows all findings" in log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flags", [["--force"], ["--dry-run"], ["--accept", "it"]])
 def test_who_decides_by_hand_has_the_commit_judged_again(
     updater: Updater, lists: SampleTestLists, git: GitServer, flags: list[str]

@@ -130,6 +130,7 @@ def test_no_http_client_is_loaded_by_a_tool_that_asks_git() -> None:
     assert "urllib3" not in imported
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["DELETE", "INSERT", "DROP"])
 def test_a_table_that_somebody_changed_is_loaded_again_from_the_same_commit(
     updater: Updater, damage: str
@@ -290,6 +291,7 @@ def test_refuse_brings_back_all_or_nothing(updater: Updater, lists: SampleTestLi
     assert "unbalanced quotes" in log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("legend", "mode"),
     [
@@ -359,6 +361,7 @@ HOSTILE: dict[str, Entry] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [(kind, "refuse") for kind in HOSTILE]
@@ -473,6 +476,7 @@ def test_an_empty_repository_is_refused(updater: Updater, tmp_path: Path, git: G
     assert "the repository has no commits" in log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [None, 2000], ids=["before an answer", "in the middle"])
 def test_a_git_that_hangs_is_ended_with_its_child_processes(
     updater: Updater, lists: SampleTestLists, git: GitServer, after: int | None

@@ -177,6 +177,7 @@ def test_reprocessing_keeps_what_was_before_it(detecting: Detecting) -> None:
     assert detecting.statuses() == {series(): "OK", series("FR", 2): "BLOCKED"}
 
 
+@pytest.mark.long
 def test_the_next_run_goes_on_where_a_reprocessing_ended(detecting: Detecting) -> None:
     detecting.measure(some_history())
     detecting.detect(8 * DAY)
@@ -310,6 +311,7 @@ def test_an_hourly_run_that_ends_before_any_step_is_made_good_by_the_next_one(
         assert detecting.everything() == expected, step
 
 
+@pytest.mark.long
 def test_readers_see_the_old_tables_or_the_new_ones(detecting: Detecting) -> None:
     detecting.measure(some_history())
     detecting.detect(5 * DAY)
@@ -580,6 +582,7 @@ def test_a_probe_with_a_fast_clock_does_not_hide_that_nothing_comes_any_more(
     assert "fastpath has some up to 9 Mar 2025, 00:00 UTC, 71 h ago" in said
 
 
+@pytest.mark.long
 def test_fastpath_is_read_for_charts_only_while_they_change(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 20 * DAY, block=100, unblock=150))
     detecting.measure(blocked(series("FR", 2), 20 * DAY, block=15 * DAY))
@@ -605,6 +608,7 @@ def cards_of(page: str) -> str:
     return page.partition('<section aria-labelledby="incidents">')[2].partition("</section>")[0]
 
 
+@pytest.mark.long
 def test_a_long_incident_that_ended_lately_is_not_counted_from_its_beginning_on_each_hour(
     detecting: Detecting,
 ) -> None:
@@ -677,6 +681,7 @@ def test_an_incident_has_one_beginning_everywhere(detecting: Detecting) -> None:
     assert (shown.count(begun), shown.count(first)) == (2, 0)  # the overview and the details
 
 
+@pytest.mark.long
 def test_charts_go_on_and_have_what_came_late(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 205, block=100))
     detecting.detect(200)

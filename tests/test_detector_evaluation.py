@@ -198,6 +198,7 @@ def test_the_sample_is_what_its_labels_say() -> None:
     assert len({tuple(events) for events in national}) == 1
 
 
+@pytest.mark.long
 def test_it_is_better_than_the_detectors_that_it_is_compared_with(tmp_path: Path) -> None:
     write(tmp_path, seeds=[1, 2], series=8)
     results = evaluate_files([Suite(tmp_path / "observations.csv.gz", tmp_path / "labels.json")])

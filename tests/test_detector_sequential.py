@@ -90,6 +90,7 @@ def test_a_state_began_when_the_first_evidence_for_it_was_seen() -> None:
     assert (changed[1], detector.since[0]) == ("OK", 300)
 
 
+@pytest.mark.long
 def test_a_detector_goes_on_where_another_one_ended() -> None:
     counts = [*QUIET, *hours(200, 240, 1, 1), *hours(240, 300, 3, 0)]
     for end in range(190, 300, 3):

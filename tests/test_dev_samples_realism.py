@@ -80,6 +80,7 @@ def test_events_alternate_and_lie_inside() -> None:
         ]
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_bytes_in_another_process(
     tmp_path: Path, database: FreshDatabase
 ) -> None:
@@ -204,6 +205,7 @@ def test_rows_are_like_those_of_probes(database: FreshDatabase) -> None:
     assert many[3]
 
 
+@pytest.mark.long
 def test_a_few_series_of_the_suite_show_what_it_shows(
     tmp_path: Path, database: FreshDatabase
 ) -> None:

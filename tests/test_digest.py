@@ -99,6 +99,7 @@ def states(tool: BackupTool) -> list[str]:
     return [backup["state"] for backup in backups]
 
 
+@pytest.mark.long
 def test_every_change_of_a_row_with_a_null_is_exported_and_backed_up(nulls: BackupTool) -> None:
     status, log = nulls.run("run")
     assert status == 0, log
@@ -232,6 +233,7 @@ def test_a_backup_of_2_0_0_can_be_restored_and_the_next_one_sees_every_row(
     assert states(upgraded) == ["good", "good"]
 
 
+@pytest.mark.long
 def test_what_was_only_counted_is_not_taken_for_the_rows_of_the_backup(
     upgraded: BackupTool,
 ) -> None:
@@ -260,6 +262,7 @@ def test_another_default_is_another_content_of_the_same_parts(backup_tool: Backu
     assert (status, "as backed up" in log) == (0, True), log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("before", "after", "text"),
     [

@@ -109,6 +109,7 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.long
 def test_the_disaster_drill_of_the_manual(lost: BackupTool, tmp_path: Path) -> None:
     before, created = rows(lost), schemas(lost)
     add_queue(lost)

@@ -771,6 +771,7 @@ def test_no_table_is_overwritten(backup_tool: BackupTool) -> None:
     assert (status, "there is a table t already" in log) == (78, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spoil", [flip_a_byte, delete, truncate, miscount])
 def test_of_a_damaged_export_nothing_is_restored(backup_tool: BackupTool, spoil: object) -> None:
     backup_tool.fill("fastpath", 600, days=59)

@@ -153,6 +153,7 @@ def test_a_damaged_manifest_loses_nothing_and_is_mended_by_force(
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_a_damaged_manifest_of_all_is_written_anew(tool: BackupTool) -> None:
     for content in (b"[" * 200_000, b"{", b"null", b'{"tables": {"one": {"rows": -1}}}'):
         tool.put(LAYOUT.run, content)
@@ -163,6 +164,7 @@ def test_a_damaged_manifest_of_all_is_written_anew(tool: BackupTool) -> None:
         assert tool.verifies()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["public", "gone"])
 def test_a_lost_manifest_is_found_and_what_it_named_stays(tool: BackupTool, policy: str) -> None:
     if policy == "gone":
@@ -259,6 +261,7 @@ def test_a_lost_object_is_exported_again(tool: BackupTool, size: int | None) -> 
     assert (status, "nothing to do" in log) == (0, True)
 
 
+@pytest.mark.long
 def test_a_growing_table_is_read_once(tool: BackupTool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows come all the time; the object has what one query saw."""
     reads: list[str] = []

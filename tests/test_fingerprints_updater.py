@@ -441,6 +441,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "damage"), [("dns", "conflict"), *(("http", damage) for damage in BROKEN)]
 )
@@ -497,6 +498,7 @@ BAD_ANSWERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", BAD_ANSWERS)
 def test_a_bad_answer_changes_nothing(
     updater: Updater, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, kind: str

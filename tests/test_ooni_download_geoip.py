@@ -389,6 +389,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], bytes], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", BAD_DATA)
 def test_bad_data_is_refused_and_changes_nothing(
     case: str,
@@ -873,6 +874,7 @@ def answers(content: bytes, addresses: tuple[str, ...]) -> list[object]:
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "10"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_after_a_kill_the_pair_is_valid_and_the_next_run_completes_it(
     geoip: Geoip, tmp_path: Path

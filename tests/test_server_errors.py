@@ -203,6 +203,7 @@ def test_with_verbose_there_is_all_that_the_server_said(
     assert "start_thread" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", SAID)
 def test_over_http_it_is_the_same(failing: FailingClickHouse, engine: Database, code: int) -> None:
     config = Config(

@@ -428,6 +428,7 @@ KILLED_AT = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("when", "statement", "number"), KILLED_AT)
 def test_after_a_kill_each_live_table_is_old_or_new_and_the_next_run_heals(
     database: FreshDatabase, when: str, statement: str, number: int
@@ -617,6 +618,7 @@ def test_a_damaged_state_file_counts_as_none(tmp_path: Path, text: str) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 
 
+@pytest.mark.long
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
