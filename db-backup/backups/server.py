@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from backup_config import Config
+from backups.bucket_address import address_of
 from backups.manifest import BackupLayout
-from ooni_common.config import Secret
 from ooni_common.database import (
     Database,
     ServerError,
@@ -25,7 +25,6 @@ from ooni_common.database import (
     server_error,
 )
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
-from store_client import url_of
 from store_errors import S3_CODES_OF_WRONG_CONFIG
 from throttle import Throttle, in_units, progress
 
@@ -35,7 +34,6 @@ OURS = "ooni-db-backup-"  # how the IDs of our statements begin
 POLLS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between two looks, the last one for good
 NOTE_AFTER = 600  # seconds between two lines in the log
 ENDING_TIME = 20  # seconds that a statement has to end when it is killed
-ROWS_FORMAT = "Native"
 # How the AWS library of the server calls what boto3 calls by the names of the documentation.
 SERVER_CODES = (
     "ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET"
@@ -52,61 +50,11 @@ NUMBERED = {"(Code: 15)": "ACCESS_DENIED"}
 
 
 @dataclass(frozen=True)
-class BucketAddress:
-    """The bucket, as the server reaches it.
-
-    Attributes:
-        collection: the named collection that has address and credentials; "" for none.
-        url: the address of the bucket, for a server without such a collection.
-        key_id: with `key`; without them, the server uses its own.
-        key: the secret one. The server shows it in no log and in no system table.
-    """
-
-    collection: str
-    url: str
-    key_id: Secret
-    key: Secret
-
-    def backup(self, path: str) -> str:
-        """Return where BACKUP writes to and RESTORE reads from, as SQL."""
-        if self.collection:
-            return f"S3({quoted(self.collection)}, {literal(path)})"
-        return f"S3({', '.join((literal(self.url + path), *self._credentials))})"
-
-    def rows(self, key: str) -> str:
-        """Return the table function of an object with rows, as SQL."""
-        if self.collection:
-            name = quoted(self.collection)
-            return f"s3({name}, filename = {literal(key)}, format = {literal(ROWS_FORMAT)})"
-        arguments = (literal(self.url + key), *self._credentials, literal(ROWS_FORMAT))
-        return f"s3({', '.join(arguments)})"
-
-    @property
-    def has_key(self) -> bool:
-        """Whether the credentials are in the statements."""
-        return not self.collection and bool(self.key.reveal())
-
-    @property
-    def _credentials(self) -> tuple[str, ...]:
-        if not self.has_key:
-            return ()
-        return literal(self.key_id.reveal()), literal(self.key.reveal())
-
-
-@dataclass(frozen=True)
 class BackupSize:
     """What a BACKUP has written: bytes, and the bytes of all that is restored from it."""
 
     bytes: int
     total_bytes: int
-
-
-def address_of(config: Config, collection: str) -> BucketAddress:
-    """Return how the server reaches the bucket of the backups; `collection` is "" for none."""
-    store = config.store("private")
-    return BucketAddress(
-        collection=collection, url=url_of(store), key_id=store.key_id, key=store.key
-    )
 
 
 class ServerBackups:
