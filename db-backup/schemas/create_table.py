@@ -11,44 +11,18 @@ from dataclasses import dataclass
 
 from inventory import renamed
 from ooni_common.replicas import with_path
+from schemas.columns import take_codecs, take_columns, take_setting
 from schemas.expressions import take_expression, take_expressions
 from schemas.tokens import END, Reader, SchemaRefused, Token
-from schemas.types import take_list, take_type
 
 ENGINE = re.compile(
     r"(?P<replicated>Replicated|Shared)?"
     r"(?P<plain>(Replacing|Summing|Aggregating|(Versioned)?Collapsing|Coalescing|Graphite)?MergeTree)"
     r"|(Tiny|Stripe)?Log|Memory|Join|EmbeddedRocksDB"
 )
-DEFAULTS = ("DEFAULT", "MATERIALIZED", "ALIAS", "EPHEMERAL")
-COLUMN_CLAUSES = ("COMMENT", "CODEC", "STATISTICS", "TTL", "SETTINGS", "PRIMARY")
 KEYS = (("PARTITION", "BY"), ("PRIMARY", "KEY"), ("ORDER", "BY"), ("SAMPLE", "BY"))
 TABLE_CLAUSES = ("PARTITION", "PRIMARY", "ORDER", "SAMPLE", "TTL", "SETTINGS", "COMMENT")
-CODECS = (
-    *(
-        "NONE",
-        "LZ4",
-        "LZ4HC",
-        "ZSTD",
-        "Delta",
-        "DoubleDelta",
-        "GCD",
-        "Gorilla",
-        "FPC",
-        "T64",
-        "ALP",
-    ),
-    "Default",
-)
-INDICES = (
-    *("minmax", "set", "bloom_filter", "ngrambf_v1", "tokenbf_v1", "sparse_grams", "text"),
-    *("inverted", "full_text", "vector_similarity", "hypothesis"),
-)
-STATISTICS = ("tdigest", "uniq", "countmin", "minmax", "basic")
-# Where rows are kept is up to whoever runs the server.
-PLACES = re.compile(r"disk|storage_policy|.*_disk|.*_path|.*_directory", re.IGNORECASE)
 JOINS = ("ANY", "ALL", "SEMI", "ANTI", "LEFT", "RIGHT", "INNER", "FULL")
-
 
 # What a table may have been made with, so that it can be made again; as `SHOW CREATE` has the
 # columns that came of it, none is taken apart or completed.
@@ -146,7 +120,7 @@ def create_table(statement: str) -> CreateTable:
     reader = Reader(statement)
     _take_table(reader)
     reader.written()
-    columns, body = _take_columns(reader)
+    columns, body = take_columns(reader)
     if not reader.accepts("ENGINE"):
         raise reader.unexpected("ENGINE")
     reader.take_symbol("=")
@@ -174,110 +148,6 @@ def _take_table(reader: Reader) -> None:
         reader.take_name()
     if reader.accepts("UUID"):
         reader.take_kind("text")
-
-
-def _take_columns(reader: Reader) -> tuple[list[tuple[str, str]], str]:
-    """Take what stands in parentheses; return the columns, and all of it as SQL."""
-    columns: list[tuple[str, str]] = []
-    taken: list[str] = []
-
-    def take_element(reader: Reader) -> None:
-        if reader.next.is_word("INDEX"):
-            _take_index(reader)
-        elif reader.next.is_word("CONSTRAINT"):
-            _take_constraint(reader)
-        elif reader.next.is_word("PROJECTION"):
-            _take_projection(reader)
-        elif reader.accepts("PRIMARY", "KEY"):
-            take_expression(reader, "PRIMARY KEY")
-        else:
-            name, before = reader.take_name(), reader.written()
-            kind = _take_column_type(reader)
-            columns.append((name, kind))
-            taken.append(f"{before} {kind}")
-            _take_column_clauses(reader, f"the column {name!r}")
-        taken.append(reader.written())
-
-    take_list(reader, take_element)
-    if not columns:
-        raise SchemaRefused("it has no columns")
-    taken.append(reader.written())
-    return columns, " ".join(taken)
-
-
-def _take_column_type(reader: Reader) -> str:
-    """Take the type of a column, if it has one; return it as SQL."""
-    if not reader.next.is_word(*DEFAULTS):
-        take_type(reader)
-    return reader.written()
-
-
-def _take_column_clauses(reader: Reader, where: str) -> None:
-    if reader.next.is_word(*DEFAULTS):
-        kind = reader.take().value
-        has_none = reader.next.is_symbol(",") or reader.next.is_symbol(")")
-        if not (kind == "EPHEMERAL" and (has_none or reader.next.is_word(*COLUMN_CLAUSES))):
-            take_expression(reader, where, COLUMN_CLAUSES)
-    while True:
-        if reader.accepts("COMMENT"):
-            reader.take_kind("text")
-        elif reader.next.is_word("CODEC"):
-            _take_codecs(reader)
-        elif reader.accepts("STATISTICS"):
-            take_list(reader, lambda reader: _take_named_of(reader, STATISTICS, "statistics"))
-        elif reader.accepts("TTL"):
-            take_expression(reader, where, COLUMN_CLAUSES)
-        elif reader.accepts("SETTINGS"):
-            take_list(reader, _take_setting)
-        elif not reader.accepts("PRIMARY", "KEY"):
-            return
-
-
-def _take_codecs(reader: Reader) -> None:
-    reader.take()
-    take_list(reader, lambda reader: _take_named_of(reader, CODECS, "the codec"))
-
-
-def _take_named_of(reader: Reader, allowed: Sequence[str], kind: str) -> None:
-    """Take one of some names, and the numbers and words that it is given."""
-    reader.take_word_of(allowed, kind)
-    if reader.next.is_symbol("("):
-        take_list(reader, lambda reader: take_expression(reader, kind))
-
-
-def _take_index(reader: Reader) -> None:
-    reader.take()
-    where = f"the index {reader.take_name()!r}"
-    take_expression(reader, where, ("TYPE",))
-    if not reader.accepts("TYPE"):
-        raise reader.unexpected("TYPE")
-    _take_named_of(reader, INDICES, "an index of the type")
-    if reader.accepts("GRANULARITY"):
-        reader.take_kind("number")
-
-
-def _take_constraint(reader: Reader) -> None:
-    reader.take()
-    where = f"the constraint {reader.take_name()!r}"
-    reader.take_word_of(("CHECK", "ASSUME"), "a constraint")
-    take_expression(reader, where)
-
-
-def _take_projection(reader: Reader) -> None:
-    """Take a projection: a SELECT of the table itself."""
-    reader.take()
-    where = f"the projection {reader.take_name()!r}"
-    clauses = ("GROUP", "ORDER")
-    reader.take_symbol("(")
-    if reader.accepts("WITH"):
-        take_expressions(reader, where, ("SELECT",))
-    if not reader.accepts("SELECT"):
-        raise reader.unexpected("SELECT")
-    take_expressions(reader, where, clauses)
-    for clause in clauses:
-        if reader.accepts(clause, "BY"):
-            take_expressions(reader, where, clauses)
-    reader.take_symbol(")")
 
 
 def _take_engine_arguments(reader: Reader, engine: str) -> list[str]:
@@ -335,9 +205,9 @@ def _take_clauses(reader: Reader) -> None:
         if reader.accepts("TTL"):
             _take_ttl(reader)
         elif reader.accepts("SETTINGS"):
-            _take_setting(reader)
+            take_setting(reader)
             while reader.accepts_symbol(","):
-                _take_setting(reader)
+                take_setting(reader)
         elif reader.accepts("COMMENT"):
             reader.take_kind("text")
         else:
@@ -361,7 +231,7 @@ def _take_ttl(reader: Reader) -> None:
         if reader.next.is_word("TO"):
             raise SchemaRefused("TTL moves rows to a disk or a volume")
         if reader.accepts("RECOMPRESS"):
-            _take_codecs(reader)
+            take_codecs(reader)
         if reader.accepts("GROUP", "BY"):
             take_expressions(reader, "TTL", (*TABLE_CLAUSES, *actions))
         if reader.accepts("SET"):
@@ -370,14 +240,3 @@ def _take_ttl(reader: Reader) -> None:
             take_expression(reader, "TTL", (*TABLE_CLAUSES, *actions))
         if not reader.accepts_symbol(","):
             return
-
-
-def _take_setting(reader: Reader) -> None:
-    name = reader.take_kind("word").value
-    if PLACES.fullmatch(name):
-        raise SchemaRefused(f"the setting {name} says where the server keeps rows")
-    reader.take_symbol("=")
-    reader.accepts_symbol("-")
-    if reader.next.kind not in ("number", "text") and not reader.next.is_word("true", "false"):
-        raise SchemaRefused(f"the setting {name} has no plain value")
-    reader.take()
