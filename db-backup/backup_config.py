@@ -1,8 +1,7 @@
-"""The configuration of the backup tool, and the policy of each table."""
+"""The configuration of the backup tool, and what it says of each table."""
 
 import ssl
 from collections.abc import Collection, Iterable, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 from urllib.parse import quote, urlsplit
@@ -13,15 +12,22 @@ from msgspec import Meta
 from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, check_url
 from ooni_common.errors import ConfigError
 from ooni_common.tls import load_certificates
-from staging import is_of_a_restore
 from store_client import Addressing, Store
+from table_policy import (
+    MONTHS_OF,
+    Policy,
+    TablePolicy,
+    check_chunks,
+    is_name,
+    policy_among,
+    shipped_policies,
+    with_months,
+)
 
-Policy = Literal["public", "private", "both", "none", "gone"]
-ChunkBy = Literal["", "table", "month", "day", "range"]
-Method = Literal["incremental", "full"]
 Side = Literal["public", "private"]
 Sse = Literal["", "AES256", "aws:kms"]
 Period = Literal["daily", "weekly", "monthly", "yearly"]
+LOW_PRIORITY = 10  # after the queries of those that wait for an answer
 MOST_DAYS = 36_500
 SHORTEST_KEY = 32  # characters
 Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
@@ -29,56 +35,6 @@ MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
 Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
 Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
 Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
-
-
-class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is done with a table; the keys are explained in db-backup.conf."""
-
-    policy: Policy
-    chunk_by: ChunkBy = ""
-    column: str = ""
-    rows_per_chunk: Annotated[int, Meta(ge=1)] = 100_000_000
-    key: tuple[str, ...] = ()
-    version: str = ""
-    final: bool = False
-    method: Method = "incremental"
-    checksum: bool = True
-
-    @property
-    def exported(self) -> bool:
-        """Whether it is for the public."""
-        return self.policy in ("public", "both")
-
-    @property
-    def backed_up(self) -> bool:
-        """Whether it has private backups."""
-        return self.policy in ("private", "both")
-
-    @property
-    def keeps_last(self) -> bool:
-        """Whether what was saved last of it stays, if the database has it no more."""
-        return self.policy != "none"
-
-
-LOW_PRIORITY = 10  # after the queries of those that wait for an answer
-# The large tables that everybody has: months, because that is what researchers ask for.
-MONTHS_OF = {"fastpath": "measurement_start_time", "jsonl": "date"}
-# What the file does not say. The tables of these tools are made anew from their upstreams, or from
-# fastpath; of copies, the originals are saved. Nothing of a site's own is in here.
-SHIPPED: Mapping[str, Policy] = {
-    "fastpath": "public",
-    "jsonl": "public",
-    "citizenlab": "none",
-    "fingerprints_dns": "none",
-    "fingerprints_http": "none",
-    "asnmeta": "none",
-    "blocking_status": "none",
-    "blocking_events": "none",
-    "*_tmp": "none",
-    "*_flip": "none",
-    "*_restored": "none",
-    "*_replaced_*": "none",
-}
 
 
 class Config(DatabaseConfig, frozen=True, kw_only=True):
@@ -165,7 +121,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
                 raise ValueError(f"keep: unknown {period!r}; allowed: {allowed}")
         for name, policy in self.tables.items():
             if isinstance(policy, TablePolicy):
-                _check_chunks(name, policy)
+                check_chunks(name, policy)
 
     def _check_prefixes(self) -> None:
         """Refuse one bucket in which one side's objects would lie among the other's."""
@@ -291,9 +247,9 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         What the file says goes before what the tool ships. None: neither says anything. What a
         restore has left fits no pattern: it has the rows of another table, which may be private.
         """
-        if (policy := _found_in(self._listed(), table)) is not None:
+        if (policy := policy_among(self._listed(), table)) is not None:
             return policy
-        return _found_in(_shipped(), table)
+        return policy_among(shipped_policies(), table)
 
     def unlisted(self, existing: Iterable[str]) -> list[str]:
         """Return the tables of which the file does not say what is done, or says they are gone."""
@@ -329,7 +285,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             source: of the file's.
         """
         listed = {name: (policy, source) for name, policy in self._listed().items()}
-        ours = {name: (policy, "default") for name, policy in _shipped().items()}
+        ours = {name: (policy, "default") for name, policy in shipped_policies().items()}
         return listed | {name: pair for name, pair in ours.items() if name not in listed}
 
     def _listed(self) -> dict[str, TablePolicy]:
@@ -337,9 +293,9 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
 
         That one exported the large tables whatever the file said, and nothing else.
         """
-        listed = {name: _with_chunks(name, policy) for name, policy in self.tables.items()}
+        listed = {name: with_months(name, policy) for name, policy in self.tables.items()}
         if not listed and self.action != "backup":
-            listed = {name: _with_chunks(name, "public") for name in MONTHS_OF}
+            listed = {name: with_months(name, "public") for name in MONTHS_OF}
         for name, how in self.backup_tables.items():
             if how == "ignore":
                 listed.setdefault(name, TablePolicy(policy="none"))
@@ -351,37 +307,3 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
                     method="full" if how == "full" else "incremental",
                 )
         return listed
-
-
-def _shipped() -> dict[str, TablePolicy]:
-    return {name: _with_chunks(name, policy) for name, policy in SHIPPED.items()}
-
-
-def _found_in(listed: Mapping[str, TablePolicy], table: str) -> TablePolicy | None:
-    """Return the policy of a table, by its name, else by the first pattern that fits."""
-    if table in listed:
-        return listed[table]
-    if is_of_a_restore(table):
-        return TablePolicy(policy="none")
-    return next((policy for name, policy in listed.items() if fnmatchcase(table, name)), None)
-
-
-def is_name(pattern: str) -> bool:
-    """Tell whether a key of the table policy is a name, and not a pattern."""
-    return not any(character in pattern for character in "*?[")
-
-
-def _with_chunks(name: str, policy: TablePolicy | Policy) -> TablePolicy:
-    if not isinstance(policy, TablePolicy):
-        policy = TablePolicy(policy=policy)
-    if policy.chunk_by or name not in MONTHS_OF:
-        return policy
-    return msgspec.structs.replace(policy, chunk_by="month", column=MONTHS_OF[name])
-
-
-def _check_chunks(name: str, policy: TablePolicy) -> None:
-    by_time = policy.chunk_by in ("month", "day")
-    if by_time and not policy.column:
-        raise ValueError(f"tables: {name}: chunk_by = {policy.chunk_by!r} needs a column")
-    if policy.column and not by_time:
-        raise ValueError(f"tables: {name}: column is for chunk_by = 'month' or 'day'")

@@ -12,7 +12,7 @@ Backups: the server writes and reads them itself; this script says what is in th
 proves by restoring that they are good (backups/).
 
 An object or a backup is there when it is complete: a manifest, written last, says so. What is done
-with which table is in db-backup.conf (backup_config.py).
+with which table is in db-backup.conf (table_policy.py).
 
 By hand: ooni_db_backup.py --dry-run --stdout, and `list`, `verify`, `restore`
 """

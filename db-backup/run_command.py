@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from backup_config import Config, TablePolicy
+from backup_config import Config
 from backup_doctor import checks_before_a_run
 from backups.commands import back_up_tables, stored_backups, vanished_tables
 from backups.prune_command import keep_as_scheduled
@@ -16,6 +16,7 @@ from ooni_common.doctor import preflight
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job
+from table_policy import TablePolicy
 
 log = logging.getLogger("ooni.db_backup")
 

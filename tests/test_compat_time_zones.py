@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import times_table
-from backup_config import TablePolicy
 from dev.engines import VERSIONS, Engine, python_of
 from engine_client import EngineClient
 from exports.chunks import survey
@@ -21,6 +20,7 @@ from exports.restore import insert_statement
 from inventory import Column, SourceTable
 from ooni_common.database import SESSION, Database
 from staging import Place
+from table_policy import TablePolicy
 from times_table import COLUMNS, ZONES
 
 pytestmark = pytest.mark.compat

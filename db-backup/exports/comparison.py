@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from backup_config import TablePolicy
 from digest import FLOAT, SCHEME, bare_type, without_names
 from exports.chunks import lossy_columns
 from exports.clickhouse_http import ClickHouseHTTP
@@ -26,6 +25,7 @@ from inventory import Column, is_in_utc, read_table, without_zones
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
 from staging import Place
+from table_policy import TablePolicy
 from throttle import progress
 
 log = logging.getLogger("ooni.db_backup")

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from backup_config import TablePolicy
 from digest import (
     FIRST_SCHEME,
     SCHEME,
@@ -25,6 +24,7 @@ from exports.storage import Changes
 from inventory import SourceTable, merges_rows, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from table_policy import TablePolicy
 from table_replicas import TableReplicas
 
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges

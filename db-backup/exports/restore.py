@@ -12,7 +12,6 @@ from typing import IO, cast
 
 import zstandard
 
-from backup_config import TablePolicy
 from exports.chunks import WRONG_VALUE
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.comparison import Inserted, Records, compare, float_of, is_float
@@ -27,6 +26,7 @@ from schemas.tokens import SchemaRefused
 from schemas.types import checked_type
 from staging import Place, drop_leftovers, dropped_on_failure
 from store import READ_SIZE, Bucket, NoSuchObject
+from table_policy import TablePolicy
 from throttle import progress
 
 # What the server says of rows that a table does not take, beside values that are none of its type:

@@ -2,7 +2,7 @@
 
 import logging
 
-from backup_config import Config, TablePolicy
+from backup_config import Config
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import public_bucket, with_chunks
 from exports.manifest import read_table_manifest
@@ -11,6 +11,7 @@ from exports.row_source import reachable
 from ooni_common.database import connected
 from ooni_common.errors import UsageError
 from ooni_common.run import Job
+from table_policy import TablePolicy
 
 log = logging.getLogger("ooni.db_backup")
 
