@@ -22,7 +22,7 @@ from listing import (
     exports_as_table,
     stored_as_json,
 )
-from ooni_common.config import sources_of
+from ooni_common.config_sources import sources_of
 from ooni_common.config_text import DEFAULT, config_as_toml
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.output import show

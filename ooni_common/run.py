@@ -20,7 +20,8 @@ from typing import Generic, TypeVar
 
 from ooni_common import __version__
 from ooni_common.command_line import ONLY_COMMAND, Script, argument_parser
-from ooni_common.config import Config, load_config, secrets_of
+from ooni_common.config import Config, secrets_of
+from ooni_common.config_sources import load_config
 from ooni_common.doctor import OUT_OF_SOMETHING
 from ooni_common.errors import RefusedBefore, ScriptError, Stopped, TryAgainLater
 from ooni_common.files import locked, make_writable, write_atomically

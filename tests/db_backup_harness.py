@@ -23,7 +23,8 @@ from conftest import Database as FreshDatabase
 from dev.samples.measurements import create, fill
 from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
 from exports.manifest import ExportLayout, TableManifest
-from ooni_common.config import Secret, load_config
+from ooni_common.config import Secret
+from ooni_common.config_sources import load_config
 from store import Bucket
 from store_client import Store
 

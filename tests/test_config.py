@@ -19,9 +19,9 @@ from ooni_common.config import (
     Secret,
     SecretUrl,
     check_url,
-    load_config,
     secrets_of,
 )
+from ooni_common.config_sources import load_config
 from ooni_common.errors import ConfigError
 from privileges import without_privileges
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ooni_common.config import DatabaseConfig, SecretUrl, load_config
+from ooni_common.config import DatabaseConfig, SecretUrl
+from ooni_common.config_sources import load_config
 from ooni_common.errors import ConfigError
 from privileges import without_privileges
 

@@ -28,7 +28,7 @@ from dev.samples.test_lists import SampleTestLists
 from dev.servers.git import GitServer
 from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
 from dev.servers.upstream import SampleUpstream
-from ooni_common.config import load_config
+from ooni_common.config_sources import load_config
 from production.harness import everywhere
 from production.proxy import round_robin
 
