@@ -15,8 +15,8 @@ from backups.contents import (
     read_content,
 )
 from backups.manifest import SavedTable
-from backups.restore import fill
 from backups.server import _failure
+from backups.table_restore import fill
 from conftest import Database as FreshDatabase
 from digest import digest
 from listing import age_of
@@ -213,7 +213,7 @@ def test_a_restore_blames_the_backup_for_what_is_in_it_alone(
     def failing(*_: object, **__: object) -> None:
         raise server_error(code, said)
 
-    monkeypatch.setattr("backups.restore._filled", failing)
+    monkeypatch.setattr("backups.table_restore._filled", failing)
     manifest: Any = SimpleNamespace(name="20260101T000000Z", tables={"t": None})
     server: Any = None
     with pytest.raises(kind):

@@ -16,17 +16,10 @@ from backup_config import Config
 from backups.comparison import Rows
 from backups.definitions import Definitions, is_table
 from backups.manifest import SavedTable
-from backups.restore import (
-    Restored,
-    Wanted,
-    attach,
-    check_exchange,
-    fill,
-    not_made,
-    put_in_place,
-)
+from backups.restore import Restored, Wanted, in_the_way, not_made
 from backups.shards import check_shards
 from backups.standings import Held, OutOfStep, Shard, Standings, lag_in_step
+from backups.table_restore import attach, check_exchange, fill, put_in_place
 from inventory import is_replicated
 from ooni_common.database import ServerError, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
@@ -136,10 +129,7 @@ class _Restore:
             elif others:
                 refused.append(f"{place} on {', '.join(map(str, others))}")
         if refused:
-            raise ConfigError(
-                f"there already: {', '.join(refused)}; use --as, --to-database, or --replace, which"
-                " keeps the old content under another name"
-            )
+            raise in_the_way(refused)
 
     def _restore_table(self, name: str, standings: Held) -> list[str]:
         """Restore a table where it is missing; return lines about that."""

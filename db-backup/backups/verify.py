@@ -6,9 +6,9 @@ from functools import partial
 
 from backups.definitions import Definitions, creation_order
 from backups.manifest import BackupManifest
-from backups.restore import fill
 from backups.server import ServerBackups
 from backups.server_manifest import Looked
+from backups.table_restore import fill
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import DataRefused
 from staging import Place, drop

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from backups.restore import put_in_place
 from backups.signature import signature_of
+from backups.table_restore import put_in_place
 from db_backup_harness import BACKUPS
 from dev.cluster.cluster import Cluster
 from ooni_common.errors import Stopped
