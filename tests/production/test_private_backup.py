@@ -145,7 +145,8 @@ def test_a_restore_that_ends_between_two_nodes_is_finished_by_the_next(
     for name in ("facts", "plain"):
         places.clear()
         with monkeypatch.context() as patched:
-            patched.setattr("backups.cluster_restore.put_in_place", once)
+            for module in ("cluster_restore", "replica_restore"):
+                patched.setattr(f"backups.{module}.put_in_place", once)
             assert saving.run("restore", name)[0] == 75
         saving.succeed("restore", name)
         assert contents_of(cluster, f"{name}_restored") == {content(cluster.nodes[0], name)}

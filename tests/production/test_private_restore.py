@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backups import cluster_restore, standings
+from backups import replica_restore, standings
 from dev.cluster.cluster import Cluster
 from ooni_common.database import Database
 from ooni_common.errors import Stopped
@@ -223,7 +223,7 @@ def test_a_node_that_fetches_nothing_joins_at_a_later_restore(
     for node in others:
         node.refuse_parts()
     with monkeypatch.context() as patched:
-        patched.setattr(cluster_restore, "STALLED_AFTER", 0.5)
+        patched.setattr(replica_restore, "STALLED_AFTER", 0.5)
         status, log = of_facts.run("restore", "--all")
     assert (status, "has fetched nothing" in log) == (69, True), log
     for node in others:
