@@ -13,9 +13,9 @@ import zstandard
 
 from backup_config import Config
 from digest import SCHEME
-from documents import JSON, LARGEST_DOCUMENT, SQL, TOOL, encoded
 from exports.csv_rows import Counter, RowSource
-from exports.manifest import Export, ExportLayout, TableManifest, schema_file
+from exports.manifest import Export, ExportLayout, TableManifest
+from exports.manifest_file import ManifestFile
 from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Chunk, Reader
 from inventory import merges_rows
@@ -28,7 +28,6 @@ from uploads import Upload, uploading
 log = logging.getLogger("ooni.db_backup")
 
 ZSTD = "application/zstd"
-ROOM_FOR_EXPORT = 16 * 1024  # bytes of a manifest, beside the query
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes; several times as much is in memory
 
@@ -71,12 +70,7 @@ class Exporter:
         self.throttle = Throttle(lambda: reader.databases, job.config)
         self.exported = 0
         self.uploaded = 0
-        self._key = self.layout.manifest(manifest.table)
-        self._before = msgspec.json.encode(manifest)
-        self._written = b""
-        self._schema = manifest.schema  # of the file in the bucket
-        self._schema_is_written = False
-        ((self._server,),) = reader.database.query("SELECT version()")
+        self._file = ManifestFile(bucket, self.layout, reader, manifest)
         self._place = ""  # of the chunk among those that are exported
 
     def recover(self) -> None:
@@ -122,11 +116,11 @@ class Exporter:
         except ScriptError:
             with contextlib.suppress(ScriptError):  # where that fails, the next run does it
                 self.recover()
-                self._write_if_changed()
+                self._file.write_if_changed()
             raise
-        self._write_if_changed()
-        self._mend_schema(objects)
-        self._read_back()
+        self._file.write_if_changed()
+        self._file.mend_schema(objects)
+        self._file.read_back()
         if refused := shrunk(steps):
             raise DataRefused(
                 f"{self.manifest.table}: {', '.join(map(str, refused))}: too many rows are gone"
@@ -151,16 +145,6 @@ class Exporter:
             log.warning("%s: lost, and forgotten", export.key)
             del self.manifest.chunks[export.chunk.name]
         return []
-
-    def _mend_schema(self, objects: Mapping[str, Listed]) -> None:
-        """Write the schema where the manifest has been written already, and it is lost."""
-        key, content = self.layout.schema(self.manifest.table), schema_file(self.manifest)
-        listed = objects.get(key)
-        if self._schema_is_written or not self.manifest.generation:
-            return
-        if listed is None or listed.size != len(content):
-            log.warning("%s: gone, or not what was written; it is written anew", key)
-            self._bucket.put(key, content, SQL)
 
     def _take_steps(self, steps: Sequence[Step], objects: Mapping[str, Listed]) -> None:
         for step in steps:
@@ -230,7 +214,7 @@ class Exporter:
                 return
 
     def _export(self, step: Step, *, exact: bool) -> None:
-        self._check_room(step)
+        self._file.check_room(step.chunk)
         step = self._of_the_best_replicas(step)
         chunk, key = step.chunk, self.layout.export(self.manifest.table, step.chunk.name)
         token = uuid.uuid4().hex
@@ -260,8 +244,7 @@ class Exporter:
                 types=types_of(self.reader),
             )
             self.manifest.pending[chunk.name] = export
-            self._describe()
-            self._write_manifest()
+            self._file.write()
             etag = upload.publish()
         del self.manifest.pending[chunk.name]
         self.manifest.chunks[chunk.name] = msgspec.structs.replace(export, etag=etag)
@@ -279,16 +262,6 @@ class Exporter:
             seconds,
             in_units(size / seconds),
         )
-
-    def _check_room(self, step: Step) -> None:
-        """Raise DataRefused where the manifest would be too large to be read back, with a chunk."""
-        table, chunk = self.manifest.table, step.chunk
-        room = LARGEST_DOCUMENT - len(msgspec.json.encode(self.manifest))
-        if len(self.reader.select(chunk)) + len(chunk.condition) + ROOM_FOR_EXPORT > room:
-            raise DataRefused(
-                f"{table}: {chunk.name}: not exported: its manifest would have more than the"
-                f" {LARGEST_DOCUMENT:,} bytes that are read back; divide it into fewer chunks"
-            )
 
     def _of_the_best_replicas(self, step: Step) -> Step:
         """Return a step as it is on the nodes that the rows come from.
@@ -357,36 +330,6 @@ class Exporter:
                 f"{self.manifest.table}: {chunk.name}: {counter.rows:,} rows arrived, and the"
                 f" database counts {before:,}"
             )
-
-    def _write_if_changed(self) -> None:
-        self._describe()
-        used = {export.storage for export in self.manifest.chunks.values()}
-        used |= {export.storage for export in self.manifest.pending.values()}
-        for name in self.manifest.storages.keys() - used:
-            del self.manifest.storages[name]
-        if msgspec.json.encode(self.manifest) != self._before:
-            self._write_manifest()
-
-    def _read_back(self) -> None:
-        """Raise Unavailable where the manifest that was written can't be read back."""
-        if self._written and self._bucket.get(self._key) != self._written:
-            raise Unavailable(f"{self._bucket.url}/{self._key}: it is not what was written")
-
-    def _describe(self) -> None:
-        table, manifest = self.reader.table, self.manifest
-        manifest.schema = table.create
-        manifest.columns = [(column.name, column.type) for column in table.columns]
-
-    def _write_manifest(self) -> None:
-        manifest = self.manifest
-        manifest.generation = uuid.uuid4().hex
-        manifest.tool, manifest.server = TOOL, self._server
-        if manifest.schema != self._schema:
-            self._bucket.put(self.layout.schema(manifest.table), schema_file(manifest), SQL)
-            self._schema, self._schema_is_written = manifest.schema, True
-        self._written = encoded(manifest, self._key)
-        self._bucket.put(self._key, self._written, JSON)
-        self._before = msgspec.json.encode(manifest)
 
 
 def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
