@@ -10,9 +10,10 @@ import msgspec
 
 from backup_config import Config
 from documents import TOOL
+from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
-from exports.export import Exporter, RowsDiffer, now, owner_of_its_names
+from exports.export import Exporter, now, owner_of_its_names
 from exports.manifest import (
     ExportLayout,
     RunManifest,

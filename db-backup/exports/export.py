@@ -9,35 +9,25 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
-import zstandard
 
 from backup_config import Config
 from digest import SCHEME
-from exports.csv_rows import Counter, RowSource
+from exports.chunk_rows import ChunkRows, LineBreaksInValues
+from exports.csv_rows import RowSource
 from exports.manifest import Export, ExportLayout, TableManifest
 from exports.manifest_file import ManifestFile
 from exports.plan import Plan, Step, shrunk, types_of
-from exports.reader import Chunk, Reader
-from inventory import merges_rows
+from exports.reader import Reader
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.run import Job
 from store import Bucket, Listed
-from throttle import Bandwidth, Throttle, in_units, progress
-from uploads import Upload, uploading
+from throttle import Throttle, in_units
+from uploads import uploading
 
 log = logging.getLogger("ooni.db_backup")
 
 ZSTD = "application/zstd"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes; several times as much is in memory
-
-
-class RowsDiffer(Unavailable):
-    """Other rows have come than the database counts, which is a matter of this table alone."""
-
-
-class LineBreaksInValues(Exception):
-    """The lines of a chunk are not as many as its rows."""
 
 
 class Exporter:
@@ -62,8 +52,7 @@ class Exporter:
     ) -> None:
         self._job = job
         self._bucket = bucket
-        self._source = source
-        self._bandwidth = Bandwidth(job.config.max_bandwidth)
+        self._rows = ChunkRows(job.config, source, reader)
         self.reader = reader
         self.manifest = manifest
         self.layout = ExportLayout(job.config.public_prefix)
@@ -225,8 +214,9 @@ class Exporter:
             self._job.metrics.timer("upload_to_s3"),
             uploading(self._bucket, key, ZSTD, token) as upload,
         ):
-            size, counter = self._stream(chunk, rows, upload, exact=exact)
-            self._check_rows(chunk, rows, counter)
+            name = f"{self._place} {self.layout.relative(key)}"
+            size, counter = self._rows.send(chunk, rows, upload, name, exact=exact)
+            self._rows.check(chunk, rows, counter)
             written = upload.finish()
             export = Export(
                 chunk=chunk,
@@ -277,67 +267,6 @@ class Exporter:
             return step
         fingerprint = self.reader.fingerprint(step.chunk.condition)
         return replace(step, fingerprint=fingerprint, storage="")
-
-    def _stream(
-        self, chunk: Chunk, rows: int, upload: Upload, *, exact: bool
-    ) -> tuple[int, Counter]:
-        """Read, compress and upload a chunk; return the size of its CSV in bytes, and its rows."""
-        compressor = compressor_of(self._job.config.compression_level)
-        size = 0
-
-        def send(data: bytes) -> None:
-            if data:
-                self._bandwidth.spend(len(data))
-                upload.write(data)
-
-        names = [column.name for column in self.reader.table.columns]
-        name = f"{self._place} {self.layout.relative(upload.key)}"
-        with (
-            progress(name, rows, "rows") as shown,
-            self._source.rows(self.reader.select(chunk), names, exact=exact) as stream,
-        ):
-            for piece in stream:
-                size += len(piece)
-                send(compressor.compress(piece))
-                shown.show(stream.counter.rows, in_units(size))
-        send(compressor.flush())
-        return size, stream.counter
-
-    def _check_rows(self, chunk: Chunk, before: int, counter: Counter) -> None:
-        """Check that all rows have arrived.
-
-        Args:
-            chunk: which rows.
-            before: how many there were when it was planned.
-            counter: of those that came.
-
-        Raises:
-            LineBreaksInValues: they have to be counted exactly.
-            RowsDiffer: rows are missing, or there are too many.
-        """
-        if counter.complete and counter.rows == before:
-            return
-        if not counter.exact:
-            raise LineBreaksInValues
-        # Rows that came may have been merged with others since.
-        merges = merges_rows(self.reader.table.engine)
-        if counter.complete and merges and counter.rows > before:
-            return
-        least, most = sorted((before, self.reader.count(chunk.condition)))
-        enough = counter.rows >= least and (merges or counter.rows <= most)
-        if not (counter.complete and enough):
-            raise RowsDiffer(
-                f"{self.manifest.table}: {chunk.name}: {counter.rows:,} rows arrived, and the"
-                f" database counts {before:,}"
-            )
-
-
-def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
-    """Return a compressor with one thread of its own, so that the next piece is read meanwhile."""
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        level, threads=1, job_size=COMPRESSED_AT_ONCE, write_checksum=1, write_content_size=0
-    )
-    return zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
 
 def owner_of_its_names(

@@ -1,0 +1,108 @@
+"""The rows of a chunk, on their way from the database into its object; and whether all came."""
+
+import zstandard
+
+from backup_config import Config
+from exports.csv_rows import Counter, RowSource
+from exports.reader import Chunk, Reader
+from inventory import merges_rows
+from ooni_common.errors import Unavailable
+from throttle import Bandwidth, in_units, progress
+from uploads import Upload
+
+COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes; several times as much is in memory
+
+
+class RowsDiffer(Unavailable):
+    """Other rows have come than the database counts, which is a matter of this table alone."""
+
+
+class LineBreaksInValues(Exception):
+    """The lines of a chunk are not as many as its rows."""
+
+
+class ChunkRows:
+    """Reads, compresses and uploads the rows of chunks of one table.
+
+    Args:
+        config: has the limits.
+        source: the rows come from there.
+        reader: of the table.
+    """
+
+    def __init__(self, config: Config, source: RowSource, reader: Reader) -> None:
+        self._compression_level = config.compression_level
+        self._bandwidth = Bandwidth(config.max_bandwidth)
+        self._source = source
+        self._reader = reader
+
+    def send(
+        self, chunk: Chunk, rows: int, upload: Upload, name: str, *, exact: bool
+    ) -> tuple[int, Counter]:
+        """Read, compress and upload a chunk.
+
+        Args:
+            chunk: which rows.
+            rows: how many are expected.
+            upload: gets them.
+            name: of the chunk, where its progress is shown.
+            exact: whether rows are counted, and not lines.
+
+        Returns:
+            The size of its CSV in bytes, and its rows.
+        """
+        compressor = compressor_of(self._compression_level)
+        size = 0
+
+        def pass_on(data: bytes) -> None:
+            if data:
+                self._bandwidth.spend(len(data))
+                upload.write(data)
+
+        names = [column.name for column in self._reader.table.columns]
+        with (
+            progress(name, rows, "rows") as shown,
+            self._source.rows(self._reader.select(chunk), names, exact=exact) as stream,
+        ):
+            for piece in stream:
+                size += len(piece)
+                pass_on(compressor.compress(piece))
+                shown.show(stream.counter.rows, in_units(size))
+        pass_on(compressor.flush())
+        return size, stream.counter
+
+    def check(self, chunk: Chunk, before: int, counter: Counter) -> None:
+        """Check that all rows have arrived.
+
+        Args:
+            chunk: which rows.
+            before: how many there were when it was planned.
+            counter: of those that came.
+
+        Raises:
+            LineBreaksInValues: they have to be counted exactly.
+            RowsDiffer: rows are missing, or there are too many.
+        """
+        if counter.complete and counter.rows == before:
+            return
+        if not counter.exact:
+            raise LineBreaksInValues
+        # Rows that came may have been merged with others since.
+        merges = merges_rows(self._reader.table.engine)
+        if counter.complete and merges and counter.rows > before:
+            return
+        least, most = sorted((before, self._reader.count(chunk.condition)))
+        enough = counter.rows >= least and (merges or counter.rows <= most)
+        if not (counter.complete and enough):
+            raise RowsDiffer(
+                f"{self._reader.table.name}: {chunk.name}: {counter.rows:,} rows arrived, and the"
+                f" database counts {before:,}"
+            )
+
+
+def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
+    """Return a compressor with one thread of its own, so that the next piece is read meanwhile."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, threads=1, job_size=COMPRESSED_AT_ONCE, write_checksum=1, write_content_size=0
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compressobj()
