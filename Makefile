@@ -10,7 +10,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check nightly clean
+.PHONY: help venv demo test test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check chaos nightly clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -178,10 +178,16 @@ e2e: deb ## test the packages in a container with systemd, as root (DIST=trixie:
 # The same tests with more kills, days, faults and paths; another SEED every night.
 SEED ?= $(shell date +%j000)
 
-nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, other stores, longer tests (SEED=)
+MINUTES ?= 10
+
+chaos: $(READY) ## run all tools while things go wrong; see docs/chaos.md (SEED=, MINUTES=10)
+	$(BIN)/python -m dev.chaos run --seed $(SEED) --minutes $(MINUTES)
+
+nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, other stores, chaos, longer tests (SEED=)
 	$(MAKE) bench
 	$(MAKE) evaluate
 	$(MAKE) stores-check
+	$(MAKE) chaos SEED=$(SEED) MINUTES=60
 	OONI_TEST_KILLS=50 OONI_TEST_COMMITS=240 OONI_TEST_DAYS=30 OONI_TEST_BACKUP_DAYS=365 OONI_TEST_EVERY_HOUR=1 \
 	  OONI_TEST_FIRST_SEED=$(SEED) $(MAKE) test-long
 	OONI_TEST_SCENARIOS=100 OONI_TEST_FIRST_SEED=$(SEED) OONI_TEST_RUNS_AWAY=30 OONI_TEST_ALL_PATHS=1 \

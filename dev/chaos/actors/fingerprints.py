@@ -1,0 +1,75 @@
+"""The updater of the fingerprints, and a folder with both files."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+from dev.chaos.actors.actor import Updater
+from dev.chaos.scene import Scene
+from dev.chaos.versions import Versions
+from dev.samples.fingerprints import SampleFingerprints
+from dev.servers.fault_proxy import FaultProxy
+from dev.servers.upstream import SampleUpstream
+
+Protocol = Literal["dns", "http"]
+KINDS: tuple[Protocol, ...] = ("dns", "http")
+
+
+class Fingerprints(Updater):
+    """The updater of the fingerprints."""
+
+    name = "fingerprints"
+    script = "analysis/fingerprints_updater.py"
+    tables = {f"fingerprints_{kind}": f"fingerprints_{kind}_tmp" for kind in KINDS}  # noqa: RUF012 (of Actor)
+
+    def __init__(self, scene: Scene, upstream: FaultProxy) -> None:
+        super().__init__(scene, upstream)
+        self.versions = {kind: Versions[list[Any]](f"fingerprints_{kind}") for kind in KINDS}
+        self._sample = SampleFingerprints(dns=110, http=150)
+        self.create_database()
+        self._publish()
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, scene: Scene) -> Iterator[Self]:
+        """Serve both files."""
+        folder = scene.folder / "fingerprints-upstream"
+        folder.mkdir()
+        with SampleUpstream(folder) as server, FaultProxy(server.address) as proxy:
+            yield cls(scene, proxy)
+
+    def keys(self) -> dict[str, object]:
+        """Return where its upstream and its tables are."""
+        return {
+            "db_uri": self.scene.uri(self.database),
+            "dns_url": f"{self.upstream.url}/fingerprints_dns.csv",
+            "http_url": f"{self.upstream.url}/fingerprints_http.csv",
+            "total_time": 20,
+            "max_bytes": 1_000_000,
+        }
+
+    def advance(self, draw: float) -> None:
+        """Add fingerprints to one file or to both."""
+        if draw < 0.7:
+            self._sample = self._sample.with_added("dns", 1 + int(draw * 5))
+        if draw > 0.3:
+            self._sample = self._sample.with_added("http", 1 + int(draw * 5))
+        self._publish()
+
+    def forget_seen(self) -> None:
+        """Let readers see any version next."""
+        for versions in self.versions.values():
+            versions.forget_seen()
+
+    def violations(self, *, current: bool) -> Iterator[str]:
+        """Yield a table that is no complete version, or an older one than was seen."""
+        for kind, versions in self.versions.items():
+            yield versions.violation(self.rows_of(f"fingerprints_{kind}"), current=current)
+
+    def _publish(self) -> None:
+        folder = self.scene.folder / "fingerprints-upstream"
+        contents: dict[Protocol, bytes] = {"dns": self._sample.dns, "http": self._sample.http}
+        for kind, content in contents.items():
+            (folder / f"fingerprints_{kind}.csv").write_bytes(content)
+            rows = [(*row[:6], int(row[6]), *row[7:]) for row in self._sample.rows(kind)]
+            self.versions[kind].add(sorted(rows, key=repr))

@@ -1,0 +1,63 @@
+"""What happens to the database, and on the way there."""
+
+from signal import SIGTERM
+
+from dev.chaos.kinds.connections import ONE_SECOND
+from dev.chaos.kinds.kind import WITH_DATABASE, WITH_SHADOWS, Kind
+from dev.chaos.kinds.processes import STOPPED
+from dev.chaos.play import Play
+from dev.servers.tcp_proxy import Fault, calling, cut, flip, stall
+
+FAILED = {0, 69}
+
+
+def _fail(play: Play, fault: Fault) -> None:
+    answers = play.draw() < 0.5
+    position = int(play.draw() * play.actor.usual_bytes[answers])
+    play.scene.database.fail(fault, after=position, answers=answers)
+
+
+def cut_off(play: Play) -> None:
+    """End a connection."""
+    _fail(play, cut)
+    play.run(allowed=FAILED)
+
+
+def stalled(play: Play) -> None:
+    """Pass nothing more on a connection; somebody loses patience."""
+    _fail(play, stall)
+    tool = play.start()
+    tool.pause(2 * play.actor.usual_seconds + ONE_SECOND)
+    tool.send(SIGTERM)
+    play.end(tool, STOPPED)
+
+
+def away(play: Play) -> None:
+    """Run it while there is no database."""
+    play.scene.clickhouse.kill()
+    play.run(allowed={69})
+
+
+def crashed(play: Play) -> None:
+    """Kill the database at some moment of the run."""
+    _fail(play, calling(play.scene.clickhouse.kill))
+    play.run(allowed=FAILED)
+
+
+def flipped(play: Play) -> None:
+    """Change a bit of the rows on their way; where both then wait for more, somebody intervenes."""
+    position = int(play.between(0.3, 0.9) * play.actor.usual_bytes[False])
+    play.scene.database.fail(flip, after=position, answers=False)
+    tool = play.start()
+    tool.pause(3 * play.actor.usual_seconds + ONE_SECOND)
+    tool.send(SIGTERM)
+    play.end(tool, {65, 69, 78} | STOPPED)
+
+
+KINDS = (
+    Kind("database cut off", WITH_DATABASE, cut_off),
+    Kind("database stalled", WITH_DATABASE, stalled),
+    Kind("database away", WITH_DATABASE, away),
+    Kind("database crashed", WITH_DATABASE, crashed),
+    Kind("rows flipped", WITH_SHADOWS, flipped, needs_news=True),
+)

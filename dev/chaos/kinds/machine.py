@@ -1,0 +1,123 @@
+"""What happens to the machine: disks, clock, configuration."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from dev.chaos.kinds.kind import EVERYBODY, WITH_DATABASE, WITH_SHADOWS, Kind
+from dev.chaos.play import Play
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+DISK_BYTES = 2_000_000
+LEFT_BYTES = 20_000
+FAILED = {0, 65, 69, 75, 78}
+
+
+def _not_root() -> str:
+    return "" if os.geteuid() == 0 else "only root can mount a small disk"
+
+
+def _no_faketime() -> str:
+    return "" if FAKETIME.exists() else "Debian's libfaketime is not installed"
+
+
+def _fill(play: Play, folder: Path) -> None:
+    """Let a folder be on a disk of its own, with hardly any room left."""
+    copy = play.actor.folder / "moved"
+    folder.rename(copy)
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+
+    def mend() -> None:
+        (folder / "filling").unlink(missing_ok=True)
+        shutil.rmtree(copy)
+        shutil.copytree(folder, copy, symlinks=True)
+        subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
+        copy.rename(folder)
+
+    play.scene.mending.append(mend)
+    shutil.copytree(copy, folder, dirs_exist_ok=True)
+    room = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+    with (folder / "filling").open("wb") as file:
+        file.write(bytes(max(0, room - int(play.draw() * LEFT_BYTES))))
+
+
+def disk_of_state_full(play: Play) -> None:
+    """Leave no room for the state."""
+    _fill(play, play.actor.state_dir)
+    play.run(allowed={0, 75})
+
+
+def disk_of_outputs_full(play: Play) -> None:
+    """Leave no room for what is written for others."""
+    for folder in play.actor.outputs:
+        _fill(play, folder)
+    play.run(allowed={0, 75})
+
+
+def disk_of_temporary_files_full(play: Play) -> None:
+    """Leave no room for temporary files."""
+    _fill(play, play.actor.temporary)
+    play.run(allowed={0, 69, 75})
+
+
+def clock_jumped(play: Play) -> None:
+    """Run it years from now, or years ago."""
+    days = int(play.between(1, 800)) * play.choose((-1, 1))
+    play.run(
+        allowed=FAILED,
+        LD_PRELOAD=str(FAKETIME),
+        FAKETIME=f"{days:+}d",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+    )
+
+
+def configuration_damaged(play: Play) -> None:
+    """Write a configuration that is none."""
+    text = play.choose(
+        ("{", "db_uri = ", '{"db_uri": 7}', '{"no_such_key": 1}', "\0", "[" * 10_000)
+    )
+    play.actor.config_file.write_text(text)
+    play.run(allowed={78})
+
+
+def password_wrong(play: Play) -> None:
+    """Configure another password."""
+    play.actor.configure(db_uri=play.scene.uri(play.actor.database, password="wrong"))  # noqa: S106 (a wrong one)
+    play.run(allowed={78})
+
+
+def database_missing(play: Play) -> None:
+    """Configure a database that is not there."""
+    play.actor.configure(db_uri=play.scene.uri("chaos_nowhere"))
+    play.run(allowed={78})
+
+
+def may_only_read(play: Play) -> None:
+    """Configure a user who may only read."""
+    play.actor.configure(db_uri=play.scene.uri(play.actor.database, user="reader"))
+    play.run(allowed={0, 78})
+
+
+def metrics_go_nowhere(play: Play) -> None:
+    """Configure a statsd that is not there."""
+    play.actor.configure(statsd=play.choose(("127.0.0.1:1", "nowhere.invalid:8125")))
+    play.run(allowed={0})
+
+
+KINDS = (
+    Kind("disk of the state full", EVERYBODY, disk_of_state_full, missing=_not_root),
+    Kind("disk of outputs full", ("geoip", "detector"), disk_of_outputs_full, missing=_not_root),
+    Kind(
+        "disk of temporary files full", EVERYBODY, disk_of_temporary_files_full, missing=_not_root
+    ),
+    Kind("clock jumped", EVERYBODY, clock_jumped, missing=_no_faketime),
+    Kind("configuration damaged", EVERYBODY, configuration_damaged),
+    Kind("password wrong", WITH_DATABASE, password_wrong),
+    Kind("database missing", WITH_DATABASE, database_missing),
+    Kind("user may only read", WITH_SHADOWS, may_only_read, needs_news=True),
+    Kind("metrics go nowhere", EVERYBODY, metrics_go_nowhere),
+)

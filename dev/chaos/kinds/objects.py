@@ -1,0 +1,100 @@
+"""What happens to objects in the store, and to installed files."""
+
+from collections.abc import Callable
+from functools import partial
+
+from dev.chaos.actors.backup import MANIFESTS, PRIVATE, PUBLIC, Backup
+from dev.chaos.kinds.kind import Kind
+from dev.chaos.play import Play, Violation
+
+ROWS = "clickhouse_export/csv/"
+DATA = "clickhouse_backup/data/"
+BACKUP = ("backup",)
+Damage = Callable[[Backup, str, str, float], None]
+
+
+def flip(tool: Backup, bucket: str, key: str, draw: float) -> None:
+    """Change a bit."""
+    content = bytearray(tool.get(bucket, key))
+    content[int(draw * len(content))] ^= 1
+    tool.put(bucket, key, bytes(content))
+
+
+def truncate(tool: Backup, bucket: str, key: str, draw: float) -> None:
+    """Leave the beginning."""
+    content = tool.get(bucket, key)
+    tool.put(bucket, key, content[: int(draw * len(content))])
+
+
+def delete(tool: Backup, bucket: str, key: str, _draw: float) -> None:
+    """Delete it."""
+    tool.delete(bucket, key)
+
+
+def replace(tool: Backup, bucket: str, key: str, draw: float) -> None:
+    """Put another object's content in its place."""
+    keys = [other for other in sorted(tool.objects(bucket)) if other != key]
+    content = tool.get(bucket, keys[int(draw * len(keys))])
+    if content == tool.get(bucket, key):
+        content += b"0"
+    tool.put(bucket, key, content)
+
+
+def _tool(play: Play) -> Backup:
+    if not isinstance(play.actor, Backup):
+        raise TypeError(play.actor.name)
+    return play.actor
+
+
+def _damage(play: Play, damage: Damage, bucket: str, prefix: str) -> str:
+    tool = _tool(play)
+    keys = [
+        key for key, size in sorted(tool.objects(bucket).items()) if key.startswith(prefix) and size
+    ]
+    key = play.choose(keys)
+    play.told.append(f"{damage.__name__} {key}")
+    damage(tool, bucket, key, play.draw())
+    play.disturbed = True
+    return key
+
+
+def export_damaged(damage: Damage, play: Play) -> None:
+    """Damage an object with rows: `verify` names it, and a forced run mends it."""
+    key = _damage(play, damage, PUBLIC, ROWS)
+    outcome = play.run("verify", "--from", "exports", allowed={65}, looks=True)
+    if key not in outcome.output:
+        raise Violation(f"verify does not name {key}:\n{outcome.output}")
+    play.run("run", "--force", allowed={0})
+
+
+def manifest_damaged(damage: Damage, play: Play) -> None:
+    """Damage the manifest of a table: `verify` says so, and a forced run mends it."""
+    _damage(play, damage, PUBLIC, MANIFESTS)
+    play.run("verify", "--from", "exports", allowed={0, 65}, looks=True)
+    play.disturbed = True
+    play.run("run", "--force", allowed={0, 65})
+
+
+def backup_damaged(damage: Damage, play: Play) -> None:
+    """Damage a backup: `verify` says so; a full one, and pruning the others, mends it."""
+    _damage(play, damage, PRIVATE, DATA)
+    play.disturbed = False
+    play.run("verify", "--from", "all", allowed={0, 65}, looks=True)
+    play.run("backup", "--full", allowed={0, 65}, looks=True)
+    play.run(
+        *("prune", "--keep", "1", "--older-than", "0", "--confirm"), allowed={0, 65}, looks=True
+    )
+
+
+DAMAGES = (flip, truncate, delete, replace)
+KINDS = (
+    *(
+        Kind(f"{what}: {damage.__name__}", BACKUP, partial(inflict, damage))
+        for what, inflict in (
+            ("export", export_damaged),
+            ("manifest", manifest_damaged),
+            ("backup", backup_damaged),
+        )
+        for damage in DAMAGES
+    ),
+)

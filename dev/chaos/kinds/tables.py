@@ -1,0 +1,129 @@
+"""What somebody does to live and shadow tables."""
+
+from dev.chaos.kinds.kind import WITH_SHADOWS, Kind
+from dev.chaos.play import Play
+
+MERGE_TREE = "ENGINE = MergeTree ORDER BY tuple()"
+
+
+def _execute(play: Play, *statements: str) -> None:
+    with play.scene.client(play.actor.database) as client:
+        for statement in statements:
+            client.execute(statement)
+
+
+def _pair(play: Play) -> tuple[str, str]:
+    return play.choose(list(play.actor.tables.items()))
+
+
+def _change_live(play: Play) -> str:
+    """Choose a live table that readers will see changed."""
+    play.disturbed = True
+    play.actor.forget_seen()
+    return _pair(play)[0]
+
+
+def shadow_dropped(play: Play) -> None:
+    """Drop a shadow table."""
+    _execute(play, f"DROP TABLE IF EXISTS {_pair(play)[1]} SYNC")
+    play.run(allowed={0})
+
+
+def shadow_of_another_engine(play: Play) -> None:
+    """Make a shadow table of another engine."""
+    live, shadow = _pair(play)
+    engine = play.choose(("Memory", "Log", "MergeTree ORDER BY tuple()"))
+    _execute(
+        play,
+        f"DROP TABLE IF EXISTS {shadow} SYNC",
+        f"CREATE TABLE {shadow} ENGINE = {engine} AS SELECT * FROM {live}",
+    )
+    play.run(allowed={0})
+
+
+def shadow_of_other_columns(play: Play) -> None:
+    """Make a shadow table with other columns."""
+    _, shadow = _pair(play)
+    _execute(
+        play,
+        f"DROP TABLE IF EXISTS {shadow} SYNC",
+        f"CREATE TABLE {shadow} (a String, b Nullable(Int8)) {MERGE_TREE}",
+        f"INSERT INTO {shadow} VALUES ('x', NULL)",
+    )
+    play.run(allowed={0})
+
+
+def live_emptied(play: Play) -> None:
+    """Empty a live table."""
+    _execute(play, f"TRUNCATE TABLE {_change_live(play)}")
+    play.run(allowed={0})
+
+
+def live_dropped(play: Play) -> None:
+    """Drop a live table."""
+    _execute(play, f"DROP TABLE {_change_live(play)} SYNC")
+    play.run(allowed={0})
+
+
+def live_of_another_engine(play: Play) -> None:
+    """Make the live table of another engine, with the same rows."""
+    live = _change_live(play)
+    engine = play.choose(("MergeTree ORDER BY tuple()", "Log", "Memory"))
+    _execute(
+        play,
+        f"RENAME TABLE {live} TO old",
+        f"CREATE TABLE {live} ENGINE = {engine} AS SELECT * FROM old",
+        "DROP TABLE old SYNC",
+    )
+    play.scene.mending.append(lambda: _execute(play, f"DROP TABLE {live} SYNC"))
+    play.run(allowed={0, 78})
+
+
+def live_with_another_column(play: Play) -> None:
+    """Make the live table with one more column, and another order."""
+    live = _change_live(play)
+    _execute(
+        play,
+        f"RENAME TABLE {live} TO old",
+        f"CREATE TABLE {live} {MERGE_TREE} AS SELECT 1 AS more, * FROM old",
+        "DROP TABLE old SYNC",
+    )
+    play.scene.mending.append(lambda: _execute(play, f"DROP TABLE {live} SYNC"))
+    play.run(allowed={0, 78})
+
+
+def live_without_a_column(play: Play) -> None:
+    """Make the live table without one of its columns."""
+    live = _change_live(play)
+    _execute(
+        play,
+        f"RENAME TABLE {live} TO old",
+        f"CREATE TABLE {live} {MERGE_TREE} AS SELECT 1 AS other FROM old",
+        "DROP TABLE old SYNC",
+    )
+    play.scene.mending.append(lambda: _execute(play, f"DROP TABLE {live} SYNC"))
+    play.run(allowed={78})
+
+
+def swapped_by_hand(play: Play) -> None:
+    """Exchange live and shadow table, as a rollback by hand would."""
+    live, shadow = _pair(play)
+    play.disturbed = True
+    play.actor.forget_seen()
+    with play.scene.client(play.actor.database) as client:
+        if client.execute(f"EXISTS TABLE {shadow}")[0][0]:
+            client.execute(f"EXCHANGE TABLES {live} AND {shadow}")
+    play.run(allowed={0})
+
+
+KINDS = (
+    Kind("shadow dropped", WITH_SHADOWS, shadow_dropped),
+    Kind("shadow of another engine", WITH_SHADOWS, shadow_of_another_engine),
+    Kind("shadow of other columns", WITH_SHADOWS, shadow_of_other_columns),
+    Kind("live emptied", WITH_SHADOWS, live_emptied),
+    Kind("live dropped", WITH_SHADOWS, live_dropped),
+    Kind("live of another engine", WITH_SHADOWS, live_of_another_engine),
+    Kind("live with another column", WITH_SHADOWS, live_with_another_column),
+    Kind("live without a column", WITH_SHADOWS, live_without_a_column, needs_news=True),
+    Kind("swapped by hand", WITH_SHADOWS, swapped_by_hand),
+)
