@@ -125,7 +125,7 @@ UNUSED_BY_ENGINES := numpy pandas pyarrow python-dateutil six tzdata
 UNUSED_BY_GEOIP2 := aiohappyeyeballs aiohttp aiosignal attrs certifi charset-normalizer frozenlist \
   multidict propcache requests typing-extensions yarl
 
-requirements: $(READY) ## pin requirements/*.in anew, with hashes
+requirements: $(READY) ## re-pin requirements/*.in, with hashes
 	$(BIN)/python -m venv build/pip-tools
 	build/pip-tools/bin/pip install --quiet pip-tools
 	cd requirements && CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet \

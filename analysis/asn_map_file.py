@@ -127,7 +127,7 @@ class AsnMap:
             )
             if not fine or len(set(block.hashes)) < len(rows):
                 return None
-        except (TypeError, ValueError):  # the hashes find what is no text, or a lone surrogate
+        except (TypeError, ValueError):  # hashing refuses all but valid text
             return None
         self._seen.update(asns)
         self.read += len(rows)
@@ -205,7 +205,7 @@ def _members(document: bytes) -> Members | None:
 
 def _check_text(number: int, field: Json) -> None:
     if not isinstance(field, str):
-        raise ValueError(f"field {number} is no text")  # noqa: TRY004 (a finding like the others)
+        raise ValueError(f"field {number} is not text")  # noqa: TRY004 (a finding like the others)
     if "\0" in field:
         raise ValueError(f"field {number} has a NUL byte")
     try:
@@ -218,13 +218,13 @@ class _Dates(dict[str, date]):
     """YYYYMMDD → date, computed once for each."""
 
     def __missing__(self, text: str) -> date:
-        """Raise ValueError for what is no date that the database can hold."""
+        """Raise ValueError for what is not a date that the database can hold."""
         try:
             if not (len(text) == 8 and text.isascii() and text.isdigit()):
                 raise ValueError  # noqa: TRY301 (the same answer as below)
             day = date.fromisoformat(text)
         except ValueError:
-            raise ValueError(f"{text!r} is no date like 20040604") from None
+            raise ValueError(f"{text!r} is not a date like 20040604") from None
         if not FIRST_DATE <= day <= LAST_DATE:
             raise ValueError(f"{text!r} is not from {FIRST_DATE} to {LAST_DATE}")
         return self.setdefault(text, day)

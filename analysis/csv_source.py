@@ -150,7 +150,7 @@ def csv_text(content: bytes) -> tuple[str, bool]:
     """Return the text of a CSV file, and whether it started with a byte order mark.
 
     Raises:
-        BrokenFileError: it is no text, or another kind of text.
+        BrokenFileError: it is not text, or not CSV of this layout.
     """
     start = content.lstrip()
     if start.startswith(b"version https://git-lfs.github.com/"):

@@ -141,7 +141,7 @@ def _refusals(row: Sequence[str], kind: Kind) -> Iterator[str]:
     if reason := _fault_of_length(row[PATTERN_TYPE], row[PATTERN]):
         yield reason
     if not CONFIDENCE.fullmatch(row[CONFIDENCE_NO_FP]):
-        yield f"confidence {row[CONFIDENCE_NO_FP]!r} is no whole number from 0 to 10"
+        yield f"confidence {row[CONFIDENCE_NO_FP]!r} is not a whole number from 0 to 10"
     if not all(map(COUNTRY.fullmatch, _countries(row[EXPECTED_COUNTRIES]))):
         yield f"countries {row[EXPECTED_COUNTRIES]!r} are not two-letter codes"
 

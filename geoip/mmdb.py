@@ -233,7 +233,7 @@ def _check_whole(path: Path) -> None:
         for offset in tree.data_offsets():
             record, _ = decoder.decode(offset)
             if not isinstance(record, dict):
-                raise DataRefused(f"an unreadable database (the record at {offset:,} is no map)")
+                raise DataRefused(f"an unreadable database (the record at {offset:,} is not a map)")
 
 
 def _check_lookups(path: Path, kind: DatabaseKind, label: str) -> None:

@@ -59,7 +59,7 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, str | Path | Secret):
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-    raise TypeError(f"{type(value).__name__} is no type of TOML")
+    raise TypeError(f"{type(value).__name__} can't be written as TOML")
 
 
 def _key(name: str) -> str:

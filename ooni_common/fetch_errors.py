@@ -31,10 +31,10 @@ REASONS = (  # the first that fits; {} is the cause
     (ReadTimeoutError, "the server sent nothing for too long"),
     (SSLError, "TLS: {}"),
     (ProtocolError, "the connection broke: {}"),
-    (LocationValueError, "this is no valid URL"),
+    (LocationValueError, "not a valid URL"),
     (IncompleteRead, "the body ended too early"),
     (RemoteDisconnected, "closed without an answer"),
-    (HTTPException, "the answer is no HTTP"),
+    (HTTPException, "the answer is not HTTP"),
 )
 
 

@@ -62,12 +62,12 @@ def locked(path: Path) -> Iterator[None]:
         if error.errno in OUT_OF_SOMETHING:
             raise
         if error.errno == errno.ELOOP:
-            raise ConfigError(f"{path}: a symbolic link is no lock; remove it") from None
+            raise ConfigError(f"{path}: the lock file is a symbolic link; remove it") from None
         raise ConfigError(f"{path}: {error.strerror}; the lock of a run has to be there") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise ConfigError(f"{path}: it is no file of its own; remove it")
+            raise ConfigError(f"{path}: the lock has to be a regular file of its own; remove it")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -34,7 +34,7 @@ def read_local(path: Path, largest: int = LARGEST) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb", closefd=True) as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                ignored(path, "it is no regular file")
+                ignored(path, "it is not a regular file")
                 return None
             content = file.read(largest + 1)
     except FileNotFoundError:

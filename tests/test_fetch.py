@@ -250,7 +250,7 @@ def test_after_a_stall_the_body_is_exactly_that_of_the_next_try(server: Misbehav
         (status(429), "HTTP 429 Too Many Requests"),
         (cut(), "the connection broke: closed without an answer"),
         (cut(reset=True), "the connection broke: Connection reset by peer"),
-        (raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "the connection broke: the answer is no HTTP"),
+        (raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "the connection broke: the answer is not HTTP"),
         (short_body(b"abc", declared=10), "the connection broke: the body ended too early"),
         (short_body(b"", declared=10), "the connection broke: the body ended too early"),
         (unfinished_chunks(b"abc"), "the connection broke: the body ended too early"),
@@ -409,8 +409,8 @@ def test_an_encoding_that_nobody_asked_for_is_refused(server: MisbehavingServer)
     [
         ("http://127.0.0.1:1/x", "can't connect: Connection refused"),
         ("http://no-such-host.invalid/x", "the host's name can't be resolved"),
-        ("http://127.0.0.1:99999/x?key=secret", "this is no valid URL"),
-        ("http://a..b/x", "this is no valid URL"),
+        ("http://127.0.0.1:99999/x?key=secret", "not a valid URL"),
+        ("http://a..b/x", "not a valid URL"),
     ],
 )
 def test_a_server_that_cannot_be_reached_is_unavailable(url: str, message: str) -> None:
@@ -467,7 +467,7 @@ def test_a_redirect_with_an_endless_body_is_followed_without_reading_it(
         ("ftp://h/x", "redirected from http to ftp"),
         ("file:///etc/passwd", "redirected from http to file"),
         ("http://[h/x", "redirected to what is no URL"),
-        ("http://h:99999/?key=secret", "this is no valid URL"),
+        ("http://h:99999/?key=secret", "not a valid URL"),
     ],
 )
 def test_a_redirect_to_what_cannot_be_fetched_is_a_failure(

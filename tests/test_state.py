@@ -97,7 +97,7 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path: P
     target.write_text("precious")
     (tmp_path / "tool.lock").symlink_to(target)
     with (
-        pytest.raises(ConfigError, match="symbolic link is no lock"),
+        pytest.raises(ConfigError, match="lock file is a symbolic link"),
         locked(tmp_path / "tool.lock"),
     ):
         pass
@@ -111,7 +111,7 @@ def test_a_lock_that_is_no_file_of_its_own_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link.lock").hardlink_to(precious)
     for name in ("pipe.lock", "link.lock"):
         with (
-            pytest.raises(ConfigError, match="it is no file of its own"),
+            pytest.raises(ConfigError, match="the lock has to be a regular file of its own"),
             locked(tmp_path / name),
         ):
             pass

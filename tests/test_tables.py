@@ -284,9 +284,9 @@ def test_what_holds_no_rows_of_its_own_is_not_replaced(db: Database, instead: st
     load(db, FIRST, old_rows())
     db.query("RENAME TABLE first TO kept")
     db.query(instead)
-    with pytest.raises(ConfigError, match="first is no table of its own"):
+    with pytest.raises(ConfigError, match="first has no rows of its own"):
         load(db, FIRST, new_rows())
-    with pytest.raises(ConfigError, match="first is no table of its own"):
+    with pytest.raises(ConfigError, match="first has no rows of its own"):
         list(preview_tables(Nodes.one(db), [updating(FIRST, new_rows())]))
     assert rows_of(db, "kept") == sorted(old_rows())
 

@@ -102,7 +102,7 @@ class HeldLists:
         if self._job.dry_run:
             return
         if self.holds.by_country:
-            log.info("what is held is judged anew with the next commit")
+            log.info("held lists are judged again with the next commit")
         self._send({})
         self._write(msgspec.structs.replace(self.holds, by_country={}))
 

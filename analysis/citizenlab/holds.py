@@ -236,7 +236,7 @@ def _by_person(one: Sick, rules: Rules) -> bool:
 
 
 def _next_hold(one: Sick, last: Hold | None, now: float) -> Hold:
-    """Return the hold after this run: what is worse than what was waited for waits anew."""
+    """Return the hold after this run: a loss that became worse starts its wait over."""
     if not last or last.since > now:  # also where the clock was wrong
         last = Hold(since=now)
     if one.broken:

@@ -73,7 +73,7 @@ def check_engine(name: str, engine: str) -> None:
     """Raise ConfigError for what has no rows of its own: they can't be replaced."""
     if not engine.endswith("MergeTree") and engine not in _WITH_ROWS:
         raise ConfigError(
-            f"{name} is no table of its own, but has the engine {engine}: rename it, and make a"
+            f"{name} has no rows of its own (engine {engine}): rename it, and make a"
             " table in its place, as tables.sql has it"
         )
 

@@ -232,4 +232,4 @@ def test_a_view_in_the_place_of_the_list_is_noted(updater: Updater, production: 
     status, checks = examined(updater)
     assert (status, unwell(checks)) == (0, {"tables": "note", "rows": "note"}), checks
     for check in ("tables", "rows"):
-        assert f"127.0.0.1:{third.port}: citizenlab is no table of its own" in checks[check][1]
+        assert f"127.0.0.1:{third.port}: citizenlab has no rows of its own" in checks[check][1]
