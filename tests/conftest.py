@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import boto3.session
 
     from db_backup_harness import BackupTool
+    from dev.samples.test_lists import SampleTestLists
+    from dev.servers.git import GitServer
 
 
 # However slow the machine is, an example is right or wrong.
@@ -268,6 +270,23 @@ def backup_tool(
     bucket = f"test-{uuid.uuid4().hex[:16]}"
     s3.create_bucket(bucket)
     return BackupTool(tmp_path, database, s3, bucket, capsys)
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> "SampleTestLists":
+    """A small upstream repository of test lists."""
+    from citizenlab_harness import sample_lists  # noqa: PLC0415 (it needs this file)
+
+    return sample_lists(tmp_path)
+
+
+@pytest.fixture
+def git(lists: "SampleTestLists") -> Iterator["GitServer"]:
+    """A server for the repository of `lists`, whichever a test file has."""
+    from dev.servers.git import GitServer  # noqa: PLC0415 (few tests need it)
+
+    with GitServer(lists.repository.parent) as server:
+        yield server
 
 
 def _real_data(name: str) -> Path:

@@ -3,12 +3,11 @@
 import base64
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from citizenlab_harness import ROWS, Updater, sample_lists, updater_of
+from citizenlab_harness import ROWS, Updater, updater_of
 from conftest import Database as FreshDatabase
 from dev.samples.test_lists import SampleTestLists
 from dev.servers.git import GitServer
@@ -21,19 +20,6 @@ tr '\\0' ' ' < /proc/$$/cmdline >> {log}
 tr '\\0' '\\n' < /proc/$$/environ >> {log}.environment
 exec {git} "$@"
 """
-
-
-@pytest.fixture
-def lists(tmp_path: Path) -> SampleTestLists:
-    """A small upstream repository."""
-    return sample_lists(tmp_path)
-
-
-@pytest.fixture
-def git(lists: SampleTestLists) -> Iterator[GitServer]:
-    """A server for it."""
-    with GitServer(lists.repository.parent) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """Held countries and remembered refusals, through the whole updater, with a clock of its own."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from citizenlab_harness import DAY, ROWS, Updater, changed_row, sample_lists, updater_of
+from citizenlab_harness import DAY, ROWS, Updater, changed_row, updater_of
 from conftest import Database as FreshDatabase
 from dev.samples.test_lists import SampleTestLists, list_path
 from dev.servers.git import GitServer
@@ -14,19 +13,6 @@ from dev.servers.statsd import StatsdListener
 
 HOLDS = "citizenlab_test_lists_updater.holds.json"
 LEGEND = "lists/00-LEGEND-new_category_codes.csv"
-
-
-@pytest.fixture
-def lists(tmp_path: Path) -> SampleTestLists:
-    """A small upstream repository."""
-    return sample_lists(tmp_path)
-
-
-@pytest.fixture
-def git(lists: SampleTestLists) -> Iterator[GitServer]:
-    """A server for it."""
-    with GitServer(lists.repository.parent) as server:
-        yield server
 
 
 @pytest.fixture

@@ -253,13 +253,6 @@ def lists(tmp_path: Path) -> SampleTestLists:
 
 
 @pytest.fixture
-def git(lists: SampleTestLists) -> Iterator[GitServer]:
-    """A server for it."""
-    with GitServer(lists.repository.parent) as server:
-        yield server
-
-
-@pytest.fixture
 def updater(
     tmp_path: Path, database: FreshDatabase, git: GitServer, capsys: pytest.CaptureFixture[str]
 ) -> Updater:

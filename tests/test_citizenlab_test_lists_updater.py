@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 
 import citizenlab_test_lists_updater
 from citizenlab.git import MAX_FILE_BYTES
-from citizenlab_harness import COUNTRIES, ROWS, Updater, changed_row, sample_lists, updater_of
+from citizenlab_harness import COUNTRIES, ROWS, Updater, changed_row, updater_of
 from conftest import Database as FreshDatabase
 from dev.samples.git import git_environment
 from dev.samples.test_lists import Entry, SampleTestLists, list_path
@@ -26,19 +25,6 @@ from dev.servers.statsd import StatsdListener
 from updater_harness import check_shipped_configuration
 
 AMPLE = 60  # seconds; far more than what is waited for takes, for a machine under load
-
-
-@pytest.fixture
-def lists(tmp_path: Path) -> SampleTestLists:
-    """A small upstream repository."""
-    return sample_lists(tmp_path)
-
-
-@pytest.fixture
-def git(lists: SampleTestLists) -> Iterator[GitServer]:
-    """A server for it."""
-    with GitServer(lists.repository.parent) as server:
-        yield server
 
 
 @pytest.fixture
