@@ -209,7 +209,7 @@ def read_table(database: Database, name: str) -> SourceTable:
     """Describe one table.
 
     Raises:
-        DataRefused: there is no such table any more.
+        DataRefused: the table is gone.
     """
     where = "WHERE database = currentDatabase() AND {} = %(table)s"
     rows = database.query(
@@ -218,7 +218,7 @@ def read_table(database: Database, name: str) -> SourceTable:
         {"table": name},
     )
     if not rows:
-        raise DataRefused(f"{name!r}: there is no such table any more")
+        raise DataRefused(f"{name!r}: the table is gone")
     ((engine, engine_full, sorting_key, primary_key),) = rows
     columns = database.query(
         "SELECT name, type FROM system.columns "

@@ -116,7 +116,7 @@ def verify(job: Job[Config]) -> None:
         log.error("%s", finding)
     if findings:
         count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-        raise DataRefused(f"{count}; make anew what is damaged: export --force, backup --full")
+        raise DataRefused(f"{count}; replace what is damaged: export --force, backup --full")
 
 
 def _findings(job: Job[Config]) -> list[str]:

@@ -45,7 +45,7 @@ class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 # The large tables that everybody has: months, because that is what researchers ask for.
 MONTHS_OF = {"fastpath": "measurement_start_time", "jsonl": "date"}
-# What the file does not say. The tables of these tools are made anew from their upstreams, or from
+# What the file does not say. The tables of these tools can be rebuilt from their upstreams, or from
 # fastpath; of copies, the originals are saved. Nothing of a site's own is in here.
 SHIPPED: Mapping[str, Policy] = {
     "fastpath": "public",

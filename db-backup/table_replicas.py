@@ -74,7 +74,7 @@ class TableReplicas:
         replicas = replicas_of(self._nodes, self._table)
         if not replicas:
             check_presence(self._nodes, self._table)
-            raise DataRefused(f"{self._table!r}: there is no such table any more")
+            raise DataRefused(f"{self._table!r}: the table is gone")
         if replicas[0].engine == "Distributed":  # which reads the shards itself
             self.chosen = [replicas[0].node]
             return

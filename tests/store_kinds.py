@@ -188,7 +188,7 @@ KINDS = (
         outcomes={
             "doctor": (78, "grant it to these credentials: prune can't work, a run can"),
             "backup": (78, "the store says: ACCESS_DENIED"),
-            "verify": (65, "there is no good backup"),
+            "verify": (65, "no good backup exists"),
             "prune": (78, "AccessDenied"),
         },
     ),
@@ -262,7 +262,7 @@ KINDS = (
         outcomes={
             "doctor": (78, "the store names no ETag"),
             "backup": (78, "the store names no ETag"),
-            "verify": (65, "there is no good backup"),
+            "verify": (65, "no good backup exists"),
         },
     ),
     Kind(

@@ -160,7 +160,7 @@ def test_a_damaged_manifest_of_all_is_written_anew(tool: BackupTool) -> None:
         status, log = tool.run("verify")
         assert (status, f"{LAYOUT.run}: damaged" in log) == (65, True), log
         status, log = tool.run("run")
-        assert (status, "it is written anew" in log) == (0, True), log
+        assert (status, "writing it again" in log) == (0, True), log
         assert tool.verifies()
 
 

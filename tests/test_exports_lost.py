@@ -37,7 +37,7 @@ def tool(backup_tool: BackupTool) -> BackupTool:
         execute(f"INSERT INTO m SELECT '2024-0{month}-05', number FROM numbers(100)")
     status, log = backup_tool.run(tables=POLICY)
     assert status == 0, log
-    assert "written anew" not in log
+    assert "writing it again" not in log
     return backup_tool
 
 

@@ -226,7 +226,7 @@ def _saving(servers: ShardServers, database: str, name: str) -> Saving | None:
     keeper = table if storage == name else read_table(server.database, storage)
     _check_engine(name, keeper.engine)
     if refreshes_itself(table.create):
-        log.info("%s computes its rows anew; its definition is saved", name)
+        log.info("%s recomputes its rows; only its definition is saved", name)
         return None
     if keeper.engine in NOT_BACKED_UP or (
         name in servers.elsewhere and BACKED_UP.fullmatch(keeper.engine)

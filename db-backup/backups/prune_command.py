@@ -94,7 +94,7 @@ def delete_named(job: Job[Config], names: Sequence[str], *, confirmed: bool) -> 
     """Delete these backups, or show what that means.
 
     Raises:
-        UsageError: there is no such backup, or another one needs it.
+        UsageError: no such backup exists, or a later one depends on it.
         DataRefused: it is in progress; or the only good one that has a table, without --force.
     """
     backups = present_backups(job)

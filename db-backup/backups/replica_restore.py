@@ -70,7 +70,7 @@ class ReplicaRestore:
         place = self._wanted.places[name]
         for node, path in shard.strays.items():
             log.warning(
-                "%s on %s is no replica of the others' table, but %s: it joins them, and the old"
+                "%s on %s is not a replica of the others' table, but %s: it joins them, and the old"
                 " one is kept",
                 place,
                 node,

@@ -252,13 +252,13 @@ def chosen(backups: Sequence[Backup], name: str, runs: int = 0, *, signed: bool 
         signed: whether that was signed, so that the newest one has to be.
 
     Raises:
-        UsageError: there is no such backup.
+        UsageError: no such backup exists.
         DataRefused: it can't be restored, there is no good one, or it is not the last one.
     """
     if not name:
         good = good_ones(backups)
         if not good:
-            raise DataRefused("there is no good backup; see list")
+            raise DataRefused("no good backup exists; see list")
         check_newest(good[-1], runs, signed=signed)
         return good[-1]
     check_names([name], [backup.name for backup in backups], "backup")

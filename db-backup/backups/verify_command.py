@@ -105,7 +105,7 @@ def to_verify(
         tables: only these; empty: all.
 
     Raises:
-        UsageError: there is no such backup, or no such table in it.
+        UsageError: no such backup exists, or it lacks the table.
         DataRefused: it can't be restored, or there is no good one.
     """
     ones = good_ones(backups) if name == ALL else [chosen(backups, name)]

@@ -34,7 +34,7 @@ class DamagedRanges(DataRefused):
     """The ranges in a manifest can't be those of the table; nothing else is wrong with it."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"{message}; export the table anew: ooni-db-backup export --force")
+        super().__init__(f"{message}; export the table again: ooni-db-backup export --force")
 
 
 def survey(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, int]]:

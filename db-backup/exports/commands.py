@@ -122,7 +122,7 @@ def damaged_manifest(config: Config, table: str, reason: str) -> DataRefused:
     policy = config.policy_of(table)
     if policy is None or policy.exported:
         return DataRefused(
-            f"{reason}; export the table anew: ooni-db-backup export --force {table}"
+            f"{reason}; export the table again: ooni-db-backup export --force {table}"
         )
     if policy.policy == "gone":
         return DataRefused(

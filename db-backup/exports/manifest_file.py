@@ -76,7 +76,7 @@ class ManifestFile:
         if self._schema_is_written or not self._manifest.generation:
             return
         if listed is None or listed.size != len(content):
-            log.warning("%s: gone, or not what was written; it is written anew", key)
+            log.warning("%s: gone, or not what was written; writing it again", key)
             self._bucket.put(key, content, SQL)
 
     def check_room(self, chunk: Chunk) -> None:

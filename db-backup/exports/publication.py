@@ -33,7 +33,7 @@ def publish(
     run: RunManifest,
     objects: Mapping[str, Listed] | None = None,
 ) -> bool:
-    """Write what tells people and programs of the exports, the manifest of all last.
+    """Write the manifests, checksums and pages of the exports, the manifest of all last.
 
     Args:
         bucket: gets it.
@@ -49,7 +49,7 @@ def publish(
     sound, last = manifests.sound, manifests.run
     tables = {name: summary(manifest) for name, manifest in sorted(sound.items())}
     if manifests.run_damage:
-        log.warning("%s; it is written anew", manifests.run_damage)
+        log.warning("%s; writing it again", manifests.run_damage)
     kept = last.tables if last else {}
     tables |= {
         name: kept[name] for name in manifests.damaged if name in kept and name not in tables
@@ -76,7 +76,7 @@ def _lost(layout: ExportLayout, sums: bytes, objects: Mapping[str, Listed] | Non
     lost = [] if listed and listed.size == len(sums) else [layout.sums]
     lost += [] if layout.index in objects else [layout.index]
     for key in lost:
-        log.warning("%s: gone, or not what was written; it is written anew", key)
+        log.warning("%s: gone, or not what was written; writing it again", key)
     return bool(lost)
 
 

@@ -352,7 +352,7 @@ class _Numbers(dict[str, int]):
 
     def __missing__(self, text: str) -> int:
         if not text.isascii() or not text.isdecimal() or len(text) > 15:
-            raise ValueError(f"{text!r} is no count: expected a whole number")
+            raise ValueError(f"{text!r} is not a count: expected a whole number")
         return self.setdefault(text, int(text))
 
 

@@ -84,7 +84,7 @@ def test_replicas_under_two_paths_become_one_table(of_facts: Tool, cluster: Clus
     of_facts.succeed("restore", "facts", "--as", "facts")
     third.start()
     log = of_facts.succeed("restore", "--all")
-    assert f"on 127.0.0.1:{third.port} is no replica of the others' table" in log
+    assert f"on 127.0.0.1:{third.port} is not a replica of the others' table" in log
     assert len({path_of(node, "facts") for node in cluster.nodes}) == 1
     assert kept(cluster) == [0, 0, 1]
     others[0].execute(INSERT.format(202504, 1000, 30))
