@@ -27,7 +27,14 @@ class RefusedRows:
         self._since = read_state(self._path, dict[str, Since])
 
     def note(self, refused: Mapping[str, Set[str]]) -> None:
-        """Note what is refused now, by table."""
+        """Note what is refused now, by table.
+
+        A table that is not among them has what its file has: what another version of the file had
+        too much counts no more.
+        """
+        for table in self._since.keys() - refused.keys():
+            since = self._since[table].items()
+            self._since[table] = {row: time for row, time in since if time == BESIDE_LOADED}
         for table, rows in refused.items():
             before = self._since.get(table, {})
             self._since[table] = {

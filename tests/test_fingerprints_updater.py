@@ -409,6 +409,19 @@ def test_rows_that_were_refused_before_keep_no_others_out(
     assert updater.run()[0] == 0
 
 
+def test_a_file_that_upstream_has_mended_keeps_the_other_one_out_no_more(
+    updater: Updater, upstream: Upstream
+) -> None:
+    dns, http = upstream.sample.dns, upstream.sample.http
+    updater.run()
+    upstream.write(dns=dns + bad_rows(0, 11), http=http)
+    assert updater.run()[0] == 65
+    upstream.write(dns=dns, http=upstream.sample.with_added("http", 2).http)
+    status, log = updater.run()
+    assert status == 0, log
+    assert len(updater.rows_of("fingerprints_http")) == 152
+
+
 def test_live_rows_that_this_version_refuses_keep_no_others_out(
     updater: Updater, upstream: Upstream
 ) -> None:

@@ -117,7 +117,7 @@ def redirected(play: Play) -> None:
 
 KINDS = (
     Kind("answer cut", OVER_HTTP, cut_once),
-    Kind("answers cut", OVER_HTTP, cut_always),
+    Kind("answers cut", OVER_HTTP, cut_always, needs_news=True),
     Kind("answer lost", OVER_HTTP, lost),
     Kind("answer stalled", OVER_HTTP, stalled),
     Kind("answer flipped", OVER_HTTP, flipped),
