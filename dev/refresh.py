@@ -95,7 +95,7 @@ def with_libraries(text: str, changed: list[str]) -> str:
     if title in section:
         section = section.replace(title, title + lines, 1)
     else:
-        section = f"{section.rstrip()}\n\n{title}{lines}".removeprefix("\n")
+        section = "\n" + "\n\n".join(filter(None, (section.strip(), title + lines)))
     return head + heading + section + next_heading + older
 
 

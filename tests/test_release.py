@@ -142,6 +142,7 @@ def test_a_refreshed_library_is_in_the_changelog_of_the_next_version() -> None:
         "### Libraries\n\n- idna 3.10 → 3.11\n- attrs (new) → 25\n- six 1.0 → (gone)\n"
         "- urllib3 2.5.0 → 2.6.0\n\n"
     )
+    assert again.startswith(CHANGELOG.partition("## 2.0.1")[0])
     assert again.endswith(CHANGELOG.partition("## 2.0.1")[2])
 
 
