@@ -10,7 +10,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check chaos nightly clean
+.PHONY: help venv demo test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check chaos nightly clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -31,6 +31,14 @@ demo: $(READY) ## run every script for real against local servers (SOURCES=live:
 
 test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; PYTEST_ARGS=…)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(PYTEST_ARGS)
+
+coverage: $(READY) ## print which lines of the tools `make test` runs (details in build/coverage/html)
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage report
 
 test-long: $(READY) ## run the tests that take long: backups with faults, whole chains (same variables)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m long $(PYTEST_ARGS)
@@ -183,9 +191,10 @@ MINUTES ?= 10
 chaos: $(READY) ## run all tools while things go wrong; see docs/chaos.md (SEED=, MINUTES=10)
 	$(BIN)/python -m dev.chaos run --seed $(SEED) --minutes $(MINUTES)
 
-nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, other stores, chaos, longer tests (SEED=)
+nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, coverage, other stores, chaos, longer tests (SEED=)
 	$(MAKE) bench
 	$(MAKE) evaluate
+	$(MAKE) coverage
 	$(MAKE) stores-check
 	$(MAKE) chaos SEED=$(SEED) MINUTES=60
 	$(MAKE) test PYTEST_ARGS="-p tests.reversed_rows"
