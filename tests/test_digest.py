@@ -99,7 +99,6 @@ def states(tool: BackupTool) -> list[str]:
     return [backup["state"] for backup in backups]
 
 
-@pytest.mark.long
 def test_every_change_of_a_row_with_a_null_is_exported_and_backed_up(nulls: BackupTool) -> None:
     status, log = nulls.run("run")
     assert status == 0, log
@@ -262,7 +261,6 @@ def test_another_default_is_another_content_of_the_same_parts(backup_tool: Backu
     assert (status, "as backed up" in log) == (0, True), log
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("before", "after", "text"),
     [

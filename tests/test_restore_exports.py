@@ -99,7 +99,6 @@ UNIQUE = ("rocks", "joined")
 MERGED = ("parted", "replacing", "versioned", "summing", "aggregating", "collapsing")
 
 
-@pytest.mark.long
 def test_the_rows_of_every_engine_are_compared_after_the_insert(backup_tool: BackupTool) -> None:
     execute = backup_tool.database.execute
     columns = "k UInt32, v UInt32, sign Int8, s Nullable(String), f Float64, g Nullable(Float32)"
@@ -149,7 +148,6 @@ def with_schema(tool: BackupTool, old: str, new: str) -> None:
     tool.put(LAYOUT.manifest("t"), json.dumps(manifest).encode())
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new"),
     [
