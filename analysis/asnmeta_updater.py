@@ -10,14 +10,12 @@ piece by piece (asn_map_file.py), and the table is replaced as a whole or not at
 By hand: asnmeta_updater.py --dry-run --stdout
 """
 
-import contextlib
 import dataclasses
-import gc
 import logging
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +23,7 @@ from asn_map_file import AsnMap
 from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
 from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.fetch import Limits, configured_fetcher
+from ooni_common.garbage import without_garbage_collection
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job, execute
 from ooni_common.state import read_state
@@ -153,7 +152,7 @@ def fetch_map(
 def load_map(job: Job[Config], nodes: Nodes, fetched: Fetched) -> None:
     """Replace the table, or print what that would change."""
     config = job.config
-    with fetched.files[TABLE.name].open("rb") as file, garbage_left_alone():
+    with fetched.files[TABLE.name].open("rb") as file, without_garbage_collection():
         asn_map = AsnMap("all_as_org_map.json", file)
         bounds = (config.min_rows, config.max_rows)
         limits = (LossLimit(config.max_shrink),)
@@ -181,16 +180,6 @@ def content_if_loaded(
         return None
     blocks = AsnMap("all_as_org_map.json", file).blocks()
     return sum((block.content for block in blocks), start=Content())
-
-
-@contextlib.contextmanager
-def garbage_left_alone() -> Iterator[None]:
-    """Keep Python from searching a million new texts for cycles, of which they have none."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def report_refused_rows(job: Job[Config], asn_map: AsnMap) -> None:
