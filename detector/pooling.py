@@ -141,6 +141,8 @@ class Pool:
         ends = np.where(blocked, self._counted(detector.ends[used]), parameters.each * turned)
         seen = last >= 0
         by_beginnings = self._agreement(groups, index, begins * fresh, (measured, seen))
+        # What is left of a blocking is no sign of another one where it is over.
+        by_beginnings[turned[index]] = 0.0
         by_ends = self._agreement(
             groups, index, ends * fresh, (measured & (blocked | turned), seen)
         )

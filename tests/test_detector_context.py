@@ -262,6 +262,18 @@ def test_a_country_in_which_nobody_else_sees_it_does_not_help() -> None:
     assert changes([*runs, *fine])[99][0][0] >= alone[0][0] - 12
 
 
+def test_networks_that_are_still_blocked_lower_nothing_where_it_is_over() -> None:
+    runs = [run for asn in range(6) for run in quiet(asn, step=2)]
+    runs += [run for asn in range(6) for run in bad(asn, QUIET, QUIET + 96, step=2)]
+    over = QUIET + 96
+    runs += [run for asn in range(1, 6) for run in bad(asn, over, over + 60, step=2)]
+    runs += [
+        Run(hour, 0, int(hour in (over + 30, over + 32)), int(hour not in (over + 30, over + 32)))
+        for hour in range(over, over + 60, 2)
+    ]
+    assert [state for _, state in changes(runs)[0]] == ["BLOCKED", "OK"]
+
+
 def test_a_first_state_is_news_where_the_country_has_just_changed() -> None:
     news = bad(50, QUIET + 20, QUIET + 60)
     assert changes([*quiet(1), *bad(1, QUIET, QUIET + 60), *news])[50][0][1] == "BLOCKED"
