@@ -88,6 +88,17 @@ def peak_of_own_memory(command: Sequence[str], environment: Mapping[str, str]) -
     return peak / 1024
 
 
+def forget_peak_of(pid: int) -> None:
+    """Let the most memory that a running process has had be what it has now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # as proc(5) has it
+
+
+def peak_of(pid: int) -> float:
+    """Return the most memory that a running process has had, in MiB."""
+    peak = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(peak[1]) / 1024 if peak else 0.0
+
+
 def compare(
     contenders: Mapping[str, Contender], environment: Mapping[str, str], rounds: int = 7
 ) -> dict[str, Figures]:

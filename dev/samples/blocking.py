@@ -32,6 +32,8 @@ TARGETS = (
     ("telegram", ""),
     ("signal", ""),
 )
+URLS = [url for _, url in TARGETS[:5]]
+URLS += ["https://x.com/", "https://signal.org/", "https://www.tiktok.com/"]
 # Country → how many networks are measured there.
 NETWORKS = {"IR": 30, "RU": 12, "ET": 4, "BR": 8, "DE": 8, "IN": 10, "ID": 6, "US": 10, "TR": 6}
 
@@ -64,6 +66,33 @@ FROM (
         hour * {series} + series AS n
     FROM numbers({series} * {hours})
     WHERE (series + hour) % {every} = 0
+)
+"""
+# Runs of 1 to 40 inputs, 15 % of them the services', in 12,500 networks, some of which have most of
+# the runs. One of a hundred networks is blocked from an hour on.
+FILL_RUNS = """\
+INSERT INTO fastpath (measurement_uid, report_id, input, probe_cc, probe_asn, test_name,
+    test_start_time, measurement_start_time, anomaly, confirmed, msm_failure, platform,
+    software_name, software_version, architecture)
+WITH {urls} AS urls,
+    ['IT','IR','RU','BR','US','DE','IN','MM','VE','EG','TR','CN','ZA','GB','FR','ID'] AS ccs
+SELECT
+    concat(formatDateTime(at, '%Y%m%d%H%i%S', 'UTC'), '.', lower(hex(h))),
+    concat('report_', hex(r)), if(follows, urls[1 + (place + r) % length(urls)],
+        concat('https://', toString(intHash32(h) % 2000), '.example/')),
+    ccs[1 + network % 16], 60000 + network, 'web_connectivity', begun, at,
+    if((follows AND network % 100 = 0 AND hour >= {block}) OR intHash32(h) % 100 < 4, 't', 'f'),
+    'f', 'f', ['android','ios','linux'][1 + r % 3], 'ooniprobe', ['3.19.0','3.20.1'][1 + r % 2], ''
+FROM (
+    SELECT hour, r, begun, network, place, intHash64(r + place) AS h, h % 100 < 15 AS follows,
+        begun + toUInt32(place) AS at
+    FROM (
+        SELECT {start} + intDiv(number, {runs}) AS hour, intHash64({start} * {runs} + number) AS r,
+            toDateTime(hour * 3600 + intDiv(number % {runs} * 3500, {runs})) AS begun,
+            toUInt32(12500 * pow(r % 1000003 / 1000003, 1.3)) AS network,
+            range(1 + bitShiftRight(r, 20) % 40) AS places
+        FROM numbers({runs} * {hours})
+    ) ARRAY JOIN places AS place
 )
 """
 HOURLY = [
@@ -124,12 +153,10 @@ def fill_evenly(client: Client, series: int, start: int, end: int, every: int = 
         end: the hour after the last one.
         every: hours from one measurement of a series to the next.
     """
-    urls = [url for _, url in TARGETS[:5]] + ["https://x.com/", "https://signal.org/"]
-    urls.append("https://www.tiktok.com/")
     for hour in range(start, end, 24):
         client.execute(
             FILL_EVENLY.format(
-                urls=urls,
+                urls=URLS,
                 block=(start + end) // 2,
                 series=series,
                 every=every,
@@ -137,6 +164,23 @@ def fill_evenly(client: Client, series: int, start: int, end: int, every: int = 
                 hours=min(24, end - hour),
             )
         )
+
+
+def fill_runs(client: Client, start: int, end: int, rows: int) -> None:
+    """Add runs as they come in on all of the world: see FILL_RUNS.
+
+    Args:
+        client: runs the statements.
+        start: the first hour, in hours since 1970.
+        end: the hour after the last one.
+        rows: of an hour, on average.
+    """
+    runs = 2 * rows // 41
+    for hour in range(start, end, 6):
+        sql = FILL_RUNS.format(
+            urls=URLS, block=(start + end) // 2, runs=runs, start=hour, hours=min(6, end - hour)
+        )
+        client.execute(sql)
 
 
 def sample(until: datetime, seed: int = 1) -> Iterator[Hour]:
