@@ -8,7 +8,7 @@ All state is in arrays: by series, and by key in tables (networks, countries, ki
 import numpy as np
 
 from control import Control, ControlParameters, OtherRows, RunRows
-from gate import Gate, GateParameters
+from gate import NEVER, Gate, GateParameters
 from hours import Arrays, Indices, States
 from pooling import Groups, Pool, PoolParameters
 from sequential import Detector, Parameters
@@ -21,6 +21,7 @@ PARAMETERS = (
     GateParameters(),
     PoolParameters(),
 )
+LATELY = 3  # hours for which what was left out last is in doubt
 TABLES = "control_"  # begins the names of arrays that are no series'
 
 
@@ -37,11 +38,21 @@ class ContextDetector:
         self._control = Control(world_of)
         self._gate = Gate(series)
         self._pool = Pool(series)
+        self._left_out: Indices = np.full(series, NEVER)  # the last hour, if it was that
+        self._since: Indices = np.full(series, NEVER)  # the first one of those
 
     @property
     def status(self) -> States:
         """UNKNOWN, OK or BLOCKED, for each series."""
         return self.test.status
+
+    def left_out_since(self, until: int) -> Indices:
+        """Return since when nothing of what series measure counts; NEVER where it does.
+
+        Args:
+            until: the hour after the last one; what was measured long before it is not in doubt.
+        """
+        return np.asarray(np.where(self._left_out >= until - LATELY, self._since, NEVER))
 
     def arrays(self) -> Arrays:
         """Return all that is known, by name; those that begin with TABLES are not by series."""
@@ -49,6 +60,7 @@ class ContextDetector:
             "": self.test.arrays(),
             "gate_": self._gate.arrays(),
             "pool_": self._pool.arrays(),
+            "doubt_": {"left_out": self._left_out, "since": self._since},
             TABLES: self._control.arrays(),
         }
         return {
@@ -64,11 +76,11 @@ class ContextDetector:
             KeyError, ValueError: it is of another kind.
         """
         self.test.put(arrays)
-        for prefix, own in (("gate_", self._gate.arrays()), ("pool_", self._pool.arrays())):
-            for name, array in own.items():
-                given = arrays[prefix + name]
+        for name, array in self.arrays().items():
+            if name.startswith(("gate_", "pool_", "doubt_")):
+                given = arrays[name]
                 if given.dtype != array.dtype or len(given) > len(array):
-                    raise ValueError(prefix + name)
+                    raise ValueError(name)
                 array[: len(given)] = given
         self._control.put({name.removeprefix(TABLES): array for name, array in arrays.items()})
 
@@ -91,7 +103,17 @@ class ContextDetector:
         seen = self.test.see(hour, np.unique(runs.series))
         doubt = self._gate.shut(hour, rows, self.test, (groups.peers, groups.everywhere))
         rows = rows.where(~doubt)
-        lowered = self._pool.lowered(hour, groups, self.test, np.unique(rows.series))
+        counted = np.unique(rows.series)
+        self._note(hour, np.unique(runs.series[runs.runs > 0]), counted)
+        lowered = self._pool.lowered(hour, groups, self.test, counted)
         changed, old = self.test.follow(hour, rows, seen, lowered)
         news = self._pool.news(hour, groups, changed, (old, self.test.status[changed]))
         return changed, old, news
+
+    def _note(self, hour: int, measured: Indices, counted: Indices) -> None:
+        """Note which series are measured, and nothing of it counts."""
+        self._left_out[counted] = NEVER
+        out = np.setdiff1d(measured, counted, assume_unique=True)
+        begins = out[self._left_out[out] < hour - LATELY]
+        self._since[begins] = hour
+        self._left_out[out] = hour

@@ -1,29 +1,25 @@
-"""Hourly counts of measurements, as the database adds them up.
-
-    fastpath → for each series and hour: measurements, anomalies, confirmed
+"""What of `fastpath` the detector reads, how far it has come, and asking for it hour by hour.
 
 A measurement that failed tells nothing and is not counted. `fastpath` replaces rows: FINAL counts
 a measurement that was processed again once, whether the server has merged its rows or not.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError
-from series import HOUR, Series, Target, hour_of
+from series import HOUR, Target, hour_of
 
-Grid = NDArray[np.int64]  # a row for each hour, a column for each series
+Counts = TypeVar("Counts")
 
 FASTPATH_COLUMNS = (
     "measurement_uid",
     "report_id",
+    "test_start_time",
     "measurement_start_time",
     "test_name",
     "input",
@@ -32,29 +28,17 @@ FASTPATH_COLUMNS = (
     "anomaly",
     "confirmed",
     "msm_failure",
+    "platform",
+    "software_name",
+    "software_version",
+    "architecture",
 )
-CHUNK = 24  # hours that one question is about: what is in memory at once
-
 MEASURED = """\
 FROM fastpath FINAL
 WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
   AND test_name IN %(tests)s AND input IN %(inputs)s AND msm_failure != 't'
 """
 ANOMALY = "(anomaly = 't' OR confirmed = 't')"
-# The combinator Resample counts for each hour: an array of as many numbers as there are hours. As
-# text, it reaches numpy in a tenth of the time that the driver needs for arrays. What a series must
-# be is looked at once for each, not for each measurement.
-COUNTS = f"""\
-WITH toUInt32(intDiv(toUnixTimestamp(measurement_start_time) - {{start}}, {HOUR})) AS hour
-SELECT toString(test_name), input, toString(probe_cc), probe_asn,
-  arrayStringConcat(countResample(0, {{hours}}, 1)(hour), ','),
-  arrayStringConcat(countIfResample(0, {{hours}}, 1)({ANOMALY}, hour), ','),
-  arrayStringConcat(countIfResample(0, {{hours}}, 1)(confirmed = 't', hour), ',')
-{MEASURED}
-GROUP BY test_name, input, probe_cc, probe_asn
-HAVING (test_name, input) IN %(targets)s
-  AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ' AND probe_asn > 0
-"""
 MEASURED_HOURS = """\
 SELECT count(), toUnixTimestamp(min(measurement_start_time)),
   toUnixTimestamp(max(measurement_start_time))
@@ -69,25 +53,6 @@ WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time <
   AND match(measurement_uid, '^20[0-9]{{12}}[.]')
 """
 RECENT = 24  # hours before the last measurement in which the last one received is looked for
-
-
-@dataclass(frozen=True)
-class HourlyCounts:
-    """Hourly counts.
-
-    Attributes:
-        series: those that have any; the columns.
-        start: the first hour, in hours since 1970.
-        measurements: how many.
-        anomalies: how many of them.
-        confirmed: how many of them show a known block page.
-    """
-
-    series: Sequence[Series]
-    start: int
-    measurements: Grid
-    anomalies: Grid
-    confirmed: Grid
 
 
 def measured_hours(database: Database, start: int, end: int) -> tuple[int, int] | None:
@@ -132,25 +97,27 @@ def _received(database: Database, start: int, end: int) -> int | None:
 
 def counts_ahead(
     database: Database,
-    targets: Collection[Target],
+    counts_of: Callable[[int, int], Counts],
     hours: tuple[int, int],
+    step: int,
     timed: Callable[[], AbstractContextManager[None]],
-) -> Iterator[HourlyCounts]:
-    """Yield the counts from an hour up to another one, without it, a part at a time.
+) -> Iterator[Counts]:
+    """Yield the counts from an hour up to another one, without it, some hours at a time.
 
-    While one is looked at, the database counts the next: nobody else may use it meanwhile.
+    While some are looked at, the database counts the next: nobody else may use it meanwhile.
 
     Args:
         database: has `fastpath`.
-        targets: tests and inputs that are counted.
+        counts_of: asks it for what is counted from an hour up to another one, without it.
         hours: the first one, and the one after the last.
+        step: hours that are asked for at once.
         timed: wraps each question.
     """
 
-    def answers() -> Iterator[HourlyCounts]:
-        for start in range(*hours, CHUNK):
+    def answers() -> Iterator[Counts]:
+        for start in range(*hours, step):
             with timed():
-                counts = counts_of(database, targets, start, min(start + CHUNK, hours[1]))
+                counts = counts_of(start, min(start + step, hours[1]))
             yield counts
 
     remaining = answers()
@@ -165,30 +132,7 @@ def counts_ahead(
             raise
 
 
-def counts_of(
-    database: Database, targets: Collection[Target], start: int, end: int
-) -> HourlyCounts:
-    """Return the counts from an hour up to another one, without it.
-
-    What is in memory grows with the hours: ask for `CHUNK` at once.
-    """
-    hours = end - start
-    sql = COUNTS.format(start=start * HOUR, end=end * HOUR, hours=hours)
-    rows = database.query(sql, {**tests_and_inputs(targets), "targets": tuple(targets)})
-    measurements, anomalies, confirmed = (
-        _by_hour([row[column] for row in rows], hours) for column in (4, 5, 6)
-    )
-    series = [Series._make(row[:4]) for row in rows]
-    return HourlyCounts(series, start, measurements, anomalies, confirmed)
-
-
 def tests_and_inputs(targets: Collection[Target]) -> dict[str, tuple[str, ...]]:
     """Return the parameters of MEASURED, whose rows may be of other pairs of these, too."""
     tests, inputs = zip(*targets, strict=True)
     return {"tests": tuple(set(tests)), "inputs": tuple(set(inputs))}
-
-
-def _by_hour(texts: Sequence[str], hours: int) -> Grid:
-    """Return a row for each hour, with the number of each series, of "1,0,…" for each series."""
-    flat = np.fromstring(",".join(texts), dtype=np.int64, sep=",")
-    return np.ascontiguousarray(flat.reshape(len(texts), hours).T)

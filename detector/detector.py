@@ -15,26 +15,27 @@ By hand: detector.py --dry-run --stdout
 """
 
 import argparse
-import contextlib
+import dataclasses
 import functools
-import gc
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from blocking_tables import EVENTS, TABLES, read_events, updates_of
-from counts import CHUNK, FASTPATH_COLUMNS, counts_ahead, measured_hours
+from checkpoint import read_checkpoint, write_checkpoint
+from context import CHUNK, context_of
+from counts import FASTPATH_COLUMNS, counts_ahead, measured_hours
 from detector_config import Config
 from evaluation.evaluate import declare_arguments, evaluate
-from following import Checkpoint, Follower, read_checkpoint, write_checkpoint
+from following import Checkpoint, Follower
 from ooni_common.command_line import DOCTOR, Command, Script
 from ooni_common.database import Database, connected
 from ooni_common.doctor import Checks, Note, check_folder, diagnose, machine_checks, preflight
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
 from ooni_common.files import make_writable
+from ooni_common.garbage import without_garbage_collection
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
 from ooni_common.replicas import least_lagging
@@ -180,21 +181,6 @@ def check_dates(job: Job[Config], now: datetime) -> None:
         )
 
 
-@contextlib.contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Let Python look for no reference cycles: among so many objects that takes half of the time.
-
-    There are next to none, and all others are freed as soon as they are of no use.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def detect(job: Job[Config], now: datetime) -> None:
     """Follow the series up to the last hour with measurements, and tell what has been found."""
     config = job.config
@@ -222,6 +208,7 @@ def detect(job: Job[Config], now: datetime) -> None:
             anew="reprocess" in job.flags,
         )
         report = report_of(config, counting, statuses, events, published, (beginning.hour, learned))
+        report = dataclasses.replace(report, in_doubt=follower.in_doubt(config.service_of, until))
     if config.publish:
         with job.metrics.timer("write_feed"):
             told = news_of(report, published)
@@ -241,7 +228,7 @@ def prepare(job: Job[Config]) -> None:
         folder.chmod(0o755)  # whatever the umask: a web server reads it
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Beginning:
     """From where the series are followed.
 
@@ -262,20 +249,21 @@ def beginning_of(job: Job[Config], now: datetime) -> Beginning:
     Raises:
         TryAgainLater: it lies in the future.
     """
+    services = job.config.service_of
     if "reprocess" in job.flags:
-        return Beginning(hour_of(job.arguments.start_date), Follower(), 0)
+        return Beginning(hour_of(job.arguments.start_date), Follower(services), 0)
     checkpoint = read_checkpoint(job.config.state_dir / CHECKPOINT)
     if checkpoint is None:
         hour = hour_of(now - timedelta(days=job.config.history_days))
         log.info("there is no checkpoint: following the series from %s on", spoken(time_of(hour)))
-        return Beginning(hour, Follower(), 0)
+        return Beginning(hour, Follower(services), 0)
     if checkpoint.hour > hour_of(now):
         raise TryAgainLater(
             f"measurements up to {spoken(time_of(checkpoint.hour))} were looked at before, but the"
             f" clock says {spoken(now)}: set it right, or use --reprocess"
         )
     looked_at = 0 if job.force else checkpoint.until
-    return Beginning(checkpoint.hour, Follower.from_checkpoint(checkpoint), looked_at)
+    return Beginning(checkpoint.hour, Follower.from_checkpoint(checkpoint, services), looked_at)
 
 
 def hours_to_follow(
@@ -319,7 +307,8 @@ def events_between(
     """Follow the series from an hour up to another one, without it; return what has changed."""
     events: list[Event] = []
     timed = functools.partial(job.metrics.timer, "query")
-    counted = counts_ahead(database, job.config.service_of, hours, timed)
+    counts_of = functools.partial(context_of, database, job.config.service_of)
+    counted = counts_ahead(database, counts_of, hours, CHUNK, timed)
     for number, counts in enumerate(counted, start=1):
         events += follower.follow(counts)
         if number % CHUNKS_PER_NOTE == 0:

@@ -1,58 +1,45 @@
-"""Following series: their states, their events and the counts behind them, hour by hour.
+"""Following series: their states, their events and the counts behind them, hour by hour."""
 
-A checkpoint is all of that at an hour, in a file, so that no run begins at the beginning. The hour
-lies some days back. Each run follows the series from there on anew, so that measurements that came
-late count, and so that it does not matter how often it has run.
-"""
-
-import hashlib
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from counts import HourlyCounts
+from context import ContextCounts
+from contextual import TABLES, ContextDetector
+from control import ASN_BITS, OtherRows, RunRows
+from doubt import in_doubt
 from hours import Arrays, Floats, Indices, States
-from ooni_common.files import write_atomically
-from ooni_common.state import ignored, read_local
-from sequential import ALONE, Detector
-from series import BLOCKED, STATE_NAMES, UNKNOWN, Event, Series, SeriesStatus, Target, time_of
+from pooling import Grouping
+from series import (
+    BLOCKED,
+    STATE_NAMES,
+    UNKNOWN,
+    Event,
+    InDoubt,
+    Series,
+    SeriesStatus,
+    Target,
+    time_of,
+)
 
 HALF_LIFE = 168  # hours after which a measurement counts half in the counts behind a state
 LEAST_ROOM = 1024  # series that room is made for, at least
-CHECKPOINT_FORMAT = 1  # of the file, and of what its arrays mean
-HEADER_ARRAY = "header"  # the name of an array that is none: JSON
-LARGEST_CHECKPOINT = 256 * 1024 * 1024  # bytes; 100,000 series have 20 MB
-LATEST_HOUR = 2**32 // 3600  # what the database can hold
-
-
-class Header(msgspec.Struct, frozen=True):
-    """What a checkpoint says beside its arrays.
-
-    Attributes:
-        kind: what it was made by; with another kind, its arrays mean something else.
-        hour: the first one, in hours since 1970, that the arrays do not know of.
-        until: the end of the last hour that the run which wrote it had looked at.
-        series: in the order of the arrays.
-        sha256: of all that; "" in those of 2.0.1.
-    """
-
-    kind: str
-    hour: int
-    until: int
-    series: list[Series]
-    sha256: str = ""
+PREFIX = "test_"  # begins the names of the detector's arrays
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Series, and what is known of them before an hour; see Header."""
+    """What is known at an hour.
+
+    Attributes:
+        hour: the first one, in hours since 1970, that the arrays do not know of.
+        until: the end of the last hour that the run which made it had looked at.
+        series: in the order of the arrays; those that begin with PREFIX + TABLES are not by series.
+        arrays: by name.
+    """
 
     hour: int
     until: int
@@ -63,46 +50,68 @@ class Checkpoint:
 class Follower:
     """Follows series that turn up as it goes.
 
+    Args:
+        services: test and input → the name of the service; those of one pool their evidence.
+
     Attributes:
         series: those that it knows, in the order in which they turned up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, services: Mapping[Target, str]) -> None:
         self.series: list[Series] = []
+        self._services = services
         self._numbers: dict[Series, int] = {}
+        self._networks: list[int] = []  # the key of each series'
+        self._grouping = Grouping()
         self._make_room(LEAST_ROOM)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> "Follower":
+    def from_checkpoint(cls, checkpoint: Checkpoint, services: Mapping[Target, str]) -> "Follower":
         """Return a follower that knows what the one knew that made a checkpoint.
 
         Raises:
             KeyError, ValueError: its arrays are of another kind.
         """
-        follower = cls()
+        follower = cls(services)
         numbers = follower._numbers_of(checkpoint.series)
         if len(numbers) != len(set(numbers.tolist())):
             raise ValueError("a series twice")
         follower._put(checkpoint.arrays)
         return follower
 
-    def follow(self, counts: HourlyCounts) -> list[Event]:
+    def follow(self, counts: ContextCounts) -> list[Event]:
         """Take counts of hours after all that were taken; return what has changed."""
-        numbers = self._numbers_of(counts.series)
-        # What is known of the series is read in its order, which is much quicker.
-        order = np.argsort(numbers)
-        numbers = numbers[order]
+        # The columns are those of RunCount and OthersCount, from the hour on. Sorted, so that sums
+        # do not depend on the order in which the server answers.
+        runs = counts.runs.T
+        series = self._numbers_of(counts.series)[runs[0]]
+        order = np.lexsort((runs[3], runs[2], series, runs[1]))
+        series, runs = series[order], runs[1:, order]
+        others = counts.others.T
+        keys = np.array([_key_of(*network) for network in counts.networks], dtype=np.int64)
+        networks = keys[others[0]]
+        order = np.lexsort((others[2], networks, others[1]))
+        networks, others = networks[order], others[1:, order]
+        hours = np.arange(counts.start, counts.end + 1)
+        of_runs, of_others = (np.searchsorted(table[0], hours).tolist() for table in (runs, others))
+        own = np.array(self._networks, dtype=np.int64)
+        groups = self._grouping.groups()
         events: list[Event] = []
-        for row in range(len(counts.measurements)):
-            measurements = counts.measurements[row][order]
-            some = np.flatnonzero(measurements)
-            anomalies, confirmed = (
-                array[row][order][some] for array in (counts.anomalies, counts.confirmed)
+        for row, hour in enumerate(hours[:-1].tolist()):
+            part = slice(of_runs[row], of_runs[row + 1])
+            rest = slice(of_others[row], of_others[row + 1])
+            index, numbers = series[part], runs[1:, part]
+            source, bucket, *_, total, bad = numbers
+            self._count(hour, index, numbers[2:5])
+            changed, old, news = self._detector.advance(
+                hour,
+                RunRows(index, own[index], source, bucket, total.astype(float), bad.astype(float)),
+                OtherRows(networks[rest], others[1, rest], *others[2:, rest].astype(float)),
+                groups,
             )
-            hour = counts.start + row
-            events += self._follow_hour(
-                hour, numbers[some], measurements[some], anomalies, confirmed
-            )
+            self._old[changed] = old
+            told = np.union1d(changed[old != UNKNOWN], news)
+            events += self._events(hour, told)
         return events
 
     def checkpoint(self, hour: int, until: int) -> Checkpoint:
@@ -113,7 +122,10 @@ class Follower:
             until: the end of the last one that this run looks at.
         """
         order = sorted(range(len(self.series)), key=self.series.__getitem__)
-        arrays = {name: array[order] for name, array in self._arrays().items()}
+        arrays = {
+            name: array.copy() if name.startswith(PREFIX + TABLES) else array[order]
+            for name, array in self._arrays().items()
+        }
         return Checkpoint(hour, until, [self.series[number] for number in order], arrays)
 
     def statuses(
@@ -135,42 +147,37 @@ class Follower:
         # The first value of a status is its series, and no other one has it.
         return sorted(SeriesStatus._make(row) for row in rows if row[1] is not None)
 
-    def _follow_hour(
-        self,
-        hour: int,
-        index: Indices,
-        measurements: Indices,
-        anomalies: Indices,
-        confirmed: Indices,
-    ) -> list[Event]:
-        self._fade(index, hour)
-        self._measurements[index] += measurements
-        self._anomalies[index] += anomalies
-        self._confirmed[index] += confirmed
-        changed, old = self._detector.advance(hour, index, measurements, anomalies)
-        self._old[changed] = old
-        begun = self._detector.since[changed].tolist()
+    def in_doubt(self, services: Mapping[Target, str], until: int) -> InDoubt:
+        """Return what the last hours before one say, and is not believed."""
+        return in_doubt(self.series, services, self._detector, until)
+
+    def _count(self, hour: int, rows: Indices, counts: Indices) -> None:
+        """Add measurements, anomalies and confirmed ones, which are by row, to those of series."""
+        index, place = np.unique(rows, return_inverse=True)
+        last = self._detector.test.last[index]
+        kept = np.exp2(np.where(last < 0, 0, last - hour) / HALF_LIFE)
+        for array, added in zip(
+            (self._measurements, self._anomalies, self._confirmed), counts, strict=True
+        ):
+            array[index] = array[index] * kept + np.bincount(place, added, len(index))
+
+    def _events(self, hour: int, changed: Indices) -> list[Event]:
+        """Return the events of an hour, of series that have changed in it."""
+        test = self._detector.test
         return [
             Event(
                 self.series[number],
-                STATE_NAMES[self._detector.status[number]],
+                STATE_NAMES[test.status[number]],
                 time_of(since),
                 time_of(hour + 1),
             )
-            for number, state, since in zip(changed.tolist(), old.tolist(), begun, strict=True)
-            if state != UNKNOWN
+            for number, since in zip(changed.tolist(), test.since[changed].tolist(), strict=True)
         ]
-
-    def _fade(self, index: Indices, hour: int) -> None:
-        last = self._detector.last[index]
-        kept = np.exp2(np.where(last < 0, 0, last - hour) / HALF_LIFE)
-        for array in (self._measurements, self._anomalies, self._confirmed):
-            array[index] *= kept
 
     def _figures(self, until: int, stale: timedelta) -> list[Sequence[Any]]:
         """Return what statuses have after series and service, column by column."""
         used = slice(len(self.series))
-        detector = self._detector
+        detector = self._detector.test
         last, since, old = detector.last[used], detector.since[used], self._old[used]
         status = detector.status[used]
         silent = until - last - 1 > stale / timedelta(hours=1)
@@ -201,16 +208,23 @@ class Follower:
         for place in np.flatnonzero(numbers < 0).tolist():
             numbers[place] = self._numbers.setdefault(series[place], len(self.series))
             if numbers[place] == len(self.series):
-                self.series.append(series[place])
+                self._add(series[place])
         if len(self.series) > len(self._old):
             arrays = self._arrays()
             self._make_room(2 * len(self.series))
             self._put(arrays)
         return numbers
 
+    def _add(self, series: Series) -> None:
+        network = (series.probe_cc, series.probe_asn)
+        service = self._services.get(series.target, series.target)
+        self.series.append(series)
+        self._networks.append(_key_of(*network))
+        self._grouping.add(0, network, series.target, service)
+
     def _make_room(self, series: int) -> None:
         """Know nothing of so many series."""
-        self._detector = Detector(series, ALONE)
+        self._detector = ContextDetector(series)
         self._old: States = np.zeros(series, dtype=np.int8)
         self._measurements: Floats = np.zeros(series)
         self._anomalies: Floats = np.zeros(series)
@@ -225,7 +239,7 @@ class Follower:
         }
 
     def _arrays(self) -> Arrays:
-        detector = {f"test_{name}": array for name, array in self._detector.arrays().items()}
+        detector = {PREFIX + name: array for name, array in self._detector.arrays().items()}
         return self._own_arrays() | detector
 
     def _put(self, arrays: Arrays) -> None:
@@ -233,95 +247,14 @@ class Follower:
             if arrays[name].dtype != array.dtype:
                 raise ValueError(f"{name}: {arrays[name].dtype}")
             array[: len(arrays[name])] = arrays[name]
-        self._detector.put({name.removeprefix("test_"): array for name, array in arrays.items()})
+        self._detector.put({name.removeprefix(PREFIX): array for name, array in arrays.items()})
+
+
+def _key_of(code: str, asn: int) -> int:
+    """Return the key of a network, see network_key; the code of its country has two letters."""
+    return (26 * (ord(code[0]) - ord("A")) + ord(code[1]) - ord("A")) << ASN_BITS | asn
 
 
 def _rounded(values: Floats) -> list[float]:
     rounded: list[float] = np.round(values, 2).tolist()
     return rounded
-
-
-def read_checkpoint(path: Path) -> Checkpoint | None:
-    """Read the file; None where there is none, or one that is damaged or of another version."""
-    content = read_local(path, LARGEST_CHECKPOINT)
-    if content is None:
-        return None
-    try:
-        header, arrays = _decoded(content)
-    except Exception as error:  # noqa: BLE001 (of damaged bytes, its libraries raise anything)
-        ignored(path, f"{type(error).__name__}: {error}")
-        return None
-    if header.kind != _kind():
-        ignored(path, "of another version of the test")
-        return None
-    checkpoint = Checkpoint(header.hour, header.until, header.series, arrays)
-    if header.sha256 not in ("", _sha256(checkpoint)):
-        ignored(path, "it is not what was written")
-        return None
-    try:
-        _check(checkpoint)
-        Follower.from_checkpoint(checkpoint)
-    except (KeyError, ValueError) as error:
-        ignored(path, error)
-        return None
-    return checkpoint
-
-
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the file atomically."""
-    header = Header(
-        _kind(),
-        checkpoint.hour,
-        checkpoint.until,
-        list(checkpoint.series),
-        _sha256(checkpoint),
-    )
-    encoded = np.frombuffer(msgspec.json.encode(header), dtype=np.uint8)
-    content = io.BytesIO()
-    arrays: Arrays = {HEADER_ARRAY: encoded, **checkpoint.arrays}
-    np.savez(content, allow_pickle=False, **arrays)
-    write_atomically(path, content.getvalue())
-
-
-def _decoded(content: bytes) -> tuple[Header, dict[str, Any]]:
-    """Return header and arrays of a file.
-
-    Raises:
-        Exception: it is no such file.
-    """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(member.file_size for member in archive.infolist()) > LARGEST_CHECKPOINT:
-            raise ValueError(f"its arrays have more than {LARGEST_CHECKPOINT:,} bytes")
-        if damaged := archive.testzip():
-            raise ValueError(f"{damaged} is damaged")
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    header = msgspec.json.decode(arrays.pop(HEADER_ARRAY).tobytes(), type=Header)
-    return header, arrays
-
-
-def _check(checkpoint: Checkpoint) -> None:
-    """Raise ValueError for what no run writes; one of 2.0.1 has no digest that tells."""
-    if not 0 < checkpoint.hour <= checkpoint.until < LATEST_HOUR:
-        raise ValueError(f"hours {checkpoint.hour} to {checkpoint.until}")
-    for name, array in checkpoint.arrays.items():
-        if array.dtype.kind not in "if" or array.shape != (len(checkpoint.series),):
-            raise ValueError(f"{name}: {array.dtype} {array.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: not all are numbers")
-    for name in ("old", "test_status"):
-        states = checkpoint.arrays[name]
-        if states.size and not 0 <= states.min() <= states.max() < len(STATE_NAMES):
-            raise ValueError(f"{name}: no state has such a number")
-
-
-def _sha256(checkpoint: Checkpoint) -> str:
-    """Return the digest of all that a checkpoint says."""
-    parts = [msgspec.json.encode((checkpoint.hour, checkpoint.until, checkpoint.series))]
-    for name, array in sorted(checkpoint.arrays.items()):
-        parts += [f"{name} {array.dtype.str} {array.shape}".encode(), array.tobytes()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
-
-
-def _kind() -> str:
-    return f"{CHECKPOINT_FORMAT} {ALONE}"

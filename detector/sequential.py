@@ -113,6 +113,8 @@ class Detector:
         begins: how much of the evidence for a beginning each has that is OK, from 0; what has no
             support counts for nothing.
         ends: likewise for the end of a blocking.
+        held_since: since when what speaks for a blocking is not believed, for want of support; -1:
+            it is, or nothing does.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Detector:
         self.last: Indices = np.full(series, -1)
         self.begins: Floats = np.zeros(series)
         self.ends: Floats = np.zeros(series)
+        self.held_since: Indices = np.full(series, -1)
         self._ok = Shares(series, parameters.prior, parameters.memory)
         highest, weight = parameters.start_shares[-1], parameters.start_weight
         prior = (highest * weight, (1 - highest) * weight)
@@ -155,7 +158,7 @@ class Detector:
             for name, array in held.arrays().items()
         }
         own: Arrays = {"status": self.status, "since": self.since, "last": self.last}
-        own |= {"begins": self.begins, "ends": self.ends}
+        own |= {"begins": self.begins, "ends": self.ends, "held_since": self.held_since}
         return own | {"first": self._first, "partial": self._partial} | nested
 
     def put(self, arrays: Arrays) -> None:
@@ -285,6 +288,9 @@ class Detector:
         which, most = parts.argmax(axis=0), parts.max(axis=0)
         since = np.choose(which, [evidence.since[index] for evidence in self._for_blocked])
         free, limit = self._free(hour, ratios, which, since)
+        held = ~free & (most >= limit)
+        since_held = np.where(self.held_since[index] < 0, hour.number, self.held_since[index])
+        self.held_since[index] = np.where(held, since_held, -1)
         for evidence in self._for_blocked:
             evidence.limit(index[~free], limit)
         most = np.where(free, most, np.minimum(most, limit))

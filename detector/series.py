@@ -76,6 +76,20 @@ class SeriesStatus(NamedTuple):
     stability: float
 
 
+class InDoubt(NamedTuple):
+    """What is not believed at a time.
+
+    Attributes:
+        failing: services that fail in several countries at once, and since when; sorted.
+        countries: likewise, countries in which everything fails: their codes.
+        held: since when series look blocked without enough to support it, in order.
+    """
+
+    failing: tuple[tuple[str, datetime], ...] = ()
+    countries: tuple[tuple[str, datetime], ...] = ()
+    held: tuple[datetime, ...] = ()
+
+
 def hour_of(time: datetime) -> int:
     """Return the hour of a time; a time without zone is UTC."""
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()) // HOUR

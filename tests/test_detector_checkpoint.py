@@ -11,16 +11,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from counts import HourlyCounts
-from following import (
+from checkpoint import (
     HEADER_ARRAY,
     LARGEST_CHECKPOINT,
-    Checkpoint,
-    Follower,
     Header,
+    digest_of,
     read_checkpoint,
     write_checkpoint,
 )
+from context import ContextCounts
+from following import Checkpoint, Follower
 from series import Series
 
 HOUR = 480_000
@@ -30,9 +30,13 @@ DAMAGES = 400
 def some_checkpoint() -> Checkpoint:
     """Return what is known of three series after a day."""
     series = [Series("signal", "", "IT", network) for network in (1, 2, 3)]
-    follower = Follower()
-    measurements = np.full((24, 3), 5)
-    follower.follow(HourlyCounts(series, HOUR, measurements, measurements * 0, measurements * 0))
+    follower = Follower({})
+    hours = range(HOUR, HOUR + 24)
+    runs = [(place, hour, 7, 1, 5, 0, 0, 5, 0) for place in range(3) for hour in hours]
+    others = [(0, hour, 7, 9, 1) for hour in hours]
+    networks = [("IT", 1)]
+    counts = ContextCounts(HOUR, HOUR + 24, series, np.array(runs), networks, np.array(others))
+    follower.follow(counts)
     return follower.checkpoint(HOUR + 24, HOUR + 48)
 
 
@@ -82,27 +86,37 @@ def damaged(content: bytes, random: Random) -> bytes:
     return before
 
 
-def rewritten(path: Path, *, digest: bool = False, **changes: Any) -> None:
-    """Write it anew with other things in it, by default as 2.0.1 did: without a digest."""
+def rewritten(path: Path, *, keep_digest: bool = False, **changes: Any) -> None:
+    """Write it anew with other things in it, and with the digest of these."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     header = msgspec.json.decode(arrays.pop(HEADER_ARRAY).tobytes(), type=Header)
     said = changes.keys() & set(Header.__struct_fields__)
-    sha256 = header.sha256 if digest else ""
-    header = msgspec.structs.replace(
-        header, **{"sha256": sha256} | {name: changes.pop(name) for name in said}
-    )
+    header = msgspec.structs.replace(header, **{name: changes.pop(name) for name in said})
     arrays |= changes
     arrays = {name: array for name, array in arrays.items() if array is not None}
+    if not keep_digest:
+        digest = digest_of(Checkpoint(header.hour, header.until, header.series, arrays))
+        header = msgspec.structs.replace(header, sha256=digest)
     arrays[HEADER_ARRAY] = np.frombuffer(msgspec.json.encode(header), dtype=np.uint8)
     np.savez(path, **arrays)
 
 
-def test_one_of_an_earlier_version_is_gone_on_from(path: Path) -> None:
+def test_what_has_its_digest_is_read(path: Path) -> None:
     rewritten(path)
     checkpoint = read_checkpoint(path)
     assert checkpoint is not None
     assert same(checkpoint, some_checkpoint())
+
+
+@pytest.mark.parametrize("kind", ["1 Parameters(blocked_shares=(0.55, 0.9))", "3 ", ""])
+def test_one_of_another_version_is_a_warning(
+    path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewritten(path, kind=kind, sha256="", keep_digest=True)
+    assert read_checkpoint(path) is None
+    assert caplog.messages == [f"{path}: ignored: of another version of the test"]
+    assert caplog.records[0].levelname == "WARNING"
 
 
 TWICE = [Series("signal", "", "IT", 1)] * 3
@@ -117,9 +131,14 @@ FOREIGN: dict[str, dict[str, Any]] = {
     "another shape": {"measurements": np.zeros((3, 2))},
     "another type": {"test_status": np.zeros(3)},
     "text": {"measurements": np.array(["a", "b", "c"])},
+    "keys out of order": {"test_control_sources_keys": np.array([2, 1])},
+    "a table with columns of other lengths": {"test_control_drift_total": np.zeros(3)},
     "no number": {"measurements": np.array([1.0, np.nan, 1.0])},
-    "changed, with the digest of what was written": {"digest": True, "measurements": np.ones(3)},
-    "another hour, with that digest": {"digest": True, "hour": HOUR},
+    "changed, with its former digest": {
+        "keep_digest": True,
+        "measurements": np.ones(3),
+    },
+    "another hour, with the former digest": {"keep_digest": True, "hour": HOUR},
 }
 
 

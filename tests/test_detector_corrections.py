@@ -155,17 +155,17 @@ def test_one_that_was_withdrawn_by_hand_is_no_blocking_any_more(detecting: Detec
 
 
 def test_late_measurements_withdraw_an_alarm(detecting: Detecting) -> None:
-    detecting.measure(blocked(series(), 108, block=100))
-    detecting.detect(108)
+    detecting.measure(blocked(series(), 112, block=100))
+    detecting.detect(112)
     (before,) = feedparser.parse(detecting.outputs()["rss/global.xml"]).entries
-    detecting.measure(measured(series(), 100, 108, count=40))
+    detecting.measure(measured(series(), 100, 112, count=40))
     detecting.database.execute("OPTIMIZE TABLE fastpath FINAL")
-    detecting.detect(108)
+    detecting.detect(112)
     (after,) = feedparser.parse(detecting.outputs()["rss/global.xml"]).entries
     assert (after.id, after.title) == (before.id, f"Withdrawn: {before.title}")
     assert NOT_CONFIRMED in detecting.page()
     seen = detecting.everything()
-    detecting.detect(108)
+    detecting.detect(112)
     assert detecting.everything() == seen
 
 

@@ -24,7 +24,7 @@ from outputs.report import ENDED, ONGOING, SILENT, Report
 from outputs.silence import Episode, silences_of
 from outputs.tallies import Chart, Period, Tally, periods_of, so_far
 from outputs.wording import clean, country, spoken, spoken_duration, within
-from series import Event, Series, SeriesStatus
+from series import Event, InDoubt, Series, SeriesStatus
 
 ROOT = Path(__file__).parents[1]
 FACEBOOK = ("web_connectivity", "https://www.facebook.com/")
@@ -270,6 +270,61 @@ def test_every_json_file_is_as_its_schema_says(hostile: bool) -> None:
     assert {item["status"] for item in items} == {"BLOCKED", "OK", "MOSTLY_OK", "SILENT"}
     undocumented = {**msgspec.json.decode(files["index.json"]), "more": 1}
     assert checked("index.json", msgspec.json.encode(undocumented))
+
+
+FAILING = (("Facebook", UNTIL - 3 * HOUR), ("<b>X</b>", UNTIL - 2 * HOUR))
+PLACES = (("IR", UNTIL - 2 * HOUR), ("NL", UNTIL - HOUR))
+HELD = (UNTIL - 30 * HOUR, UNTIL - 2 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("in_doubt", "said"),
+    [
+        (InDoubt(), ""),
+        (
+            InDoubt(FAILING, PLACES, HELD),
+            (
+                "Something is wrong with the measurements: Facebook and <b>X</b> have failed in"
+                " many countries at once since 1 Feb 2026, 12:00 UTC, and 2 series look blocked,"
+                " with too little to support it; later ones decide."
+            ),
+        ),
+        (
+            InDoubt((), (), HELD[:1]),
+            (
+                "Something is wrong with the measurements: 1 series looks blocked, with too little"
+                " to support it; later ones decide."
+            ),
+        ),
+        (
+            InDoubt((), PLACES),
+            (
+                "Something is wrong with the measurements: in Iran and the Netherlands most inputs"
+                " have failed since 1 Feb 2026, 13:00 UTC; later ones decide."
+            ),
+        ),
+        (
+            InDoubt(FAILING[:1]),
+            (
+                "Something is wrong with the measurements: Facebook has failed in many countries at"
+                " once since 1 Feb 2026, 12:00 UTC; later ones decide."
+            ),
+        ),
+    ],
+)
+def test_what_is_in_doubt_is_said_in_one_sentence(in_doubt: InDoubt, said: str) -> None:
+    files = files_of(replace(report_of(block(7)), in_doubt=in_doubt))
+    page = Page(files["index.html"])
+    assert ("Something is wrong" in page.text) == bool(said)
+    assert said in page.text
+    status = msgspec.json.decode(files["json/status.json"])["in_doubt"]
+    assert status["sentence"] == said
+    assert [one["service"] for one in status["failing"]] == [name for name, _ in in_doubt.failing]
+    assert [one["probe_cc"] for one in status["countries"]] == [
+        code for code, _ in in_doubt.countries
+    ]
+    assert status["held"]["series"] == len(in_doubt.held)
+    assert not checked("json/status.json", files["json/status.json"])
 
 
 def test_feeds_name_their_own_address_where_it_is_configured() -> None:

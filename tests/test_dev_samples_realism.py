@@ -18,7 +18,6 @@ import pytest
 
 from conftest import Database as FreshDatabase
 from context import others_of, run_counts_of
-from counts import counts_of
 from detector_config import Config
 from dev.samples.measurements import create
 from dev.samples.realism import mixture
@@ -106,20 +105,7 @@ def test_observations_are_what_the_job_counts(database: FreshDatabase) -> None:
     with connected(Config(db_uri=SecretUrl(database.uri))) as measurements:
         start, end = FIRST + 480, FIRST + 504
         runs = run_counts_of(measurements, SERVICES, start, end)
-        of_job = counts_of(measurements, SERVICES, start, end)
         others = others_of(measurements, SERVICES, start, end)
-    summed: Counter[tuple[Any, ...]] = Counter()
-    for count in runs:
-        for place, number in enumerate((count.measurements, count.anomalies, count.confirmed)):
-            summed[(*count[:5], place)] += number
-    assert +summed == +Counter(
-        {
-            (*series, start + hour, place): int(grid[hour, column])
-            for place, grid in enumerate((of_job.measurements, of_job.anomalies, of_job.confirmed))
-            for column, series in enumerate(of_job.series)
-            for hour in range(end - start)
-        }
-    )
     expected_runs, expected_others = counted_by_hand(database, start, end)
     assert {tuple(count) for count in runs} == expected_runs
     assert {tuple(count) for count in others} == expected_others

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from outputs.charts import Drawing, drawing_of
-from outputs.doubts import doubts_of
+from outputs.doubts import doubts_of, wrong_measurements
 from outputs.incidents import Incident
 from outputs.items import Item
 from outputs.links import (
@@ -126,6 +126,7 @@ def page(report: Report, services: Sequence[Service], news: News) -> bytes:
     text = environment.get_template(TEMPLATE).render(
         report=report,
         summary=_summary(services),
+        wrong=wrong_measurements(report),
         services=services,
         cards=cards_of(report),
         feeds=_country_feeds(news),

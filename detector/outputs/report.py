@@ -27,7 +27,7 @@ from outputs.tallies import (
 )
 from outputs.timeline import OVER, Silent, Turn, phase_of, turns_of
 from outputs.wording import clean
-from series import Event, Series, SeriesStatus, time_of
+from series import Event, InDoubt, Series, SeriesStatus, time_of
 
 log = logging.getLogger("ooni.detector")
 
@@ -63,6 +63,7 @@ class Report:
         names: the GUIDs of incidents by key, where another one than theirs was published.
         withdrawn: why incidents are no longer held to be any, by key.
         unmeasured: networks of incidents, by key, and hours before which nobody measured them.
+        in_doubt: what the last hours say, and is not believed.
     """
 
     until: datetime
@@ -79,6 +80,7 @@ class Report:
     names: Mapping[Key, str] = field(default_factory=dict)
     withdrawn: Mapping[Key, str] = field(default_factory=dict)
     unmeasured: Mapping[Key, Collection[Silent]] = field(default_factory=lambda: NO_SILENT)
+    in_doubt: InDoubt = field(default_factory=InDoubt)
 
     def service_of(self, series: Series) -> str:
         """Return what a series is a part of, or the name of its test."""

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 
-from counts import CHUNK
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
 from series import HOUR, time_of
@@ -25,6 +24,7 @@ WEEK, WEEKS = 7 * 24, 5
 MIDDLE = WEEKS // 2 + 1
 NEEDED = 3  # hours without a run
 REPEATED = 48  # hours after a silence in which the next one of the place is the same news
+TOGETHER = 24  # hours that one question is about
 SILENCE = "silence.json"  # in state_dir
 
 Place = tuple[str, int]  # a country and a network of it; 0: all of them
@@ -217,8 +217,8 @@ def _look_up_to(database: Database, watch: Watch, end: int) -> None:
     ((count, oldest),) = database.query(FIRST.format(**times))
     # Of hours without a run anywhere there is nothing to learn.
     watch.hour = oldest // HOUR if count else end
-    for first in range(watch.hour, end, CHUNK):
-        last = min(first + CHUNK, end)
+    for first in range(watch.hour, end, TOGETHER):
+        last = min(first + TOGETHER, end)
         runs: dict[int, dict[Place, int]] = {hour: {} for hour in range(first, last)}
         sql = RUNS.format(start=first * HOUR, end=last * HOUR)
         for code, asn, hour, count in database.query(sql):

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from outputs.doubts import wrong_measurements
 from outputs.incidents import Incident
 from outputs.report import Report
 from outputs.wording import clean, country, iso
@@ -139,6 +140,7 @@ def as_json(report: Report, services: Sequence[Service]) -> bytes:
     rows = [_row(status, targets, times) for status in report.statuses]
     content = {
         "until": iso(report.until),
+        "in_doubt": _in_doubt(report),
         "summary": [_summary(service) for service in services],
         "targets": [
             {"test_name": clean(test_name), "input": clean(input_), "service": clean(service)}
@@ -148,6 +150,16 @@ def as_json(report: Report, services: Sequence[Service]) -> bytes:
         "series": rows,
     }
     return msgspec.json.encode(content)
+
+
+def _in_doubt(report: Report) -> dict[str, object]:
+    failing, countries, held = report.in_doubt
+    return {
+        "sentence": wrong_measurements(report),
+        "failing": [{"service": clean(name), "since": iso(since)} for name, since in failing],
+        "countries": [{"probe_cc": clean(code), "since": iso(since)} for code, since in countries],
+        "held": {"series": len(held), "since": iso(held[0]) if held else None},
+    }
 
 
 def _row(
