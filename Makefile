@@ -10,7 +10,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check chaos nightly clean
+.PHONY: help venv demo test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check chaos fuzz nightly clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -191,11 +191,31 @@ MINUTES ?= 10
 chaos: $(READY) ## run all tools while things go wrong; see docs/chaos.md (SEED=, MINUTES=10)
 	$(BIN)/python -m dev.chaos run --seed $(SEED) --minutes $(MINUTES)
 
-nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, coverage, other stores, chaos, longer tests (SEED=)
+# Fuzzing: a parser of foreign bytes each, for as long.
+TARGETS ?= $(notdir $(wildcard dev/fuzz/corpus/*))
+SECONDS_EACH ?= 50
+FUZZ_PATH := build/fuzz/lib:.:analysis:db-backup:detector:geoip
+
+build/fuzz/.ready: requirements/fuzz.txt $(READY)
+	rm -rf build/fuzz/lib
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target build/fuzz/lib -r $<
+	touch $@
+
+fuzz: build/fuzz/.ready ## give parsers of foreign bytes what nobody would write (TARGETS=, SECONDS_EACH=50)
+	@for target in $(TARGETS); do \
+	  echo "$$target:"; \
+	  PYTHONPATH=$(FUZZ_PATH) $(BIN)/python -m dev.fuzz $$target build/fuzz/$$target -max_total_time=$(SECONDS_EACH) \
+	    -timeout=60 -rss_limit_mb=1024 -max_len=65536 -artifact_prefix=build/fuzz/$$target- \
+	    > build/fuzz/$$target.log 2>&1 || { tail -n 40 build/fuzz/$$target.log; exit 1; }; \
+	  grep -E 'DONE|INITED' build/fuzz/$$target.log; \
+	done
+
+nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, coverage, other stores, chaos, fuzz, longer tests (SEED=)
 	$(MAKE) bench
 	$(MAKE) evaluate
 	$(MAKE) coverage
 	$(MAKE) stores-check
+	$(MAKE) fuzz
 	$(MAKE) chaos SEED=$(SEED) MINUTES=60
 	$(MAKE) test PYTEST_ARGS="-p tests.reversed_rows"
 	OONI_TEST_KILLS=50 OONI_TEST_COMMITS=240 OONI_TEST_DAYS=30 OONI_TEST_BACKUP_DAYS=365 OONI_TEST_EVERY_HOUR=1 \
