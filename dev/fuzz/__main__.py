@@ -13,7 +13,7 @@ import atheris
 # Coverage of the parsers alone: libraries would take minutes to import.
 MEASURED = [
     *("asn_map_file", "backups", "citizenlab", "csv_source", "documents", "exports"),
-    *("fingerprints_file", "following", "mmdb", "ooni_common", "refusals", "schemas"),
+    *("fingerprints_file", "checkpoint", "mmdb", "ooni_common", "refusals", "schemas"),
 ]
 CORPUS = Path(__file__).parent / "corpus"
 

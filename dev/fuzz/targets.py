@@ -13,13 +13,13 @@ import mmdb
 from asn_map_file import AsnMap
 from asnmeta_updater import Config
 from backups.manifest import BackupManifest
+from checkpoint import read_checkpoint
 from citizenlab.lists import Format, read_categories, read_list
 from csv_source import BrokenFileError
 from documents import decoded_manifest
 from exports.csv_rows import RowCounter
 from exports.manifest import TableManifest
 from fingerprints_file import KINDS, read_fingerprints
-from following import read_checkpoint
 from ooni_common.config_sources import load_config
 from ooni_common.errors import ConfigError, DataRefused
 from ooni_common.state import read_state
