@@ -235,6 +235,14 @@ def test_four_countries_of_many_are_no_failure_of_the_service() -> None:
     assert set(everywhere(4, 20)) == {0, 1, 2, 3}
 
 
+def test_countries_in_which_it_is_blocked_already_do_not_count() -> None:
+    runs = [run for asn in range(4) for run in bad(asn, 0, QUIET + 12, country=asn)]
+    runs += [run for asn in range(4, 8) for run in quiet(asn, country=asn)]
+    runs += quiet(7, start=QUIET, end=QUIET + 12, country=7)
+    runs += [run for asn in (4, 5, 6) for run in bad(asn, QUIET, QUIET + 12, country=asn)]
+    assert set(changes(runs)) == {4, 5, 6}
+
+
 def nation(networks: int, *, end: int, sparse: int = 99) -> list[Run]:
     """Return runs in which a country is blocked for five days, and one network hardly measured."""
     runs = []
