@@ -1,4 +1,4 @@
-"""The chaos run: its schedule, what it takes for a violation, and twenty steps of it."""
+"""The chaos run: its schedule, what it takes for a violation, and some steps of it."""
 
 import itertools
 import math
@@ -15,6 +15,13 @@ from dev.chaos.versions import Versions
 
 POSSIBLE = {"killed": ["geoip", "backup"], "bomb": ["geoip"], "away": ["backup", "detector"]}
 QUICK = ("citizenlab", "fingerprints", "asnmeta", "geoip")
+STEADY = (
+    "configuration damaged",
+    "database missing",
+    "state: gone",
+    "upstream: a hostile tree",
+    "upstream: half of it",
+)
 
 
 def drawn(seed: int, count: int = 12) -> list[schedule.Step]:
@@ -83,13 +90,14 @@ def test_how_a_run_may_end(status: int, output: str, violation: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_twenty_steps_without_a_violation() -> None:
+def test_steps_that_end_alike_on_every_machine_show_no_violation() -> None:
+    """What depends on the moment is for `make chaos`, which tells how to play a failure again."""
     possible = {
         kind.name: [actor for actor in kind.actors if actor in QUICK]
         for kind in kinds.ALL
-        if set(kind.actors) & set(QUICK) and not kind.missing()
+        if kind.name in STEADY
     }
-    steps = list(itertools.islice(schedule.drawn(20, possible), 20))
+    steps = list(itertools.islice(schedule.drawn(20, possible), len(STEADY)))
     report = run_steps(steps, seconds=math.inf)
     assert report.violations == []
-    assert report.steps.total() == 20
+    assert report.steps.total() == len(STEADY)
