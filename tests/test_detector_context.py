@@ -1,14 +1,18 @@
 """The detector with context: each of its rules, on hours that are made up for it."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
 from contextual import ContextDetector
+from control import UNKNOWN_SOURCE
 from detector_context_harness import (
     ALL_BAD,
     APP,
     NO_OTHERS,
     QUIET,
+    WEB,
     A,
     B,
     C,
@@ -67,12 +71,19 @@ def test_an_app_that_nothing_controls_has_to_wait() -> None:
     assert 8 <= hour - QUIET <= 9
 
 
+def test_what_failed_hours_ago_says_nothing_of_now() -> None:
+    failed = others(1, QUIET - 6, QUIET - 3, bad=6, good=0)
+    country = others(2, 0, QUIET + 30, bad=0, good=6, source=C)
+    ((hour, _),) = changes(APP_RUNS, [*failed, *country])[1]
+    assert hour - QUIET < 6
+
+
 # --- who says it ---
 
 
 def test_one_kind_of_probe_has_to_last_unless_its_own_inputs_are_fine() -> None:
     country = others(2, 0, QUIET + 20, bad=0, good=6, source=C)
-    for sources, waits in (((A,), True), ((A, B), False)):
+    for sources, waits in (((A,), True), ((A, B), False), ((UNKNOWN_SOURCE,), False)):
         blocked = [
             run
             for source in sources
@@ -85,29 +96,64 @@ def test_one_kind_of_probe_has_to_last_unless_its_own_inputs_are_fine() -> None:
     assert changes([*quiet(1, bucket=NO_OTHERS), *seven, *after], country) == {}
 
 
-def test_one_kind_of_probe_decides_nothing_while_others_see_nothing() -> None:
-    end = QUIET + 120
-    good = quiet(1, end=end, step=2, source=B, bucket=NO_OTHERS)
-    blocked = [*bad(1, QUIET, end, bucket=NO_OTHERS)]
-    assert changes([*quiet(1, bucket=NO_OTHERS), *good, *blocked]) == {}
+@pytest.mark.parametrize(("more", "told"), [(1, False), (2, True)])
+def test_one_kind_of_probe_gives_at_most_half_of_what_suffices(more: int, told: bool) -> None:
+    six = bad(1, QUIET, QUIET + 6, bucket=NO_OTHERS)
+    second = bad(1, QUIET + 6, QUIET + 6 + more, source=B, bucket=NO_OTHERS)
+    country = others(2, 0, QUIET + 8, bad=0, good=6, source=C)
+    assert bool(changes([*quiet(1, bucket=NO_OTHERS), *six, *second], country)) == told
 
 
-def test_a_kind_of_probe_that_finds_more_everywhere_shifts_what_is_usual() -> None:
-    end = QUIET + 400
-    before = [run for asn in range(5) for run in quiet(asn, source=B, country=asn)]
-    fine = [
+@pytest.mark.parametrize("runs", [1, 100])
+def test_one_kind_of_probe_decides_nothing_for_ten_days_while_others_see_nothing(runs: int) -> None:
+    end = QUIET + 250
+    good = quiet(1, end=end, source=B, step=2, bucket=NO_OTHERS)
+    blocked = [Run(hour, 1, runs, bucket=NO_OTHERS) for hour in range(QUIET, end)]
+    ((hour, _),) = changes([*quiet(1, bucket=NO_OTHERS), *good, *blocked])[1]
+    assert hour - QUIET >= 240
+
+
+@pytest.mark.parametrize("contradicted", [False, True])
+def test_where_the_country_agrees_one_kind_of_probe_is_enough(contradicted: bool) -> None:
+    end = QUIET + 8
+    country = [run for asn in (2, 3, 4) for run in [*quiet(asn), *bad(asn, QUIET, end)]]
+    good = quiet(1, end=end, source=B, step=2, bucket=NO_OTHERS) if contradicted else []
+    runs = [*quiet(1, bucket=NO_OTHERS), *good, *bad(1, QUIET, end, bucket=NO_OTHERS)]
+    assert 1 not in changes(runs)
+    assert [state for _, state in changes([*runs, *country])[1]] == ["BLOCKED"]
+
+
+@pytest.mark.parametrize(
+    ("more", "fine", "told"),
+    [
+        pytest.param(range(5), (), False, id="everywhere"),
+        pytest.param(range(1, 5), (), False, id="elsewhere"),
+        pytest.param((0,), range(1, 5), False, id="here"),
+        pytest.param((), range(5), True, id="nowhere"),
+    ],
+)
+def test_a_kind_of_probe_that_finds_more_than_usual_shifts_what_is_usual(
+    more: Iterable[int], fine: Iterable[int], told: bool
+) -> None:
+    end = QUIET + 200
+    released = [
+        Run(hour, 0, int(hour % 3 == 0), int(hour % 3 > 0), C, country=0)
+        for hour in range(QUIET, end)
+    ]
+    beside = [
         o for asn in range(5) for o in others(asn, 0, end, bad=0, good=6, source=B, country=asn)
     ]
-    released = [
-        Run(hour, asn, int(hour % 3 == 0), int(hour % 3 > 0), C, country=asn)
-        for hour in range(QUIET, end)
-        for asn in range(5)
-    ]
-    more = [
-        o for asn in range(5) for o in others(asn, QUIET, end, bad=2, good=4, source=C, country=asn)
-    ]
-    assert changes([*before, *released], [*fine, *more]) == {}
-    assert changes([*before, *released], fine) != {}
+    for networks, share in ((more, (2, 4)), (fine, (0, 6))):
+        for asn in networks:
+            beside += others(asn, QUIET, end, bad=share[0], good=share[1], source=C, country=asn)
+    runs = [*quiet(0, source=B, country=0), *released]
+    assert bool(changes(runs, beside)) == told
+
+
+def test_hundreds_of_runs_in_an_hour_say_no_more_than_a_few() -> None:
+    many = Run(QUIET, 1, 200, 800, source=UNKNOWN_SOURCE)
+    blocked = bad(1, QUIET + 1, QUIET + 20)
+    assert changes([*quiet(1), many, *blocked]) == changes([*quiet(1), *blocked])
 
 
 # --- what happens elsewhere ---
@@ -144,24 +190,36 @@ def test_countries_in_which_it_is_blocked_already_do_not_count() -> None:
     assert set(changes(runs)) == {4, 5, 6}
 
 
-def nation(networks: int, *, end: int, sparse: int = 99) -> list[Run]:
+def nation(networks: int, *, end: int, sparse: int = 99, target: str = WEB) -> list[Run]:
     """Return runs in which a country is blocked for five days, and one network hardly measured."""
     runs = []
     for asn in range(networks):
         runs += quiet(asn, end=end)
         runs += quiet(asn, start=end + 120, end=end + 240)
         runs += bad(asn, end, end + 120)
-    runs += quiet(sparse, end=end, step=12)
-    runs += bad(sparse, end, end + 120, step=12)
-    return runs + quiet(sparse, start=end + 120, end=end + 240, step=12)
+    runs += quiet(sparse, end=end, step=12, target=target)
+    runs += bad(sparse, end, end + 120, step=12, target=target)
+    return runs + quiet(sparse, start=end + 120, end=end + 240, step=12, target=target)
 
 
-def test_networks_of_a_country_help_each_other_at_beginnings_and_ends() -> None:
-    alone = changes(run for run in nation(4, end=QUIET) if run.asn == 99)[99]
-    together = changes(nation(4, end=QUIET))[99]
+@pytest.mark.parametrize("target", [WEB, APP])
+def test_networks_of_a_country_help_each_other_at_beginnings_and_ends(target: str) -> None:
+    runs = nation(4, end=QUIET, target=target)
+    alone = changes(run for run in runs if run.asn == 99)[99]
+    together = changes(runs)[99]
     assert [state for _, state in alone] == [state for _, state in together] == ["BLOCKED", "OK"]
     for (later, _), (sooner, _) in zip(alone, together, strict=True):
         assert sooner <= later - 12
+
+
+def test_networks_that_only_begin_to_look_blocked_help_each_other() -> None:
+    runs = [
+        run
+        for asn in range(5)
+        for run in [*quiet(asn, step=12), *bad(asn, QUIET, QUIET + 60, step=12)]
+    ]
+    ((alone, _),) = changes(run for run in runs if run.asn == 0)[0]
+    assert {hour for some in changes(runs).values() for hour, _ in some} == {alone - 12}
 
 
 def test_a_country_in_which_nobody_else_sees_it_does_not_help() -> None:
@@ -203,8 +261,22 @@ def test_the_end_of_a_full_blocking_is_told_however_sparse_the_network() -> None
     assert hour - 2 * QUIET <= 7 * 8
 
 
-def test_a_half_blocking_does_not_flap() -> None:
-    half = [Run(hour, 1, int(hour % 4 < 2), int(hour % 4 > 1)) for hour in range(QUIET, 800)]
+@pytest.mark.parametrize("passes", [0, 3])  # good runs in five hours, of fifteen
+def test_a_blocking_that_lets_a_run_in_five_pass_ends_as_soon_as_a_full_one(passes: int) -> None:
+    usual = [Run(hour, 1, 1, 2, source=UNKNOWN_SOURCE) for hour in range(QUIET)]
+    over = QUIET + 40
+    passing = {hour: int(hour % 5 < passes) for hour in range(QUIET, over)}
+    blocked = [Run(hour, 1, 3 - good, good, UNKNOWN_SOURCE) for hour, good in passing.items()]
+    back = [Run(hour, 1, 0, 3, source=UNKNOWN_SOURCE) for hour in range(over, over + 10)]
+    assert changes([*usual, *blocked, *back])[1][1:] == [(over + 1, "OK")]
+
+
+@pytest.mark.parametrize("turn", [2, 6])
+def test_a_half_blocking_does_not_flap(turn: int) -> None:
+    half = [
+        Run(hour, 1, int(hour % (2 * turn) < turn), int(hour % (2 * turn) >= turn))
+        for hour in range(QUIET, 600)
+    ]
     assert [state for _, state in changes([*quiet(1), *half])[1]] == ["BLOCKED"]
 
 

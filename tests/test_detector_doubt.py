@@ -1,8 +1,10 @@
 """What is in doubt: it is told as such while it lasts, and not as blocking."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from context import ContextCounts
 from detector_config import Config
@@ -71,10 +73,14 @@ def test_it_is_in_doubt_until_the_measurements_are_fine_again() -> None:
     assert followed(of, bad, QUIET + 7)[0] == InDoubt()
 
 
-def test_without_further_measurements_it_is_in_doubt_for_three_hours() -> None:
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_without_further_runs_it_is_in_doubt_for_three_hours(goes_on: bool) -> None:
     of = world(5)
+    counts = counts_of(of, failing(of, 9, ALL_BAD), QUIET + 9)
+    later = counts.runs[:, 1] >= FIRST + QUIET + 6
+    counts.runs[later, 7:] = 0  # of runs that have begun before
     follower = Follower(SERVICES)
-    follower.follow(counts_of(of, failing(of, 6, ALL_BAD), QUIET + 6))
+    follower.follow(counts if goes_on else replace(counts, runs=counts.runs[~later]))
     assert follower.in_doubt(SERVICES, FIRST + QUIET + 8).failing
     assert not follower.in_doubt(SERVICES, FIRST + QUIET + 9).failing
 
@@ -86,6 +92,8 @@ def test_a_country_in_which_three_networks_fail_in_everything_is_in_doubt() -> N
     assert followed(of, failing(of[:2], 5, ALL_BAD), QUIET + 5)[0].countries == ()
     large = world(2, networks=7)
     assert followed(large, failing(large[:3], 5, ALL_BAD), QUIET + 5)[0].countries == ()
+    small = world(2, networks=2)
+    assert followed(small, failing(small[:2], 5, ALL_BAD), QUIET + 5)[0].countries == ()
 
 
 def test_what_has_too_little_support_is_held_for_eight_hours() -> None:
