@@ -65,6 +65,13 @@ def test_an_app_is_not_believed_while_the_network_or_the_country_fails(asn: int)
     assert hour - QUIET < 6
 
 
+def test_an_app_is_not_believed_while_its_network_fails_and_the_country_does_not() -> None:
+    fine = others(1, 0, QUIET, bad=0, good=6, source=C)
+    failing = others(1, QUIET, QUIET + 30, bad=6, good=0, source=C)
+    country = others(2, 0, QUIET + 30, bad=0, good=60, source=C)
+    assert changes(APP_RUNS, [*fine, *failing, *country]) == {}
+
+
 def test_an_app_that_nothing_controls_has_to_wait() -> None:
     ((hour, state),) = changes(APP_RUNS)[1]
     assert state == "BLOCKED"
@@ -190,6 +197,13 @@ def test_countries_in_which_it_is_blocked_already_do_not_count() -> None:
     assert set(changes(runs)) == {4, 5, 6}
 
 
+def test_what_is_blocked_in_one_country_after_another_does_not_shut_the_gate() -> None:
+    end = QUIET + 6 * 12
+    runs = [run for asn in range(6) for run in quiet(asn, end=QUIET + asn * 12, country=asn)]
+    runs += [run for asn in range(6) for run in bad(asn, QUIET + asn * 12, end, country=asn)]
+    assert set(changes(runs)) == set(range(6))
+
+
 def nation(networks: int, *, end: int, sparse: int = 99, target: str = WEB) -> list[Run]:
     """Return runs in which a country is blocked for five days, and one network hardly measured."""
     runs = []
@@ -220,6 +234,23 @@ def test_networks_that_only_begin_to_look_blocked_help_each_other() -> None:
     ]
     ((alone, _),) = changes(run for run in runs if run.asn == 0)[0]
     assert {hour for some in changes(runs).values() for hour, _ in some} == {alone - 12}
+
+
+@pytest.mark.parametrize(
+    ("begun", "last", "waits"),
+    [
+        pytest.param(20, -60, 12, id="blocked lately"),
+        pytest.param(300, -60, 24, id="blocked for long"),
+        pytest.param(120, 100, 36, id="not measured for days"),
+    ],
+)
+def test_networks_help_most_that_were_blocked_lately(begun: int, last: int, waits: int) -> None:
+    start = QUIET + 300
+    runs = [*quiet(99, end=start, step=12), *bad(99, start, start + 60, step=12)]
+    for asn in range(3):
+        runs += [*quiet(asn, end=start - begun), *bad(asn, start - begun, start - last)]
+    ((hour, _),) = changes(runs)[99]
+    assert hour - start == waits
 
 
 def test_a_country_in_which_nobody_else_sees_it_does_not_help() -> None:
