@@ -155,7 +155,7 @@ class Updater(Actor):
         with self.scene.client() as client:
             client.execute(f"CREATE DATABASE {self.database} ENGINE = Atomic")
 
-    def rows_of(self, table: str, columns: str = "*") -> list[tuple[object, ...]] | None:
+    def rows_of(self, table: str, columns: str) -> list[tuple[object, ...]] | None:
         """Return what is in a table, in order; None without a table."""
         with self.scene.client(self.database) as client:
             if not client.execute(f"EXISTS TABLE {table}")[0][0]:

@@ -15,6 +15,7 @@ from dev.servers.upstream import SampleUpstream
 
 ASNS, ROWS = 300, 900
 FIRST_ADDED = 4_100_000_000
+COLUMNS = "asn, org_name, cc, changed, aut_name, source"
 
 
 class AsnMeta(Updater):
@@ -71,4 +72,4 @@ class AsnMeta(Updater):
 
     def violations(self, *, current: bool) -> Iterator[str]:
         """Yield that the table is no complete version, or an older one than was seen."""
-        yield self.versions.violation(self.rows_of("asnmeta"), current=current)
+        yield self.versions.violation(self.rows_of("asnmeta", COLUMNS), current=current)

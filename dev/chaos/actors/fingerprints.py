@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from dev.chaos.actors.actor import Updater
 from dev.chaos.scene import Scene
 from dev.chaos.versions import Versions
-from dev.samples.fingerprints import SampleFingerprints
+from dev.samples.fingerprints import HEADER, SampleFingerprints
 from dev.servers.fault_proxy import FaultProxy
 from dev.servers.upstream import SampleUpstream
 
@@ -64,7 +64,8 @@ class Fingerprints(Updater):
     def violations(self, *, current: bool) -> Iterator[str]:
         """Yield a table that is no complete version, or an older one than was seen."""
         for kind, versions in self.versions.items():
-            yield versions.violation(self.rows_of(f"fingerprints_{kind}"), current=current)
+            rows = self.rows_of(f"fingerprints_{kind}", ", ".join(HEADER))
+            yield versions.violation(rows, current=current)
 
     def _publish(self) -> None:
         folder = self.scene.folder / "fingerprints-upstream"

@@ -69,40 +69,31 @@ def live_of_another_engine(play: Play) -> None:
     """Make the live table of another engine, with the same rows."""
     live = _change_live(play)
     engine = play.choose(("MergeTree ORDER BY tuple()", "Log", "Memory"))
-    _execute(
-        play,
-        f"RENAME TABLE {live} TO old",
-        f"CREATE TABLE {live} ENGINE = {engine} AS SELECT * FROM old",
-        "DROP TABLE old SYNC",
-    )
-    play.scene.mending.append(lambda: _execute(play, f"DROP TABLE {live} SYNC"))
+    _remake(play, live, "*", f"ENGINE = {engine}")
     play.run(allowed={0, 78})
 
 
 def live_with_another_column(play: Play) -> None:
     """Make the live table with one more column, and another order."""
-    live = _change_live(play)
-    _execute(
-        play,
-        f"RENAME TABLE {live} TO old",
-        f"CREATE TABLE {live} {MERGE_TREE} AS SELECT 1 AS more, * FROM old",
-        "DROP TABLE old SYNC",
-    )
-    play.scene.mending.append(lambda: _execute(play, f"DROP TABLE {live} SYNC"))
+    _remake(play, _change_live(play), "1 AS more, *")
     play.run(allowed={0, 78})
 
 
 def live_without_a_column(play: Play) -> None:
     """Make the live table without one of its columns."""
-    live = _change_live(play)
+    _remake(play, _change_live(play), "1 AS other")
+    play.run(allowed={78})
+
+
+def _remake(play: Play, live: str, columns: str, engine: str = MERGE_TREE) -> None:
+    """Make a live table of what it holds, until the fault ends."""
     _execute(
         play,
         f"RENAME TABLE {live} TO old",
-        f"CREATE TABLE {live} {MERGE_TREE} AS SELECT 1 AS other FROM old",
+        f"CREATE TABLE {live} {engine} AS SELECT {columns} FROM old",
         "DROP TABLE old SYNC",
     )
     play.scene.mending.append(lambda: _execute(play, f"DROP TABLE {live} SYNC"))
-    play.run(allowed={78})
 
 
 def swapped_by_hand(play: Play) -> None:
