@@ -1,8 +1,8 @@
 """The checkpoint: all that is known of the series at an hour, in a file.
 
-So no run begins at the beginning. The hour lies some days back. Each run follows the series from
-there on anew, so that measurements that came late count, and so that it does not matter how often
-it has run.
+It saves each run from starting at the beginning. The hour lies some days back, and each run
+follows the series again from there: late measurements count, and the result is the same however
+often the detector runs.
 """
 
 import hashlib
@@ -90,7 +90,7 @@ def _decoded(content: bytes) -> tuple[Header, dict[str, Any]]:
     """Return header and arrays of a file.
 
     Raises:
-        Exception: it is no such file.
+        Exception: the file is damaged, or something else.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(member.file_size for member in archive.infolist()) > LARGEST_CHECKPOINT:

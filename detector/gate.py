@@ -1,4 +1,4 @@
-"""The gate: what fails in several countries at once is no blocking.
+"""The gate: a failure in several countries at once does not count as a blocking.
 
 Of an input in an hour and the two before it, those countries count in which the share of bad runs
 exceeds the usual one by far, on networks that are OK. Where these are several, and a quarter of

@@ -106,7 +106,7 @@ class Pool:
         self._blocked_since: Indices = np.full(series, NEVER)
         self._ok_since: Indices = np.full(series, NEVER)  # after a blocking
         self._changed: Indices = np.full(series, NEVER)  # from OK to BLOCKED
-        self._first: Indices = np.full(series, NEVER)  # since when its first state is no event
+        self._first: Indices = np.full(series, NEVER)  # the hour of a first state that was not told
 
     def arrays(self) -> Arrays:
         """Return what is known, by name."""
@@ -141,7 +141,7 @@ class Pool:
         ends = np.where(blocked, self._counted(detector.ends[used]), parameters.each * turned)
         seen = last >= 0
         by_beginnings = self._agreement(groups, index, begins * fresh, (measured, seen))
-        # What is left of a blocking is no sign of another one where it is over.
+        # Networks still blocked by one that has ended here do not hint at a new one.
         by_beginnings[turned[index]] = 0.0
         by_ends = self._agreement(
             groups, index, ends * fresh, (measured & (blocked | turned), seen)

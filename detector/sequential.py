@@ -60,7 +60,7 @@ class Parameters:
         full_share: of anomalies, at least, while everything is believed to be blocked.
         full_evidence: that a blocking is full rather than partial, in nats, from which on its end
             is told by the full share, not by what was learned.
-        most_full_evidence: of which there is no more.
+        most_full_evidence: the limit of that evidence.
     """
 
     blocked_shares: tuple[float, ...] = (0.55, 0.9)

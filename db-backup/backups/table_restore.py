@@ -137,7 +137,7 @@ def put_in_place(
     try:
         database.query(f"EXCHANGE TABLES {kept} AND {place}")
     except BaseException:
-        log.warning("%s may have the rows that were restored, and not those of before", kept)
+        log.warning("the swap failed; %s has the restored rows or the previous ones: look", kept)
         raise
     return f"{place}: {saved.rows:,} rows; what was there is {kept} now"
 
