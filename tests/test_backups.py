@@ -457,6 +457,7 @@ def test_a_server_with_a_named_collection_needs_no_credentials(private_tool: Bac
     assert (status, log.count("can be restored")) == (0, 3), log
 
 
+@pytest.mark.long
 def test_a_named_collection_of_another_bucket_is_noticed(private_tool: BackupTool) -> None:
     collection = make_collection(private_tool, private_tool.bucket_name)
     private_tool.configure(private_named_collection=collection)
@@ -575,6 +576,7 @@ def test_the_storage_class_is_that_of_all_that_backup_writes(private_tool: Backu
 # --- what people see ---
 
 
+@pytest.mark.long
 def test_what_is_printed_fits_into_80_columns(saved: BackupTool) -> None:
     for number in (1, 2):
         add_rows(saved, number)

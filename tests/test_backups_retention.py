@@ -191,6 +191,7 @@ def test_nothing_is_deleted_without_a_schedule_or_while_a_table_is_not_saved(
 # --- delete ---
 
 
+@pytest.mark.long
 def test_deleting_one_by_name(backup_tool: BackupTool, clock: Clock) -> None:
     backup_tool.keep_private(tables={"t": "private"}, action="backup", full_every=2)
     run_daily(backup_tool, clock, 4)

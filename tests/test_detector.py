@@ -96,6 +96,7 @@ def test_what_failed_or_is_of_no_known_network_does_not_count(detecting: Detecti
     assert (detecting.statuses(), detecting.changes()) == ({}, [])
 
 
+@pytest.mark.long
 def test_a_measurement_that_was_processed_twice_counts_once(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 200, block=100))
     detecting.detect(200)
@@ -199,6 +200,7 @@ def test_measurements_that_come_late_count(detecting: Detecting) -> None:
     assert (asn, status, begun) == (1, "BLOCKED", 100)
 
 
+@pytest.mark.long
 def test_measurements_that_come_too_late_wait_for_a_reprocessing(detecting: Detecting) -> None:
     detecting.measure([*measured(series(), 0, 100), *measured(series("FR", 2), 0, 300)])
     detecting.detect(300)
@@ -222,6 +224,7 @@ def test_an_event_disappears_when_late_measurements_speak_against_it(detecting: 
     assert not any("by-series" in name for name in detecting.outputs())
 
 
+@pytest.mark.long
 def test_the_hour_that_has_not_ended_is_not_looked_at(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 200, block=100))
     for hour in range(106, 115):
@@ -232,6 +235,7 @@ def test_the_hour_that_has_not_ended_is_not_looked_at(detecting: Detecting) -> N
     assert detected == hour
 
 
+@pytest.mark.long
 def test_time_stands_still_while_fastpath_gets_nothing(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 104, block=100))
     detecting.detect(104)
@@ -243,6 +247,7 @@ def test_time_stands_still_while_fastpath_gets_nothing(detecting: Detecting) -> 
     assert len(detecting.changes()) == 1
 
 
+@pytest.mark.long
 def test_a_series_that_is_measured_no_more_becomes_unknown(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 200, block=100))
     detecting.measure(measured(series("FR", 2), 0, 50 * DAY, step=6))
@@ -251,6 +256,7 @@ def test_a_series_that_is_measured_no_more_becomes_unknown(detecting: Detecting)
     assert detecting.changes()[-1][1] == "BLOCKED"
 
 
+@pytest.mark.long
 def test_a_service_that_is_followed_no_more_disappears_but_for_its_events(
     detecting: Detecting,
 ) -> None:
@@ -379,6 +385,7 @@ def test_a_damaged_checkpoint_costs_a_longer_run(detecting: Detecting) -> None:
     assert detecting.everything() == before
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_version_of_the_test_is_not_gone_on_from(
     detecting: Detecting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,6 +565,7 @@ def test_metrics_are_sent(detecting: Detecting, statsd: StatsdListener) -> None:
         assert metrics[f"detector.{timer}"][0][1] == "ms"
 
 
+@pytest.mark.long
 def test_a_probe_with_a_fast_clock_does_not_hide_that_nothing_comes_any_more(
     detecting: Detecting, statsd: StatsdListener
 ) -> None:
@@ -625,6 +633,7 @@ def test_a_long_incident_that_ended_lately_is_not_counted_from_its_beginning_on_
     assert detecting.outputs()["json/global.json"] == feed
 
 
+@pytest.mark.long
 def test_every_item_has_the_counts_of_exactly_the_time_that_it_names(detecting: Detecting) -> None:
     end = 40 * DAY
     detecting.measure(blocked(series("IT", 1), end, block=100, unblock=121))  # long over
@@ -663,6 +672,7 @@ def test_what_is_counted_ends_with_the_last_hour_that_is_over(detecting: Detecti
     assert detecting.page() == before
 
 
+@pytest.mark.long
 def test_an_incident_has_one_beginning_everywhere(detecting: Detecting) -> None:
     end = 12 * DAY
     for asn in range(100, 112):

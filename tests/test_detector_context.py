@@ -314,6 +314,7 @@ def test_a_half_blocking_does_not_flap(turn: int) -> None:
 # --- its state ---
 
 
+@pytest.mark.long
 def test_it_goes_on_where_another_one_ended() -> None:
     beside = others(1, 0, 2 * QUIET, bad=1, good=9, source=C)
     runs = nation(3, end=QUIET)

@@ -188,6 +188,7 @@ def test_what_can_not_be_meant_is_refused(detecting: Detecting, key: str, value:
     assert key in log
 
 
+@pytest.mark.long
 def test_damaged_files_of_earlier_runs_end_no_run(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 200, block=100))
     detecting.detect(200)
@@ -210,6 +211,7 @@ def test_damaged_files_of_earlier_runs_end_no_run(detecting: Detecting) -> None:
     assert detecting.outputs() == seen
 
 
+@pytest.mark.long
 def test_nothing_is_published_while_that_is_switched_off(detecting: Detecting) -> None:
     detecting.measure(measured(series(), 0, 100))
     detecting.detect(100)

@@ -107,6 +107,7 @@ def detecting(
     return Detecting(tmp_path, database, capsys)
 
 
+@pytest.mark.long
 def test_a_shutdown_is_told_and_its_end_too(detecting: Detecting) -> None:
     begun, end = LEARNED + 10, LEARNED + 2 * DAY
     for code in ("IT", "FR", "DE"):

@@ -336,6 +336,7 @@ def test_a_table_that_fails_does_not_keep_the_others_from_being_done(
     assert backup_tool.exports() == ["z.csv.zstd"]
 
 
+@pytest.mark.long
 def test_names_can_not_break_out(backup_tool: BackupTool) -> None:
     for name in HOSTILE:
         backup_tool.database.execute(
@@ -811,6 +812,7 @@ WRONG_BACKUPS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("private", [False, True])
 def test_a_name_that_is_not_there_is_wrong_usage(backup_tool: BackupTool, *, private: bool) -> None:
     backup_tool.fill("fastpath", 10)

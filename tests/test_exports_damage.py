@@ -225,6 +225,7 @@ def zeros(size: int) -> bytes:
     )
 
 
+@pytest.mark.long
 def test_an_object_that_would_fill_the_memory_is_found_out(tool: BackupTool) -> None:
     bomb = zeros(BOMB)
     assert len(bomb) < 500_000

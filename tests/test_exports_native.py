@@ -252,6 +252,7 @@ def test_a_connection_that_breaks_in_mid_stream_changes_nothing(
     assert exported.verifies()
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_in_mid_stream_changes_nothing(
     tmp_path: Path,
     s3: S3Server,

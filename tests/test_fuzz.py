@@ -32,6 +32,7 @@ def test_the_corpus_is_read_or_refused(name: str) -> None:
         TARGETS[name](content)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TARGETS)
 @given(data=st.data())
 def test_whatever_is_changed_in_it_is_read_or_refused(name: str, data: st.DataObject) -> None:

@@ -670,6 +670,7 @@ def test_a_wrong_password_is_an_error_of_configuration_and_is_not_shown(tmp_path
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_server_that_dies_during_the_inserts_leaves_the_live_table_as_it_was(
     tmp_path: Path,
 ) -> None:

@@ -149,6 +149,7 @@ def test_force_and_another_configuration_judge_again(
     assert fingerprints.run("--force")[0] == 0
 
 
+@pytest.mark.long
 def test_a_map_that_was_refused_is_not_fetched_again(
     tmp_path: Path, database: FreshDatabase, capsys: pytest.CaptureFixture[str]
 ) -> None:
