@@ -194,18 +194,14 @@ class Database:
         """Tell whether the database has the table."""
         return bool(self.query(f"EXISTS TABLE {quoted(table)}")[0][0])
 
-    def structure(self, table: str) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-        """Return what makes two tables interchangeable: columns and engine with its clauses."""
-        where = "database = currentDatabase() AND {} = %(table)s"
-        columns = self.query(
-            "SELECT name, type, default_kind, default_expression FROM system.columns"
-            f" WHERE {where.format('table')} ORDER BY position",
+    def types_of(self, table: str) -> dict[str, str]:
+        """Return the types of a table's columns by their names, nothing for no such table."""
+        rows = self.query(
+            "SELECT name, type FROM system.columns"
+            " WHERE database = currentDatabase() AND table = %(table)s ORDER BY position",
             {"table": table},
         )
-        engine = self.query(
-            f"SELECT engine_full FROM system.tables WHERE {where.format('name')}", {"table": table}
-        )
-        return columns, engine
+        return dict(rows)
 
     def close(self) -> None:
         """Close the connection."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
+from ooni_common.database import Database
 from ooni_common.swap.content import Content, blocks_of
 from ooni_common.swap.update import Table
 
@@ -41,3 +42,18 @@ def new_rows(count: int = 110) -> list[Row]:
 def content_of_rows(rows: Iterable[Sequence[Any]]) -> Content:
     """Return what the rows add up to."""
     return sum((block.content for block in blocks_of(rows)), start=Content())
+
+
+def structure_of(database: Database, table: str) -> tuple[list[Row], Row]:
+    """Return what makes two tables interchangeable: columns; engine, its clauses and keys."""
+    columns = database.query(
+        "SELECT name, type, default_kind, default_expression FROM system.columns"
+        " WHERE database = currentDatabase() AND table = %(table)s ORDER BY position",
+        {"table": table},
+    )
+    (engine,) = database.query(
+        "SELECT engine, engine_full, sorting_key, primary_key FROM system.tables"
+        " WHERE database = currentDatabase() AND name = %(table)s",
+        {"table": table},
+    )
+    return columns, engine

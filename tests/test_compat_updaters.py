@@ -24,7 +24,7 @@ from ooni_common.swap.state import is_current, roll_back
 from ooni_common.swap.update import LossLimit, Table, Update, UpdateState, next_state
 from ordinary_answers import Answer, matched_by_regexps
 from pattern_faults import wrong_regexps
-from reference_tables import PAIR, Row, new_rows, old_rows
+from reference_tables import PAIR, Row, new_rows, old_rows, structure_of
 
 pytestmark = pytest.mark.compat
 
@@ -70,8 +70,7 @@ def test_the_tables_of_the_updaters_can_be_created_and_are_as_expected(
     db: Database, table: Table
 ) -> None:
     db.query(table.ddl(table.name))
-    names = [name for name, *_ in db.structure(table.name)[0]]
-    assert names == list(table.columns)
+    assert list(db.types_of(table.name)) == list(table.columns)
 
 
 def updating(table: Table, rows: Sequence[Row]) -> Update:
@@ -103,7 +102,7 @@ def test_a_shadow_of_another_structure_is_made_again(db: Database) -> None:
     db.query(f"CREATE TABLE {table.shadow} (name String) ENGINE = MergeTree ORDER BY name")
     (change,) = replace_tables(Nodes.one(db), [updating(table, old_rows())])
     assert change.live.rows == 100
-    assert db.structure(table.shadow) == db.structure(table.name)
+    assert structure_of(db, table.shadow) == structure_of(db, table.name)
 
 
 def test_the_live_rows_of_a_country_with_a_broken_list_are_kept(db: Database) -> None:

@@ -12,6 +12,7 @@ from citizenlab.table import TABLE as CITIZENLAB
 from conftest import Database as FreshDatabase
 from ooni_common.database import Database
 from ooni_common.swap.update import Table
+from reference_tables import structure_of
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / folder / "tables.sql" for folder in ("analysis", "detector")]
@@ -37,10 +38,10 @@ def test_a_first_run_creates_the_table_as_the_file_does(
     db = Database(database.client())
     (by_file,) = [text for text in statements("CREATE TABLE") if f" {table.name}\n" in text]
     db.query(by_file)
-    expected = db.structure(table.name)
+    expected = structure_of(db, table.name)
     db.query(f"DROP TABLE {table.name} SYNC")
     db.query(table.ddl(table.name))
-    assert db.structure(table.name) == expected
+    assert structure_of(db, table.name) == expected
 
 
 def test_the_files_have_no_other_tables() -> None:

@@ -184,7 +184,7 @@ def _uuid_of(database: Database, name: str) -> str:
 
 
 def _check_columns(database: Database, table: Table, name: str) -> None:
-    types = {column[0]: column[1] for column in database.structure(name)[0]}
+    types = database.types_of(name)
     if missing := [column for column in table.columns if column not in types]:
         raise ConfigError(f"table {name} has no column {', '.join(missing)}; see tables.sql")
     for column, wanted in table.columns.items():
