@@ -75,6 +75,8 @@ def agreed_database(nodes: Nodes, table: Table) -> Database:
     Raises:
         Unavailable, ConfigError: as `live_standings`.
     """
+    if not nodes.is_cluster:
+        return nodes.first
     agreement = agreement_of(nodes, live_standings(nodes, table))
     return agreement.members[0].database if agreement else nodes.first
 
