@@ -8,6 +8,7 @@ often the detector runs.
 import hashlib
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from contextual import PARAMETERS, TABLES
 from following import PREFIX, Checkpoint, Follower
 from ooni_common.files import write_atomically
 from ooni_common.state import ignored, read_local
-from series import HOUR, STATE_NAMES, Series
+from series import HOUR, STATE_NAMES, Series, Target
 
 CHECKPOINT_FORMAT = 2  # of the file, and of what its arrays mean
 HEADER_ARRAY = "header"  # the name of an array that is none: JSON
@@ -44,8 +45,18 @@ class Header(msgspec.Struct, frozen=True):
     sha256: str = ""
 
 
-def read_checkpoint(path: Path) -> Checkpoint | None:
-    """Read the file; None where there is none, or one that is damaged or of another version."""
+def read_checkpoint(
+    path: Path, services: Mapping[Target, str]
+) -> tuple[Checkpoint, Follower] | None:
+    """Read the file; return what it says, and a follower that knows it.
+
+    Args:
+        path: of the file.
+        services: see Follower.
+
+    Returns:
+        None where there is no file, or one that is damaged or of another version.
+    """
     content = read_local(path, LARGEST_CHECKPOINT)
     if content is None:
         return None
@@ -63,11 +74,10 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
         return None
     try:
         _check(checkpoint)
-        Follower.from_checkpoint(checkpoint, {})
-    except (KeyError, ValueError) as error:
+        return checkpoint, Follower.from_checkpoint(checkpoint, services)
+    except (LookupError, ValueError) as error:
         ignored(path, error)
         return None
-    return checkpoint
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from control import Control, ControlParameters, OtherRows, RunRows
 from gate import NEVER, Gate, GateParameters
-from hours import Arrays, Indices, States
+from hours import Arrays, Indices, States, distinct
 from pooling import Groups, Pool, PoolParameters
 from sequential import Detector, Parameters
 from support import SupportParameters
@@ -100,11 +100,11 @@ class ContextDetector:
             one; those whose first state BLOCKED is news now, whenever they got it.
         """
         rows = self._control.judged(hour, runs, others)
-        seen = self.test.see(hour, np.unique(runs.series))
+        seen = self.test.see(hour, distinct(runs.series))
         doubt = self._gate.shut(hour, rows, self.test, (groups.peers, groups.everywhere))
         rows = rows.where(~doubt)
-        counted = np.unique(rows.series)
-        self._note(hour, np.unique(runs.series[runs.runs > 0]), counted)
+        counted = distinct(rows.series)
+        self._note(hour, distinct(runs.series[runs.runs > 0]), counted)
         lowered = self._pool.lowered(hour, groups, self.test, counted)
         changed, old = self.test.follow(hour, rows, seen, lowered)
         news = self._pool.news(hour, groups, changed, (old, self.test.status[changed]))

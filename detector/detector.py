@@ -252,18 +252,19 @@ def beginning_of(job: Job[Config], now: datetime) -> Beginning:
     services = job.config.service_of
     if "reprocess" in job.flags:
         return Beginning(hour_of(job.arguments.start_date), Follower(services), 0)
-    checkpoint = read_checkpoint(job.config.state_dir / CHECKPOINT)
-    if checkpoint is None:
+    remembered = read_checkpoint(job.config.state_dir / CHECKPOINT, services)
+    if remembered is None:
         hour = hour_of(now - timedelta(days=job.config.history_days))
         log.info("there is no checkpoint: following the series from %s on", spoken(time_of(hour)))
         return Beginning(hour, Follower(services), 0)
+    checkpoint, follower = remembered
     if checkpoint.hour > hour_of(now):
         raise TryAgainLater(
             f"measurements up to {spoken(time_of(checkpoint.hour))} were looked at before, but the"
             f" clock says {spoken(now)}: set it right, or use --reprocess"
         )
     looked_at = 0 if job.force else checkpoint.until
-    return Beginning(checkpoint.hour, Follower.from_checkpoint(checkpoint, services), looked_at)
+    return Beginning(checkpoint.hour, follower, looked_at)
 
 
 def hours_to_follow(

@@ -26,8 +26,12 @@ class Keyed:
         self.columns: dict[str, Floats] = {name: np.array([]) for name in names}
 
     def places(self, keys: Indices) -> Indices:
-        """Return where keys are, after adding those that are new; they begin with zeros."""
-        new = np.setdiff1d(keys, self.keys)
+        """Return where keys are, after adding those that are new; they begin with zeros.
+
+        Args:
+            keys: sorted, each once.
+        """
+        new = keys[~self._has(keys)]
         if len(new):
             at = np.searchsorted(self.keys, new)
             self.keys = np.insert(self.keys, at, new)
@@ -40,9 +44,19 @@ class Keyed:
         """Return columns at keys; zeros for a key that is new."""
         if not len(self.keys):
             return [np.zeros(len(keys)) for _ in names]
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        has: Flags = self.keys[places] == keys
+        places = self._nearest(keys)
+        has = self.keys[places] == keys
         return [np.where(has, self.columns[name][places], 0.0) for name in names]
+
+    def _has(self, keys: Indices) -> Flags:
+        has: Flags = np.zeros(len(keys), dtype=bool)
+        if len(self.keys):
+            has = self.keys[self._nearest(keys)] == keys
+        return has
+
+    def _nearest(self, keys: Indices) -> Indices:
+        """Return where keys are, or would be; never the place behind the last one."""
+        return np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
 
     def arrays(self) -> Arrays:
         """Return what is known, by name."""

@@ -73,11 +73,13 @@ class Grouping:
     def __init__(self) -> None:
         self._numbers: tuple[dict[object, int], ...] = ({}, {}, {}, {})
         self._rows: list[list[int]] = []
+        self._groups: Groups | None = None  # of all rows
 
     def add(
         self, world: object, network: tuple[object, object], target: object, service: object
     ) -> None:
         """Add a series: its world, the country and ASN of its network, its input and service."""
+        self._groups = None
         country = (world, network[0])
         keys = ((world, target), (country, target), (country, network, service), (country, service))
         self._rows.append(
@@ -89,8 +91,10 @@ class Grouping:
 
     def groups(self) -> Groups:
         """Return the numbers of all that were added."""
-        table = np.array(self._rows, dtype=np.int64).reshape(-1, 4).T
-        return Groups(*(np.ascontiguousarray(row) for row in table))
+        if self._groups is None:
+            table = np.array(self._rows, dtype=np.int64).reshape(-1, 4).T
+            self._groups = Groups(*(np.ascontiguousarray(row) for row in table))
+        return self._groups
 
 
 class Pool:

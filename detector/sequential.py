@@ -18,7 +18,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hours import Arrays, Flags, Floats, Hour, Indices, Lowered, Rows, States, parts_of, sums_of
+from hours import (
+    Arrays,
+    Flags,
+    Floats,
+    Hour,
+    Indices,
+    Lowered,
+    Rows,
+    States,
+    distinct,
+    parts_of,
+    sums_of,
+)
 from series import BLOCKED, OK, UNKNOWN
 from sums import Evidence, Shares
 from support import Support, SupportParameters
@@ -247,7 +259,7 @@ class Detector:
     ) -> Hour:
         """Give runs their weight."""
         parameters = self._parameters
-        series = np.unique(rows.series)
+        series = distinct(rows.series)
         parts = parts_of(rows, series, parameters.counted, parameters.counted_of_source)
         measured, before = seen
         last = before[np.searchsorted(measured, series)]

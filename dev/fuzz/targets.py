@@ -5,6 +5,7 @@ import io
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import maxminddb
@@ -119,5 +120,5 @@ TARGETS = {
         (ConfigError,),
     ),
     "state": Target(lambda content: _in_file(content, lambda path: read_state(path, Refusal))),
-    "checkpoint": Target(lambda content: _in_file(content, read_checkpoint)),
+    "checkpoint": Target(lambda content: _in_file(content, partial(read_checkpoint, services={}))),
 }
