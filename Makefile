@@ -218,6 +218,7 @@ nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, cover
 	$(MAKE) fuzz
 	$(MAKE) chaos SEED=$(SEED) MINUTES=60
 	$(MAKE) test PYTEST_ARGS="-p tests.reversed_rows"
+	$(MAKE) test PYTEST_ARGS="-p tests.late_threads"
 	OONI_TEST_KILLS=50 OONI_TEST_COMMITS=240 OONI_TEST_DAYS=30 OONI_TEST_BACKUP_DAYS=365 OONI_TEST_EVERY_HOUR=1 \
 	  OONI_TEST_FIRST_SEED=$(SEED) $(MAKE) test-long
 	OONI_TEST_SCENARIOS=100 OONI_TEST_FIRST_SEED=$(SEED) OONI_TEST_RUNS_AWAY=30 OONI_TEST_ALL_PATHS=1 \
