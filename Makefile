@@ -22,12 +22,12 @@ venv: $(READY) ## build the virtual environment in .venv
 # importable for a script that is started by its path.
 $(READY): requirements/dev.txt
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
-	pwd > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ooni-checkout.pth"
+	@$(BIN)/python -m dev.install requirements/dev.txt
+	@pwd > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ooni-checkout.pth"
 	touch $@
 
 demo: $(READY) ## run every script for real against local servers (SOURCES=live: real upstreams)
-	$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
+	@$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
 
 test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; PYTEST_ARGS=…)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(PYTEST_ARGS)
@@ -90,7 +90,7 @@ test-zones: $(READY) ## run the tests of what depends on time, and the demo, in 
 	mkdir -p build
 	for zone in $(ZONES); do \
 	  OONI_TEST_TIMEZONE=$$zone $(BIN)/python -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(ZONE_TESTS) && \
-	  { TZ=$$zone $(BIN)/python -m dev.demo > build/demo-zones.log 2>&1 || { tail -n 50 build/demo-zones.log; exit 1; }; } || exit; \
+	  { TZ=$$zone $(BIN)/python -m dev.demo > build/demo-zones.log 2>&1 || { cat build/demo-zones.log; exit 1; }; } || exit; \
 	done
 
 db: $(READY) ## run the embedded ClickHouse in the foreground on the usual ports (data: build/db)

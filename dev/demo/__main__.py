@@ -3,17 +3,18 @@
     make demo                 sample upstreams, generated here
     make demo SOURCES=live    the real upstreams
 
-It ends with an error if a script does anything else than it should.
+It tells a story of two screens; what the scripts print, and their metrics, are in
+build/demo/log.txt. It ends with an error, whose reason is the last line, if a script does anything
+else than it should.
 """
 
 import argparse
-import shutil
-from pathlib import Path
 
 from dev.demo.backup import show_backup
 from dev.demo.detector import show_detector, show_evaluation
 from dev.demo.geoip import geoip_keys, run_geoip, show_geoip
-from dev.demo.stage import ROOT, Servers, expect, indented, keys_for, running_servers, title
+from dev.demo.stage import KEPT, ROOT, Servers, indented, keep, keys_for, running_servers
+from dev.demo.story import expect
 from dev.demo.updaters import (
     run_asnmeta,
     run_citizenlab,
@@ -24,6 +25,8 @@ from dev.demo.updaters import (
 )
 from dev.metrics_catalogue import read_scripts, undocumented_samples
 
+LOG = KEPT.relative_to(ROOT) / "log.txt"
+
 
 def main() -> None:
     """Run the demo."""
@@ -31,6 +34,9 @@ def main() -> None:
     parser.add_argument("--sources", choices=["sample", "live"], default="sample")
     sources = parser.parse_args().sources
     with running_servers() as servers:
+        story = servers.story
+        story.say("Each tool runs for real against servers on this machine, and then runs again.")
+        story.say(f"The details are in {LOG}.")
         if sources == "live":
             show_live_sources(servers)
         else:
@@ -41,33 +47,37 @@ def main() -> None:
             show_backup(servers)
             show_detector(servers)
             show_evaluation(servers)
-        show_textfiles(servers.textfiles)
-    print("\nThe demo is done; everything that it started has ended.")
+        log_textfiles(servers)
+        story.page(str(LOG), "all that the tools printed and sent")
+        story.sum_up()
 
 
 def show_live_sources(servers: Servers) -> None:
     """Load everything from the real upstreams, twice."""
     for attempt in ("first", "second"):
-        title(f"The real upstreams, {attempt} run")
-        run_citizenlab(servers, keys_for(servers, "citizenlab"))
-        run_fingerprints(servers, keys_for(servers, "api:api"))
-        run_asnmeta(servers, keys_for(servers, "api:api"))
-        run_geoip(servers, geoip_keys(servers))
+        servers.story.chapter("The real upstreams", f"{attempt} run")
+        rows = run_citizenlab(servers, keys_for(servers, "citizenlab"))
+        servers.story.tell("citizenlab", f"{rows:,} rows")
+        rows = run_fingerprints(servers, keys_for(servers, "api:api"))
+        servers.story.tell("fingerprints", f"{rows:,} rows in two tables")
+        rows = run_asnmeta(servers, keys_for(servers, "api:api"))
+        servers.story.tell("asnmeta", f"{rows:,} rows")
+        servers.story.tell("GeoIP", run_geoip(servers, geoip_keys(servers)))
 
 
-def show_textfiles(folder: Path) -> None:
-    """Show the metrics of the last run of each script as node_exporter reads them."""
-    title("All metrics once more, in files for sites without statsd")
-    scripts = [script for script in read_scripts() if (folder / f"ooni_{script}.prom").exists()]
-    kept = ROOT / "build" / "demo" / "textfiles"
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(folder, kept)
-    for script in scripts:
+def log_textfiles(servers: Servers) -> None:
+    """Log what the last run of each script wrote for node_exporter, and keep the files."""
+    folder = servers.textfiles
+    servers.story.step("All metrics once more, in files for sites without statsd")
+    kept = keep(folder, "textfiles")
+    for script in [name for name in read_scripts() if (folder / f"ooni_{name}.prom").exists()]:
         text = (folder / f"ooni_{script}.prom").read_text()
-        print(f"\nooni_{script}.prom:")
-        print(indented("\n".join(line for line in text.splitlines() if line[0] != "#")))
+        servers.story.note(f"\nooni_{script}.prom:")
+        samples = "\n".join(line for line in text.splitlines() if line[0] != "#")
+        servers.story.note(indented(samples))
         unknown = undocumented_samples(script, text)
         expect(not unknown, f"metrics are in monitoring/README.md: {', '.join(unknown)}")
+    servers.story.page(f"{kept}/", "metrics, as node_exporter reads them")
 
 
 if __name__ == "__main__":

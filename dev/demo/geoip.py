@@ -6,7 +6,8 @@ from pathlib import Path
 
 import geoip2.database
 
-from dev.demo.stage import Script, Servers, expect, title
+from dev.demo.stage import Script, Servers
+from dev.demo.story import expect
 from dev.samples.geoip import write_month
 from dev.servers.upstream import SampleUpstream
 
@@ -15,6 +16,8 @@ GEOIP = Script("geoip/ooni_download_geoip.py", "download-geoip.conf")
 
 def show_geoip(servers: Servers) -> None:
     """Install the GeoIP databases of last month, then this month's; again; after damage."""
+    story = servers.story
+    story.chapter("GeoIP", "which network and country an address belongs to")
     folder = servers.folder / "geoip"
     folder.mkdir()
     today = datetime.now(UTC).date()
@@ -25,20 +28,22 @@ def show_geoip(servers: Servers) -> None:
             "asn_url": upstream.url() + "dbip-asn-lite-{year}-{month}.mmdb.gz",
             "cc_url": upstream.url() + "dbip-country-lite-{year}-{month}.mmdb.gz",
         }
-        title("GeoIP: this month's databases are not published yet; last month's are installed")
+        address = run_geoip(servers, keys)
+        old, new = f"{last_month:%Y-%m}", f"{today:%Y-%m}"
+        story.tell("first run", f"{new} is not published yet: {old} is installed; {address}")
+        write_month(folder, new, networks=100_000)
         run_geoip(servers, keys)
-        title("they are published: both are checked as a whole and installed together")
-        write_month(folder, f"{today:%Y-%m}", networks=100_000)
-        run_geoip(servers, keys)
-        title("the next run: no request at all")
+        story.tell("it is published", f"{new} is read as a whole, then replaces both files")
         upstream.clear()
         log = servers.run(GEOIP, keys)
-        expect("nothing to do" in log and not upstream.requests, "nothing is repeated")
-        title("an installed file is damaged: it alone is fetched again")
+        expect("nothing to do" in log and not upstream.requests, "the second run repeats nothing")
+        story.tell("second run", "nothing to do, and no request at all")
         os.truncate(servers.folder / "ooniapi" / "cc.mmdb", 50_000)
         log = servers.run(GEOIP, keys)
-        expect("asn-lite-" in log and "not modified" in log, "the other one is not fetched")
+        expect("asn-lite-" in log and "not modified" in log, "only the damaged file is fetched")
         servers.run(GEOIP, keys, "--check")
+        story.tell("a file breaks", "it is noticed, and fetched again; the other one is not")
+        story.outcome("ooni-download-geoip", f"asn.mmdb and cc.mmdb of {new}")
 
 
 def geoip_keys(servers: Servers) -> dict[str, str]:
@@ -52,13 +57,14 @@ def geoip_keys(servers: Servers) -> dict[str, str]:
     }
 
 
-def run_geoip(servers: Servers, keys: dict[str, str]) -> None:
-    """Run the GeoIP downloader; show its files, an address looked up in them, and its metrics."""
+def run_geoip(servers: Servers, keys: dict[str, str]) -> str:
+    """Run the GeoIP downloader; log its files and metrics; return what they say of an address."""
     servers.run(GEOIP, keys)
     folder = Path(keys["output_dir"])
-    print(f"\nfiles in {folder.name}:")
+    servers.story.note(f"\nfiles in {folder.name}:")
     for path in sorted(folder.iterdir()):
-        print(f"    {path.stat().st_size:>9,}  {path.name}")
+        servers.story.note(f"    {path.stat().st_size:>9,}  {path.name}")
+    answers = []
     with (
         geoip2.database.Reader(folder / "asn.mmdb") as asn,
         geoip2.database.Reader(folder / "cc.mmdb") as country,
@@ -67,5 +73,7 @@ def run_geoip(servers: Servers, keys: dict[str, str]) -> None:
             network = asn.asn(address)
             number, name = network.autonomous_system_number, network.autonomous_system_organization
             code = country.country(address).country.iso_code
-            print(f"    {address}: AS{number} {name}, {code}")
-    servers.show_metrics()
+            servers.story.note(f"    {address}: AS{number} {name}, {code}")
+            answers.append(f"{address}: AS{number}")
+    servers.log_metrics()
+    return answers[0]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,11 +13,14 @@ from pathlib import Path
 
 from clickhouse_driver import Client
 
+from dev.demo.story import Story, expect
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.metrics_catalogue import undocumented
 from dev.servers.statsd import StatsdListener
 
 ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "build/demo"  # what stays after the demo, to be looked at
+LAST_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,12 @@ class Script:
 
 @dataclass(frozen=True)
 class Servers:
-    """The servers that the scripts talk to, and a folder for their configuration and state."""
+    """The servers that the scripts talk to, a folder for their files, and what is told of them."""
 
     folder: Path
     clickhouse: EmbeddedClickHouse
     statsd: StatsdListener
+    story: Story
 
     @property
     def textfiles(self) -> Path:
@@ -44,12 +49,13 @@ class Servers:
         """Run a script as its timer would, or another command of it; return what it printed.
 
         Raises:
-            SystemExit: the script failed.
+            SystemExit: the script failed; its last lines are printed before.
         """
         config = self.folder / script.config
         config.write_text(json.dumps({"textfile_dir": str(self.textfiles), **keys}))
         config.chmod(0o640)  # it can hold a password
-        print(f"\n$ {script.path} --config {script.config} {' '.join(flags)}".rstrip())
+        command = f"{script.path} --config {script.config} {' '.join(flags)}".rstrip()
+        self.story.note(f"\n$ {command}")
         process = subprocess.run(
             [sys.executable, str(ROOT / script.path), "--config", str(config), *flags],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -58,45 +64,51 @@ class Servers:
             text=True,
             check=False,
         )
-        print(indented(process.stdout))
+        self.story.note(indented(process.stdout))
         if process.returncode != 0:
-            sys.exit(f"{script.path} ended with exit status {process.returncode}")
+            *lines, reason = process.stdout.splitlines()[-LAST_LINES:] or ["it printed nothing"]
+            print("\n".join([f"\n$ {command}", *lines]), flush=True)
+            sys.exit(f"{script.path} failed with exit status {process.returncode}: {reason}")
         unknown = undocumented(self.statsd.metrics())
         expect(not unknown, f"metrics are in monitoring/README.md: {', '.join(unknown)}")
         return process.stdout
 
-    def show_table(self, table: str, columns: Sequence[str], order: str) -> None:
-        """Print a table's size and a few of its rows."""
+    def log_table(self, table: str, columns: Sequence[str], order: str) -> int:
+        """Log a few rows of a table; return how many it has."""
         with Client.from_url(self.clickhouse.uri()) as client:
             ((rows, size),) = client.execute(
                 f"SELECT count(), formatReadableSize(sum(byteSize(*))) FROM {table}"  # noqa: S608 (constants of this file)
             )
-            print(f"\ntable {table}: {rows:,} rows, {size} uncompressed")
             sample = client.execute(
                 f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order} LIMIT 5"  # noqa: S608 (constants of this file)
             )
+        self.story.note(f"\ntable {table}: {rows:,} rows, {size} uncompressed")
         for row in sample:
-            print("    " + "  ".join(ascii(str(value).rstrip("\0"))[1:-1] for value in row))
+            cells = (ascii(str(value).rstrip("\0"))[1:-1] for value in row)
+            self.story.note("    " + "  ".join(cells))
+        return int(rows)
 
-    def show_metrics(self) -> None:
-        """Print the metrics that arrived since the last call."""
-        print("\nmetrics received over UDP:")
-        for line in self.statsd.received():
-            print(f"    {line}")
+    def log_metrics(self) -> None:
+        """Log the metrics that arrived since the last call."""
+        self.story.note("\nmetrics received over UDP:")
+        self.story.note(indented("\n".join(self.statsd.received())))
         self.statsd.clear()
 
 
 @contextlib.contextmanager
 def running_servers() -> Iterator[Servers]:
-    """Start the servers; end them and remove their files afterwards."""
+    """Start the servers, with a new log; end them and remove their files afterwards."""
+    shutil.rmtree(KEPT, ignore_errors=True)
+    KEPT.mkdir(parents=True)
     with (
+        (KEPT / "log.txt").open("w", encoding="utf-8") as log,
         tempfile.TemporaryDirectory(prefix="ooni-demo-") as name,
         EmbeddedClickHouse(Path(name) / "clickhouse") as clickhouse,
         StatsdListener() as statsd,
     ):
-        print(f"embedded ClickHouse: {clickhouse.uri()}, {clickhouse.http_url()}")
-        print(f"statsd listener: {statsd.address}")
-        servers = Servers(Path(name), clickhouse, statsd)
+        servers = Servers(Path(name), clickhouse, statsd, Story(log))
+        servers.story.note(f"embedded ClickHouse: {clickhouse.uri()}, {clickhouse.http_url()}")
+        servers.story.note(f"statsd listener: {statsd.address}")
         servers.textfiles.mkdir()
         yield servers
 
@@ -111,15 +123,10 @@ def keys_for(servers: Servers, user: str) -> dict[str, str]:
     }
 
 
-def title(text: str) -> None:
-    """Print a heading."""
-    print(f"\n\n{text}\n{'=' * len(text)}")
-
-
-def expect(fulfilled: bool, expectation: str) -> None:  # noqa: FBT001 (reads like the sentence it is)
-    """End the demo with an error unless the expectation is fulfilled."""
-    if not fulfilled:
-        sys.exit(f"not as it should be: {expectation}")
+def keep(folder: Path, name: str) -> Path:
+    """Copy a folder to where it stays after the demo; return its path there, from the root."""
+    shutil.copytree(folder, KEPT / name)
+    return (KEPT / name).relative_to(ROOT)
 
 
 def indented(text: str) -> str:

@@ -1,6 +1,7 @@
 """The three updaters: CitizenLab test lists, fingerprints, ASN metadata."""
 
-from dev.demo.stage import Script, Servers, expect, keys_for, title
+from dev.demo.stage import Script, Servers, keys_for
+from dev.demo.story import expect, figure
 from dev.samples.asn_map import ASNS, ROWS, write_asn_map
 from dev.samples.fingerprints import SampleFingerprints
 from dev.samples.test_lists import SampleTestLists
@@ -14,32 +15,43 @@ ASNMETA = Script("analysis/asnmeta_updater.py", "update-asn-metadata.conf")
 
 def show_citizenlab(servers: Servers) -> None:
     """Load sample test lists; again, with nothing new; after a commit; after a broken commit."""
+    story = servers.story
+    story.chapter("CitizenLab test lists", "the URLs that OONI's probes test, by country")
     upstream = servers.folder / "upstream"
     upstream.mkdir()
     lists = SampleTestLists(upstream)
     lists.create()
     with GitServer(upstream) as git:
-        config = keys_for(servers, "citizenlab") | {"git_url": git.url("test-lists")}
-        title("CitizenLab test lists: the first run creates and fills the table")
-        run_citizenlab(servers, config)
-        title("the second run: one question for the newest commit, no clone")
+        keys = keys_for(servers, "citizenlab") | {"git_url": git.url("test-lists")}
+        rows = run_citizenlab(servers, keys)
+        story.tell("first run", f"{rows:,} URLs go live at once: nobody ever reads half a list")
         git.clear()
-        log = servers.run(CITIZENLAB, config)
-        expect("nothing to do" in log and git.fetches() == 0, "nothing is repeated")
-        title("upstream adds 40 rows: a dry run says what would change, then they are loaded")
+        log = servers.run(CITIZENLAB, keys)
+        expect("nothing to do" in log and git.fetches() == 0, "the second run repeats nothing")
+        story.tell("second run", "nothing to do: one request for the newest commit, no clone")
         lists.add_rows("it", 40)
-        servers.run(CITIZENLAB, config, "--dry-run")
-        log = run_citizenlab(servers, config)
-        expect("(+40 -0)" in log, "40 rows are added")
-        title("a commit breaks one list: it is held, the others are updated")
+        log = servers.run(CITIZENLAB, keys, "--dry-run")
+        expect("would change: " in log and "(+40 -0)" in log, "a dry run says what would change")
+        expect(run_citizenlab(servers, keys) == rows + 40, "40 rows are added")
+        story.tell("40 new URLs", "--dry-run shows them, the next run loads them")
         lists.add_rows("fr", 2)
         lists.break_file("ru")
-        log = run_citizenlab(servers, config)
-        expect("(+2 -0)" in log, "2 rows are added")
+        held = hold_russia(servers, keys)
+        story.tell("a list breaks", f"Russia keeps its {held} live URLs, France gets 2 new ones")
+        story.outcome("ooni-update-citizenlab", f"table citizenlab: {rows + 42:,} rows")
+
+
+def hold_russia(servers: Servers, keys: dict[str, str]) -> str:
+    """Update after a commit that has broken Russia's list; return how many rows it keeps."""
+    log = servers.run(CITIZENLAB, keys)
+    expect("(+2 -0)" in log, "2 rows are added, though a list is broken")
+    return figure("ru is held: its ([0-9,]+) live rows stay", log)
 
 
 def show_fingerprints(servers: Servers) -> None:
     """Load sample fingerprints; again, with nothing new; with a bad regular expression added."""
+    story = servers.story
+    story.chapter("Fingerprints", "what block pages and forged DNS answers look like")
     folder = servers.folder / "fingerprints"
     folder.mkdir()
     sample = SampleFingerprints()
@@ -50,54 +62,63 @@ def show_fingerprints(servers: Servers) -> None:
             "dns_url": upstream.url("fingerprints_dns.csv"),
             "http_url": upstream.url("fingerprints_http.csv"),
         }
-        title("Fingerprints: the first run fills both tables and swaps them together")
-        run_fingerprints(servers, keys)
-        title("the second run: upstream says that nothing was modified")
+        rows = run_fingerprints(servers, keys)
+        story.tell("first run", f"{rows:,} fingerprints in two tables, which go live together")
         log = servers.run(FINGERPRINTS, keys)
-        expect("nothing to do" in log, "nothing is repeated")
-        title("a row with a regular expression that the database can't compile is refused")
+        expect("nothing to do" in log, "the second run repeats nothing")
+        story.tell("second run", "nothing to do: upstream says that nothing was modified")
         bad = b"demo.bad,isp,,body,regexp,(?<=a)b,5,IT,demo,,\r\n"
         (folder / "fingerprints_http.csv").write_bytes(sample.with_added("http", 3).http + bad)
-        log = run_fingerprints(servers, keys)
-        expect("(+3 -0)" in log, "3 rows are added")
+        expect(run_fingerprints(servers, keys) == rows + 3, "3 of 4 rows are added")
+        story.tell(
+            "3 new, 1 bad", "ClickHouse can't compile one pattern: its row is refused, 3 load"
+        )
+        tables = "tables fingerprints_dns, fingerprints_http"
+        story.outcome("ooni-update-fingerprints", f"{tables}: {rows + 3:,} rows")
 
 
 def show_asnmeta(servers: Servers) -> None:
     """Load a sample map of the ASNs; again, with nothing new."""
+    story = servers.story
+    story.chapter("ASN metadata", "which organisation runs a network, and since when")
     folder = servers.folder / "asn-map"
     folder.mkdir()
     write_asn_map(folder / "all_as_org_map.json")
     with SampleUpstream(folder) as upstream:
         keys = keys_for(servers, "api:api") | {"url": upstream.url("all_as_org_map.json")}
-        title(f"ASN metadata: {ASNS:,} ASNs, read and loaded piece by piece")
-        log = run_asnmeta(servers, keys)
-        expect(f"asnmeta: {ROWS:,} rows" in log, "all rows are loaded")
-        title("the second run: upstream says that nothing was modified")
+        expect(run_asnmeta(servers, keys) == ROWS, "all rows are loaded")
+        story.tell("first run", f"{ASNS:,} ASNs in {ROWS:,} rows, streamed: little memory is used")
         log = servers.run(ASNMETA, keys)
-        expect("nothing to do" in log, "nothing is repeated")
+        expect("nothing to do" in log, "the second run repeats nothing")
+        story.tell("second run", "nothing to do: upstream says that nothing was modified")
+        story.outcome("ooni-update-asn-metadata", f"table asnmeta: {ROWS:,} rows")
 
 
-def run_citizenlab(servers: Servers, keys: dict[str, str]) -> str:
-    """Run the CitizenLab updater, and show its table and metrics."""
-    log = servers.run(CITIZENLAB, keys)
-    servers.show_table("citizenlab", ["cc", "category_code", "domain", "url"], "cityHash64(url)")
-    servers.show_metrics()
-    return log
+def run_citizenlab(servers: Servers, keys: dict[str, str]) -> int:
+    """Run the CitizenLab updater; log its table and metrics; return how many rows that has."""
+    servers.run(CITIZENLAB, keys)
+    columns = ["cc", "category_code", "domain", "url"]
+    rows = servers.log_table("citizenlab", columns, "cityHash64(url)")
+    servers.log_metrics()
+    return rows
 
 
-def run_fingerprints(servers: Servers, keys: dict[str, str]) -> str:
-    """Run the fingerprint updater, and show its tables and metrics."""
-    log = servers.run(FINGERPRINTS, keys)
+def run_fingerprints(servers: Servers, keys: dict[str, str]) -> int:
+    """Run the fingerprint updater; log its tables and metrics; return how many rows these have."""
+    servers.run(FINGERPRINTS, keys)
     columns = ["name", "scope", "pattern_type", "expected_countries", "substring(pattern, 1, 40)"]
-    for table in ("fingerprints_dns", "fingerprints_http"):
-        servers.show_table(table, columns, "cityHash64(name)")
-    servers.show_metrics()
-    return log
+    rows = [
+        servers.log_table(table, columns, "cityHash64(name)")
+        for table in ("fingerprints_dns", "fingerprints_http")
+    ]
+    servers.log_metrics()
+    return sum(rows)
 
 
-def run_asnmeta(servers: Servers, keys: dict[str, str]) -> str:
-    """Run the ASN metadata updater, and show its table and metrics."""
-    log = servers.run(ASNMETA, keys)
-    servers.show_table("asnmeta", ["asn", "cc", "changed", "org_name"], "cityHash64(asn, changed)")
-    servers.show_metrics()
-    return log
+def run_asnmeta(servers: Servers, keys: dict[str, str]) -> int:
+    """Run the ASN metadata updater; log its table and metrics; return how many rows that has."""
+    servers.run(ASNMETA, keys)
+    columns = ["asn", "cc", "changed", "org_name"]
+    rows = servers.log_table("asnmeta", columns, "cityHash64(asn, changed)")
+    servers.log_metrics()
+    return rows
