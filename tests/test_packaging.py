@@ -174,7 +174,7 @@ def packages() -> set[str]:
 
 
 def test_every_package_is_tested_end_to_end_and_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "debian/README.md").read_text()
     assert set(PACKAGES) == packages()
     assert {name for name in packages() if f"| `{name}` |" in readme} == packages()
 
