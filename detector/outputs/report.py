@@ -19,10 +19,8 @@ from outputs.tallies import (
     Chart,
     Period,
     Tally,
-    charts_of,
+    charts_and_tallies,
     periods_of,
-    so_far,
-    tallies_of,
     unmeasured_of,
 )
 from outputs.timeline import OVER, Silent, Turn, phase_of, turns_of
@@ -185,9 +183,7 @@ def report_of(
     report = replace(report, unmeasured=unmeasured_of(counting, report.incidents))
     recent = _recent_incidents(report, timedelta(days=config.page_days))
     periods = list(periods_of(report.incidents, report.events, report.unmeasured))
-    lasting = [so_far(incident, report.until) for incident in recent if incident.end is None]
-    charts = charts_of(counting, recent)
-    tallies = tallies_of(counting, periods) | tallies_of(counting, lasting, growing=True)
+    charts, tallies = charts_and_tallies(counting, recent, periods)
     counting.keep()
     severities = severities_of(counting, report.incidents, services, config.state_dir / SEVERITIES)
     return replace(

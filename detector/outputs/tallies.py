@@ -146,27 +146,39 @@ def _series_at(incident: Incident, time: datetime) -> tuple[Series, ...]:
     return tuple(sorted({b.series for b in incident.blockings if b.detected <= time}))
 
 
-def charts_of(counting: Counting, incidents: Sequence[Incident]) -> dict[Key, Chart]:
-    """Return a chart of each incident, by its key."""
-    windows = [window_of(incident, counting.until) for incident in incidents]
-    counts = counting.count(windows)
-    return {
-        incident.key: chart_of(window, steps)
-        for incident, window, steps in zip(incidents, windows, counts, strict=True)
-    }
+def charts_and_tallies(
+    counting: Counting, charted: Sequence[Incident], periods: Sequence[Period]
+) -> tuple[dict[Key, Chart], dict[Period, Tally]]:
+    """Return charts of incidents, by key, and the tallies of periods and of how they have lasted.
 
-
-def tallies_of(
-    counting: Counting, periods: Sequence[Period], *, growing: bool = False
-) -> dict[Period, Tally]:
-    """Return the tally of each period that has any measurements.
+    All of it is counted at once: the database looks at the same hours for all.
 
     Args:
         counting: does it.
-        periods: which.
-        growing: they end later in the next run.
+        charted: the incidents that are not over have a tally, too, see so_far.
+        periods: which; those without any measurements have no tally.
     """
-    counts = counting.count([_as_window(period, grows=growing) for period in periods])
+    until = time_of(counting.until)
+    lasting = [so_far(incident, until) for incident in charted if incident.end is None]
+    charts = [window_of(incident, counting.until) for incident in charted]
+    ended = [_as_window(period, grows=False) for period in periods]
+    growing = [_as_window(period, grows=True) for period in lasting]
+    counts = counting.count([*charts, *ended, *growing])
+    of_charts, of_periods = counts[: len(charts)], counts[len(charts) :]
+    charts_by_key = {
+        incident.key: chart_of(window, steps)
+        for incident, window, steps in zip(charted, charts, of_charts, strict=True)
+    }
+    return charts_by_key, _measured([*periods, *lasting], of_periods)
+
+
+def tallies_of(counting: Counting, periods: Sequence[Period]) -> dict[Period, Tally]:
+    """Return the tally of each period that has any measurements."""
+    counts = counting.count([_as_window(period, grows=False) for period in periods])
+    return _measured(periods, counts)
+
+
+def _measured(periods: Sequence[Period], counts: Sequence[Steps]) -> dict[Period, Tally]:
     tallies = {
         period: Tally(*map(sum, steps)) for period, steps in zip(periods, counts, strict=True)
     }
