@@ -341,6 +341,10 @@ def tell(job: Job[Config], report: Report, now: datetime) -> None:
     lag = int((now - report.until) / timedelta(hours=1))
     job.metrics.gauge("open_incidents", states.count(ONGOING))
     job.metrics.gauge("lag_hours", lag)
+    held = report.in_doubt.held
+    oldest = (report.until - held[0]) // timedelta(hours=1) if held else 0
+    job.metrics.gauge("held_alarms", len(held))
+    job.metrics.gauge("held_alarms_oldest_hours", oldest)
     where = f"see {job.config.output_dir}" if job.config.publish else "not published"
     log.info(
         "up to %s; incidents: %d ongoing, %d ended, %d mostly over; %s",

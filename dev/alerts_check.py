@@ -210,6 +210,7 @@ def present_of(now: int) -> dict[str, float]:
         "ooni_db_backup_backups": 1,
         "ooni_db_backup_verify_findings": 2,
         "ooni_detector_lag_hours": 30,
+        "ooni_detector_held_alarms_oldest_hours": 30,
         'ooni_absent_nodes{script="citizenlab_test_lists_updater"}': 1,
         "node_textfile_scrape_error": 1,
         'node_textfile_mtime_seconds{file="/var/lib/prometheus/node-exporter/ooni_x.prom"}': now,

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import feedparser
@@ -561,8 +562,26 @@ def test_metrics_are_sent(detecting: Detecting, statsd: StatsdListener) -> None:
     assert metrics["detector.blocking_status_tblsize"] == [(34, "g")]
     assert metrics["detector.open_incidents"] == [(2, "g")]
     assert metrics["detector.lag_hours"] == [(5, "g")]
+    assert metrics["detector.held_alarms"] == [(0, "g")]
+    assert metrics["detector.held_alarms_oldest_hours"] == [(0, "g")]
     for timer in ("run", "query", "write_feed"):
         assert metrics[f"detector.{timer}"][0][1] == "ms"
+
+
+def test_held_alarms_are_counted_and_the_oldest_has_its_age(
+    detecting: Detecting, statsd: StatsdListener
+) -> None:
+    detecting.measure(measured(series("FR", 7), 0, 106))
+    detecting.measure(blocked(series("IT", 1), 106, block=98))
+    detecting.measure(blocked(series("IT", 2), 106, block=102))
+    detecting.detect(106, statsd=statsd.address)
+    metrics = statsd.metrics()
+    held = json.loads(detecting.outputs()["json/status.json"])["in_doubt"]["held"]
+    assert metrics["detector.held_alarms"] == [(held["series"], "g")] == [(2, "g")]
+    age = (at(106) - datetime.fromisoformat(held["since"])) // timedelta(hours=1)
+    assert metrics["detector.held_alarms_oldest_hours"] == [(age, "g")]
+    assert 4 < age <= 8
+    assert detecting.events() == []
 
 
 @pytest.mark.long

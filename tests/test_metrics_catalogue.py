@@ -62,6 +62,8 @@ EXPORTED = {  # what alerts and dashboards rely on
     "ooni_db_backup_run_backup_seconds",
     "ooni_detector_open_incidents",
     "ooni_detector_lag_hours",
+    "ooni_detector_held_alarms",
+    "ooni_detector_held_alarms_oldest_hours",
     "ooni_detector_query_seconds",
     "ooni_detector_write_feed_seconds",
 }
