@@ -26,7 +26,7 @@ import msgspec
 
 from documents import JSON
 from ooni_common.doctor import Note
-from ooni_common.errors import DataRefused, ScriptError, TryAgainLater
+from ooni_common.errors import ScriptError, TryAgainLater
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
 from store import Bucket, Layout
@@ -84,19 +84,14 @@ class LastWriter:
 
 def read_writer(bucket: Bucket, layout: Layout) -> LastWriter:
     """Return who has written last."""
-    try:  # before HEAD, which has no body to say what is wrong
-        content = bucket.get(layout.writer, LARGEST)
-    except DataRefused:
-        content = b""
-    head = None if content is None else bucket.look(layout.writer)
-    if head is None or content is None:
+    fetched = bucket.fetch(layout.writer, LARGEST)
+    if fetched is None:
         return LastWriter()
-    seconds = bucket.time() - head.modified.timestamp() if head.modified else 0.0
     try:
-        mark = msgspec.json.decode(content, type=Mark)
+        mark = msgspec.json.decode(fetched.content or b"", type=Mark)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return LastWriter(None, seconds, head.etag)
-    return LastWriter(mark, seconds, head.etag)
+        return LastWriter(None, fetched.seconds, fetched.etag)
+    return LastWriter(mark, fetched.seconds, fetched.etag)
 
 
 def check_writer(bucket: Bucket, layout: Layout, state_dir: Path) -> str:

@@ -39,14 +39,27 @@ class ObjectHead:
         token: of the upload; "" if the store has no metadata of the object.
         encryption: with which it lies there, "AES256" or "aws:kms"; "" if the store does not say.
         etag: what the store calls this version of it; "" if it does not say.
-        modified: when it was written, by the store's clock.
     """
 
     size: int
     token: str
     encryption: str = ""
     etag: str = ""
-    modified: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A small object as a whole.
+
+    Attributes:
+        content: its bytes; None where they are more than was wanted.
+        seconds: since it was written, by the store's clock.
+        etag: what the store calls this version of it; "" if it does not say.
+    """
+
+    content: bytes | None
+    seconds: float
+    etag: str
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,19 @@ class Bucket:
                 return None
         return bytes(content)
 
+    def fetch(self, key: str, largest: int) -> Fetched | None:
+        """Return an object, and how old it is, with one request; None if there is none."""
+        with self.errors(f"reading {key}"):
+            try:
+                answer = self.client.get_object(Bucket=self._name, Key=key)
+            except self.client.exceptions.NoSuchKey:
+                return None
+            with contextlib.closing(answer["Body"]) as body:
+                content = body.read(largest + 1)
+        modified = answer.get("LastModified")
+        age = self._time_of(answer) - modified.timestamp() if modified else 0.0
+        return Fetched(content if len(content) <= largest else None, age, answer.get("ETag", ""))
+
     def stream(self, key: str) -> Generator[bytes, None, None]:
         """Yield an object, piece by piece.
 
@@ -199,7 +225,6 @@ class Bucket:
             token=metadata.get(TOKEN, ""),
             encryption=answer.get("ServerSideEncryption", ""),
             etag=answer.get("ETag", ""),
-            modified=answer.get("LastModified"),
         )
 
     def put(self, key: str, content: bytes, content_type: str, token: str = "") -> str:
@@ -304,8 +329,11 @@ class Bucket:
     def time(self) -> float:
         """Return what time it is for the store, in Unix seconds."""
         with self.errors("asking for the time"):
-            answer = self.client.list_objects_v2(Bucket=self._name, MaxKeys=1)
-            stamp = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+            return self._time_of(self.client.list_objects_v2(Bucket=self._name, MaxKeys=1))
+
+    def _time_of(self, answer: Any) -> float:  # noqa: ANN401 (of boto3's typed dictionaries, any)
+        """Return when the store has given an answer, in Unix seconds."""
+        stamp = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
         try:
             return parsedate_to_datetime(stamp).timestamp()
         except ValueError:

@@ -11,8 +11,9 @@ from backups.restore_command import backup_with, restore_backup
 from backups.stored import Backup, good_backups
 from backups.verify_command import verify_backups
 from exports.commands import public_bucket
-from exports.manifest import ExportLayout, TableManifests, exported_tables, read_table_manifests
+from exports.manifest import ExportLayout
 from exports.restore_command import restore_export
+from exports.stored import TableManifests, exported_tables, read_table_manifests
 from exports.verify_command import verify_exports
 from inventory import check_names
 from listing import (

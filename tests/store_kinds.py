@@ -187,6 +187,7 @@ KINDS = (
         rules=((s3_error(403, "AccessDenied"), is_deletion),),
         outcomes={
             "doctor": (78, "grant it to these credentials: prune can't work, a run can"),
+            "export": (0, "objects of pending exports stay"),
             "backup": (78, "the store says: ACCESS_DENIED"),
             "verify": (65, "no good backup exists"),
             "prune": (78, "AccessDenied"),

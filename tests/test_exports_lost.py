@@ -283,7 +283,7 @@ def test_a_manifest_that_would_be_too_large_is_refused_before_its_rows_are_read(
     tool: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(tool.get(LAYOUT.manifest("m")))
-    for module in ("store", "exports.manifest_file", "exports.manifest"):
+    for module in ("store", "exports.manifest_file", "exports.stored"):
         monkeypatch.setattr(f"{module}.LARGEST_DOCUMENT", size + 1000)
     before = exports_of(tool)
     tool.database.execute("INSERT INTO m VALUES ('2024-03-05', 1)")

@@ -14,17 +14,12 @@ from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.export import Exporter, now, owner_of_its_names
-from exports.manifest import (
-    ExportLayout,
-    RunManifest,
-    TableManifest,
-    TableManifests,
-    read_table_manifests,
-)
+from exports.manifest import ExportLayout, RunManifest, TableManifest
 from exports.plan import planned
 from exports.publication import publish
 from exports.reader import Reader
 from exports.row_source import ChosenSource, ReplicaSource
+from exports.stored import TableManifests, read_table_manifest, read_table_manifests
 from inventory import check_names, is_in_utc, read_table
 from one_writer import writing
 from ooni_common.database import StatementFailed
@@ -78,10 +73,9 @@ def export_tables(
     with job.metrics.timer("run_export"), writing(job, bucket, layout):
         if not job.dry_run:
             end_interrupted_uploads(bucket, layout.exports)
-        read = read_table_manifests(bucket, layout)
-        manifests = read.sound
+        read = read_table_manifests(bucket, layout, with_objects=True)
+        manifests, objects = read.sound, read.objects or {}
         warn_of_stale_exports(job.config, manifests)
-        objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
         ((server,),) = nodes.first.query("SELECT version()")
         http = ClickHouseHTTP(job.config, job.user_agent)
         source = ChosenSource(job.config, nodes.first, http)
@@ -90,7 +84,7 @@ def export_tables(
             if name in read.damaged and not job.force:
                 outcome.failures.append(damaged_manifest(job.config, name, read.damaged[name]))
                 continue
-            manifest = manifests.get(name) or TableManifest(table=name)
+            manifest = manifests.get(name) or beginning_of(bucket, layout, read, name)
             try:
                 reader = reader_of(job.config, nodes, name)
                 exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest)
@@ -115,6 +109,20 @@ def export_tables(
                 outcome.published = publish(bucket, layout, read, run_manifest, objects)
     log_outcome(job, outcome)
     return outcome.failures
+
+
+def beginning_of(
+    bucket: Bucket, layout: ExportLayout, read: TableManifests, table: str
+) -> TableManifest:
+    """Return the manifest of a table that has none, or whose damage is given up by --force.
+
+    If it is what is pending that is damaged, the manifest itself is kept: it may name objects whose
+    rows the database has no more.
+    """
+    if table in read.damaged:
+        with suppress(DataRefused):
+            return read_table_manifest(bucket, layout, table, ()) or TableManifest(table=table)
+    return TableManifest(table=table)
 
 
 def damaged_manifest(config: Config, table: str, reason: str) -> DataRefused:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -49,6 +49,7 @@ class Exporter:
         source: RowSource,
         reader: Reader,
         manifest: TableManifest,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
         self._bucket = bucket
@@ -59,7 +60,7 @@ class Exporter:
         self.throttle = Throttle(lambda: reader.databases, job.config)
         self.exported = 0
         self.uploaded = 0
-        self._file = ManifestFile(bucket, self.layout, reader, manifest)
+        self._file = ManifestFile(bucket, self.layout, reader, manifest, clock)
         self._place = ""  # of the chunk among those that are exported
 
     def recover(self) -> None:
@@ -97,6 +98,9 @@ class Exporter:
                 database; all else is done.
         """
         steps = plan.steps
+        self.recover()
+        pending = self.layout.pending_of(self.manifest.table)
+        self._file.take_over(key for key in objects if key.startswith(pending))
         if plan.storage:
             self.manifest.storages[plan.storage.name] = plan.storage
         lost = self._lost_for_ever(steps, objects)
@@ -105,11 +109,10 @@ class Exporter:
         except ScriptError:
             with contextlib.suppress(ScriptError):  # where that fails, the next run does it
                 self.recover()
-                self._file.write_if_changed()
+                self._file.finish()
             raise
-        self._file.write_if_changed()
+        self._file.finish()
         self._file.mend_schema(objects)
-        self._file.read_back()
         if refused := shrunk(steps):
             raise DataRefused(
                 f"{self.manifest.table}: {', '.join(map(str, refused))}: too many rows are gone"
@@ -233,11 +236,9 @@ class Exporter:
                 finished=now(),
                 types=types_of(self.reader),
             )
-            self.manifest.pending[chunk.name] = export
-            self._file.write()
+            self._file.announce(export)
             etag = upload.publish()
-        del self.manifest.pending[chunk.name]
-        self.manifest.chunks[chunk.name] = msgspec.structs.replace(export, etag=etag)
+        self._file.arrived(msgspec.structs.replace(export, etag=etag))
         self.manifest.line_breaks |= counter.line_breaks
         self.exported += 1
         self.uploaded += written.size

@@ -18,13 +18,12 @@ from exports.manifest import (
     ExportLayout,
     RunManifest,
     TableManifest,
-    TableManifests,
-    read_table_manifests,
 )
 from exports.plan import Plan, planned
 from exports.prune import Leftover, delete
 from exports.publication import publish
 from exports.row_source import ChosenSource
+from exports.stored import TableManifests, read_table_manifests
 from one_writer import writing
 from ooni_common.errors import UsageError
 from ooni_common.nodes import Nodes
@@ -59,8 +58,8 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
     bucket, layout = public_bucket(job)
     read = read_table_manifests(bucket, layout)
     manifest = _manifest_of(job.config, read, removal)
-    old = {name: manifest.chunks[name] for name in removal.chunks if name in manifest.chunks}
     exporter, chosen = _planned(job, nodes, bucket, manifest, removal)
+    old = {name: manifest.chunks[name] for name in removal.chunks if name in manifest.chunks}
     for step in chosen.steps:
         verb = "delete" if step.reason == "dropped" else "export again"
         log.info("%s: %s %s", removal.table, verb if confirmed else f"would {verb}", step)
@@ -113,6 +112,7 @@ def _planned(
     reader = reader_of(job.config, nodes, removal.table)
     source = ChosenSource(job.config, nodes.first, ClickHouseHTTP(job.config, job.user_agent))
     exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest)
+    exporter.recover()  # what a run that was interrupted has published is the old object
     plan = planned(reader, manifest, lambda _export: False, max_shrink=1, force=True)
     steps = [step for step in plan.steps if step.chunk.name in removal.chunks]
     return exporter, replace(plan, steps=steps)

@@ -7,27 +7,30 @@
     <prefix>/SHA256SUMS, index.html         made from the manifests
     <prefix>/CHANGES.txt                    what was removed (forget.py)
 
-An object can't change at the same instant as the manifest that names it. So the manifest is written
-first, with the new export under `pending`: the object is the one in `chunks` or the one in
-`pending`, and its token tells which. The next run moves what arrived to `chunks`.
+    <prefix>/pending/<table>/<chunk>.json   PendingExport
+
+An object can't change at the same instant as the manifest that names it, and a manifest of many
+chunks is too large to be written for each of them. So a small object says first what is about to
+come: the object with the rows is the one in `chunks` or that one, and its token tells which. The
+manifest takes what has come now and then, and at the end of a run; then the small objects go. A run
+that follows an interrupted one begins with that. 2.0 had what is about to come in the manifest.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import unquote
 
 import msgspec
 from msgspec import Meta
 
-from documents import LARGEST_DOCUMENT, Number, decoded_manifest
+from documents import Number
 from exports.reader import CHUNK_NAME, Chunk, Fingerprint
 from exports.storage import Storage
-from ooni_common.errors import DataRefused
-from store import Bucket, Layout, Origin, escaped
+from store import Layout, Origin, escaped
 
 MANIFEST_FORMAT = 1
+WHOLE = "whole"  # names the pending export of a whole table, as no chunk is called
 MOST_COLUMNS = 10_000  # of a table; more would only fill the memory
 
 
@@ -83,7 +86,8 @@ class TableManifest(msgspec.Struct, kw_only=True):
         schema: the CREATE TABLE statement.
         columns: names and types of the columns of the files.
         chunks: what is there.
-        pending: what was about to replace it, or to come, when a run was interrupted.
+        pending: what is about to replace it, or to come. When it is read, it has what has an object
+            of its own, too (stored.py).
         storages: the blocks that the table had, by the name by which exports refer to them.
         line_breaks: whether values have line breaks, so that rows have to be counted exactly.
         tool: name and version.
@@ -107,6 +111,14 @@ class TableManifest(msgspec.Struct, kw_only=True):
     def exports(self) -> list[Export]:
         """What is there, in the order of the chunks."""
         return [self.chunks[name] for name in sorted(self.chunks)]
+
+
+class PendingExport(msgspec.Struct, frozen=True, kw_only=True):
+    """What an object of a table is about to be, before it is."""
+
+    table: str
+    export: Export
+    format: int = MANIFEST_FORMAT
 
 
 class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +156,19 @@ class ExportLayout(Layout):
         return key == self.export(table, name.removeprefix("_")) and (
             re.fullmatch(CHUNK_NAME, name.removeprefix("_")) is not None
         )
+
+    @property
+    def pending(self) -> str:
+        """What the keys of all pending exports start with."""
+        return f"{self.prefix}/pending/"
+
+    def pending_of(self, table: str) -> str:
+        """Return what the keys of the pending exports of a table start with."""
+        return f"{self.pending}{escaped(table)}/"
+
+    def pending_export(self, table: str, chunk: str) -> str:
+        """Return the key of a pending export."""
+        return f"{self.pending_of(table)}{chunk or WHOLE}.json"
 
     def schema(self, table: str) -> str:
         """Return the key of a table's schema."""
@@ -183,87 +208,6 @@ class ExportLayout(Layout):
         return f"{self.prefix}/index.html"
 
 
-@dataclass(frozen=True)
-class TableManifests:
-    """The manifests of all tables.
-
-    Attributes:
-        sound: by the name of the table.
-        damaged: table → why its manifest can't be used.
-        run: the manifest of all; None if there is none, or a damaged one.
-        run_damage: why that can't be used; "" if it can, or there is none.
-    """
-
-    sound: dict[str, TableManifest]
-    damaged: dict[str, str]
-    run: RunManifest | None = None
-    run_damage: str = ""
-
-
-def read_run_manifest(bucket: Bucket, layout: ExportLayout) -> RunManifest | None:
-    """Read the manifest of all tables; None if there is none.
-
-    Raises:
-        DataRefused: it is damaged.
-    """
-    content = bucket.get(layout.run)
-    where = f"{bucket.url}/{layout.run}:"
-    return None if content is None else decoded_manifest(content, RunManifest, where)
-
-
-def read_table_manifest(bucket: Bucket, layout: ExportLayout, table: str) -> TableManifest | None:
-    """Read the manifest of a table; None if there is none.
-
-    Raises:
-        DataRefused: it is damaged, or names objects that are not this table's.
-    """
-    key = layout.manifest(table)
-    where = f"{bucket.url}/{key}:"
-    content = bucket.get(key)
-    if content is None:
-        return None
-    manifest = decoded_manifest(content, TableManifest, where)
-    if manifest.table != table:
-        raise DataRefused(f"{where} damaged: it is of the table {manifest.table!r}")
-    for exports in (manifest.chunks, manifest.pending):
-        for name, export in exports.items():
-            if export.chunk.name != name or export.key != layout.export(table, name):
-                raise DataRefused(f"{where} damaged: the chunk {name!r} is not in {export.key!r}")
-    try:
-        msgspec.convert(msgspec.to_builtins(summary(manifest)), TableSummary)
-    except msgspec.ValidationError as error:
-        raise DataRefused(f"{where} damaged: all its chunks together: {error}") from None
-    # What it lacks is added when it is written.
-    if len(msgspec.json.encode(manifest)) > LARGEST_DOCUMENT:
-        raise DataRefused(f"{where} damaged: it would be too large to be written")
-    return manifest
-
-
-def read_table_manifests(bucket: Bucket, layout: ExportLayout) -> TableManifests:
-    """Read the manifests of all tables; a damaged one is a finding of its own table."""
-    try:  # first: of what it names nothing may come later
-        run, run_damage = read_run_manifest(bucket, layout), ""
-    except DataRefused as error:
-        run, run_damage = None, str(error)
-    sound, damaged = {}, {}
-    for table in sorted(exported_tables(bucket, layout)):
-        try:
-            manifest = read_table_manifest(bucket, layout, table)
-        except DataRefused as error:
-            damaged[table] = str(error)
-            continue
-        if manifest:
-            sound[table] = manifest
-    for table in set(run.tables if run else ()) - sound.keys():
-        damaged.setdefault(table, f"{bucket.url}/{layout.manifest(table)}: it is lost")
-    return TableManifests(sound, damaged, run, run_damage)
-
-
-def exported_tables(bucket: Bucket, layout: ExportLayout) -> set[str]:
-    """Return the names of the tables that have a manifest, damaged or not."""
-    return {layout.table_of(listed.key) for listed in bucket.listing(layout.manifests)}
-
-
 def named_keys(manifests: Iterable[TableManifest]) -> set[str]:
     """Return the keys of the objects that manifests name, also of those that are pending."""
     return {
@@ -271,16 +215,6 @@ def named_keys(manifests: Iterable[TableManifest]) -> set[str]:
         for manifest in manifests
         for export in (*manifest.exports, *manifest.pending.values())
     }
-
-
-def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export]:
-    """Return the exports of a table by chunk, as they are when a run was interrupted, too."""
-    pending = {
-        name: export
-        for name, export in manifest.pending.items()
-        if bucket.is_from(export.key, export.origin)
-    }
-    return dict(sorted((manifest.chunks | pending).items()))
 
 
 def schema_file(manifest: TableManifest) -> bytes:

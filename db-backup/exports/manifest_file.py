@@ -1,48 +1,113 @@
-"""The manifest of a table in the bucket, and the schema beside it: written, and read back."""
+"""The manifest of a table in the bucket, with what is pending and the schema beside it: written."""
 
 import logging
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from documents import JSON, LARGEST_DOCUMENT, SQL, TOOL, encoded
-from exports.manifest import ExportLayout, TableManifest, schema_file
+from exports.manifest import (
+    Export,
+    ExportLayout,
+    PendingExport,
+    TableManifest,
+    schema_file,
+)
 from exports.reader import Chunk, Reader
-from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.errors import DataRefused, ScriptError
 from store import Bucket, Listed
 
 log = logging.getLogger("ooni.db_backup")
 
+INTERVAL = 60  # seconds at least between two versions of a manifest
 ROOM_FOR_EXPORT = 16 * 1024  # bytes of a manifest, beside the query
 
 
 class ManifestFile:
-    """Writes the manifest of one table.
+    """Writes the manifest of one table, and what is about to become of its objects.
 
     Args:
         bucket: has it.
         layout: where things are in the bucket.
         reader: of the table.
         manifest: as it was read; others bring it up to date.
+        clock: gives seconds.
     """
 
     def __init__(
-        self, bucket: Bucket, layout: ExportLayout, reader: Reader, manifest: TableManifest
+        self,
+        bucket: Bucket,
+        layout: ExportLayout,
+        reader: Reader,
+        manifest: TableManifest,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bucket = bucket
         self._layout = layout
         self._reader = reader
         self._manifest = manifest
+        self._clock = clock
         self._key = layout.manifest(manifest.table)
         self._before = msgspec.json.encode(manifest)
-        self._written = b""
+        self._size = len(self._before)  # of the manifest at most, with what came since
+        self._told = 0  # bytes of what is about to come, since it was written
+        self._written_at: float | None = None  # by this run
+        self._pending: set[str] = set()  # the keys of the objects that say what is about to come
         self._schema = manifest.schema  # of the file in the bucket
         self._schema_is_written = False
         ((self._server,),) = reader.database.query("SELECT version()")
 
+    def take_over(self, pending: Iterable[str]) -> None:
+        """Write what a run has found out of the pending exports that an earlier one has left.
+
+        Args:
+            pending: the keys of all of the table.
+        """
+        self._pending.update(pending)
+        if self._pending:
+            self.finish()
+
+    def announce(self, export: Export) -> None:
+        """Say what an object is about to be; the first time, write the manifest before that.
+
+        That one has the blocks of the table, by which the next run sees what has changed since.
+        """
+        name, table = export.chunk.name, self._manifest.table
+        if self._written_at is None:
+            self.write()
+        key = self._layout.pending_export(table, name)
+        content = encoded(PendingExport(table=table, export=export), key)
+        self._manifest.pending[name] = export
+        self._pending.add(key)
+        self._bucket.put(key, content, JSON)
+        self._told += len(content)
+        self._size += len(content)
+
+    def arrived(self, export: Export) -> None:
+        """Take an export whose object is there; write the manifest, if it is time."""
+        del self._manifest.pending[export.chunk.name]
+        self._manifest.chunks[export.chunk.name] = export
+        if self._is_due:
+            self.write()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether the manifest is to be written, which all of it costs each time.
+
+        So it grows by half at least in between: together they are no more than three times it.
+        """
+        if self._written_at is None or self._clock() - self._written_at < INTERVAL:
+            return False
+        return 3 * self._told >= self._size
+
     def write(self) -> None:
-        """Write the manifest, and before that the schema, where it has changed."""
+        """Write the manifest, and before that the schema, where it has changed.
+
+        Raises:
+            Unavailable: it can't be read back as it was written.
+        """
         self._describe()
         manifest = self._manifest
         manifest.generation = uuid.uuid4().hex
@@ -50,11 +115,13 @@ class ManifestFile:
         if manifest.schema != self._schema:
             self._bucket.put(self._layout.schema(manifest.table), schema_file(manifest), SQL)
             self._schema, self._schema_is_written = manifest.schema, True
-        self._written = encoded(manifest, self._key)
-        self._bucket.put(self._key, self._written, JSON)
+        self._bucket.put_document(self._key, encoded(manifest, self._key), JSON)
         self._before = msgspec.json.encode(manifest)
+        self._size, self._told = len(self._before), 0
+        self._written_at = self._clock()
+        self._delete_taken()
 
-    def write_if_changed(self) -> None:
+    def finish(self) -> None:
         """Write the manifest where it has changed, without the blocks of storages that none has."""
         self._describe()
         used = {export.storage for export in self._manifest.chunks.values()}
@@ -63,11 +130,23 @@ class ManifestFile:
             del self._manifest.storages[name]
         if msgspec.json.encode(self._manifest) != self._before:
             self.write()
+        else:
+            self._delete_taken()
 
-    def read_back(self) -> None:
-        """Raise Unavailable where the manifest that was written can't be read back."""
-        if self._written and self._bucket.get(self._key) != self._written:
-            raise Unavailable(f"{self._bucket.url}/{self._key}: it is not what was written")
+    def _delete_taken(self) -> None:
+        """Delete what says what was about to come, where the manifest says what has.
+
+        What stays does no harm: it says the same, or of an object that never came.
+        """
+        table = self._manifest.table
+        coming = {self._layout.pending_export(table, name) for name in self._manifest.pending}
+        if not (taken := self._pending - coming):
+            return
+        self._pending &= coming
+        try:
+            self._bucket.delete_keys(sorted(taken))
+        except ScriptError as error:
+            log.warning("%s; %d objects of pending exports stay", error, len(taken))
 
     def mend_schema(self, objects: Mapping[str, Listed]) -> None:
         """Write the schema where the manifest has been written already, and it is lost."""
@@ -82,8 +161,10 @@ class ManifestFile:
     def check_room(self, chunk: Chunk) -> None:
         """Raise DataRefused where the manifest would be too large to be read back, with a chunk."""
         table = self._manifest.table
-        room = LARGEST_DOCUMENT - len(msgspec.json.encode(self._manifest))
-        if len(self._reader.select(chunk)) + len(chunk.condition) + ROOM_FOR_EXPORT > room:
+        needed = len(self._reader.select(chunk)) + len(chunk.condition) + ROOM_FOR_EXPORT
+        if needed + self._size > LARGEST_DOCUMENT:  # with all that it had before, perhaps
+            self._size = len(msgspec.json.encode(self._manifest))
+        if needed + self._size > LARGEST_DOCUMENT:
             raise DataRefused(
                 f"{table}: {chunk.name}: not exported: its manifest would have more than the"
                 f" {LARGEST_DOCUMENT:,} bytes that are read back; divide it into fewer chunks"

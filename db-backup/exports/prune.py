@@ -14,13 +14,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from documents import JSON, encoded
-from exports.manifest import (
-    ExportLayout,
-    RunManifest,
-    TableManifests,
-    named_keys,
-)
+from exports.manifest import ExportLayout, RunManifest, named_keys
 from exports.publication import publish
+from exports.stored import TableManifests
 from store import Bucket
 
 EXPORTED = r"[^/]+\.csv\.zstd"  # after csv/: what else is there, somebody else has put there
@@ -100,6 +96,9 @@ def _unnamed(
             yield Leftover(listed.key, listed.size, reason)
         elif not unknown and listed.modified <= newest:
             yield Leftover(listed.key, listed.size, "no manifest names it")
+    for table in manifests.pending.keys() - manifests.sound.keys() - manifests.damaged.keys():
+        for key in manifests.pending[table]:
+            yield Leftover(key, 0, "it is of a table without a manifest")
 
 
 def delete(
@@ -122,7 +121,7 @@ def delete(
     """
     bucket.delete(layout.probe)  # where nothing can be deleted, nothing is forgotten
     kept = dict(manifests.sound)
-    emptied = []
+    emptied: list[str] = []
     for table in {leftover.table for leftover in unwanted if leftover.table}:
         gone = {leftover.chunk for leftover in unwanted if leftover.table == table}
         manifest = manifests.sound[table]
@@ -133,10 +132,12 @@ def delete(
                 manifest, chunks=chunks, pending=pending, generation=uuid.uuid4().hex
             )
             key = layout.manifest(table)
+            # What is still pending is in the manifest now, too.
             bucket.put_document(key, encoded(kept[table], key), JSON)
         else:
             del kept[table]
             emptied += [layout.manifest(table), layout.schema(table)]
+        emptied += manifests.pending.get(table, ())
     server = manifests.run.server if manifests.run else ""
     damaged = {table: why for table, why in manifests.damaged.items() if table not in forgotten}
     publish(
@@ -147,5 +148,5 @@ def delete(
     )
     keys = [*emptied, *(leftover.key for leftover in unwanted)]
     for table in forgotten:
-        keys += [layout.manifest(table), layout.schema(table)]
+        keys += [layout.manifest(table), layout.schema(table), *manifests.pending.get(table, ())]
     bucket.delete_keys(keys)

@@ -7,8 +7,9 @@ from backup_config import Config
 from documents import TOOL
 from exports.commands import public_bucket
 from exports.export import now
-from exports.manifest import RunManifest, read_table_manifests
+from exports.manifest import RunManifest
 from exports.prune import delete, leftovers
+from exports.stored import read_table_manifests
 from one_writer import writing
 from ooni_common.errors import DataRefused
 from ooni_common.run import Job

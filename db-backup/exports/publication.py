@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from documents import JSON, TEXT, encoded
-from exports.manifest import ExportLayout, RunManifest, TableManifest, TableManifests, summary
+from exports.manifest import ExportLayout, RunManifest, TableManifest, summary
+from exports.stored import TableManifests
 from store import Bucket, Listed
 from throttle import in_units
 

@@ -5,9 +5,9 @@ import logging
 from backup_config import Config
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import public_bucket, with_chunks
-from exports.manifest import read_table_manifest
 from exports.restore import NewTable, restore
 from exports.row_source import reachable
+from exports.stored import read_table_manifest
 from ooni_common.database import connected
 from ooni_common.errors import UsageError
 from ooni_common.run import Job

@@ -15,17 +15,19 @@ from exports.manifest import (
     ExportLayout,
     RunManifest,
     TableManifest,
-    TableManifests,
     named_keys,
-    present_exports,
-    read_table_manifest,
-    read_table_manifests,
     schema_file,
     summary,
 )
 from exports.publication import checksums
+from exports.stored import (
+    TableManifests,
+    present_exports,
+    read_table_manifest,
+    read_table_manifests,
+)
 from ooni_common.errors import DataRefused
-from store import READ_SIZE, Bucket, NoSuchObject, ObjectHead
+from store import READ_SIZE, Bucket, Listed, NoSuchObject, ObjectHead
 from throttle import in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -49,7 +51,8 @@ def verify(
         layout: where they are in it.
         read: the manifests of all tables.
         tables: only these; empty: everything there is.
-        quick: look at sizes and origins only; read no rows.
+        quick: read no rows. Where the listing has size and ETag of an export, nothing else is
+            asked; else its origin is looked at.
         sample: of how many objects the rows are read; None: of all.
     """
     manifests, wanted = read.sound, set(tables or read.damaged)
@@ -62,13 +65,11 @@ def verify(
         manifest = manifests[name]
         for chunk, export in present_exports(bucket, manifest).items():
             looks_only = quick or export.key in skipped
+            if looks_only and _is_as_listed(export, read.objects or {}):
+                continue
             findings = list(_check(bucket, export, unmarked, quick=looks_only))
-            if findings:  # unless a run was at work meanwhile
-                fresh = read_table_manifest(bucket, layout, name)
-                if fresh and fresh.generation != manifest.generation:
-                    present = present_exports(bucket, fresh)
-                    again = present.get(chunk, export)
-                    findings = list(_check(bucket, again, unmarked, quick=looks_only))
+            if findings and (again := _written_since(bucket, layout, manifest, chunk)):
+                findings = list(_check(bucket, again, unmarked, quick=looks_only))
             yield from findings
     if unmarked:
         log.warning(
@@ -79,7 +80,7 @@ def verify(
     if not tables and not read.damaged:  # else nobody knows what the damaged ones name
         findings = list(_check_everything(bucket, layout, read))
         if findings:  # unless a run was at work meanwhile
-            fresh_ones = read_table_manifests(bucket, layout)
+            fresh_ones = read_table_manifests(bucket, layout, with_objects=True)
             if fresh_ones != read and not fresh_ones.damaged:
                 findings = list(_check_everything(bucket, layout, fresh_ones))
         yield from findings
@@ -97,10 +98,30 @@ def _skipped(
 
 def _check_everything(bucket: Bucket, layout: ExportLayout, read: TableManifests) -> Iterator[str]:
     """Yield what is wrong with what is beside the objects of the manifests."""
-    keys = {listed.key for listed in bucket.listing(layout.exports)}
+    keys = {key for key in read.objects or () if key.startswith(layout.exports)}
     for key in sorted(keys - named_keys(read.sound.values())):
         yield f"{key}: no manifest names it"
     yield from _check_publication(bucket, layout, read)
+
+
+def _is_as_listed(export: Export, objects: Mapping[str, Listed]) -> bool:
+    """Tell whether a listing has the very version of an object that was uploaded."""
+    listed = objects.get(export.key)
+    if listed is None or listed.size != export.compressed_bytes:
+        return False
+    return listed.etag == export.etag != ""
+
+
+def _written_since(
+    bucket: Bucket, layout: ExportLayout, manifest: TableManifest, chunk: str
+) -> Export | None:
+    """Return the export of a chunk, if a run has been at work since a manifest was read."""
+    fresh = read_table_manifest(bucket, layout, manifest.table)
+    if fresh is None:
+        return None
+    if (fresh.generation, fresh.pending) == (manifest.generation, manifest.pending):
+        return None
+    return present_exports(bucket, fresh).get(chunk)
 
 
 def _check(bucket: Bucket, export: Export, unmarked: list[str], *, quick: bool) -> Iterator[str]:

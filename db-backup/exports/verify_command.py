@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from backup_config import Config
 from exports.commands import LOCK, public_bucket
-from exports.manifest import read_table_manifests
+from exports.stored import read_table_manifests
 from exports.verify import verify
 from ooni_common.run import Job
 
@@ -15,7 +15,7 @@ log = logging.getLogger("ooni.db_backup")
 def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
     """Check the exports of these tables, or of all; return what is wrong with them."""
     bucket, layout = public_bucket(job)
-    read = read_table_manifests(bucket, layout)
+    read = read_table_manifests(bucket, layout, with_objects=True)
     quick, sample = job.arguments.quick, job.arguments.sample
     findings = list(verify(bucket, layout, read, tables, quick=quick, sample=sample))
     where = f"{bucket.url}/{layout.prefix}"
