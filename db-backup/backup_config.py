@@ -1,5 +1,6 @@
 """The configuration of the backup tool, and what it says of each table."""
 
+import os
 import ssl
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ LOW_PRIORITY = 10  # after the queries of those that wait for an answer
 MOST_DAYS = 36_500
 SHORTEST_KEY = 32  # characters
 Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
+MOST_JOBS = 64
 MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
 Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
 Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
@@ -86,6 +88,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     max_wait: Seconds = 6 * 3600
     rest: Annotated[float, Meta(ge=0, le=10)] = 0.2
     max_bandwidth: Count = 0
+    jobs: Annotated[int, Meta(ge=0, le=MOST_JOBS)] = 0
     max_threads: Count = 0
     max_execution_time: Annotated[int, Meta(ge=1)] = 3 * 3600
     read_timeout: Duration = 300
@@ -165,6 +168,11 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         """The settings of the queries that read whole tables."""
         settings = {"priority": LOW_PRIORITY, "max_execution_time": self.max_execution_time}
         return settings | ({"max_threads": self.max_threads} if self.max_threads else {})
+
+    @property
+    def jobs_at_once(self) -> int:
+        """How many things are done at once: by default, as many as this process has cores."""
+        return self.jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS)
 
     @property
     def settings_clause(self) -> str:

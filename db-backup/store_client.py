@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Addressing = Literal["", "path", "virtual"]
 
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+MOST_CONNECTIONS = 100  # that are kept; more than there are jobs, or urllib3 warns of each
 CHINA = "cn-"  # how regions begin that have a domain of their own
 SENDS_MD5 = "before-call.s3.DeleteObjects"
 
@@ -87,6 +88,7 @@ def client_of(store: Store, user_agent: str) -> "S3Client":
                 user_agent_extra=user_agent.partition(" ")[0],
                 connect_timeout=10,
                 read_timeout=60,
+                max_pool_connections=MOST_CONNECTIONS,
                 retries={"mode": "standard", "total_max_attempts": 6},
                 # Content-MD5 does the same, and other providers know it, too.
                 request_checksum_calculation="when_required",

@@ -76,7 +76,7 @@ class Throttle:
 
 
 class Bandwidth:
-    """Keeps a stream below a limit.
+    """Keeps what goes over the network below a limit, however many threads send or read it.
 
     Args:
         limit: bytes per second; 0 for none.
@@ -93,15 +93,17 @@ class Bandwidth:
         self._clock = clock
         self._sleep = sleep
         self._due = clock()
+        self._lock = threading.Lock()
 
     def spend(self, size: int) -> None:
         """Wait until so many bytes may follow those before."""
         if not self._limit:
             return
-        now = self._clock()
-        self._due = max(self._due, now) + size / self._limit
-        if self._due > now:
-            self._sleep(self._due - now)
+        with self._lock:
+            now = self._clock()
+            due = self._due = max(self._due, now) + size / self._limit
+        if due > now:
+            self._sleep(due - now)
 
 
 class Progress(Protocol):

@@ -4,7 +4,9 @@ import hashlib
 import io
 import logging
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import IO, cast
 
 import zstandard
@@ -27,22 +29,39 @@ from exports.stored import (
     read_table_manifests,
 )
 from ooni_common.errors import DataRefused
+from parallel import in_parallel
 from store import READ_SIZE, Bucket, Listed, NoSuchObject, ObjectHead
-from throttle import in_units, progress
+from throttle import Bandwidth, Progress, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
 
 LARGEST_WINDOW = 128 * 1024 * 1024  # bytes that a decompressor keeps; level 22 has as many
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How much is done to verify exports.
+
+    Attributes:
+        quick: read no rows. Where the listing has size and ETag of an export, nothing else is
+            asked; else its origin is looked at.
+        sample: of how many objects the rows are read; None: of all.
+        jobs: how many objects are looked at at once.
+        bandwidth: at which they are read, all together.
+    """
+
+    quick: bool
+    sample: int | None
+    jobs: int
+    bandwidth: Bandwidth
+
+
 def verify(
     bucket: Bucket,
     layout: ExportLayout,
     read: TableManifests,
-    tables: Collection[str] = (),
-    *,
-    quick: bool = False,
-    sample: int | None = None,
+    tables: Collection[str],
+    effort: Effort,
 ) -> Iterator[str]:
     """Yield what is wrong with the exports: a line each.
 
@@ -51,31 +70,26 @@ def verify(
         layout: where they are in it.
         read: the manifests of all tables.
         tables: only these; empty: everything there is.
-        quick: read no rows. Where the listing has size and ETag of an export, nothing else is
-            asked; else its origin is looked at.
-        sample: of how many objects the rows are read; None: of all.
+        effort: how much is done for it.
     """
     manifests, wanted = read.sound, set(tables or read.damaged)
-    skipped = frozenset[str]() if sample is None else _skipped(manifests, tables, sample)
-    unmarked: list[str] = []
+    skipped = frozenset[str]()
+    if effort.sample is not None:
+        skipped = _skipped(manifests, tables, effort.sample)
     yield from (reason for table, reason in read.damaged.items() if table in wanted)
     for table in sorted(set(tables) - manifests.keys() - read.damaged.keys()):
         yield f"{table}: it has no manifest"
-    for name in sorted(manifests.keys() & set(tables or manifests)):
-        manifest = manifests[name]
-        for chunk, export in present_exports(bucket, manifest).items():
-            looks_only = quick or export.key in skipped
-            if looks_only and _is_as_listed(export, read.objects or {}):
-                continue
-            findings = list(_check(bucket, export, unmarked, quick=looks_only))
-            if findings and (again := _written_since(bucket, layout, manifest, chunk)):
-                findings = list(_check(bucket, again, unmarked, quick=looks_only))
+    checks = list(_checks(bucket, read, tables, skipped, quick=effort.quick))
+    total = sum(check.export.compressed_bytes for check in checks if not check.quick)
+    with progress("exports", total, "B") as shown:
+        checker = _Checker(bucket, layout, effort.bandwidth, shown)
+        for findings in in_parallel(checker.check, checks, effort.jobs):
             yield from findings
-    if unmarked:
+    if checker.unmarked:
         log.warning(
             "the store has no metadata of %d objects, by which uploads are told apart: %s",
-            len(unmarked),
-            "size and ETag decided" if quick or skipped else "their checksums decided",
+            len(checker.unmarked),
+            "size and ETag decided" if effort.quick or skipped else "their checksums decided",
         )
     if not tables and not read.damaged:  # else nobody knows what the damaged ones name
         findings = list(_check_everything(bucket, layout, read))
@@ -84,6 +98,32 @@ def verify(
             if fresh_ones != read and not fresh_ones.damaged:
                 findings = list(_check_everything(bucket, layout, fresh_ones))
         yield from findings
+
+
+@dataclass(frozen=True)
+class _Check:
+    """An export to be looked at, and the manifest that names it."""
+
+    manifest: TableManifest
+    export: Export
+    quick: bool
+
+
+def _checks(
+    bucket: Bucket,
+    read: TableManifests,
+    tables: Collection[str],
+    skipped: Collection[str],
+    *,
+    quick: bool,
+) -> Iterator[_Check]:
+    """Yield what is to be looked at: not what the listing proves, where no rows are to be read."""
+    for name in sorted(read.sound.keys() & set(tables or read.sound)):
+        manifest = read.sound[name]
+        for export in present_exports(bucket, manifest).values():
+            looks_only = quick or export.key in skipped
+            if not (looks_only and _is_as_listed(export, read.objects or {})):
+                yield _Check(manifest, export, looks_only)
 
 
 def _skipped(
@@ -124,29 +164,6 @@ def _written_since(
     return present_exports(bucket, fresh).get(chunk)
 
 
-def _check(bucket: Bucket, export: Export, unmarked: list[str], *, quick: bool) -> Iterator[str]:
-    """Yield what is wrong with an object.
-
-    Args:
-        bucket: should have it.
-        export: what it should be.
-        unmarked: gets its key, where the store has no metadata of it, so that other things decide.
-        quick: do not read it.
-    """
-    head = bucket.look(export.key)
-    if head is None:
-        yield f"{export.key}: missing"
-    elif head.size != export.compressed_bytes:
-        yield f"{export.key}: {head.size:,} bytes instead of {export.compressed_bytes:,}"
-    elif _is_another(head, export, quick=quick):
-        yield f"{export.key}: it is not the object that was uploaded"
-    else:
-        if not head.token:
-            unmarked.append(export.key)
-        if not quick:
-            yield from _read(bucket, export)
-
-
 def _is_another(head: ObjectHead, export: Export, *, quick: bool) -> bool:
     """Tell whether the store says that an object is not the one that was uploaded.
 
@@ -157,37 +174,93 @@ def _is_another(head: ObjectHead, export: Export, *, quick: bool) -> bool:
     return quick and "" not in (head.etag, export.etag) and head.etag != export.etag
 
 
-def _read(bucket: Bucket, export: Export) -> Iterator[str]:
-    try:
-        findings = list(_check_content(bucket, export))
-    except NoSuchObject:
-        findings = [f"{export.key}: missing: it was deleted while it was verified"]
-    if not findings:
-        log.info(
-            "%s: %s rows, %s: as exported",
-            export.key,
-            f"{export.rows:,}",
-            in_units(export.compressed_bytes),
-        )
-    yield from findings
+class _Checker:
+    """Looks at exports, some of them at once.
 
+    Args:
+        bucket: should have them.
+        layout: where.
+        bandwidth: of all together.
+        shown: the progress over all.
 
-def _check_content(bucket: Bucket, export: Export) -> Iterator[str]:
-    """Read an object as a whole: its checksum, its compression, its rows."""
-    counter, size, fault = RowCounter(exact=True), 0, ""
-    with progress(export.key, export.compressed_bytes, "B") as shown:
-        source = _HashedObject(bucket.stream(export.key), shown.show)
-        # However little it is in the bucket: no more is taken at once, nor than there should be.
-        reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).stream_reader(
-            cast("IO[bytes]", source)
-        )
+    Attributes:
+        unmarked: the keys of objects of which the store has no metadata, so that other things
+            decide.
+    """
+
+    def __init__(
+        self, bucket: Bucket, layout: ExportLayout, bandwidth: Bandwidth, shown: Progress
+    ) -> None:
+        self._bucket = bucket
+        self._layout = layout
+        self._bandwidth = bandwidth
+        self._shown = shown
+        self._done = 0
+        self._lock = threading.Lock()
+        self.unmarked: list[str] = []
+
+    def check(self, check: _Check) -> list[str]:
+        """Return what is wrong with an object, unless a run has replaced it meanwhile."""
+        findings = list(self._check(check.export, quick=check.quick))
+        if findings:
+            name = check.export.chunk.name
+            again = _written_since(self._bucket, self._layout, check.manifest, name)
+            if again:
+                findings = list(self._check(again, quick=check.quick))
+        return findings
+
+    def _check(self, export: Export, *, quick: bool) -> Iterator[str]:
+        head = self._bucket.look(export.key)
+        if head is None:
+            yield f"{export.key}: missing"
+        elif head.size != export.compressed_bytes:
+            yield f"{export.key}: {head.size:,} bytes instead of {export.compressed_bytes:,}"
+        elif _is_another(head, export, quick=quick):
+            yield f"{export.key}: it is not the object that was uploaded"
+        else:
+            if not head.token:
+                self.unmarked.append(export.key)
+            if not quick:
+                yield from self._read(export)
+
+    def _read(self, export: Export) -> Iterator[str]:
         try:
-            while size <= export.bytes and (rows := reader.read(READ_SIZE)):
-                counter.add(rows)
-                size += len(rows)
-        except zstandard.ZstdError as error:
-            fault = str(error)
-        source.read_rest()
+            findings = list(_check_content(self._pieces(export), export))
+        except NoSuchObject:
+            findings = [f"{export.key}: missing: it was deleted while it was verified"]
+        if not findings:
+            log.info(
+                "%s: %s rows, %s: as exported",
+                export.key,
+                f"{export.rows:,}",
+                in_units(export.compressed_bytes),
+            )
+        yield from findings
+
+    def _pieces(self, export: Export) -> Iterator[bytes]:
+        for piece in self._bucket.stream(export.key):
+            self._bandwidth.spend(len(piece))
+            yield piece
+            with self._lock:
+                self._done += len(piece)
+                self._shown.show(self._done, export.key)
+
+
+def _check_content(pieces: Iterator[bytes], export: Export) -> Iterator[str]:
+    """Check an object as a whole: its checksum, its compression, its rows."""
+    counter, size, fault = RowCounter(exact=True), 0, ""
+    source = _HashedObject(pieces)
+    # However little it is in the bucket: no more is taken at once, nor than there should be.
+    reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).stream_reader(
+        cast("IO[bytes]", source)
+    )
+    try:
+        while size <= export.bytes and (rows := reader.read(READ_SIZE)):
+            counter.add(rows)
+            size += len(rows)
+    except zstandard.ZstdError as error:
+        fault = str(error)
+    source.read_rest()
     if source.sha256 != export.sha256:
         yield f"{export.key}: SHA-256 {source.sha256} instead of {export.sha256}"
     if fault:
@@ -205,15 +278,12 @@ class _HashedObject(io.RawIOBase):
 
     Args:
         pieces: of it.
-        show: is told how many bytes were read.
     """
 
-    def __init__(self, pieces: Iterator[bytes], show: Callable[[int], object]) -> None:
+    def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._show = show
         self._digest = hashlib.sha256()
         self._rest = b""
-        self._read = 0
 
     @property
     def sha256(self) -> str:
@@ -225,8 +295,6 @@ class _HashedObject(io.RawIOBase):
         if not self._rest:
             self._rest = next(self._pieces, b"")
             self._digest.update(self._rest)
-            self._read += len(self._rest)
-            self._show(self._read)
         end = len(self._rest) if size < 0 else size
         piece, self._rest = self._rest[:end], self._rest[end:]
         return piece

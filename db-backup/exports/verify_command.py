@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from backup_config import Config
 from exports.commands import LOCK, public_bucket
 from exports.stored import read_table_manifests
-from exports.verify import verify
+from exports.verify import Effort, verify
 from ooni_common.run import Job
+from throttle import Bandwidth
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -16,8 +17,13 @@ def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
     """Check the exports of these tables, or of all; return what is wrong with them."""
     bucket, layout = public_bucket(job)
     read = read_table_manifests(bucket, layout, with_objects=True)
-    quick, sample = job.arguments.quick, job.arguments.sample
-    findings = list(verify(bucket, layout, read, tables, quick=quick, sample=sample))
+    effort = Effort(
+        quick=job.arguments.quick,
+        sample=job.arguments.sample,
+        jobs=job.config.jobs_at_once,
+        bandwidth=Bandwidth(job.config.max_bandwidth),
+    )
+    findings = list(verify(bucket, layout, read, tables, effort))
     where = f"{bucket.url}/{layout.prefix}"
     if not (tables or findings or read.sound) and job.config.exports_any:
         if not (job.config.state_dir / LOCK).exists():
