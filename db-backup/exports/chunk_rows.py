@@ -10,7 +10,8 @@ from ooni_common.errors import Unavailable
 from throttle import Bandwidth, in_units, progress
 from uploads import Upload
 
-COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes; several times as much is in memory
+COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes, by a thread; several times as much is in memory
+MOST_THREADS = 8  # more of them wait for rows
 
 
 class RowsDiffer(Unavailable):
@@ -32,6 +33,7 @@ class ChunkRows:
 
     def __init__(self, config: Config, source: RowSource, reader: Reader) -> None:
         self._compression_level = config.compression_level
+        self._threads = min(config.jobs_at_once, MOST_THREADS)
         self._bandwidth = Bandwidth(config.max_bandwidth)
         self._source = source
         self._reader = reader
@@ -51,7 +53,7 @@ class ChunkRows:
         Returns:
             The size of its CSV in bytes, and its rows.
         """
-        compressor = compressor_of(self._compression_level)
+        compressor = compressor_of(self._compression_level, self._threads)
         size = 0
 
         def pass_on(data: bytes) -> None:
@@ -100,9 +102,12 @@ class ChunkRows:
             )
 
 
-def compressor_of(level: int) -> "zstandard.ZstdCompressionObj":
-    """Return a compressor with one thread of its own, so that the next piece is read meanwhile."""
+def compressor_of(level: int, threads: int) -> "zstandard.ZstdCompressionObj":
+    """Return a compressor with threads of its own, so that the next piece is read meanwhile.
+
+    What comes out is the same with any number of them, as a thread takes bytes of the same number.
+    """
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        level, threads=1, job_size=COMPRESSED_AT_ONCE, write_checksum=1, write_content_size=0
+        level, threads=threads, job_size=COMPRESSED_AT_ONCE, write_checksum=1, write_content_size=0
     )
     return zstandard.ZstdCompressor(compression_params=parameters).compressobj()
