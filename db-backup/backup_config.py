@@ -10,8 +10,10 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Meta
 
-from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, check_url
+from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Section, check_url
+from ooni_common.config_text import DEFAULT
 from ooni_common.errors import ConfigError
+from ooni_common.suggestions import did_you_mean
 from ooni_common.tls import load_certificates
 from store_client import Addressing, Store
 from table_policy import (
@@ -120,8 +122,8 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             )
         for period in self.keep:
             if period not in get_args(Period):
-                allowed = ", ".join(get_args(Period))
-                raise ValueError(f"keep: unknown {period!r}; allowed: {allowed}")
+                meant = did_you_mean(period, get_args(Period))
+                raise ValueError(f"keep: unknown {period!r}; {meant}")
         for name, policy in self.tables.items():
             if isinstance(policy, TablePolicy):
                 check_chunks(name, policy)
@@ -286,6 +288,12 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         policy = self.policy_of(table)
         return policy is not None and policy.exported
 
+    def sections(self, sources: Mapping[str, str]) -> dict[str, Section]:
+        """Return what is done with each table, the tool's own rules among them."""
+        return {
+            "tables": self.explained(sources.get("tables") or sources.get("backup_tables", DEFAULT))
+        }
+
     def explained(self, source: str) -> dict[str, tuple[TablePolicy, str]]:
         """Return the policy of each name and pattern, and whether it is the file's or the tool's.
 
@@ -293,7 +301,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
             source: of the file's.
         """
         listed = {name: (policy, source) for name, policy in self._listed().items()}
-        ours = {name: (policy, "default") for name, policy in shipped_policies().items()}
+        ours = {name: (policy, DEFAULT) for name, policy in shipped_policies().items()}
         return listed | {name: pair for name, pair in ours.items() if name not in listed}
 
     def _listed(self) -> dict[str, TablePolicy]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
 
@@ -158,4 +159,14 @@ def store_errors(where: str, clock: Callable[[], float] = time.time) -> Iterator
         reason = " ".join(str(error).partition("\n")[2].split())
         raise ConfigError(f"{where}: {reason}") from None
     except (exceptions.BotoCoreError, exceptions.HTTPClientError, HTTPError) as error:
-        raise Unavailable(f"{where}: {type(error).__name__}") from None
+        raise Unavailable(f"{where}: {type(error).__name__}{_address(error)}") from None
+
+
+def _address(error: Exception) -> str:
+    """Return which address an error is about; without its path, which may say more."""
+    address = getattr(error, "kwargs", {}).get("endpoint_url")
+    if not address:
+        return ""
+    parts = urlsplit(str(address))
+    host = parts.netloc.rpartition("@")[2]
+    return f": {parts.scheme}://{host} does not answer as a store does; check the endpoint"

@@ -23,11 +23,9 @@ from listing import (
     exports_as_table,
     stored_as_json,
 )
-from ooni_common.config_sources import sources_of
-from ooni_common.config_text import DEFAULT, config_as_toml
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.output import show
-from ooni_common.run import Job, keys_among
+from ooni_common.run import Job, configuration_shown
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -69,14 +67,7 @@ def list_all(job: Job[Config]) -> None:
 
 def print_config(job: Job[Config]) -> None:
     """Print the configuration in force as TOML, and where each value comes from."""
-    sources = sources_of(
-        Config,
-        SCRIPT.config_file,
-        chosen_file=job.arguments.config,
-        flags=keys_among(job.arguments),
-    )
-    where = sources.get("tables") or sources.get("backup_tables", DEFAULT)
-    show(config_as_toml(job.config, sources, {"tables": job.config.explained(where)}))
+    show(configuration_shown(SCRIPT, job.config, job.arguments))
 
 
 def _stored_exports(job: Job[Config]) -> TableManifests:

@@ -1,13 +1,15 @@
 """What a script is called with: its flags, its commands, and what they are for."""
 
 import argparse
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from ooni_common import __version__
 from ooni_common.config import Config
+from ooni_common.suggestions import did_you_mean
 from ooni_common.textfile import METRICS_FILE
 
 C = TypeVar("C", bound=Config)
@@ -77,9 +79,33 @@ class Script(Generic[C]):
     metrics_file: Path = METRICS_FILE
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line, and what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with status 2."""
+        self.exit(2, f"{self.prog}: {self._explained(message)}; see {self.prog} --help\n")
+
+    def _explained(self, message: str) -> str:
+        if unknown := re.fullmatch(r"unrecognized arguments: (\S+).*", message, re.DOTALL):
+            options = [name for action in self._actions for name in action.option_strings]
+            word = unknown[1].partition("=")[0]
+            if not word.startswith("-"):
+                return f"unexpected argument {word!r}"
+            return f"unknown option {word}" + self._similar(word, options)
+        if unknown := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message):
+            choices = re.findall(r"[\w-]+", unknown[2])
+            return f"unknown command {unknown[1]!r}; {did_you_mean(unknown[1], choices)}"
+        return message
+
+    def _similar(self, word: str, names: Sequence[str]) -> str:
+        meant = did_you_mean(word, [name for name in names if name.startswith("--")])
+        return f"; {meant.removesuffix('?')}" if meant.startswith("did") else ""
+
+
 def argument_parser(script: Script[C]) -> argparse.ArgumentParser:
     """Return what reads a command line; it ends the process for --help and wrong usage."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=script.command,
         description=script.description,
         epilog=EXIT_STATUS_HELP,
@@ -115,11 +141,11 @@ def _add_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: o
         parser.add_argument(*names, **options)
 
     add("--config", type=Path, metavar="FILE", help=f"default: {script.config_file}")
-    add("--check-config", help="check the configuration, show it, and end")
+    add("--check-config", help="check the configuration, show it with its sources, and end")
     if "db_uri" in script.config_type.__struct_fields__:
-        add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
+        add("--db-uri", metavar="URI", help="database; a password belongs in the configuration")
     add("--dry-run", help="change nothing; print what would change")
-    add("--force", help="go on if nothing is new, or if much is lost")
+    add("--force", help="run even if nothing changed, and accept losses beyond the limits")
     add("--stdout", help="log plainly to standard output")
     add("--textfile", metavar="DIR", help="write metrics for node_exporter's textfile collector")
     add("-v", "--verbose", help="log each step")

@@ -4,13 +4,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from ooni_common.database_uri import check_parameters
 
+Section = Mapping[str, tuple[Any, str]]  # key → its value, and where that comes from
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Bytes = Annotated[int, msgspec.Meta(gt=0)]
@@ -119,6 +120,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Refuse what no metric can be sent to; a subclass with checks of its own calls this."""
         if self.statsd and not host_and_port(self.statsd):
             raise ValueError('statsd: expected host:port, [IPv6 address]:port or ""')
+
+    def sections(self, _sources: Mapping[str, str]) -> Mapping[str, Section]:
+        """Return what is shown in the place of a key, as a table of its own.
+
+        Args:
+            sources: key → where its value comes from.
+        """
+        return {}
 
 
 class DatabaseConfig(Config, frozen=True, kw_only=True):

@@ -2,14 +2,16 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
 from ooni_common.config import Config, Secret
+from ooni_common.config_environment import refuse_unknown, variable_of
+from ooni_common.config_errors import fault_in
 from ooni_common.config_files import (
     copy_from_systemd,
     read_secret,
@@ -17,9 +19,9 @@ from ooni_common.config_files import (
     refuse_readable_by_others,
 )
 from ooni_common.errors import ConfigError
+from ooni_common.suggestions import did_you_mean
 
 C = TypeVar("C", bound="Config")
-ENVIRONMENT_PREFIX = "OONI_"
 COMMENT = "__"  # a key that begins so is one: JSON has no other comments
 
 
@@ -103,7 +105,8 @@ def _without_place(reason: str, text: str) -> tuple[str, int]:
         line = int(place[1])
     else:
         return reason, text.rstrip().count("\n") + 1
-    return reason[: place.start()], line
+    reason = reason[: place.start()]
+    return f"{reason}; a text needs quotes" if reason == "Invalid value" else reason, line
 
 
 def _values_of_file(config_type: type[Config], path: Path, text: str) -> dict[str, tuple[Any, str]]:
@@ -119,9 +122,7 @@ def _values_of_file(config_type: type[Config], path: Path, text: str) -> dict[st
         where = f"{path}:{_line_of(text, name)}"
         key = config_type.aliases.get(name, name)
         if key not in allowed:
-            raise ConfigError(
-                f"{where}: unknown key {key!r}; allowed: {', '.join(sorted(allowed))}"
-            )
+            raise ConfigError(f"{where}: unknown key {key!r}; {did_you_mean(key, allowed)}")
         in_file = key not in config_type.__struct_fields__
         if in_file:
             key = key.removesuffix("_file")
@@ -158,9 +159,10 @@ def _values_of_credentials(
 def _values_of_environment(
     config_type: type[Config], environ: Mapping[str, str]
 ) -> dict[str, tuple[Any, str]]:
+    refuse_unknown(environ, config_type.__struct_fields__)
     values: dict[str, tuple[Any, str]] = {}
     for field in msgspec.structs.fields(config_type):
-        variable = ENVIRONMENT_PREFIX + field.name.upper()
+        variable = variable_of(field.name)
         if f"{variable}_FILE" in environ and field.name in _secret_keys(config_type):
             if variable in environ:
                 raise ConfigError(f"both {variable} and {variable}_FILE are set; keep one of them")
@@ -193,11 +195,22 @@ def _convert(value: Any, wanted: Any, *, strict: bool, where: str) -> Any:
     try:
         return msgspec.convert(value, wanted, strict=strict, dec_hook=_decode_own_type)
     except msgspec.ValidationError as error:
-        if get_origin(wanted) is Literal:
-            allowed = " or ".join(map(repr, get_args(wanted)))
-            raise ConfigError(f"{where}: expected {allowed}") from None
-        reason = str(error).replace("`", "").replace(" - at $.", " at ")
-        raise ConfigError(f"{where}: {reason}") from None
+        keys, reason = fault_in(value, wanted, str(error))
+        raise ConfigError(": ".join([_nearer(where, keys), *keys, reason])) from None
+
+
+def _nearer(where: str, keys: Sequence[str]) -> str:
+    """Return the place of a key within a table, given that of the table, "FILE:LINE: KEY"."""
+    match = re.fullmatch(r"(.+):(\d+)(: \w+)", where)
+    if not keys or not match:
+        return where
+    try:
+        lines = Path(match[1]).read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    except (OSError, ValueError):  # systemd's copy was read, or a credential of such a name
+        return where
+    start = int(match[2]) - 1
+    line = start + _line_of("".join(lines[start:]), keys[0])
+    return f"{match[1]}:{line}{match[3]}"
 
 
 def _decode_own_type(wanted: type, value: Any) -> Any:

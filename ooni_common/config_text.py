@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 
-from ooni_common.config import Config, Secret
+from ooni_common.config import Config, Secret, Section
 
 DEFAULT = "default"
-Section = Mapping[str, tuple[Any, str]]  # key → its value, and where that comes from
 
 
 def config_as_toml(

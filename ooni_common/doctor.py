@@ -171,7 +171,11 @@ def check_folder(key: str, path: Path) -> str:
 
 def cannot_write(key: str, path: Path) -> str:
     """Return what is said of a folder that can't be used."""
-    return f"{key} {path}: cannot write there; run as the service's user"
+    if os.path.isdir(path):  # noqa: PTH112 (a path with a NUL byte is none)
+        user = _user_name(os.geteuid())
+        here = f"{user} cannot write there; run as the service's user"
+        return f"{key} {path}: {here}, or as root: chown {user} {path}"
+    return f"{key} {path}: cannot write there; name another folder, or run as the service's user"
 
 
 def _refuse_planted_link(key: str, path: Path) -> None:

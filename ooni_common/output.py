@@ -25,6 +25,11 @@ def printable_json(text: str) -> str:
     return text.translate(_IN_JSON)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, whose name has a regular plural: "1 chunk", "1,200 chunks"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def show(text: str) -> None:
     """Print what was asked for."""
     if sys.stdout is None:  # closed by whoever started the script

@@ -21,13 +21,14 @@ from typing import Generic, TypeVar
 from ooni_common import __version__
 from ooni_common.command_line import ONLY_COMMAND, Script, argument_parser
 from ooni_common.config import Config, secrets_of
-from ooni_common.config_sources import load_config
+from ooni_common.config_sources import load_config, sources_of
+from ooni_common.config_text import config_as_toml
 from ooni_common.doctor import OUT_OF_SOMETHING
 from ooni_common.errors import RefusedBefore, ScriptError, Stopped, TryAgainLater
 from ooni_common.files import locked, make_writable, write_atomically
 from ooni_common.logs import set_up_logging
 from ooni_common.metrics import Metrics
-from ooni_common.output import all_written
+from ooni_common.output import all_written, show
 from ooni_common.textfile import metrics_of, textfile
 
 C = TypeVar("C", bound=Config)
@@ -122,7 +123,7 @@ def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[
         config = _load(script, arguments)
         formatter.secrets = secrets_of(config)
         if arguments.check_config:
-            _show(config)
+            show(f"{configuration_shown(script, config, arguments)}\n# the configuration is valid")
         else:
             _run(script, work, config, arguments)
     except ScriptError as error:
@@ -153,10 +154,15 @@ def keys_among(arguments: argparse.Namespace) -> dict[str, str]:
     return {key: value for key, value in flags.items() if value is not None}
 
 
-def _show(config: Config) -> None:
-    for name in config.__struct_fields__:
-        log.info("%s = %s", name, getattr(config, name))
-    log.info("the configuration is valid")
+def configuration_shown(script: Script[C], config: C, arguments: argparse.Namespace) -> str:
+    """Return the configuration in force as TOML, and where each value comes from."""
+    sources = sources_of(
+        script.config_type,
+        script.config_file,
+        chosen_file=arguments.config,
+        flags=keys_among(arguments),
+    )
+    return config_as_toml(config, sources, config.sections(sources))
 
 
 def _run(

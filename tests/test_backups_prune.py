@@ -207,7 +207,7 @@ def test_what_prune_leaves_can_be_restored(
     assert "unfinished: it has no manifest" in chains.run("prune", "--keep", "1", "--confirm")[1]
     assert names(chains) == made[4:5]
     assert chains.run("verify")[0] == 0
-    assert "nothing to do: all 1 backups stay" in chains.run("prune", "--confirm")[1]
+    assert "nothing to do; kept: 1 backup" in chains.run("prune", "--confirm")[1]
 
 
 def test_manifests_that_name_each_other_as_base_are_damaged_and_can_be_pruned(
@@ -224,7 +224,7 @@ def test_manifests_that_name_each_other_as_base_are_damaged_and_can_be_pruned(
     assert (status, f"its base {second.name} is not older than it is" in log) == (0, True)
     assert two_chains.run("restore", "t", "--from", second.name)[0] == 65
     status, log = two_chains.run("prune", "--confirm")
-    assert (status, "2 backups are deleted, 2 stay" in log) == (0, True)
+    assert (status, "2 backups deleted; kept: 2" in log) == (0, True)
     assert names(two_chains) == [each.name for each in others]
 
 

@@ -190,7 +190,7 @@ def test_a_required_key_that_no_source_has_is_named(file: Path) -> None:
     [
         (
             "# max_shrank = 1\nmax_rows = 5\nmax_shrank = 0.1\n",
-            "tool.conf:3: unknown key 'max_shrank'; allowed: ca_file, cluster, db_uri, db_uri_file",
+            "tool.conf:3: unknown key 'max_shrank'; did you mean 'max_shrink'?",
         ),
         ("\n[table]\nx = 1", "tool.conf:2: unknown key 'table'; allowed: "),
         ('{\n "verify": true,\n "max_shrank": 1}', "tool.conf:3: unknown key 'max_shrank'; "),

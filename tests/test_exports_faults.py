@@ -841,7 +841,7 @@ def test_a_run_beside_a_verification_is_no_finding(
 
     def run_meanwhile(exchange: Exchange) -> None:
         log, _ = exported.start("run").communicate(timeout=AMPLE)
-        assert "3 chunks are exported" in log
+        assert "3 chunks exported" in log
         passed(exchange)
 
     is_first = exports_of("202301")

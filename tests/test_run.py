@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -296,7 +297,10 @@ def test_wrong_usage_ends_with_2(
     with pytest.raises(SystemExit) as caught:
         tool.run(nothing, *flags)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: ooni-tool ")
+    message = capsys.readouterr().err
+    assert message.startswith("ooni-tool: unknown option " if flags[0][0] == "-" else "ooni-tool: ")
+    assert message.endswith("; see ooni-tool --help\n")
+    assert message.count("\n") == 1
 
 
 # --- commands ---
@@ -420,12 +424,12 @@ def test_check_config_shows_the_configuration_without_its_secrets_and_does_no_wo
 ) -> None:
     tool.configure(token=SECRET, statsd="[::1]:8125")
     assert tool.run(raising(AssertionError()), "--check-config") == 0
-    assert capsys.readouterr().err.splitlines() == [
-        f"state_dir = {tool.state_dir}",
-        "statsd = [::1]:8125",
-        "textfile_dir = ",
-        "token = ***",
-        "the configuration is valid",
+    assert capsys.readouterr().out.splitlines() == [
+        f'state_dir = "{tool.state_dir}"  # {tool.file}:1',
+        f'statsd = "[::1]:8125"  # {tool.file}:1',
+        'textfile_dir = ""  # default',
+        f'token = "***"  # {tool.file}:1',
+        "# the configuration is valid",
     ]
     assert not tool.state_dir.exists()
 
@@ -436,7 +440,8 @@ def test_the_database_of_the_command_line_is_that_of_the_job(
     script = Script("tool", "ooni-tool", "", ConfigWithDatabase, tool.folder / "none.conf")
     argv = ["--check-config", "--db-uri", f"clickhouse://me:{SECRET}@db.example/x"]
     assert execute(script, raising(AssertionError()), argv) == 0
-    assert "db_uri = clickhouse://me:***@db.example/x\n" in capsys.readouterr().err
+    shown = 'db_uri = "clickhouse://me:***@db.example/x"  # the command line\n'
+    assert shown in capsys.readouterr().out
 
 
 # --- log lines ---
@@ -613,7 +618,8 @@ def test_a_state_directory_that_cannot_be_is_a_matter_of_the_configuration(
     tool.configure(state_dir=path)
     assert tool.run(raising(AssertionError())) == 78
     assert capsys.readouterr().err == (
-        f"error: state_dir {path}: cannot write there; run as the service's user\n"
+        f"error: state_dir {path}: cannot write there; name another folder, or run as the"
+        " service's user\n"
     )
 
 
@@ -624,7 +630,10 @@ def test_a_state_directory_of_another_user_is_a_matter_of_the_configuration(
     tool.state_dir.mkdir(mode=0o555)
     with without_privileges(tool.folder):
         assert tool.run(raising(AssertionError())) == 78
-    assert "cannot write there; run as the service's user" in capsys.readouterr().err
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    message = capsys.readouterr().err
+    assert f"state_dir {tool.state_dir}: {user} cannot write there; run as the" in message
+    assert message.endswith(f", or as root: chown {user} {tool.state_dir}\n")
 
 
 def test_a_lock_that_another_user_has_left_still_works(

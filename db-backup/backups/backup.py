@@ -28,6 +28,7 @@ from backups.stored import Backup, needed_objects
 from digest import SCHEME
 from documents import JSON, LARGEST_DOCUMENT, SQL, TEXT, TOOL, encoded
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from ooni_common.output import counted
 from schemas.references import in_order
 from store import Bucket
 from store_doctor import NO_ETAG
@@ -166,10 +167,10 @@ def _make_server_backups(
             sha256=bucket.sha256(path + SERVER_MANIFEST) or "",
         )
         log.info(
-            "%s: %s: %d tables: %s written, in %.1f s",
+            "%s: %s: %s: %s written, in %.1f s",
             name,
             kind,
-            len(tables),
+            counted(len(tables), "table"),
             in_units(written.bytes),
             (server.clock() - started).total_seconds(),
         )

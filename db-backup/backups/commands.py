@@ -29,6 +29,7 @@ from one_writer import writing
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
 from ooni_common.nodes import Nodes, connected_nodes
+from ooni_common.output import counted
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
 from store import Bucket
@@ -124,10 +125,10 @@ def back_up_tables(
             write_state(run_state_file(job.config), RunState(manifest.run, signed=bool(key)))
             job.metrics.gauge("backup_bytes", manifest.bytes)
             log.info(
-                "the backup %s is complete: %s rows in %d tables, %s written",
+                "the backup %s is complete: %s in %s, %s written",
                 manifest.name,
-                f"{manifest.rows:,}",
-                len(manifest.tables),
+                counted(manifest.rows, "row"),
+                counted(len(manifest.tables), "table"),
                 in_units(manifest.bytes),
             )
     missing = missing_tables(job.config, nodes, names, plan.base)

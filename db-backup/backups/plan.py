@@ -31,6 +31,7 @@ from inventory import (
 )
 from ooni_common.database import Database, StatementRefused, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from ooni_common.output import counted
 from ooni_common.replicas import without_replica
 
 log = logging.getLogger("ooni.db_backup")
@@ -126,7 +127,7 @@ class Plan:
         contents = [content for shard in self.shards for content in shard.content.values()]
         rows = sum(part.rows for content in contents for part in content.values())
         base = f" on {self.base.name}" if self.kind == "incremental" and self.base else ""
-        return f"{self.kind} backup{base}: {len(tables)} tables, {rows:,} rows"
+        return f"{self.kind} backup{base}: {counted(len(tables), 'table')}, {counted(rows, 'row')}"
 
 
 def plan_backup(

@@ -12,6 +12,7 @@ from backups.stored import Backup, good_backups
 from inventory import check_names
 from one_writer import writing
 from ooni_common.errors import ConfigError, DataRefused, UsageError
+from ooni_common.output import counted
 from ooni_common.run import Job
 from store import Bucket
 
@@ -34,11 +35,11 @@ def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
     delete_unwanted(job, gone, confirmed=confirmed)
     kept = len(backups) - len(gone)
     if not gone:
-        log.info("nothing to do: all %d backups stay", kept)
+        log.info("nothing to do; kept: %s", counted(kept, "backup"))
     elif confirmed:
-        log.info("%d backups are deleted, %d stay", len(gone), kept)
+        log.info("%s deleted; kept: %d", counted(len(gone), "backup"), kept)
     else:
-        log.info("%d backups would be deleted with --confirm, %d stay", len(gone), kept)
+        log.info("--confirm would delete %s; kept: %d", counted(len(gone), "backup"), kept)
 
 
 def keep_as_scheduled(job: Job[Config]) -> None:
@@ -52,7 +53,8 @@ def keep_as_scheduled(job: Job[Config]) -> None:
     gone = unwanted(backups, young, keeps_last=config.keeps_last)
     delete_unwanted(job, gone, confirmed=not job.dry_run)
     if gone and not job.dry_run:
-        log.info("%d backups are deleted (keep), %d stay", len(gone), len(backups) - len(gone))
+        kept = len(backups) - len(gone)
+        log.info("%s deleted (keep); kept: %d", counted(len(gone), "backup"), kept)
 
 
 def check_clocks(buckets: Sequence[Bucket]) -> None:
@@ -115,8 +117,9 @@ def delete_named(job: Job[Config], names: Sequence[str], *, confirmed: bool) -> 
             " same"
         )
     delete_unwanted(job, [Unwanted(one, "it was named") for one in chosen], confirmed=confirmed)
-    verb = "are deleted" if confirmed else "would be deleted with --confirm"
-    log.info("%d backups %s, %d stay", len(chosen), verb, len(left))
+    count = counted(len(chosen), "backup")
+    done = f"{count} deleted" if confirmed else f"--confirm would delete {count}"
+    log.info("%s; kept: %d", done, len(left))
 
 
 def _only_in(config: Config, chosen: Sequence[Backup], left: Sequence[Backup]) -> list[str]:

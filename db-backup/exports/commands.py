@@ -25,6 +25,7 @@ from one_writer import writing
 from ooni_common.database import StatementFailed
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.nodes import Nodes
+from ooni_common.output import counted
 from ooni_common.replicas import without_replica
 from ooni_common.run import Job
 from store import Bucket, Listed
@@ -215,10 +216,10 @@ def export_table(
     outcome.skipped += sum(step.reason == "unchanged" for step in steps)
     if renewed := sum(step.reason == "with an older digest" for step in steps):
         log.info(
-            "%s: %d chunks are exported once more: the digest of version 2.0.0 missed some rows"
-            " or columns, so nobody knows whether they have changed",
+            "%s: %s to export once more: the digest of version 2.0.0 missed some rows or columns,"
+            " so nobody knows whether they have changed",
             name,
-            renewed,
+            counted(renewed, "chunk"),
         )
     if job.dry_run:
         outcome.exported += sum(step.exports for step in steps)
@@ -243,16 +244,17 @@ def metric_name(table: str) -> str:
 def log_outcome(job: Job[Config], outcome: Outcome) -> None:
     """Log what was done."""
     if job.dry_run:
-        log.info("would export %d chunks; %d are unchanged", outcome.exported, outcome.skipped)
+        exported = counted(outcome.exported, "chunk")
+        log.info("would export %s; unchanged: %d", exported, outcome.skipped)
     elif outcome.exported or outcome.published:
         log.info(
-            "%d chunks are exported (%s); %d are unchanged",
-            outcome.exported,
+            "%s exported (%s); unchanged: %d",
+            counted(outcome.exported, "chunk"),
             in_units(outcome.uploaded),
             outcome.skipped,
         )
     elif not outcome.failures:
-        log.info("nothing to do: %d chunks are unchanged", outcome.skipped)
+        log.info("nothing to do: %s unchanged", counted(outcome.skipped, "chunk"))
 
 
 def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]) -> None:

@@ -12,6 +12,7 @@ from exports.prune import delete, leftovers
 from exports.stored import read_table_manifests
 from one_writer import writing
 from ooni_common.errors import DataRefused
+from ooni_common.output import counted
 from ooni_common.run import Job
 from throttle import in_units
 
@@ -46,9 +47,9 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
     if not unwanted:
         log.info("nothing to do: every export has its place")
     elif confirmed:
-        log.info("%d objects are deleted (%s)", len(unwanted), total)
+        log.info("%s deleted (%s)", counted(len(unwanted), "object"), total)
     else:
-        log.info("%d objects (%s) would be deleted with --confirm", len(unwanted), total)
+        log.info("--confirm would delete %s (%s)", counted(len(unwanted), "object"), total)
     if damaged := [why for table, why in manifests.damaged.items() if table not in forgotten]:
         raise DataRefused(
             f"{'; '.join(damaged)}; until that is mended, no object is deleted that none names"

@@ -40,7 +40,7 @@ def keep_for_root(container: Container, tools: list[Tool]) -> None:
     expect("/etc/ooni/db-backup.conf: Permission denied; run as root" in refused.stderr, "and how")
     shown = container.output(f"{AS_THE_BACKUP_SERVICE} ooni-db-backup --check-config --stdout")
     expect(
-        f"public_bucket_name = {backup.keys['public_bucket_name']}\n" in shown,
+        f'public_bucket_name = "{backup.keys["public_bucket_name"]}"' in shown,
         "as the service's user, with systemd's copy, it is read",
     )
     expect(
@@ -58,7 +58,7 @@ def expect_defaults_without_a_file(container: Container) -> None:
     container.run("mv /etc/ooni/detector.conf /etc/ooni/detector.away; systemctl daemon-reload")
     container.run("systemctl start detector")
     shown = container.journal("detector", "-o cat")
-    expect("db_uri = clickhouse://detector:***@localhost/default" in shown, "it has the defaults")
+    expect('db_uri = "clickhouse://detector:***@localhost/default"' in shown, "it has the defaults")
     expect(shown.endswith("the configuration is valid\n"), "its service starts")
     container.run("mv /etc/ooni/detector.away /etc/ooni/detector.conf")
     drop_in.unlink()
