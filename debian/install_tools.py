@@ -55,6 +55,8 @@ def main() -> None:
         install_script(tool, root)
         install_manual(tool, root, python)
         fill(tool, "completion.in", root / "usr/share/bash-completion/completions" / command)
+        if "alias" in tool:
+            install_alias(tool, root)
         if "config" in tool:
             install_config(tool, root)
         for service in services_of(tool):
@@ -93,6 +95,18 @@ def install_script(tool: Tool, root: Path) -> None:
     command = root / "usr/bin" / tool["command"]
     command.parent.mkdir(parents=True, exist_ok=True)
     command.symlink_to(Path("../lib", *script.relative_to(root).parts[2:]))
+
+
+def install_alias(tool: Tool, root: Path) -> None:
+    """Let a command have another name, with its manual and its completion."""
+    links = {
+        "usr/bin": tool["command"],
+        "usr/share/bash-completion/completions": tool["command"],
+        "usr/share/man/man8": f"{tool['command']}.8",
+    }
+    for folder, name in links.items():
+        link = root / folder / name.replace(tool["command"], tool["alias"])
+        link.symlink_to(name)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -232,6 +246,7 @@ def fill(tool: Tool, template: str, path: Path) -> None:
     text = (DEBIAN / template).read_text()
     values = tool | {
         "run": " ".join([f"/usr/bin/{tool['command']}", *tool.get("arguments", "").split()]),
+        "names": " ".join(filter(None, [tool["command"], tool.get("alias")])),
         "folders": folders(tool),
         "limit": limit(tool),
         "restart": restart(tool),

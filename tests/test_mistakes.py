@@ -231,11 +231,11 @@ class StoredMistake:
 
 WITH_SERVERS = [
     StoredMistake(
-        "a misspelt table", ("export", "acounts"), 2,
-        "there is no table 'acounts'; did you mean 'accounts'?",
+        "a misspelt table", ("export", "accountz"), 2,
+        "there is no table 'accountz'; did you mean 'accounts'?",
     ),
     StoredMistake(
-        "a table that is in no backup", ("restore", "acounts"), 2, "did you mean 'accounts'?"
+        "a table that is in no backup", ("restore", "accountz"), 2, "did you mean 'accounts'?"
     ),
     StoredMistake(
         "a bucket that is not there", ("list",), 78,

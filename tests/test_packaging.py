@@ -6,6 +6,8 @@ The packages are built and tested by `make deb-check` and `make e2e`.
 import importlib
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -150,6 +152,58 @@ def test_a_tool_is_installed_with_its_packages_and_their_templates(
         "ordinary/pages/a.html", "ordinary/pages/more/b.html",
     }  # fmt: skip
     assert (root / "usr/bin/ooni-tool").resolve() == folder / "tool.py"
+
+
+def test_a_command_can_have_another_name_with_its_manual_and_its_completion(
+    tmp_path: Path,
+) -> None:
+    """`detector` and `analysis` are plain words; the names that others use stay."""
+    assert {tool["alias"] for tool in TOOLS.values() if "alias" in tool} == {
+        "ooni-analysis", "ooni-detector",
+    }  # fmt: skip
+    tool = {"command": "detector", "alias": "ooni-detector"}
+    paths = ("usr/bin/{}", "usr/share/man/man8/{}.8", "usr/share/bash-completion/completions/{}")
+    for path in paths:
+        (tmp_path / path.format("detector")).parent.mkdir(parents=True)
+        (tmp_path / path.format("detector")).touch()
+    INSTALL_TOOLS.install_alias(tool, tmp_path)
+    for path in paths:
+        link = tmp_path / path.format("ooni-detector")
+        assert link.resolve() == (tmp_path / path.format("detector")).resolve()
+        assert not link.readlink().is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        (["res"], ["restore"]),
+        (["export", "fas"], ["fastpath"]),
+        (["restore", "acc"], ["accounts"]),
+        (["restore", "--from", "exp"], ["exports"]),
+        (["restore", "--sk"], ["--skip"]),
+    ],
+    ids=" ".join,
+)
+def test_the_completion_knows_commands_options_and_tables(
+    tmp_path: Path, typed: list[str], completed: list[str]
+) -> None:
+    """Field S11: `ooni-db-backup export <TAB>` offered files."""
+    completion, command = tmp_path / "completion", tmp_path / "ooni-db-backup"
+    INSTALL_TOOLS.fill(SERVICES["ooni-db-backup"], "completion.in", completion)
+    config = tmp_path / "db-backup.conf"
+    config.write_text('[tables]\naccounts = "private"\n"log_*" = "none"\n')
+    script = ROOT / "db-backup/ooni_db_backup.py"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" --config "{config}" "$@"\n')
+    command.chmod(0o755)
+    words = " ".join([str(command), *typed])
+    program = (
+        f'. "{completion}"; COMP_WORDS=({words}); COMP_CWORD={len(typed)};'
+        f' _ooni-db-backup "{command}"; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    shown = subprocess.run(
+        ["bash", "--norc", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert (shown.stdout.split(), shown.stderr) == (completed, "")
 
 
 def test_every_folder_of_modules_below_a_tool_is_a_package_that_is_installed() -> None:
