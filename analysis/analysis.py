@@ -54,7 +54,7 @@ def _argument_parser() -> argparse.ArgumentParser:
             const=module,
             help=f"run {module}.py",
         )
-    add("--db-uri", metavar="URI", help="database; a password belongs into the configuration")
+    add("--db-uri", metavar="URI", help="database; a password belongs in the configuration")
     add("--textfile", metavar="DIR", help="write metrics for node_exporter's textfile collector")
     add("--dry-run", action="store_true", help="change nothing; print what would change")
     add("--stdout", action="store_true", help="log plainly to standard output")

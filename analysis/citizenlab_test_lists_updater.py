@@ -229,7 +229,7 @@ def fetch_lists(git: Git, config: Config) -> tuple[str, list[TestList]]:
     """Clone the repository; return its commit and its lists, parsed and validated.
 
     Raises:
-        DataRefused: it is no repository of test lists, or a hostile one.
+        DataRefused: not a test-lists repository, or a hostile one.
         Unavailable, TryAgainLater: it can't be cloned now.
     """
     with cloned(git, config.git_url) as clone:

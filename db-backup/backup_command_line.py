@@ -26,7 +26,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="show the chunks of this table, or the tables of this backup",
     )
-    parser.add_argument("--json", action="store_true", help="for scripts: all that is known")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON, for scripts")
 
 
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,9 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "this backup, 'all' of them, or only the 'exports'; default: the newest, and both"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="look whether all is there; read and restore no rows"
+        "--quick",
+        action="store_true",
+        help="check that everything exists, without reading or restoring rows",
     )
     parser.add_argument(
         "--sample",
@@ -48,12 +50,12 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _restore_arguments(parser: argparse.ArgumentParser) -> None:
     scope = parser.add_mutually_exclusive_group(required=True)
-    scope.add_argument("table", nargs="?", default="", metavar="TABLE", help="the one to restore")
+    scope.add_argument("table", nargs="?", default="", metavar="TABLE", help="table to restore")
     scope.add_argument(
         "--all",
         dest="everything",
         action="store_true",
-        help="all that a backup has, under its own names; what is there and the same stays",
+        help="everything in the backup, under its own names; identical tables stay",
     )
     _source(parser, "this one, or 'exports'; default: the newest backup, else the exports")
     parser.add_argument(
@@ -182,7 +184,7 @@ SCRIPT = Script(
         Command("print-config", "show the configuration as TOML, and its sources", looks_only=True),
         Command("schema", "show the schema of the tables", _tables, looks_only=True),
         # It looks, unless --confirm is given: then it takes the lock of the job itself.
-        Command("prune", "delete what nobody needs any more", _prune_arguments, looks_only=True),
+        Command("prune", "delete what is no longer needed", _prune_arguments, looks_only=True),
         Command("delete", "delete backups, by name", _delete_arguments, looks_only=True),
         Command("forget", "let exports follow a deletion", _forget_arguments, looks_only=True),
         DOCTOR,

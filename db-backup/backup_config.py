@@ -305,9 +305,9 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         return listed | {name: pair for name, pair in ours.items() if name not in listed}
 
     def _listed(self) -> dict[str, TablePolicy]:
-        """Return the policies, in a file of old those that its version of the tool followed.
+        """Return every listed table's policy. For a version-0 file, do what that version did.
 
-        That one exported the large tables whatever the file said, and nothing else.
+        It exported the large tables whatever the file said, and nothing else.
         """
         listed = {name: with_months(name, policy) for name, policy in self.tables.items()}
         if not listed and self.action != "backup":

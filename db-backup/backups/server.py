@@ -289,7 +289,7 @@ class ServerBackups:
 
     @property
     def _patience(self) -> str:
-        """How often rows are tried again; of itself, the server goes on for most of an hour."""
+        """Limit the server's S3 retries; by default it keeps retrying for almost an hour."""
         supported = self.database.settings_it_has(self._optional_for_rows)
         listed = ", ".join(f"{name} = {value}" for name, value in supported.items())
         return f" SETTINGS {listed}" if listed else ""
