@@ -457,7 +457,6 @@ def test_a_server_with_a_named_collection_needs_no_credentials(private_tool: Bac
     assert (status, log.count("can be restored")) == (0, 3), log
 
 
-@pytest.mark.long
 def test_a_named_collection_of_another_bucket_is_noticed(private_tool: BackupTool) -> None:
     collection = make_collection(private_tool, private_tool.bucket_name)
     private_tool.configure(private_named_collection=collection)
