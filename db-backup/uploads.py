@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +17,11 @@ from store_errors import Denied, Unsupported
 
 log = logging.getLogger("ooni.db_backup")
 
-PART_SIZE = 8 * 1024 * 1024  # bytes; of these, the first, the last and one between are in memory
+MIB = 1024 * 1024
+PART_SIZE = 8 * MIB  # at least; of these, the first, the last and one between are in memory
+LARGEST_PART = 48 * MIB
 MOST_PARTS = 10_000
+SPARE = 5 / 4  # of the parts that should do
 LIFECYCLE_OF_UPLOADS = (
     "give the bucket a lifecycle rule AbortIncompleteMultipartUpload, or what interrupted uploads"
     " have sent stays for ever"
@@ -33,10 +37,31 @@ class Written:
     sha256: str
 
 
+def part_size(expected: int) -> int:
+    """Return the size of the parts of an object of about so many bytes.
+
+    All parts of one are of the same size, as some stores (R2) want it.
+    """
+    needed = expected * SPARE / MOST_PARTS
+    if needed <= PART_SIZE:
+        return PART_SIZE
+    return min(math.ceil(needed / MIB) * MIB, LARGEST_PART)
+
+
 @contextlib.contextmanager
-def uploading(bucket: Bucket, key: str, content_type: str, token: str) -> Iterator["Upload"]:
-    """Give an upload; unless it is published within the block, nothing is left of it."""
-    upload = Upload(bucket, key, content_type, token)
+def uploading(
+    bucket: Bucket, key: str, content_type: str, token: str, expected: int = 0
+) -> Iterator["Upload"]:
+    """Give an upload; unless it is published within the block, nothing is left of it.
+
+    Args:
+        bucket: gets the object.
+        key: of it.
+        content_type: of it.
+        token: is put into its metadata.
+        expected: how many bytes it will have, about.
+    """
+    upload = Upload(bucket, key, content_type, token, part_size(expected))
     try:
         try:
             yield upload
@@ -51,8 +76,11 @@ def uploading(bucket: Bucket, key: str, content_type: str, token: str) -> Iterat
 class Upload:
     """One object that is being written: first sent, in parts, then published at once."""
 
-    def __init__(self, bucket: Bucket, key: str, content_type: str, token: str) -> None:
+    def __init__(
+        self, bucket: Bucket, key: str, content_type: str, token: str, size_of_parts: int
+    ) -> None:
         self._bucket = bucket
+        self._part_size = size_of_parts
         self._creation = bucket.creation(content_type, token)
         self._action = f"uploading {key}"
         self._content_type = content_type
@@ -73,9 +101,9 @@ class Upload:
         self._hash.update(data)
         self._size += len(data)
         self._buffer += data
-        while len(self._buffer) >= PART_SIZE:
-            self._send(bytes(memoryview(self._buffer)[:PART_SIZE]))
-            del self._buffer[:PART_SIZE]
+        while len(self._buffer) >= self._part_size:
+            self._send(bytes(memoryview(self._buffer)[: self._part_size]))
+            del self._buffer[: self._part_size]
 
     def finish(self) -> Written:
         """Wait until all parts are there. Nobody sees an object yet."""
@@ -121,7 +149,7 @@ class Upload:
     def _send(self, part: bytes) -> None:
         parts = self._parts or self.begin()
         if parts.count >= MOST_PARTS - 2:
-            limit = PART_SIZE * MOST_PARTS // 10**9
+            limit = self._part_size * MOST_PARTS // 10**9
             raise DataRefused(f"{self.key}: more than {limit} GB; use smaller chunks")
         with self._bucket.errors(self._action):
             parts.send(part)

@@ -18,6 +18,7 @@ from exports.manifest import Export, ExportLayout, TableManifest
 from exports.manifest_file import ManifestFile
 from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Reader
+from exports.sizes import check_size, expected_size
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from ooni_common.run import Job
 from store import Bucket, Listed
@@ -105,7 +106,7 @@ class Exporter:
             self.manifest.storages[plan.storage.name] = plan.storage
         lost = self._lost_for_ever(steps, objects)
         try:
-            self._take_steps(steps, objects)
+            sick = self._take_steps(steps, objects)
         except ScriptError:
             with contextlib.suppress(ScriptError):  # where that fails, the next run does it
                 self.recover()
@@ -113,6 +114,8 @@ class Exporter:
             raise
         self._file.finish()
         self._file.mend_schema(objects)
+        if sick:
+            raise DataRefused("; ".join(map(str, sick)))
         if refused := shrunk(steps):
             raise DataRefused(
                 f"{self.manifest.table}: {', '.join(map(str, refused))}: too many rows are gone"
@@ -138,7 +141,11 @@ class Exporter:
             del self.manifest.chunks[export.chunk.name]
         return []
 
-    def _take_steps(self, steps: Sequence[Step], objects: Mapping[str, Listed]) -> None:
+    def _take_steps(
+        self, steps: Sequence[Step], objects: Mapping[str, Listed]
+    ) -> list[DataRefused]:
+        """Do all steps; return why chunks were refused that keep no other one from being done."""
+        sick = []
         for step in steps:
             if step.reason == "lost from the bucket" and step.last:
                 log.warning("%s: gone, or not the object that was exported", step.last.key)
@@ -153,7 +160,13 @@ class Exporter:
                 number += 1
                 self._place = f"{number}/{total}"
                 started = time.monotonic()
-                self._export_with_retries(step, may_grow=step.chunk.name == newest)
+                try:
+                    self._export_with_retries(step, may_grow=step.chunk.name == newest)
+                except DataRefused as error:
+                    # A range that was split shrinks last, when all that it gives away is there.
+                    if self.reader.policy.chunk_by == "range":
+                        raise
+                    sick.append(error)
                 self.throttle.rest(time.monotonic() - started)
             elif step.last and step.reason == "unchanged":
                 listed = objects.get(step.last.key)
@@ -166,6 +179,7 @@ class Exporter:
                     storage=step.storage,
                     etag=listed.etag if listed else step.last.etag,
                 )
+        return sick
 
     def _mark_dropped(self, step: Step) -> None:
         if step.last is None or step.last.dropped or step.chunk.name not in self.manifest.chunks:
@@ -207,6 +221,7 @@ class Exporter:
 
     def _export(self, step: Step, *, exact: bool) -> None:
         self._file.check_room(step.chunk)
+        check_size(self.manifest, self.reader.policy, step.chunk, step.fingerprint.rows)
         step = self._of_the_best_replicas(step)
         chunk, key = step.chunk, self.layout.export(self.manifest.table, step.chunk.name)
         token = uuid.uuid4().hex
@@ -215,7 +230,9 @@ class Exporter:
         started, clock = now(), time.monotonic()
         with (
             self._job.metrics.timer("upload_to_s3"),
-            uploading(self._bucket, key, ZSTD, token) as upload,
+            uploading(
+                self._bucket, key, ZSTD, token, expected_size(self.manifest, chunk, rows)
+            ) as upload,
         ):
             name = f"{self._place} {self.layout.relative(key)}"
             size, counter = self._rows.send(chunk, rows, upload, name, exact=exact)
