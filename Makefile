@@ -10,7 +10,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check chaos fuzz nightly clean
+.PHONY: help venv demo sandbox test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check chaos fuzz nightly clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -28,6 +28,9 @@ $(READY): requirements/dev.txt
 
 demo: $(READY) ## run every script for real against local servers (SOURCES=live: real upstreams)
 	@$(BIN)/python -m dev.demo --sources $(or $(SOURCES),sample)
+
+sandbox: $(READY) ## keep the demo's servers running with data, and commands that lead there, until Ctrl-C
+	@$(BIN)/python -m dev.sandbox
 
 test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; PYTEST_ARGS=…)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(PYTEST_ARGS)
