@@ -15,6 +15,7 @@ from ooni_common.textfile import METRICS_FILE
 C = TypeVar("C", bound=Config)
 
 ROLLBACK = {"rollback": "put back what the last update replaced"}
+METAVAR = "COMMAND"
 EXIT_STATUS_HELP = """\
 exit status:
   0   done, or nothing to do
@@ -84,7 +85,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
-        self.exit(2, f"{self.prog}: {self._explained(message)}; see {self.prog} --help\n")
+        explained = self._explained(message)
+        see = " See" if explained.endswith("?") else "; see"
+        self.exit(2, f"{self.prog}: {explained}{see} {self.prog} --help\n")
 
     def _explained(self, message: str) -> str:
         if unknown := re.fullmatch(r"unrecognized arguments: (\S+).*", message, re.DOTALL):
@@ -93,14 +96,16 @@ class Parser(argparse.ArgumentParser):
             if not word.startswith("-"):
                 return f"unexpected argument {word!r}"
             return f"unknown option {word}" + self._similar(word, options)
-        if unknown := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message):
-            choices = re.findall(r"[\w-]+", unknown[2])
-            return f"unknown command {unknown[1]!r}; {did_you_mean(unknown[1], choices)}"
+        if unknown := re.search(r"(\S+): invalid choice: '(.*)' \(choose from (.*)\)$", message):
+            argument, word = unknown[1], unknown[2]
+            choices = re.findall(r"[\w-]+", unknown[3])
+            fault = "unknown command" if argument == METAVAR else f"{argument}: unknown value"
+            return f"{fault} {word!r}; {did_you_mean(word, choices)}"
         return message
 
     def _similar(self, word: str, names: Sequence[str]) -> str:
         meant = did_you_mean(word, [name for name in names if name.startswith("--")])
-        return f"; {meant.removesuffix('?')}" if meant.startswith("did") else ""
+        return f"; {meant}" if meant.startswith("did") else ""
 
 
 def argument_parser(script: Script[C]) -> argparse.ArgumentParser:
@@ -118,7 +123,7 @@ def argument_parser(script: Script[C]) -> argparse.ArgumentParser:
     if script.commands:
         default = script.commands[0].name
         title = f"commands (without one: {default})"
-        parsers = parser.add_subparsers(title=title, dest="command", metavar="COMMAND")
+        parsers = parser.add_subparsers(title=title, dest="command", metavar=METAVAR)
         for command in script.commands:
             subparser = parsers.add_parser(
                 command.name, help=command.help, description=command.help, allow_abbrev=False

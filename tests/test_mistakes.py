@@ -127,12 +127,12 @@ WITHOUT_SERVERS = [
     ),
     Mistake(
         "a misspelt command", BACKUP, 2,
-        "ooni-db-backup: unknown command 'restor'; did you mean 'restore'?; see ooni-db-backup"
+        "ooni-db-backup: unknown command 'restor'; did you mean 'restore'? See ooni-db-backup"
         " --help", arguments=("restor", "accounts"),
     ),
     Mistake(
         "a misspelt option", LISTS, 2,
-        "ooni-update-citizenlab: unknown option --dryrun; did you mean '--dry-run'; see"
+        "ooni-update-citizenlab: unknown option --dryrun; did you mean '--dry-run'? See"
         " ooni-update-citizenlab --help", arguments=("--dryrun",),
     ),
     Mistake(
@@ -165,7 +165,7 @@ WITHOUT_SERVERS = [
     Mistake(
         "an upstream that does not answer", GEOIP, 69, "Connection refused",
         'asn_url = "http://127.0.0.1:9/{year}"\ncc_url = "http://127.0.0.1:9/{month}"\n'
-        'state_dir = "FOLDER"\noutput_dir = "FOLDER"\nstatsd = ""\n', (),
+        'state_dir = "FOLDER"\noutput_dir = "FOLDER"\nstatsd = ""\ntotal_time = 0.5\n', (),
     ),
 ]  # fmt: skip
 

@@ -299,7 +299,7 @@ def test_wrong_usage_ends_with_2(
     assert caught.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("ooni-tool: unknown option " if flags[0][0] == "-" else "ooni-tool: ")
-    assert message.endswith("; see ooni-tool --help\n")
+    assert message.endswith(("; see ooni-tool --help\n", "? See ooni-tool --help\n"))
     assert message.count("\n") == 1
 
 
