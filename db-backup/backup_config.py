@@ -1,20 +1,20 @@
 """The configuration of the backup tool, and what it says of each table."""
 
-import os
 import ssl
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
-from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Section, check_url
 from ooni_common.config_text import DEFAULT
+from ooni_common.database_uri import with_login
 from ooni_common.errors import ConfigError
 from ooni_common.suggestions import did_you_mean
 from ooni_common.tls import load_certificates
+from parallel import MOST_JOBS
 from store_client import Addressing, Store
 from table_policy import (
     MONTHS_OF,
@@ -34,7 +34,6 @@ LOW_PRIORITY = 10  # after the queries of those that wait for an answer
 MOST_DAYS = 36_500
 SHORTEST_KEY = 32  # characters
 Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
-MOST_JOBS = 64
 MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
 Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
 Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
@@ -157,24 +156,15 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
         """The same, with the database's user that restores and verifies, if there is one."""
         if not self.restore_user:
             return self
-        parts = urlsplit(self.db_uri.reveal())
-        address = parts.netloc.rpartition("@")[2]
-        login = (
-            f"{quote(self.restore_user, safe='')}:{quote(self.restore_password.reveal(), safe='')}"
-        )
-        uri = SecretUrl(parts._replace(netloc=f"{login}@{address}").geturl())
-        return msgspec.structs.replace(self, db_uri=uri)
+        password = self.restore_password.reveal()
+        uri = with_login(self.db_uri.reveal(), self.restore_user, password)
+        return msgspec.structs.replace(self, db_uri=SecretUrl(uri))
 
     @property
     def query_settings(self) -> dict[str, int]:
         """The settings of the queries that read whole tables."""
         settings = {"priority": LOW_PRIORITY, "max_execution_time": self.max_execution_time}
         return settings | ({"max_threads": self.max_threads} if self.max_threads else {})
-
-    @property
-    def jobs_at_once(self) -> int:
-        """How many things are done at once: by default, as many as this process has cores."""
-        return self.jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS)
 
     @property
     def settings_clause(self) -> str:

@@ -1,5 +1,6 @@
 """Doing the same to many things, some of them at once."""
 
+import os
 import queue
 import threading
 from collections import deque
@@ -11,6 +12,7 @@ from typing import Generic, NoReturn, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+MOST_JOBS = 64
 AHEAD = 2  # times as many as are worked on at once are begun before the first is taken
 
 
@@ -29,6 +31,11 @@ class _Task(Generic[T, R]):
             self.done.put(partial(_fail, error))
         else:
             self.done.put(lambda: result)
+
+
+def jobs_at_once(wanted: int) -> int:
+    """Return how many things are done at once; 0: as many as this process has cores."""
+    return wanted or min(len(os.sched_getaffinity(0)), MOST_JOBS)
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterator[R]:

@@ -14,7 +14,6 @@ By hand: detector.py --dry-run --stdout
          detector.py evaluate --observations observations.csv.gz --labels labels.json
 """
 
-import argparse
 import dataclasses
 import functools
 import logging
@@ -27,6 +26,7 @@ from blocking_tables import EVENTS, TABLES, read_events, updates_of
 from checkpoint import read_checkpoint, write_checkpoint
 from context import CHUNK, context_of
 from counts import FASTPATH_COLUMNS, counts_ahead, measured_hours
+from dates import date_argument
 from detector_config import Config
 from evaluation.evaluate import declare_arguments, evaluate
 from following import Checkpoint, Follower
@@ -60,24 +60,6 @@ CHECKPOINT = "checkpoint.npz"
 MOST_LAG = 24  # hours that `fastpath` may lag behind without a word of the doctor
 LEARNING = 7 * 24  # hours after which what a run finds refutes what was told, if it knew nothing
 CHUNKS_PER_NOTE = 10  # a line in the log after so many
-
-
-def date_argument(text: str) -> datetime:
-    """Read a day or an hour of the command line, UTC.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no date; expected 2025-01-31 or 2025-01-31T12:00"
-        ) from None
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    if time != time.replace(minute=0, second=0, microsecond=0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no full hour")
-    return time
 
 
 SCRIPT = Script(

@@ -6,7 +6,7 @@ What the driver has no parameter for goes to the server as a setting, and is the
 import ssl
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 TRUE = {"true", "yes", "on", "y", "t", "1"}
 FALSE = {"false", "no", "off", "n", "f", "0"}
@@ -161,3 +161,11 @@ def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError) or not isinstance(error, OSError):
         return "not a PEM file that OpenSSL can use"
     return str(error.strerror)
+
+
+def with_login(uri: str, user: str, password: str) -> str:
+    """Return a URI with another user, and the password of that one."""
+    parts = urlsplit(uri)
+    address = parts.netloc.rpartition("@")[2]
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return parts._replace(netloc=f"{login}@{address}").geturl()

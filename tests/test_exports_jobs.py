@@ -4,12 +4,12 @@ import hashlib
 
 import pytest
 
-from backup_config import Config
 from db_backup_harness import CSV, BackupTool
 from exports import sizes
 from exports.chunk_rows import COMPRESSED_AT_ONCE, compressor_of
 from exports.sizes import check_size
 from ooni_common.errors import DataRefused
+from parallel import jobs_at_once
 from table_policy import ChunkBy, TablePolicy
 from uploads import LARGEST_PART, MOST_PARTS, PART_SIZE, part_size
 
@@ -56,8 +56,8 @@ def test_threads_and_pieces_change_no_byte(size: int) -> None:
 
 
 def test_by_default_there_are_as_many_jobs_as_cores() -> None:
-    assert Config().jobs_at_once >= 1
-    assert Config(jobs=7).jobs_at_once == 7
+    assert jobs_at_once(0) >= 1
+    assert jobs_at_once(7) == 7
 
 
 GB = 10**9

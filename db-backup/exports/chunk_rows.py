@@ -7,6 +7,7 @@ from exports.csv_rows import Counter, RowSource
 from exports.reader import Chunk, Reader
 from inventory import merges_rows
 from ooni_common.errors import Unavailable
+from parallel import jobs_at_once
 from throttle import Bandwidth, in_units, progress
 from uploads import Upload
 
@@ -33,7 +34,7 @@ class ChunkRows:
 
     def __init__(self, config: Config, source: RowSource, reader: Reader) -> None:
         self._compression_level = config.compression_level
-        self._threads = min(config.jobs_at_once, MOST_THREADS)
+        self._threads = min(jobs_at_once(config.jobs), MOST_THREADS)
         self._bandwidth = Bandwidth(config.max_bandwidth)
         self._source = source
         self._reader = reader

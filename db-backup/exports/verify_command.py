@@ -8,6 +8,7 @@ from exports.commands import LOCK, public_bucket
 from exports.stored import read_table_manifests
 from exports.verify import Effort, verify
 from ooni_common.run import Job
+from parallel import jobs_at_once
 from throttle import Bandwidth
 
 log = logging.getLogger("ooni.db_backup")
@@ -20,7 +21,7 @@ def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
     effort = Effort(
         quick=job.arguments.quick,
         sample=job.arguments.sample,
-        jobs=job.config.jobs_at_once,
+        jobs=jobs_at_once(job.config.jobs),
         bandwidth=Bandwidth(job.config.max_bandwidth),
     )
     findings = list(verify(bucket, layout, read, tables, effort))
