@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from csv_source import Finding, ParsedFile
+from ooni_common.output import counted
 
 log = logging.getLogger("ooni.updates")
 
@@ -44,11 +45,6 @@ def causes_of(files: Sequence[ParsedFile]) -> str:
     left = rows - sum(count for _, count in most)
     others = f", other causes ({left:,})" if left else ""
     return f"{counted(rows, 'row')} refused in {counted(hit, 'file')}: {named}{others}"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _first_of(file: ParsedFile) -> list[str]:

@@ -39,12 +39,14 @@ class ObjectHead:
         token: of the upload; "" if the store has no metadata of the object.
         encryption: with which it lies there, "AES256" or "aws:kms"; "" if the store does not say.
         etag: what the store calls this version of it; "" if it does not say.
+        modified: when it was written, by the store's clock: also the same bytes, written again.
     """
 
     size: int
     token: str
     encryption: str = ""
     etag: str = ""
+    modified: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ class Bucket:
             token=metadata.get(TOKEN, ""),
             encryption=answer.get("ServerSideEncryption", ""),
             etag=answer.get("ETag", ""),
+            modified=answer.get("LastModified"),
         )
 
     def put(self, key: str, content: bytes, content_type: str, token: str = "") -> str:

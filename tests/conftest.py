@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from db_backup_harness import BackupTool
     from dev.samples.test_lists import SampleTestLists
+    from dev.servers.fault_proxy import FaultProxy
     from dev.servers.git import GitServer
 
 
@@ -270,6 +271,16 @@ def backup_tool(
     bucket = f"test-{uuid.uuid4().hex[:16]}"
     s3.create_bucket(bucket)
     return BackupTool(tmp_path, database, s3, bucket, capsys)
+
+
+@pytest.fixture
+def s3_proxy(backup_tool: "BackupTool") -> Iterator["FaultProxy"]:
+    """The tool's way to the store of the exports: it sees each request, and can go wrong."""
+    from dev.servers.fault_proxy import FaultProxy  # noqa: PLC0415 (few tests need it)
+
+    with FaultProxy(backup_tool.s3.endpoint) as proxy:
+        backup_tool.config["public_endpoint"] = proxy.url
+        yield proxy
 
 
 @pytest.fixture

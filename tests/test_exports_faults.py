@@ -124,14 +124,6 @@ def database_proxy(backup_tool: BackupTool) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def s3_proxy(backup_tool: BackupTool) -> Iterator[FaultProxy]:
-    """The tool's way to the store, which can go wrong."""
-    with FaultProxy(backup_tool.s3.endpoint) as proxy:
-        backup_tool.config["public_endpoint"] = proxy.url
-        yield proxy
-
-
-@pytest.fixture
 def exported(backup_tool: BackupTool) -> BackupTool:
     """Two months are exported, of which the second one has changed since; a third one is new."""
     backup_tool.fill("fastpath", 400, days=59)

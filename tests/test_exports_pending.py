@@ -5,7 +5,6 @@ import os
 import random
 import re
 import signal
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,14 +33,6 @@ PENDING = LAYOUT.pending_of("events")
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No minute passes while a run is at work in this process, however long it takes."""
     monkeypatch.setattr(manifest_file, "INTERVAL", 10**9)
-
-
-@pytest.fixture
-def store(backup_tool: BackupTool) -> Iterator[FaultProxy]:
-    """The tool's way to the store, which counts requests and can go wrong."""
-    with FaultProxy(backup_tool.s3.endpoint) as proxy:
-        backup_tool.config["public_endpoint"] = proxy.url
-        yield proxy
 
 
 @pytest.fixture
@@ -83,22 +74,22 @@ def is_deletion(request: Request) -> bool:
     return request.method == "DELETE" or (request.method == "POST" and "?delete" in request.target)
 
 
-def written(store: FaultProxy, *prefixes: str) -> int:
+def written(s3_proxy: FaultProxy, *prefixes: str) -> int:
     """Return the bytes that were written below prefixes."""
     return sum(
         int(
             request.headers.get("X-Amz-Decoded-Content-Length") or request.headers["Content-Length"]
         )
-        for request in store.requests
+        for request in s3_proxy.requests
         if any(is_put_of(request, prefix) for prefix in prefixes)
     )
 
 
-def puts(store: FaultProxy) -> list[str]:
+def puts(s3_proxy: FaultProxy) -> list[str]:
     """Return the names of the objects with rows that were written."""
     return [
         re.sub(r".*/csv/|\?.*", "", request.target)
-        for request in store.requests
+        for request in s3_proxy.requests
         if is_export(request)
     ]
 
@@ -108,7 +99,7 @@ def pending(tool: BackupTool) -> list[str]:
     return [key for key in tool.objects() if key.startswith(LAYOUT.pending)]
 
 
-def killed_at(tool: BackupTool, store: FaultProxy, number: int, *arguments: str) -> None:
+def killed_at(tool: BackupTool, s3_proxy: FaultProxy, number: int, *arguments: str) -> None:
     """Run a command, and kill it when the store has taken an object with rows."""
     processes: list[subprocess.Popen[str]] = []
 
@@ -116,93 +107,105 @@ def killed_at(tool: BackupTool, store: FaultProxy, number: int, *arguments: str)
         with exchange.forwarded():
             processes[-1].kill()
 
-    store.fail(kill, after(number, is_export), times=1)
+    s3_proxy.fail(kill, after(number, is_export), times=1)
     processes.append(tool.start(*arguments))
     log, _ = processes[-1].communicate(timeout=AMPLE)
     assert processes[-1].returncode == -signal.SIGKILL, log
-    store.heal()
+    s3_proxy.heal()
 
 
-def check_costs(tool: BackupTool, store: FaultProxy, count: int) -> None:
+def check_few(s3_proxy: FaultProxy) -> None:
+    """Check how many requests a command has made that had nothing to do."""
+    made = [(request.method, request.target) for request in s3_proxy.requests]
+    assert len(made) <= UNCHANGED, made
+
+
+def check_costs(tool: BackupTool, s3_proxy: FaultProxy, count: int) -> None:
     """Export so many chunks; check what that costs, and what a run costs that has nothing to do."""
     add_days(tool, count)
     status, log = tool.run()
     assert status == 0, log
     assert len(tool.manifest("events").chunks) == count
     assert pending(tool) == []
-    assert len(store.requests) <= PER_OBJECT * count + REQUESTS_OF_A_RUN
+    assert len(s3_proxy.requests) <= PER_OBJECT * count + REQUESTS_OF_A_RUN
     final = len(tool.get(LAYOUT.manifest("events")))
-    assert written(store, LAYOUT.manifests, LAYOUT.pending) <= PER_FINAL_BYTE * final
-    store.heal()
+    assert written(s3_proxy, LAYOUT.manifests, LAYOUT.pending) <= PER_FINAL_BYTE * final
+    s3_proxy.heal()
     status, log = tool.run()
     assert (status, "nothing to do" in log) == (0, True), log
-    assert len(store.requests) <= UNCHANGED, [(one.method, one.target) for one in store.requests]
-    store.heal()
+    assert len(s3_proxy.requests) <= UNCHANGED, [
+        (one.method, one.target) for one in s3_proxy.requests
+    ]
+    s3_proxy.heal()
     assert tool.run("verify", "--quick")[0] == 0
-    assert len(store.requests) <= UNCHANGED, [(one.method, one.target) for one in store.requests]
+    assert len(s3_proxy.requests) <= UNCHANGED, [
+        (one.method, one.target) for one in s3_proxy.requests
+    ]
 
 
 def test_the_manifest_is_written_first_and_last_within_a_minute(
-    tool: BackupTool, store: FaultProxy
+    tool: BackupTool, s3_proxy: FaultProxy
 ) -> None:
-    check_costs(tool, store, FEW)
-    store.heal()
+    check_costs(tool, s3_proxy, FEW)
+    s3_proxy.heal()
     add_days(tool, FEW)
     assert tool.run()[0] == 0
-    assert len([one for one in store.requests if is_manifest(one)]) == 2
-    assert len([one for one in store.requests if is_pending(one)]) == FEW
+    assert len([one for one in s3_proxy.requests if is_manifest(one)]) == 2
+    assert len([one for one in s3_proxy.requests if is_pending(one)]) == FEW
     assert tool.verifies()
 
 
 def test_a_manifest_grows_by_half_at_least_before_it_is_written_again(
-    tool: BackupTool, store: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    tool: BackupTool, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifest_file, "INTERVAL", 0)
-    check_costs(tool, store, 4 * FEW)
+    check_costs(tool, s3_proxy, 4 * FEW)
     assert tool.verifies()
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_many_chunks_cost_what_is_said(
-    tool: BackupTool, store: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    tool: BackupTool, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if a minute passed between any two of them, so as often as can be."""
     monkeypatch.setattr(manifest_file, "INTERVAL", 0)
-    check_costs(tool, store, MANY)
+    check_costs(tool, s3_proxy, MANY)
 
 
-def test_a_run_after_a_kill_repeats_no_finished_chunk(tool: BackupTool, store: FaultProxy) -> None:
+def test_a_run_after_a_kill_repeats_no_finished_chunk(
+    tool: BackupTool, s3_proxy: FaultProxy
+) -> None:
     add_days(tool, FEW)
-    killed_at(tool, store, 7)
+    killed_at(tool, s3_proxy, 7)
     kept = len(tool.manifest("events").chunks)  # none, unless all that has taken a minute
     assert kept + len(pending(tool)) == 8
     assert tool.verifies()
     status, log = tool.run("list", "events")
     assert status == 0, log
-    store.heal()
+    s3_proxy.heal()
     status, log = tool.run()
     assert (status, log.count("taken over from a run that was")) == (0, 8 - kept), log
-    assert len(puts(store)) == FEW - 8
+    assert len(puts(s3_proxy)) == FEW - 8
     assert pending(tool) == []
     assert len(tool.manifest("events").chunks) == FEW
     assert tool.verifies()
 
 
 def test_what_was_replaced_before_a_kill_is_restored_as_it_is(
-    tool: BackupTool, store: FaultProxy
+    tool: BackupTool, s3_proxy: FaultProxy
 ) -> None:
     add_days(tool, 2)
     assert tool.run()[0] == 0
     add_days(tool, 2)
-    killed_at(tool, store, 1)
+    killed_at(tool, s3_proxy, 1)
     status, log = tool.run("restore", "events", "--as", "again")
     assert (status, "4 rows" in log) == (0, True), log
     assert tool.checksum("again") == tool.checksum("events")
 
 
 def test_a_kill_between_what_is_pending_and_its_object_changes_nothing(
-    tool: BackupTool, store: FaultProxy
+    tool: BackupTool, s3_proxy: FaultProxy
 ) -> None:
     add_days(tool, 3)
     assert tool.run()[0] == 0
@@ -213,22 +216,22 @@ def test_a_kill_between_what_is_pending_and_its_object_changes_nothing(
     def kill(exchange: Exchange) -> None:
         processes[-1].kill()
 
-    store.fail(kill, is_export, times=1)
+    s3_proxy.fail(kill, is_export, times=1)
     processes.append(tool.start())
     processes[-1].communicate(timeout=AMPLE)
-    store.heal()
+    s3_proxy.heal()
     assert len(pending(tool)) == 1
     assert {name: tool.get(f"{CSV}{name}") for name in tool.exports()} == before
     assert tool.verifies()
     assert tool.run()[0] == 0
-    assert sorted(puts(store)) == sorted(before)
+    assert sorted(puts(s3_proxy)) == sorted(before)
     assert (pending(tool), tool.verifies()) == ([], True)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_kills_at_any_time_repeat_nothing_but_what_was_in_flight(
-    tool: BackupTool, store: FaultProxy
+    tool: BackupTool, s3_proxy: FaultProxy
 ) -> None:
     dice = random.Random(25)
     count = 2 * FEW
@@ -243,22 +246,22 @@ def test_kills_at_any_time_repeat_nothing_but_what_was_in_flight(
 
     kills = 0
     for _ in range(KILLS):
-        store.fail(kill, after(dice.randrange(requests), lambda _request: True), times=1)
+        s3_proxy.fail(kill, after(dice.randrange(requests), lambda _request: True), times=1)
         processes.append(tool.start())
         log, _ = processes[-1].communicate(timeout=AMPLE)
         assert processes[-1].returncode in (0, -signal.SIGKILL), log
         kills += processes[-1].returncode != 0
-        sent += puts(store)
-        store.heal()
+        sent += puts(s3_proxy)
+        s3_proxy.heal()
         assert tool.verifies()
         if processes[-1].returncode == 0:  # the next ones have something to do, too
             assert len(sent) <= count + kills
             assert pending(tool) == []
             sent, kills = [], 0
             add_days(tool, count)
-    store.heal()
+    s3_proxy.heal()
     assert tool.run()[0] == 0
-    sent += puts(store)
+    sent += puts(s3_proxy)
     assert len(sent) <= count + kills
     assert tool.verifies()
 
@@ -309,22 +312,22 @@ def test_what_is_pending_names_no_object_but_its_own(tool: BackupTool, change: A
     assert (status, "20200101.json: damaged" in log) == (65, True), log
 
 
-def test_without_the_right_to_delete_runs_go_on(tool: BackupTool, store: FaultProxy) -> None:
+def test_without_the_right_to_delete_runs_go_on(tool: BackupTool, s3_proxy: FaultProxy) -> None:
     add_days(tool, 3)
-    store.fail(s3_error(403, "AccessDenied"), is_deletion)
+    s3_proxy.fail(s3_error(403, "AccessDenied"), is_deletion)
     status, log = tool.run()
     assert (status, "3 objects of pending exports stay" in log) == (0, True), log
     assert tool.verifies()
     status, log = tool.run()
     assert (status, "nothing to do" in log) == (0, True), log
-    store.heal()
+    s3_proxy.heal()
     assert tool.run()[0] == 0
     assert (pending(tool), tool.verifies()) == ([], True)
 
 
-def test_what_is_pending_goes_with_its_table(tool: BackupTool, store: FaultProxy) -> None:
+def test_what_is_pending_goes_with_its_table(tool: BackupTool, s3_proxy: FaultProxy) -> None:
     add_days(tool, 3)
-    killed_at(tool, store, 1)
+    killed_at(tool, s3_proxy, 1)
     assert pending(tool)
     status, log = tool.run("prune", "--older-than", "0", "--confirm", tables={"events": "none"})
     assert status == 0, log

@@ -19,14 +19,6 @@ NAMES = [f"events_2020010{number}.csv.zstd" for number in range(1, CHUNKS + 1)]
 
 
 @pytest.fixture
-def store(backup_tool: BackupTool) -> Iterator[FaultProxy]:
-    """The tool's way to the store."""
-    with FaultProxy(backup_tool.s3.endpoint) as proxy:
-        backup_tool.config["public_endpoint"] = proxy.url
-        yield proxy
-
-
-@pytest.fixture
 def tool(backup_tool: BackupTool) -> BackupTool:
     """Exports of some days."""
     backup_tool.database.execute(
@@ -44,7 +36,7 @@ def reads_an_export(request: Request) -> bool:
 
 
 def test_as_many_objects_are_read_at_once_as_there_are_jobs(
-    tool: BackupTool, store: FaultProxy
+    tool: BackupTool, s3_proxy: FaultProxy
 ) -> None:
     meeting = threading.Barrier(CHUNKS)
 
@@ -52,7 +44,7 @@ def test_as_many_objects_are_read_at_once_as_there_are_jobs(
         meeting.wait(AMPLE)  # broken, and no answer, if not all of them come
         passed(exchange)
 
-    store.fail(meet, reads_an_export)
+    s3_proxy.fail(meet, reads_an_export)
     status, log = tool.run("verify", jobs=CHUNKS)
     assert (status, log.count("as exported")) == (0, CHUNKS + 1), log
 
@@ -81,8 +73,8 @@ def test_findings_are_the_same_and_in_the_same_order_whatever_the_number_of_jobs
     assert findings(3) == alone
 
 
-def test_a_store_that_fails_ends_all_jobs(tool: BackupTool, store: FaultProxy) -> None:
-    store.fail(s3_error(403, "AccessDenied"), reads_an_export)
+def test_a_store_that_fails_ends_all_jobs(tool: BackupTool, s3_proxy: FaultProxy) -> None:
+    s3_proxy.fail(s3_error(403, "AccessDenied"), reads_an_export)
     status, log = tool.run("verify", jobs=3)
     assert (status, "Traceback" in log) == (78, False), log
 
