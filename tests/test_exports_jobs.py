@@ -102,10 +102,13 @@ def test_a_chunk_too_large_for_one_object_is_refused_before_it_is_read(
     backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And alone: the other chunks of its table are exported, and so are other tables."""
-    add = "INSERT INTO t SELECT '2026-0{}-01', hex(rand64()) FROM numbers({})"
+    add = (
+        "INSERT INTO t SELECT '2026-0{}-01', hex(sipHash64(number, (SELECT count() FROM t)))"
+        " FROM numbers({})"
+    )
     for table in ("t", "whole"):
         backup_tool.database.execute(
-            f"CREATE TABLE {table} (d Date, s String) ENGINE = MergeTree ORDER BY d"
+            f"CREATE TABLE {table} (d Date, s String) ENGINE = MergeTree ORDER BY (d, s)"
         )
     months = {"policy": "public", "chunk_by": "month", "column": "d"}
     backup_tool.configure(tables={"t": months, "whole": "public"})

@@ -48,8 +48,8 @@ def tool(backup_tool: BackupTool) -> BackupTool:
 def add_days(tool: BackupTool, count: int, rows: int = 1) -> None:
     """Add rows of so many days."""
     tool.database.execute(
-        f"INSERT INTO events SELECT toDate('2020-01-01') + number % {count}, rand64()"
-        f" FROM numbers({count * rows})"
+        f"INSERT INTO events SELECT toDate('2020-01-01') + number % {count},"
+        f" sipHash64(number, (SELECT count() FROM events)) FROM numbers({count * rows})"
     )
 
 
