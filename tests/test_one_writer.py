@@ -129,7 +129,7 @@ def test_of_two_that_begin_at_once_one_goes_on(
 def test_without_conditions_of_writing_the_first_one_stops_at_its_next_object(
     tool: BackupTool, elsewhere: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or the second one at once, if the first has renewed its mark at the very instant."""
+    """Or the second one, at once or at its next, if the first has renewed its mark meanwhile."""
     monkeypatch.setattr(one_writer, "RENEWAL", 0.05)
 
     def has_a_condition(request: Request) -> bool:
@@ -142,9 +142,11 @@ def test_without_conditions_of_writing_the_first_one_stops_at_its_next_object(
     ended, refused = threading.Event(), threading.Event()
 
     def begin() -> None:
+        bucket = bucket_of(tool, proxy.url)
         try:
-            with only_writer(bucket_of(tool, proxy.url), LAYOUT, elsewhere):
-                ended.wait(AMPLE)
+            with only_writer(bucket, LAYOUT, elsewhere):
+                while not ended.wait(0.02):
+                    bucket.put("two", b"", "text/plain")
         except TryAgainLater:
             refused.set()
 
