@@ -55,7 +55,7 @@ def read_checkpoint(
         services: see Follower.
 
     Returns:
-        None where there is no file, or one that is damaged or of another version.
+        None if the file is missing, damaged or of another version.
     """
     content = read_local(path, LARGEST_CHECKPOINT)
     if content is None:
