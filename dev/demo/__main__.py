@@ -16,9 +16,10 @@ from dev.demo.geoip import geoip_keys, run_geoip, show_geoip
 from dev.demo.stage import KEPT, ROOT, Servers, indented, keep, keys_for, running_servers
 from dev.demo.story import expect
 from dev.demo.updaters import (
-    run_asnmeta,
-    run_citizenlab,
-    run_fingerprints,
+    ASNMETA,
+    CITIZENLAB,
+    FINGERPRINTS,
+    run_and_count,
     show_asnmeta,
     show_citizenlab,
     show_fingerprints,
@@ -56,11 +57,11 @@ def show_live_sources(servers: Servers) -> None:
     """Load everything from the real upstreams, twice."""
     for attempt in ("first", "second"):
         servers.story.chapter("The real upstreams", f"{attempt} run")
-        rows = run_citizenlab(servers, keys_for(servers, "citizenlab"))
+        rows = run_and_count(servers, CITIZENLAB, keys_for(servers, "citizenlab"))
         servers.story.tell("citizenlab", f"{rows:,} rows")
-        rows = run_fingerprints(servers, keys_for(servers, "api:api"))
+        rows = run_and_count(servers, FINGERPRINTS, keys_for(servers, "api:api"))
         servers.story.tell("fingerprints", f"{rows:,} rows in two tables")
-        rows = run_asnmeta(servers, keys_for(servers, "api:api"))
+        rows = run_and_count(servers, ASNMETA, keys_for(servers, "api:api"))
         servers.story.tell("asnmeta", f"{rows:,} rows")
         servers.story.tell("GeoIP", run_geoip(servers, geoip_keys(servers)))
 

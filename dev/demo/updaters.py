@@ -11,6 +11,16 @@ from dev.servers.upstream import SampleUpstream
 CITIZENLAB = Script("analysis/citizenlab_test_lists_updater.py", "update-citizenlab.conf")
 FINGERPRINTS = Script("analysis/fingerprints_updater.py", "update-fingerprints.conf")
 ASNMETA = Script("analysis/asnmeta_updater.py", "update-asn-metadata.conf")
+OF_A_FINGERPRINT = (
+    ["name", "scope", "pattern_type", "expected_countries", "substring(pattern, 1, 40)"],
+    "cityHash64(name)",
+)
+# Updater → its tables → the columns that are logged, and by what the rows are ordered.
+SHOWN = {
+    CITIZENLAB: {"citizenlab": (["cc", "category_code", "domain", "url"], "cityHash64(url)")},
+    FINGERPRINTS: {"fingerprints_dns": OF_A_FINGERPRINT, "fingerprints_http": OF_A_FINGERPRINT},
+    ASNMETA: {"asnmeta": (["asn", "cc", "changed", "org_name"], "cityHash64(asn, changed)")},
+}
 
 
 def show_citizenlab(servers: Servers) -> None:
@@ -23,7 +33,7 @@ def show_citizenlab(servers: Servers) -> None:
     lists.create()
     with GitServer(upstream) as git:
         keys = keys_for(servers, "citizenlab") | {"git_url": git.url("test-lists")}
-        rows = run_citizenlab(servers, keys)
+        rows = run_and_count(servers, CITIZENLAB, keys)
         story.tell("first run", f"{rows:,} URLs go live at once: nobody ever reads half a list")
         git.clear()
         log = servers.run(CITIZENLAB, keys)
@@ -32,7 +42,7 @@ def show_citizenlab(servers: Servers) -> None:
         lists.add_rows("it", 40)
         log = servers.run(CITIZENLAB, keys, "--dry-run")
         expect("would change: " in log and "(+40 -0)" in log, "a dry run says what would change")
-        expect(run_citizenlab(servers, keys) == rows + 40, "40 rows are added")
+        expect(run_and_count(servers, CITIZENLAB, keys) == rows + 40, "40 rows are added")
         story.tell("40 new URLs", "--dry-run shows them, the next run loads them")
         lists.add_rows("fr", 2)
         lists.break_file("ru")
@@ -62,14 +72,14 @@ def show_fingerprints(servers: Servers) -> None:
             "dns_url": upstream.url("fingerprints_dns.csv"),
             "http_url": upstream.url("fingerprints_http.csv"),
         }
-        rows = run_fingerprints(servers, keys)
+        rows = run_and_count(servers, FINGERPRINTS, keys)
         story.tell("first run", f"{rows:,} fingerprints in two tables, which go live together")
         log = servers.run(FINGERPRINTS, keys)
         expect("nothing to do" in log, "the second run repeats nothing")
         story.tell("second run", "nothing to do: upstream says that nothing was modified")
         bad = b"demo.bad,isp,,body,regexp,(?<=a)b,5,IT,demo,,\r\n"
         (folder / "fingerprints_http.csv").write_bytes(sample.with_added("http", 3).http + bad)
-        expect(run_fingerprints(servers, keys) == rows + 3, "3 of 4 rows are added")
+        expect(run_and_count(servers, FINGERPRINTS, keys) == rows + 3, "3 of 4 rows are added")
         story.tell(
             "3 new, 1 bad", "ClickHouse can't compile one pattern: its row is refused, 3 load"
         )
@@ -86,7 +96,7 @@ def show_asnmeta(servers: Servers) -> None:
     write_asn_map(folder / "all_as_org_map.json")
     with SampleUpstream(folder) as upstream:
         keys = keys_for(servers, "api:api") | {"url": upstream.url("all_as_org_map.json")}
-        expect(run_asnmeta(servers, keys) == ROWS, "all rows are loaded")
+        expect(run_and_count(servers, ASNMETA, keys) == ROWS, "all rows are loaded")
         story.tell("first run", f"{ASNS:,} ASNs in {ROWS:,} rows, streamed: little memory is used")
         log = servers.run(ASNMETA, keys)
         expect("nothing to do" in log, "the second run repeats nothing")
@@ -94,31 +104,9 @@ def show_asnmeta(servers: Servers) -> None:
         story.outcome("ooni-update-asn-metadata", f"table asnmeta: {ROWS:,} rows")
 
 
-def run_citizenlab(servers: Servers, keys: dict[str, str]) -> int:
-    """Run the CitizenLab updater; log its table and metrics; return how many rows that has."""
-    servers.run(CITIZENLAB, keys)
-    columns = ["cc", "category_code", "domain", "url"]
-    rows = servers.log_table("citizenlab", columns, "cityHash64(url)")
-    servers.log_metrics()
-    return rows
-
-
-def run_fingerprints(servers: Servers, keys: dict[str, str]) -> int:
-    """Run the fingerprint updater; log its tables and metrics; return how many rows these have."""
-    servers.run(FINGERPRINTS, keys)
-    columns = ["name", "scope", "pattern_type", "expected_countries", "substring(pattern, 1, 40)"]
-    rows = [
-        servers.log_table(table, columns, "cityHash64(name)")
-        for table in ("fingerprints_dns", "fingerprints_http")
-    ]
+def run_and_count(servers: Servers, script: Script, keys: dict[str, str]) -> int:
+    """Run an updater; log its tables and metrics; return how many rows these have."""
+    servers.run(script, keys)
+    rows = [servers.log_table(table, *shown) for table, shown in SHOWN[script].items()]
     servers.log_metrics()
     return sum(rows)
-
-
-def run_asnmeta(servers: Servers, keys: dict[str, str]) -> int:
-    """Run the ASN metadata updater; log its table and metrics; return how many rows that has."""
-    servers.run(ASNMETA, keys)
-    columns = ["asn", "cc", "changed", "org_name"]
-    rows = servers.log_table("asnmeta", columns, "cityHash64(asn, changed)")
-    servers.log_metrics()
-    return rows
