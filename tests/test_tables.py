@@ -496,6 +496,12 @@ def test_a_preview_says_what_would_change_and_changes_nothing(database: FreshDat
     assert rows_of(db, "first_tmp") == shadow
 
 
+def test_a_preview_of_the_same_rows_says_that_nothing_would_change(db: Database) -> None:
+    load(db, FIRST, old_rows(100))
+    lines = list(preview_tables(Nodes.one(db), [updating(FIRST, old_rows(100))]))
+    assert lines == ["first: 100 rows, unchanged"]
+
+
 def test_a_preview_of_a_first_run_creates_nothing(db: Database) -> None:
     lines = list(preview_tables(Nodes.one(db), [updating(FIRST, new_rows())]))
     assert lines == ["first: would be created with 110 rows"]

@@ -43,7 +43,8 @@ def preview_tables(
         if standing is None:
             yield f"{table.name}: would be created with {content.rows:,} rows"
             continue
-        yield f"would change: {change_of(database, update, live, content, force=force)}"
+        change = change_of(database, update, live, content, force=force)
+        yield f"would change: {change}" if change.swapped else str(change)
         yield from sample_of_differences(database, table)
 
 
