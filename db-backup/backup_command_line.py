@@ -152,6 +152,39 @@ def _forget_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confirm", action="store_true", help="do it; without it, only show")
 
 
+def _init_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help=f"the file; default: {CONFIG_FILE}"
+    )
+    parser.add_argument(
+        "--db-uri-file", default="", metavar="FILE", help="holds the address of the database"
+    )
+    parser.add_argument("--endpoint", default="", metavar="URL", help="of the store; default: AWS")
+    parser.add_argument("--region", default="", metavar="NAME", help="of the buckets")
+    for side, contents in (("public", "exports"), ("private", "backups")):
+        parser.add_argument(
+            f"--{side}-bucket", default="", metavar="NAME", help=f"where {contents} go"
+        )
+        parser.add_argument(
+            f"--{side}-key-id", default="", metavar="ID", help="of the credentials for it"
+        )
+        parser.add_argument(
+            f"--{side}-key-file", default="", metavar="FILE", help="holds the secret access key"
+        )
+    for flag, meaning in (
+        ("public", "export this one"),
+        ("private", "back up this one"),
+        ("none", "do neither with this one"),
+    ):
+        parser.add_argument(
+            f"--{flag}",
+            action="append",
+            default=[],
+            metavar="TABLE",
+            help=f"{meaning}; can be given several times",
+        )
+
+
 def _days(text: str) -> float:
     days = float(text)
     if not 0 <= days <= MOST_DAYS:
@@ -166,12 +199,13 @@ def _at_least_one(text: str) -> int:
     return number
 
 
+CONFIG_FILE = Path("/etc/ooni/db-backup.conf")
 SCRIPT = Script(
     name="db-backup",
     command="ooni-db-backup",
     description="Export the tables of the OONI database to S3 for everybody, and back them up.",
     config_type=Config,
-    config_file=Path("/etc/ooni/db-backup.conf"),
+    config_file=CONFIG_FILE,
     commands=(
         Command("run", "do what the configuration says of each table"),
         Command("export", "export the public tables, or only some of them", _tables),
@@ -188,5 +222,12 @@ SCRIPT = Script(
         Command("delete", "delete backups, by name", _delete_arguments, looks_only=True),
         Command("forget", "let exports follow a deletion", _forget_arguments, looks_only=True),
         DOCTOR,
+        Command(
+            "init",
+            "write a first configuration file",
+            _init_arguments,
+            looks_only=True,
+            configures=True,
+        ),
     ),
 )

@@ -43,6 +43,7 @@ class Command:
         looks_only: it changes nothing, and so takes no lock and sends no metrics.
         reports: it looks only, and sends metrics of its own all the same; none of how it went.
         aside: it is not the script's job, so that it has a lock of its own and sends no metrics.
+        configures: it writes the configuration file, and so reads none.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Command:
     looks_only: bool = False
     reports: bool = False
     aside: bool = False
+    configures: bool = False
 
 
 ONLY_COMMAND = Command("", "")

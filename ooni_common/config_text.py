@@ -30,18 +30,18 @@ def config_as_toml(
         value, source = getattr(config, key), sources.get(key, DEFAULT)
         if key in sections:
             pairs = [
-                f"{_key(name)} = {_value(shown)}  # {_comment(where)}"
+                f"{toml_key(name)} = {toml_value(shown)}  # {_comment(where)}"
                 for name, (shown, where) in sections[key].items()
             ]
             tables.append("\n".join([f"\n[{key}]", *pairs]))
         elif value is None:
             lines.append(f"# {key} is not set")
         else:
-            lines.append(f"{key} = {_value(value)}  # {_comment(source)}")
+            lines.append(f"{key} = {toml_value(value)}  # {_comment(source)}")
     return "\n".join([*lines, *tables])
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """Return a value as TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -50,21 +50,21 @@ def _value(value: Any) -> str:
     if isinstance(value, msgspec.Struct):
         defaults = {field.name: field.default for field in msgspec.structs.fields(type(value))}
         own = {name: getattr(value, name) for name in value.__struct_fields__}
-        return _value({name: one for name, one in own.items() if one != defaults[name]})
+        return toml_value({name: one for name, one in own.items() if one != defaults[name]})
     if isinstance(value, Mapping):
-        pairs = (f"{_key(name)} = {_value(one)}" for name, one in value.items())
+        pairs = (f"{toml_key(name)} = {toml_value(one)}" for name, one in value.items())
         return f"{{ {', '.join(pairs)} }}" if value else "{}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, str | Path | Secret):
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     raise TypeError(f"{type(value).__name__} can't be written as TOML")
 
 
-def _key(name: str) -> str:
+def toml_key(name: str) -> str:
     """Return a key as TOML; quoted unless it needs no quotes."""
     is_bare = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
-    return name if is_bare else _value(name)
+    return name if is_bare else toml_value(name)
 
 
 def _comment(text: str) -> str:

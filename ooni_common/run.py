@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Generic, TypeVar
 
 from ooni_common import __version__
-from ooni_common.command_line import ONLY_COMMAND, Script, argument_parser
+from ooni_common.command_line import ONLY_COMMAND, Command, Script, argument_parser
 from ooni_common.config import Config, secrets_of
 from ooni_common.config_sources import load_config, sources_of
 from ooni_common.config_text import config_as_toml
@@ -140,12 +140,18 @@ def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[
 
 
 def _load(script: Script[C], arguments: argparse.Namespace) -> C:
+    configures = _command_of(script, arguments).configures
     return load_config(
         script.config_type,
-        script.config_file,
-        chosen_file=arguments.config,
+        Path(os.devnull) if configures else script.config_file,
+        chosen_file=None if configures else arguments.config,
         flags=keys_among(arguments),
     )
+
+
+def _command_of(script: Script[C], arguments: argparse.Namespace) -> Command:
+    commands = {command.name: command for command in script.commands}
+    return commands.get(getattr(arguments, "command", ""), ONLY_COMMAND)
 
 
 def keys_among(arguments: argparse.Namespace) -> dict[str, str]:
@@ -171,9 +177,7 @@ def _run(
     """Do the work under the lock, with metrics; what changes nothing has neither."""
     signals = StopSignals()
     flags = frozenset(flag for flag in script.flags if getattr(arguments, flag))
-    chosen = getattr(arguments, "command", "")
-    commands = {command.name: command for command in script.commands}
-    command = commands.get(chosen, ONLY_COMMAND)
+    command = _command_of(script, arguments)
     looks_only = arguments.dry_run or command.looks_only or not flags.isdisjoint(script.looking)
     reports = command.reports and not arguments.dry_run
     is_silent = (looks_only and not reports) or command.aside

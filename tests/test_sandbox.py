@@ -74,6 +74,9 @@ NOT_HERE = {
     "ooni-update-asn-metadata --rollback": "",
     "ooni-download-geoip --rollback": "",
     "ooni-download-geoip --check": "nothing is installed before the first run",
+    "ooni-db-backup init": "it asks on a terminal: tests/test_first_config.py",
+    "ooni-db-backup init --db-uri clickhouse://backup@db.example.org/ooni --public-bucket ooni-data"
+    " --private-bucket ooni-private": "the host is one of no network",
     "ooni-db-backup delete NAME ... --confirm": "NAME stands for one",
     "ooni-db-backup forget fastpath --chunk 202306 --note 'asked for by the volunteer' --confirm": (
         "there is no such chunk here"
