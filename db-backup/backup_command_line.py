@@ -229,5 +229,6 @@ SCRIPT = Script(
             looks_only=True,
             configures=True,
         ),
+        Command("is-configured", "print no where no timer should run it yet", looks_only=True),
     ),
 )

@@ -1,4 +1,4 @@
-"""`init`: write a first configuration, of flags, variables and answers."""
+"""`init` writes a first configuration, and `is-configured` tells whether there is one."""
 
 import contextlib
 import grp
@@ -32,6 +32,7 @@ from init_questions import (
     with_database,
 )
 from inventory import check_names, table_names
+from one_writer import state_file
 from ooni_common.config_environment import variable_of
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError, Unavailable, UsageError
@@ -82,6 +83,24 @@ def init(job: Job[Config], default_output: Path) -> None:
     user = f"runuser -u {GROUP} -- " if os.geteuid() == 0 else ""
     chosen = "" if path == default_output else f" --config {path}"
     show(f"next: {user}ooni-db-backup doctor{chosen}")
+
+
+def tell_whether_configured(job: Job[Config]) -> None:
+    """Print "no" where a timer has nothing to run yet, else "yes".
+
+    Where this machine has written to a bucket, a configuration has been there: its loss must not
+    go unnoticed.
+    """
+    config = job.config
+    buckets = config.public_bucket_name or config.private_bucket_name
+    says_anything = buckets or config.action or config.tables or config.backup_tables
+    if says_anything or state_file(config.state_dir).exists():
+        show("yes")
+        return
+    log.warning(
+        "nothing is exported or backed up: no bucket is configured; run ooni-db-backup init"
+    )
+    show("no")
 
 
 def refuse_to_overwrite(path: Path, *, force: bool) -> None:

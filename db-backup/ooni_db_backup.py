@@ -24,7 +24,7 @@ from backup_command_line import SCRIPT
 from backup_config import Config
 from backup_doctor import Doctor
 from exports.clickhouse_http import ClickHouseHTTP
-from init_command import init
+from init_command import init, tell_whether_configured
 from inventory import check_names, read_table, table_names
 from ooni_common.database import connected
 from ooni_common.doctor import diagnose
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "forget": forget,
         "doctor": examine,
         "init": lambda job: init(job, SCRIPT.config_file),
+        "is-configured": tell_whether_configured,
     }
     return execute(SCRIPT, lambda job: commands[job.command](job), argv)
 

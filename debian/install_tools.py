@@ -54,7 +54,7 @@ def main() -> None:
         root = DEBIAN / tool["package"]
         install_script(tool, root)
         install_manual(tool, root, python)
-        fill(tool, "completion.in", root / "usr/share/bash-completion/completions" / command)
+        install_completion(tool, root)
         if "alias" in tool:
             install_alias(tool, root)
         if "config" in tool:
@@ -95,6 +95,13 @@ def install_script(tool: Tool, root: Path) -> None:
     command = root / "usr/bin" / tool["command"]
     command.parent.mkdir(parents=True, exist_ok=True)
     command.symlink_to(Path("../lib", *script.relative_to(root).parts[2:]))
+
+
+def install_completion(tool: Tool, root: Path) -> None:
+    """Let bash and zsh complete a command."""
+    command = tool["command"]
+    fill(tool, "completion.in", root / "usr/share/bash-completion/completions" / command)
+    fill(tool, "completion.zsh.in", root / f"usr/share/zsh/vendor-completions/_{command}")
 
 
 def install_alias(tool: Tool, root: Path) -> None:
@@ -250,6 +257,7 @@ def fill(tool: Tool, template: str, path: Path) -> None:
         "folders": folders(tool),
         "limit": limit(tool),
         "restart": restart(tool),
+        "condition": condition(tool),
     }
     write(path, re.sub("@([a-z]+)@", lambda match: values[match[1]], text))
 
@@ -262,6 +270,15 @@ def folders(tool: Tool) -> str:
 # It belongs to others, who also decide who may write there; systemd must not change that.
 ReadWritePaths=-{tool["writes"]}
 """
+
+
+def condition(tool: Tool) -> str:
+    """Return the lines of a unit that skip a run while nobody has configured the tool."""
+    if "condition" not in tool:
+        return ""
+    return f"""
+# Skipped where it says no: nobody has configured it yet. Whatever else is wrong, the run tells.
+ExecCondition=/bin/sh -c '[ "$$(/usr/bin/{tool["command"]} {tool["condition"]})" != no ]'"""
 
 
 def limit(tool: Tool) -> str:

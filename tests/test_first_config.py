@@ -286,3 +286,33 @@ def test_a_broken_configuration_does_not_keep_one_from_writing_another(
         stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
     assert (done.returncode, output.exists()) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("", "no"),
+        (SHIPPED.read_text(), "no"),
+        ('public_bucket_name = "ooni-data"', "yes"),
+        ('[tables]\naccounts = "private"', "yes"),
+        ('{"ver": 0, "action": "export", "backup_tables": {"jsonl": "ignore"}}', "yes"),
+    ],
+)
+def test_a_timer_runs_only_what_somebody_has_configured(
+    output: Path, capsys: pytest.CaptureFixture[str], text: str, answer: str
+) -> None:
+    output.write_text(text)
+    assert ooni_db_backup.main(["--config", str(output), "is-configured"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{answer}\n"
+    assert ("run ooni-db-backup init" in printed.err) == (answer == "no")
+
+
+def test_a_configuration_that_is_lost_fails_its_runs(
+    backup_tool: BackupTool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup_tool.fill("fastpath", 1)
+    assert backup_tool.run("export")[0] == 0
+    backup_tool.config_file.write_text(f'state_dir = "{backup_tool.folder}/state"')
+    assert ooni_db_backup.main(["--config", str(backup_tool.config_file), "is-configured"]) == 0
+    assert capsys.readouterr().out == "yes\n"

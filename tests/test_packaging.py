@@ -6,8 +6,6 @@ The packages are built and tested by `make deb-check` and `make e2e`.
 import importlib
 import importlib.util
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -128,6 +126,18 @@ def test_the_verification_is_a_service_of_the_backup_tool(tmp_path: Path) -> Non
     assert "OnCalendar=monthly" in unit.read_text().splitlines()
 
 
+@pytest.mark.parametrize("command", SERVICES)
+def test_only_what_cannot_work_without_a_configuration_waits_for_one(
+    command: str, tmp_path: Path
+) -> None:
+    """The others have defaults for all keys. What systemd makes of it: dev/e2e/installation.py."""
+    unit = tmp_path / "unit"
+    INSTALL_TOOLS.fill(SERVICES[command], "service.in", unit)
+    conditions = re.findall("(?m)^ExecCondition=.*$", unit.read_text())
+    asked = """ExecCondition=/bin/sh -c '[ "$$(/usr/bin/ooni-db-backup is-configured)" != no ]'"""
+    assert conditions == ([asked] if command.startswith("ooni-db-backup") else [])
+
+
 def test_a_tool_is_installed_with_its_packages_and_their_templates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,39 +181,6 @@ def test_a_command_can_have_another_name_with_its_manual_and_its_completion(
         link = tmp_path / path.format("ooni-detector")
         assert link.resolve() == (tmp_path / path.format("detector")).resolve()
         assert not link.readlink().is_absolute()
-
-
-@pytest.mark.parametrize(
-    ("typed", "completed"),
-    [
-        (["res"], ["restore"]),
-        (["export", "fas"], ["fastpath"]),
-        (["restore", "acc"], ["accounts"]),
-        (["restore", "--from", "exp"], ["exports"]),
-        (["restore", "--sk"], ["--skip"]),
-    ],
-    ids=" ".join,
-)
-def test_the_completion_knows_commands_options_and_tables(
-    tmp_path: Path, typed: list[str], completed: list[str]
-) -> None:
-    """Field S11: `ooni-db-backup export <TAB>` offered files."""
-    completion, command = tmp_path / "completion", tmp_path / "ooni-db-backup"
-    INSTALL_TOOLS.fill(SERVICES["ooni-db-backup"], "completion.in", completion)
-    config = tmp_path / "db-backup.conf"
-    config.write_text('[tables]\naccounts = "private"\n"log_*" = "none"\n')
-    script = ROOT / "db-backup/ooni_db_backup.py"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" --config "{config}" "$@"\n')
-    command.chmod(0o755)
-    words = " ".join([str(command), *typed])
-    program = (
-        f'. "{completion}"; COMP_WORDS=({words}); COMP_CWORD={len(typed)};'
-        f' _ooni-db-backup "{command}"; printf "%s\\n" "${{COMPREPLY[@]}}"'
-    )
-    shown = subprocess.run(
-        ["bash", "--norc", "-c", program], capture_output=True, text=True, check=True
-    )
-    assert (shown.stdout.split(), shown.stderr) == (completed, "")
 
 
 def test_every_folder_of_modules_below_a_tool_is_a_package_that_is_installed() -> None:

@@ -85,6 +85,21 @@ def look_at_installation(container: Container) -> None:
         )
 
 
+def expect_no_failure_before_a_configuration(container: Container) -> None:
+    """Start what cannot work without a configuration, where nobody has written one."""
+    title("before there is a configuration")
+    for unit in ("ooni-db-backup", "ooni-db-backup-verify"):
+        container.run(f"systemctl start {unit}")
+        result = container.output(f"systemctl show -P Result {unit}").strip()
+        expect(result == "exec-condition", f"{unit} is skipped: {result}")
+    log = container.journal("ooni-db-backup", "-o cat")
+    expect(log.count("run ooni-db-backup init") == 2, f"the journal says what to do: {log}")
+    expect(container.journal("ooni-tool-failed", "-o cat") == "", "nobody is told of a failure")
+    for command in ("ooni-db-backup", "ooni-update-citizenlab", "detector"):
+        completion = container.root / f"usr/share/zsh/vendor-completions/_{command}"
+        expect(completion.exists(), f"zsh completes {command}")
+
+
 def configure(container: Container, tools: list[Tool]) -> None:
     """Edit the configuration files, as an administrator does: in place, modes stay."""
     for tool in tools:

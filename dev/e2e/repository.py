@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dev.e2e.container import Container, running
+from dev.e2e.installation import expect_no_failure_before_a_configuration
 from dev.e2e.steps import expect, title
 from dev.e2e.upgrades import APT, PACKAGES, build_package
 
@@ -45,6 +46,7 @@ def install_from_repository(archive: Path, release: str, packages: Path, scratch
         publish(container, repo, release)
         refuse_what_was_tampered_with(container, repo)
         install(container)
+        expect_no_failure_before_a_configuration(container)
         run_autopkgtests(container)
         upgrade_and_downgrade(container, build, release, environment)
         purge(container)
