@@ -66,7 +66,7 @@ class AsnMap:
         """Yield each valid row once, in blocks; exact duplicates within a history collapse.
 
         Raises:
-            DataRefused: it is no such document; at its end also: too many rows are refused.
+            DataRefused: it isn't such a document; at its end also: too many rows are refused.
         """
         buffer = self._opening()
         ended = False
@@ -191,7 +191,7 @@ def _last_boundary(buffer: bytes) -> int:
 
 
 def _members(document: bytes) -> Members | None:
-    """Return the members with all their faults; None if it is no JSON object.
+    """Return the members with all their faults; None if it isn't a JSON object.
 
     Lone surrogates stay what they are here, and bytes that are not UTF-8 become such.
     """

@@ -169,7 +169,7 @@ def accepted_countries(job: Job[Config]) -> frozenset[str]:
     """Return the countries that --accept names.
 
     Raises:
-        UsageError: one of them is no country.
+        UsageError: one of them isn't a country.
     """
     accepted = asked_for(job)
     for cc in sorted(accepted):

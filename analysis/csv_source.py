@@ -114,7 +114,7 @@ def read_rows(
     header, or is the header again, is refused there.
 
     Raises:
-        BrokenFileError: it is no such file, or no more of it can be read.
+        BrokenFileError: it isn't such a file, or the rest can't be read.
     """
     text, has_mark = csv_text(content)
     if has_mark:

@@ -127,7 +127,7 @@ class Refusals:
 def judge_of(config: Config) -> str:
     """Return what tells a judge from another: the version of the tool, and its configuration.
 
-    Secrets are no part of it.
+    Secrets aren't part of it.
     """
     keys = (f"{name}={getattr(config, name)}" for name in config.__struct_fields__)
     return hashlib.sha256("\n".join([__version__, *keys]).encode()).hexdigest()

@@ -24,7 +24,7 @@ WITHOUT_OWN_ROWS = re.compile(
     r"|MongoDB|MySQL|NATS|Null|ODBC|OSS|Paimon\w*|PostgreSQL|RabbitMQ|Redis|S3|S3Queue|SQLite|URL"
     r"|YTsaurus"
 )
-# Where a materialized view without a target keeps its rows, and has those that it computes anew.
+# Where a materialized view without a target keeps its rows, and has those that it computes again.
 INNER = (".inner.", ".inner_id.", ".tmp.inner.", ".tmp.inner_id.")
 IDENTIFIER = r"`(?:[^`\\]|\\.|``)*`|\w+"
 NAMES_OF_UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|Universal|Zulu|Greenwich)")
@@ -262,7 +262,7 @@ def renamed(create: str, target: str, path: str = "") -> str:
             path in the statement is that of the original table.
 
     Raises:
-        ValueError: it is no statement that can be understood.
+        ValueError: the statement can't be understood.
     """
     match = re.match(rf"CREATE TABLE (?:(?:{IDENTIFIER})\.)?(?:{IDENTIFIER})\s", create)
     if not match:
@@ -272,7 +272,7 @@ def renamed(create: str, target: str, path: str = "") -> str:
 
 
 def refreshes_itself(create: str) -> bool:
-    """Tell whether a view computes all its rows anew from time to time; BACKUP leaves them out."""
+    """Tell whether a view computes all its rows again from time to time; BACKUP leaves them out."""
     return bool(re.search(r"^REFRESH (?!.*\bAPPEND\b)", create, re.MULTILINE))
 
 

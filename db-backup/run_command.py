@@ -69,7 +69,7 @@ def back_up_as_scheduled(
     if job.config.schedule and not failures:
         keep_as_scheduled(job)
     if not job.dry_run:
-        with suppress(ScriptError):  # that nobody can count them now is no failure of the run
+        with suppress(ScriptError):  # a run doesn't fail because nobody can count them now
             job.metrics.gauge("backups", len(good_backups(stored_backups(job))))
     return failures
 

@@ -40,7 +40,7 @@ RestartPreventExitStatus=1 2 65 70 78
 RestartPreventExitStatus=SIGABRT SIGBUS SIGFPE SIGILL SIGKILL SIGSEGV SIGSYS SIGTRAP SIGXCPU
 """
 OFTEN_LIMIT = """\
-# Its timer is its retry: however often it starts, that is no failure.
+# Its timer is its retry: it may start as often as it likes.
 StartLimitIntervalSec=0"""
 
 Tool = dict[str, Any]  # texts, and a table for each further service
@@ -292,7 +292,7 @@ def restart(tool: Tool) -> str:
 
 
 def is_seldom(tool: Tool) -> bool:
-    """Tell whether it runs so seldom that its timer is no retry."""
+    """Tell whether it runs too seldom for its timer to be its retry."""
     return tool.get("calendar") in ("daily", "weekly", "monthly")
 
 

@@ -49,7 +49,7 @@ FEW = 20  # rows whose loss is never refused
 
 
 def read_events(database: Database, targets: Collection[Target], until: int) -> list[Event]:
-    """Return the events that a run does not find anew.
+    """Return the events that a run does not find again.
 
     Args:
         database: may have the table, or not.

@@ -22,7 +22,7 @@ PARAMETERS = (
     PoolParameters(),
 )
 LATELY = 3  # hours for which what was left out last is in doubt
-TABLES = "control_"  # begins the names of arrays that are no series'
+TABLES = "control_"  # begins the names of arrays that aren't series'
 
 
 class ContextDetector:

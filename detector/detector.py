@@ -68,7 +68,7 @@ SCRIPT = Script(
     description="Detect blocking of social media and messengers in the measurements of OONI.",
     config_type=Config,
     config_file=Path("/etc/ooni/detector.conf"),
-    flags={"reprocess": "follow everything anew from --start-date on, and replace the tables"},
+    flags={"reprocess": "recompute everything from --start-date on, and replace the tables"},
     options={
         "start-date": {
             "type": date_argument,

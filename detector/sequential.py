@@ -2,7 +2,7 @@
 
 Each series (a test, an input, a country, a network) is in one of two states. Of each hour's counts
 the logarithm of the likelihood ratio is added up: how much better does the other state explain
-them? The sum starts anew at zero, as in Page's CUSUM; where it reaches the threshold, the state
+them? The sum starts again at zero, as in Page's CUSUM; where it reaches the threshold, the state
 changes. What a series looks like while nothing is blocked is learned from itself.
 
 Four things keep a single probe, or a short outage, from deciding: of an hour only a few runs count,

@@ -48,7 +48,7 @@ class Evidence:
         self.value[index] = np.minimum(self.value[index], part * self._threshold)
 
     def forget(self, index: Indices) -> None:
-        """Start anew."""
+        """Start again."""
         self.value[index] = 0.0
         self.since[index] = -1
 

@@ -75,7 +75,7 @@ class Support:
         return {"source": self._source, **by_hypothesis}
 
     def forget(self, index: Indices) -> None:
-        """Start anew."""
+        """Start again."""
         self._source[index] = NONE
         for array in (self._main, self._rest, self._own):
             array[:, index] = 0.0
@@ -87,7 +87,7 @@ class Support:
             hour: of series that are OK.
             ratios: of each hypothesis, by part.
             most_likely: the evidence for a full blocking that there is now, by series; where there
-                is none, all begins anew.
+                is none, all begins again.
         """
         index, parts = hour.series, hour.parts
         begins = (self._source[index] == NONE) & (most_likely > 0)

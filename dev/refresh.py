@@ -56,7 +56,7 @@ def pins() -> Pins:
 
 
 def compile_all(packages: list[str]) -> None:
-    """Pin them anew; what only developers need follows, and is not upgraded by itself."""
+    """Pin them again; what only developers need follows, and is not upgraded by itself."""
     if not (TOOLS / "bin/pip-compile").exists():
         subprocess.run([sys.executable, "-m", "venv", TOOLS], check=True)
         subprocess.run([TOOLS / "bin/pip", "install", "--quiet", "pip-tools"], check=True)

@@ -113,7 +113,7 @@ class Unpacker:
         """Take the next bytes.
 
         Raises:
-            DataRefused: they are no gzip, or too many after decompression.
+            DataRefused: they aren't gzip, or too many after decompression.
             OSError: the file can't be written.
         """
         if not self._compressed:

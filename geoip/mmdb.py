@@ -187,7 +187,7 @@ def describe(path: Path) -> Description:
     """Return what a database says of itself.
 
     Raises:
-        DataRefused: it is no MMDB file.
+        DataRefused: it isn't an MMDB file.
         OSError: it can't be read.
     """
     if path.stat().st_size == 0:

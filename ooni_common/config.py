@@ -66,7 +66,7 @@ class SecretUrl(Secret):
     def secret_parts(self) -> list[str]:
         """Return the password or token, as written and decoded, and the values of the query.
 
-        A database's password that is only its user's name is none: masking it garbles the log.
+        A database's password that equals its user's name isn't secret: masking it garbles the log.
         """
         web = self._is_web_address()
         values = [value for _, value in self._query()] if web else []
@@ -87,7 +87,7 @@ class SecretUrl(Secret):
     def identity(self) -> str:
         """What a state file says of the source: the address, or its SHA-256 if it holds secrets.
 
-        The user is no part of that, but the query is, because it can choose the content.
+        The query is part of that, because it can choose the content; the user isn't.
         """
         if str(self) == self.reveal():
             return self.reveal()

@@ -341,7 +341,7 @@ def _redirected(url: SecretUrl, address: SplitResult, location: str) -> SplitRes
     try:
         target = urlsplit(urljoin(address.geturl(), location))
     except ValueError:
-        raise Unavailable(f"{url}: redirected to what is no URL") from None
+        raise Unavailable(f"{url}: redirected to something that isn't a URL") from None
     if target.scheme not in ("https", address.scheme):
         raise Unavailable(f"{url}: redirected from {address.scheme} to {target.scheme}")
     return target._replace(netloc=target.netloc.rpartition("@")[2])

@@ -40,7 +40,7 @@ def show(text: str) -> None:
 
 @contextlib.contextmanager
 def readers_may_leave(stream: TextIO) -> Iterator[None]:
-    """Write within the block; a closed pipe (`| head`) is no failure.
+    """Write within the block; a closed pipe (`| head`) isn't a failure.
 
     The work goes on without a reader, and its exit status is the one that counts.
     """

@@ -126,7 +126,7 @@ def check_structure(node: Node, tables: Tables) -> str:
     """Say that the tables have the columns that are needed, or will be made.
 
     Raises:
-        ConfigError: a column is missing, or the database computes it; or it is no table.
+        ConfigError: a column is missing, or the database computes it; or it isn't a table.
     """
     wanted = {table.name: list(table.columns) for table in tables.replaced}
     rows = node.database.query(

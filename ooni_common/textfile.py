@@ -99,7 +99,7 @@ def textfile(script: str, metrics: Sequence[Metric], sent: Iterable[Sent], previ
         metrics: all that it can send; what else is sent, or was in the file, is left out.
         sent: in order; of a gauge the last value counts. Counters add to the file's value. Of a
             timer the file has the seconds and the number of these calls.
-        previous: the file as it is; text that is no sample is ignored.
+        previous: the file as it is; text that isn't a sample is ignored.
     """
     # It takes as long as all other imports of a small tool together; most runs write no file.
     from prometheus_client import generate_latest  # noqa: PLC0415
@@ -131,7 +131,7 @@ def _samples(text: str) -> Samples:
                 for family in text_string_to_metric_families(line)
                 for sample in family.samples
             ]
-        except (ValueError, LookupError, TypeError):  # of what is no sample, the parser says so
+        except (ValueError, LookupError, TypeError):  # the parser says so: it isn't a sample
             continue
         samples |= {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value

@@ -92,7 +92,7 @@ def damaged(content: bytes, random: Random) -> bytes:
 
 
 def rewritten(path: Path, *, keep_digest: bool = False, **changes: Any) -> None:
-    """Write it anew with other things in it, and with the digest of these."""
+    """Rewrite it with other things in it, and with the digest of these."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     header = msgspec.json.decode(arrays.pop(HEADER_ARRAY).tobytes(), type=Header)

@@ -83,7 +83,7 @@ def test_what_is_beside_the_rows_is_written_again(
 def test_an_object_of_the_same_size_is_not_the_one_that_was_exported(
     tool: BackupTool, *, parts: bool
 ) -> None:
-    if parts:  # an ETag of an upload in parts is no checksum of the object
+    if parts:  # an ETag of an upload in parts isn't a checksum of the object
         tool.database.execute("INSERT INTO m SELECT '2024-01-05', rand() FROM numbers(4000000)")
         assert tool.run(compression_level=1)[0] == 0
         assert tool.objects()[OBJECT] > 8 * 1024 * 1024

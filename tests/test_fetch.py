@@ -466,7 +466,7 @@ def test_a_redirect_with_an_endless_body_is_followed_without_reading_it(
     [
         ("ftp://h/x", "redirected from http to ftp"),
         ("file:///etc/passwd", "redirected from http to file"),
-        ("http://[h/x", "redirected to what is no URL"),
+        ("http://[h/x", "redirected to something that isn't a URL"),
         ("http://h:99999/?key=secret", "not a valid URL"),
     ],
 )

@@ -220,7 +220,7 @@ def rules_of_the_mapping() -> list[dict[str, Any]]:
 def mapped(name: str, kind: str) -> tuple[str, dict[str, str]] | None:
     """Return name and labels that statsd_exporter's rules (its README) give; None: it is dropped.
 
-    A rule of another type of metric is no match.
+    A rule of another type of metric doesn't match.
     """
     for rule in rules_of_the_mapping():
         regex = rule["match"]

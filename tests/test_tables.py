@@ -325,7 +325,7 @@ def test_a_shadow_that_another_run_has_made_meanwhile_is_not_swapped_in(
     load(db, FIRST, old_rows())
 
     class Another:
-        """A connection that makes the shadow anew as soon as ours is verified."""
+        """A connection that makes the shadow again as soon as ours is verified."""
 
         def execute(self, query: str, params: Any = None, **options: Any) -> Any:
             result = client.execute(query, params, **options)

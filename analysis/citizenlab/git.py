@@ -230,7 +230,7 @@ def hostile(entry: TreeEntry) -> str:
 
 
 def _entry(line: str) -> TreeEntry:
-    """Parse `<mode> <type> <oid> <size>` tab `<path>`; the size of what is no blob is `-`."""
+    """Parse `<mode> <type> <oid> <size>` tab `<path>`; the size of what isn't a blob is `-`."""
     described, _, path = line.partition("\t")
     mode, _, oid, size = described.split()
     return TreeEntry(path, mode, oid, int(size) if size != "-" else 0)

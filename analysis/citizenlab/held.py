@@ -139,5 +139,5 @@ def asked_for(job: Job[DatabaseConfig]) -> frozenset[str]:
 
 
 def spelt(name: str) -> str:
-    """Return a country in the table's spelling; what is no country stays what it is."""
+    """Return a country in the table's spelling; anything else stays as it is."""
     return "ZZ" if name.lower() in ("zz", "global") else name.lower()

@@ -110,7 +110,7 @@ class Format:
 
 
 def host_of(domain: str) -> str:
-    """Return by what two domains are those of one host, for whom `www.` is no difference."""
+    """Return what identifies the host of a domain: with and without `www.` it is the same."""
     return domain.removeprefix("www.")
 
 

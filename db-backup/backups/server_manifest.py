@@ -159,7 +159,7 @@ class _Reader:
             for piece in itertools.chain(pieces, [b""]):
                 self._parser.Parse(piece, not piece)
         except expat.ExpatError as error:
-            raise _Foreign(f"it is no XML: {error}") from None
+            raise _Foreign(f"it is not XML: {error}") from None
 
     def _start(self, tag: str, attributes: object) -> None:
         if self._path:

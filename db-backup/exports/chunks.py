@@ -221,7 +221,7 @@ def _ordered(reader: Reader, column: str, bounds: Sequence[str]) -> list[str]:
     """Return the bounds of ranges in the order of their column.
 
     Raises:
-        DamagedRanges: they are no values of it, or not as the server writes these.
+        DamagedRanges: they aren't values of it, or not as the server writes these.
     """
     if sum(map(len, bounds)) > MOST_OF_BOUNDS:
         raise DamagedRanges(
@@ -233,7 +233,7 @@ def _ordered(reader: Reader, column: str, bounds: Sequence[str]) -> list[str]:
         if error.code not in WRONG_VALUE:
             raise
         raise DamagedRanges(
-            f"{reader.table.name}: its manifest has bounds that are no values of the column"
+            f"{reader.table.name}: its manifest has bounds that aren't values of the column"
             f" {column}: {error}"
         ) from None
     if sorted(ordered) != sorted(bounds):

@@ -95,7 +95,7 @@ class Chunk(msgspec.Struct, frozen=True):
     Attributes:
         name: what tells it from the others in the name of the object; "" for a whole table.
         condition: of its rows, as SQL; "" for all.
-        bounds: of a range: the lower one belongs to it, the upper one does not; None is no bound.
+        bounds: of a range: the lower one belongs to it, the upper one does not; None: unbounded.
     """
 
     name: ChunkName

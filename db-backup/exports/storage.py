@@ -136,7 +136,7 @@ class ShardParts:
     def is_of(self, earlier: ShardStorage) -> bool:
         """Tell whether this is the table that had the blocks, on whichever replica.
 
-        A table that was made anew under the path of another one has no part from before.
+        A table that was made again under the path of another one has none of its parts.
         """
         if self.columns != earlier.columns:
             return False

@@ -1,4 +1,4 @@
-"""CREATE TABLE: a statement from a bucket, made anew of what was understood in it.
+"""CREATE TABLE: a statement from a bucket, rebuilt from what was understood in it.
 
 It has columns with types, expressions that call what is harmless, and an engine that keeps rows of
 its own. Everything else is refused: rows that come from a SELECT, engines that read or write
@@ -101,7 +101,7 @@ def create_statement(
 
     Raises:
         SchemaRefused: it does; the message says what.
-        ValueError: it is no statement that can be understood.
+        ValueError: the statement can't be understood.
     """
     try:
         return create_table(schema).statement(target, path, replica)
@@ -142,7 +142,7 @@ def create_table(statement: str) -> CreateTable:
 
 def _take_table(reader: Reader) -> None:
     if not reader.accepts("CREATE", "TABLE"):
-        raise SchemaRefused("it is no CREATE TABLE statement")
+        raise SchemaRefused("it is not a CREATE TABLE statement")
     reader.take_name()
     if reader.accepts_symbol("."):
         reader.take_name()
@@ -192,7 +192,7 @@ def _with_path(arguments: Sequence[str], path: str, replica: str) -> tuple[str, 
 
 
 def _one_literal(text: str) -> str:
-    """Return a literal, written anew."""
+    """Return a literal, rewritten."""
     reader = Reader(text)
     reader.take_kind("text")
     if reader.next is not END:

@@ -14,7 +14,7 @@ from ooni_common.database import literal, quoted
 TEXT = r"'(?:[^'\\]|\\.|'')*(?:'|\\?\Z)"
 QUOTED_NAME = r"`(?:[^`\\]|\\.|``)*(?:`|\\?\Z)"
 NAME = rf"{QUOTED_NAME}|\b[A-Za-z_]\w*"
-# Texts come first: what is in them is no name, but it may name a table, as for dictGet.
+# Texts come first: what is in them isn't a name, but it may name a table, as for dictGet.
 REFERENCE = re.compile(
     rf"(?P<text>{TEXT})|(?P<database>(?<!\.){NAME})\.(?P<table>{NAME})|{QUOTED_NAME}",
     re.DOTALL,

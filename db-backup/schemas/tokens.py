@@ -1,4 +1,4 @@
-"""The tokens of a CREATE statement, and a reader that writes each of them anew.
+"""The tokens of a CREATE statement, and a reader that rewrites each of them.
 
 Nothing of a statement from a bucket reaches the server as it stands there. What is a name is
 quoted, what is a text is a literal: the server reads the tokens that were checked, and no others.

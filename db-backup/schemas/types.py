@@ -42,7 +42,7 @@ def take_type(reader: Reader) -> None:
 
 
 def checked_type(kind: str) -> str:
-    """Return a type from a bucket, written anew.
+    """Return a type from a bucket, rewritten.
 
     Raises:
         SchemaRefused: it is none.

@@ -121,7 +121,7 @@ def read_labels(path: Path) -> dict[str, Truth]:
     """Read what is known of each series, from JSON.
 
     Raises:
-        DataRefused: it is no such file.
+        DataRefused: it isn't such a file.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Truth])

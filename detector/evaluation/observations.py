@@ -129,7 +129,7 @@ def read_observations(path: Path) -> Observations:
     and are not counted. An hour in which no others are left is as if it were not there.
 
     Raises:
-        DataRefused: it is no such file; file, line, reason, and what is expected.
+        DataRefused: it isn't such a file; file, line, reason, and what is expected.
     """
     header = _header(path, COLUMNS)
     details = [name for name in DETAILS if name in header]
@@ -159,7 +159,7 @@ def read_others(path: Path) -> Others:
     """Read a CSV file, compressed by gzip or not, with the columns OTHERS.
 
     Raises:
-        DataRefused: it is no such file; file, line, reason, and what is expected.
+        DataRefused: it isn't such a file; file, line, reason, and what is expected.
     """
     source = [SOURCE] if SOURCE in _header(path, OTHERS) else []
     networks, table = _read(path, _Layout(OTHERS[:3], (*OTHERS[4:], *source)), (SOURCE,))
@@ -233,7 +233,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
     with path.open("rb") as file:
         compressed = file.peek(2)[:2] == b"\x1f\x8b"
         data = gzip.GzipFile(fileobj=file) if compressed else file
-        # A byte that is no UTF-8 passes, to be reported with the line that it is in.
+        # A byte that isn't UTF-8 passes, to be reported with its line.
         with io.TextIOWrapper(data, "utf-8-sig", errors="surrogateescape", newline="") as text:
             yield text
 

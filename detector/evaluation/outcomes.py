@@ -2,7 +2,7 @@
 
 An event is found when a change to its state is detected at or after it, and before the next event
 of the series, at most 20 days later. Every other change is false, one back to OK as well. The first
-state that a series gets is no change. The time of a detection is the end of the hour whose data
+state that a series gets isn't a change. The time of a detection is the end of the hour whose data
 caused it.
 """
 
@@ -40,7 +40,7 @@ class Truth(msgspec.Struct, frozen=True):
         rate_per_h: its runs or measurements an hour, by design.
         events: its changes.
         group: what happened to all series of this name happened once; "" where to this one alone.
-        fault_hours: how long a fault lasted that is no event.
+        fault_hours: how long a fault lasted that isn't an event.
         judged: it counts in the totals.
     """
 

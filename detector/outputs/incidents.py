@@ -14,7 +14,7 @@ from functools import cached_property
 from series import BLOCKED, STATE_NAMES, Event, Series, Target
 
 Key = tuple[str, str, datetime]  # of an incident: service, country, when it was detected
-NATIONAL = 3  # networks that are blocked: one that follows, however late, is no other news
+NATIONAL = 3  # networks that are blocked: one that follows, however late, isn't news of its own
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,6 @@ def read(path: Path) -> list[Step]:
     """Read what `write` has written.
 
     Raises:
-        ValueError: a line is no step.
+        ValueError: a line isn't a step.
     """
     return [msgspec.json.decode(line, type=Step) for line in path.read_bytes().splitlines()]

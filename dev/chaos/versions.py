@@ -41,7 +41,7 @@ class Versions(Generic[V]):
             return f"{self._name}: it is gone" if current or self._seen >= 0 else ""
         places = [place for place, version in enumerate(self._all) if version == seen]
         if not places:
-            return f"{self._name}: it is no version that upstream ever had"
+            return f"{self._name}: upstream never had such a version"
         if places[-1] < self._seen:
             return f"{self._name}: version {places[-1]} after {self._seen}"
         self._seen = places[-1]

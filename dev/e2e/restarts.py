@@ -144,7 +144,7 @@ def expect_no_failure(stand: Stand) -> None:
     wait_until(lambda: stand.starts() >= MANY)
     expect(
         stand.starts() >= MANY and stand.told() == told,
-        f"{stand.command}: {stand.starts()} starts by its timer are no failure",
+        f"{stand.command}: {stand.starts()} starts by its timer are allowed",
     )
 
 

@@ -380,7 +380,7 @@ class NativeConnection:
             try:
                 total = self._send_result(session, query)
             except ServerError:
-                # The client itself has ended the query: for it that is no failure.
+                # The client itself has ended the query: to it that isn't a failure.
                 if not watch.fired:
                     raise
                 total = _Totals()

@@ -4,7 +4,7 @@ Measurements of 30 days up to now, of made-up networks; what is in there is know
 
 - in IR, Instagram and WhatsApp are blocked on 30 networks since 6 days ago;
 - in RU, Twitter was blocked on 8 networks for 5 days, partly on some;
-- in ET, one network had an outage of three hours, which is no block;
+- in ET, one network had an outage of three hours, which isn't blocking;
 - elsewhere there are anomalies now and then, as there always are.
 
     python -m dev.samples.blocking clickhouse://localhost/default

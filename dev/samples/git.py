@@ -85,7 +85,7 @@ def write_zero_blob(repository: Path, size: int) -> str:
     """Write a blob of that many zero bytes: the cost is hashing them, the size a thousandth.
 
     It goes into a pack of its own, because git sends packed data on as it is, and a loose object
-    it would have to compress anew.
+    it would have to compress again.
 
     Args:
         repository: A bare repository.

@@ -143,7 +143,7 @@ class SampleTestLists:
     def commit(self, message: str, changes: Mapping[str, bytes | None]) -> str:
         """Commit changed files on top of the newest commit, and count their rows for `expected`.
 
-        The count is of whole rows, valid or not; a file that is no list counts as none.
+        The count is of whole rows, valid or not; a file that isn't a list counts as none.
 
         Args:
             message: The commit's message.
@@ -405,7 +405,7 @@ def _country_of(path: str) -> str | None:
 
 
 def _count_rows(content: bytes) -> int:
-    """Count the rows below the header; of a file that is no list, count none."""
+    """Count the rows below the header; in a file that isn't a list, none."""
     try:
         text = io.StringIO(content.decode(), newline="")
         lines = sum(len(row) == CELLS_PER_ROW for row in csv.reader(text, strict=True))

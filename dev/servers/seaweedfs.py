@@ -50,7 +50,7 @@ def missing() -> str:
     path = program()
     if os.access(path, os.X_OK):
         return ""
-    return f"no SeaweedFS here: {path} is no program; `make stores-check` installs it"
+    return f"no SeaweedFS here: {path} is not a program; `make stores-check` installs it"
 
 
 class SeaweedFS(S3Server):

@@ -68,7 +68,7 @@ class StatsdListener:
     def metrics(self) -> Metrics:
         """Give the values and types ("c", "g", "ms", …) by metric, in the order they came in.
 
-        Lines that are no statsd are left out; timers are in milliseconds, as statsd has them.
+        Lines that aren't statsd are left out; timers are in milliseconds, as statsd has them.
         """
         metrics: Metrics = {}
         for line in self.received():

@@ -17,13 +17,13 @@ from dev.servers.misbehaving import body
 
 
 class SampleUpstream(LoopbackServer):
-    """A server of files; what is no file is not found.
+    """A server of files; anything else is not found.
 
     Files get a strong ETag, of their content, and Last-Modified; conditional requests for what is
     unchanged are answered with 304.
 
     Args:
-        folder: The files; they are read anew for each request.
+        folder: The files; they are read for each request.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -71,5 +71,5 @@ class AsnMeta(Updater):
         self.versions.forget_seen()
 
     def violations(self, *, current: bool) -> Iterator[str]:
-        """Yield that the table is no complete version, or an older one than was seen."""
+        """Yield that the table isn't a complete version, or is an older one than was seen."""
         yield self.versions.violation(self.rows_of("asnmeta", COLUMNS), current=current)

@@ -73,7 +73,7 @@ class CitizenLab(Updater):
             versions.forget_seen()
 
     def violations(self, *, current: bool) -> Iterator[str]:
-        """Yield countries whose rows are no complete version, or an older one than was seen."""
+        """Yield countries whose rows aren't a complete version, or are an older one than seen."""
         rows = self.rows_of("citizenlab", "cc, url, category_code")
         seen: dict[str, Version] = defaultdict(list)
         for cc, url, category in rows or []:

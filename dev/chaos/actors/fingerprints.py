@@ -62,7 +62,7 @@ class Fingerprints(Updater):
             versions.forget_seen()
 
     def violations(self, *, current: bool) -> Iterator[str]:
-        """Yield a table that is no complete version, or an older one than was seen."""
+        """Yield a table that isn't a complete version, or is an older one than was seen."""
         for kind, versions in self.versions.items():
             rows = self.rows_of(f"fingerprints_{kind}", ", ".join(HEADER))
             yield versions.violation(rows, current=current)

@@ -79,7 +79,7 @@ class GeoIP(Actor):
             versions.forget_seen()
 
     def violations(self, *, current: bool) -> Iterator[str]:
-        """Yield an installed file that is no version, or an older one, or can't be looked up in."""
+        """Yield an installed file that isn't a version, or is an older one, or can't be read."""
         for name, versions in self.versions.items():
             path = self.output_dir / name
             content = path.read_bytes() if path.is_file() else None

@@ -58,7 +58,7 @@ def stalled(play: Play) -> None:
 
 
 def flipped(play: Play) -> None:
-    """Change a byte of an answer, so that it is no text any more."""
+    """Change a byte of an answer, so that it isn't text any more."""
     position = play.draw()
 
     def fault(exchange: Exchange) -> None:
@@ -94,7 +94,7 @@ def denied(play: Play) -> None:
 
 
 def not_http(play: Play) -> None:
-    """Answer with what is no HTTP."""
+    """Answer with something else than HTTP."""
     text = play.choose(
         (b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n", b"\0" * 100, b"HTTP/1.1 2000 \r\n\r\n")
     )

@@ -199,7 +199,7 @@ def _others_blocked(case: Case) -> None:
 
 
 def _blocked_before(case: Case) -> None:
-    """Have all blocked for ever; networks that appear later are no news."""
+    """Have all blocked for ever; networks that appear later aren't news."""
     for number, network in enumerate(case.networks):
         network.blocked[:] = case.share()
         if number:
