@@ -86,7 +86,7 @@ def _to_roll_back(nodes: Nodes, table: Table, state: UpdateState, *, force: bool
             if not nodes.is_majority(shard, sum(node.shard == shard for node in at)):
                 raise DataRefused(
                     f"{table.shadow}: only {len(at)} nodes hold what was live in {name} before,"
-                    " which isn't a majority; nothing was rolled back"
+                    " which is no majority; nothing was rolled back"
                 )
         return Filled(Change(table, live=shadow, previous=live), at)
     if name in replaced:
