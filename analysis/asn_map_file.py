@@ -53,21 +53,28 @@ class AsnMap:
     """
 
     def __init__(self, file: str, content: BinaryIO) -> None:
-        """Read from `content`, which is at its start."""
+        """Read from `content`, a file that can be read several times."""
         self.file = file
+        self._content = content
+        self._dates = _Dates()
+        self._start()
+
+    def _start(self) -> None:
         self.read = 0
         self.refused_rows = 0
         self.refusals: list[str] = []
-        self._content = content
-        self._dates = _Dates()
         self._seen: set[int] = set()
+        self._content.seek(0)
 
     def blocks(self) -> Iterator[Block]:
         """Yield each valid row once, in blocks; exact duplicates within a history collapse.
 
+        Called once more, it reads all of it again.
+
         Raises:
             DataRefused: it isn't such a document; at its end also: too many rows are refused.
         """
+        self._start()
         buffer = self._opening()
         ended = False
         while not ended:

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from asn_map_file import AsnMap
 from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
@@ -156,8 +155,7 @@ def load_map(job: Job[Config], nodes: Nodes, fetched: Fetched) -> None:
         asn_map = AsnMap("all_as_org_map.json", file)
         bounds = (config.min_rows, config.max_rows)
         limits = (LossLimit(config.max_shrink),)
-        content = content_if_loaded(job, file, fetched.source)
-        file.seek(0)
+        content = content_if_loaded(job, asn_map, fetched.source)
         try:
             update = Update(TABLE, asn_map.blocks(), bounds, limits, content)
             changes = load(job, nodes, [update], fetched.source)
@@ -168,9 +166,9 @@ def load_map(job: Job[Config], nodes: Nodes, fetched: Fetched) -> None:
 
 
 def content_if_loaded(
-    job: Job[Config], file: BinaryIO, source: Mapping[str, str]
+    job: Job[Config], asn_map: AsnMap, source: Mapping[str, str]
 ) -> Content | None:
-    """Return what the file adds up to if the table was loaded from the same bytes; else None.
+    """Return what the map adds up to if the table was loaded from the same bytes; else None.
 
     After an upgrade, and with `--force`, they are read once more. Rows that the table has must not
     be written into the shadow, which has those that the last update replaced.
@@ -178,8 +176,7 @@ def content_if_loaded(
     loaded = read_state(job.state_file, UpdateState).source
     if loaded.get(DIGEST) != source[DIGEST]:
         return None
-    blocks = AsnMap("all_as_org_map.json", file).blocks()
-    return sum((block.content for block in blocks), start=Content())
+    return sum((block.content for block in asn_map.blocks()), start=Content())
 
 
 def report_refused_rows(job: Job[Config], asn_map: AsnMap) -> None:

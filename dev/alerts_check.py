@@ -112,7 +112,8 @@ def examine_wrong_site(
         api = stack.enter_context(running(prometheus, folder, target, config, site))
         wait_until(lambda: active_alerts(api) >= alert_names() - SILENT_HERE)
         silent = sorted(alert_names() - SILENT_HERE - active_alerts(api))
-        problems = [f"{name}: neither pending nor firing" for name in silent] + problems_of(api)
+        unseen = "neither pending nor firing: is what it needs in present_of?"
+        problems = [f"{name}: {unseen}" for name in silent] + problems_of(api)
         return problems + (not_received(received) if alertmanager else [])
 
 

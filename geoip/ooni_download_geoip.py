@@ -133,7 +133,7 @@ def update(job: Job[Config], installation: Installation, now: datetime, limits: 
     if not job.dry_run:
         kept = {name: database.loaded for name, database in installed.items()}
         write_state(job.state_file, kept | (published.loaded if published else {}))
-    report(job.metrics, installation, sources)
+        report(job.metrics, installation, sources)
     if not (published and published.new):
         log.info("nothing to do: the newest databases are installed")
         check_for_standstill(installed, now, job.config.max_age_days)

@@ -136,7 +136,8 @@ def test_the_same_map_read_once_more_keeps_what_can_be_rolled_back_to(
 ) -> None:
     updater.run()
     before = updater.rows_of("asnmeta")
-    write(updater, json.dumps(json.loads(sample_map(300, 1000, 1)) | {"77": [GOOD]}).encode())
+    members = json.loads(sample_map(300, 1000, 1)) | {"77": [GOOD], "no number": [GOOD]}
+    write(updater, json.dumps(members).encode())
     assert updater.run()[0] == 0
     if again == "--force":
         status, log = updater.run("--force")
@@ -146,6 +147,7 @@ def test_the_same_map_read_once_more_keeps_what_can_be_rolled_back_to(
         status, log = updater.run()
     assert status == 0
     assert "asnmeta: 1,001 rows, unchanged" in log
+    assert "row refused" in log
     assert updater.run("--rollback")[0] == 0
     assert updater.rows_of("asnmeta") == before
 

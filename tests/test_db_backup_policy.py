@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import backup_config
 from backup_config import Config
 from db_backup_harness import BackupTool
 from ooni_common.config import SecretUrl
 from ooni_common.config_text import config_as_toml
+from table_policy import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 CREATED = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(?:\w+\.)?(\w+)")
@@ -27,6 +29,12 @@ def test_the_tables_of_the_sister_packages_are_listed_as_shipped() -> None:
     tables = {table for text in texts for table in CREATED.findall(text)}
     assert {"citizenlab", "fingerprints_dns", "asnmeta", "blocking_events"} <= tables
     assert Config().unlisted([*tables, "x_restored", "fastpath", "accounts"]) == ["accounts"]
+
+
+def test_the_shipped_file_shows_the_shipped_lines() -> None:
+    file = Path(backup_config.__file__).with_name("db-backup.conf")
+    shown = file.read_text().partition("[tables]\n")[2].replace("#", "")
+    assert tomllib.loads(shown) == SHIPPED
 
 
 def test_a_line_of_the_file_is_added_to_what_is_shipped() -> None:

@@ -63,6 +63,16 @@ def test_the_first_run_creates_and_fills_both_tables(updater: Updater, upstream:
     assert "refused" not in log
 
 
+def test_a_first_run_with_files_without_rows_is_refused(
+    updater: Updater, upstream: Upstream
+) -> None:
+    header = upstream.sample.http.partition(b"\n")[0] + b"\n"
+    upstream.write(dns=header, http=header)
+    status, log = updater.run()
+    assert status == 65, log
+    assert "fingerprints_dns: 0 rows; between" in log
+
+
 def test_the_real_files_load_completely_and_byte_for_byte(
     updater: Updater, real_fingerprints_dns: Path, real_fingerprints_http: Path
 ) -> None:

@@ -179,6 +179,10 @@ def test_a_damaged_file_is_fetched_again_whatever_the_stamp_says(
             os.truncate(path, path.stat().st_size // 2)
         case "overwritten":
             path.write_bytes(random.Random(1).randbytes(50_000))
+    damaged = geoip.content()
+    status, log = geoip.run("--dry-run")
+    assert (status, geoip.content()) == (0, damaged)
+    assert f"would install 2026-11: {path.stem}" in log
     upstream.server.clear()
     assert geoip.run()[0] == 0
     assert geoip.content() == before

@@ -514,6 +514,12 @@ def test_a_preview_refuses_what_a_run_refuses(db: Database) -> None:
         list(preview_tables(Nodes.one(db), [updating(FIRST, new_rows(50), TENTH)]))
 
 
+def test_a_first_run_without_rows_is_refused(db: Database) -> None:
+    with pytest.raises(DataRefused, match="first: 0 rows; between"):
+        load(db, FIRST, [], content=Content())
+    assert rows_of(db, "first") == []
+
+
 def test_a_preview_refuses_a_number_of_rows_outside_the_bounds(db: Database) -> None:
     with pytest.raises(DataRefused, match="first: 110 rows; between"):
         list(preview_tables(Nodes.one(db), [updating(FIRST, new_rows(), bounds=(0, 110))]))

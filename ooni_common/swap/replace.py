@@ -80,11 +80,11 @@ def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
         standings = live_standings(nodes, table)
     agreement = agreement_of(nodes, standings)
     live = agreement.content if agreement else _largest(standings)
+    if update.content:  # what is refused now leaves the shadow with what it can be rolled back to
+        check_figures(update, live, update.content, force=force)
     if agreement and update.content == live:
         heal(nodes, table, agreement)
         return Filled(Change(table, live, live), {})
-    if update.content:  # what is refused now leaves the shadow with what it can be rolled back to
-        check_figures(update, live, update.content, force=force)
     models = agreement.models if agreement else _models(nodes, standings)
     content, shadows = _fill_shadows(nodes, update, models, standings)
     if not update.content:
