@@ -8,13 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 import msgspec
 from msgspec import Meta
 
-from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Section, check_url
+from ooni_common.config import Count, Secret, SecretUrl, Section, check_url
 from ooni_common.config_text import DEFAULT
 from ooni_common.database_uri import with_login
 from ooni_common.errors import ConfigError
 from ooni_common.suggestions import did_you_mean
 from ooni_common.tls import load_certificates
 from parallel import MOST_JOBS
+from portal.pages_config import PagesConfig
 from store_client import Addressing, Store
 from table_policy import (
     MONTHS_OF,
@@ -40,7 +41,7 @@ Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
 Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
-class Config(DatabaseConfig, frozen=True, kw_only=True):
+class Config(PagesConfig, frozen=True, kw_only=True):
     """The keys of db-backup.conf, where each is explained."""
 
     state_dir: Path = Path("/var/lib/ooni-db-backup")

@@ -24,10 +24,11 @@ private_aws_secret_access_key private_aws_session_token private_bucket_name priv
 private_endpoint private_named_collection private_prefix private_region private_retries
 private_sse private_sse_kms_key_id private_storage_class public_addressing
 public_aws_access_key_id public_aws_secret_access_key public_aws_session_token
-public_bucket_name public_ca_file public_endpoint public_prefix public_region public_sse
+public_base_url public_bucket_name public_ca_file public_contact public_endpoint
+public_licence public_licence_url public_owner public_prefix public_region public_sse
 public_sse_kms_key_id public_storage_class public_url publish read_timeout rest
-restore_password restore_user retries retry_wait services stale_days state_dir statsd
-tables textfile_dir total_time url url_column ver withdrawn
+restore_password restore_user retries retry_wait services stale_days state_dir statsd tables
+textfile_dir total_time url url_column ver withdrawn
 """
 KEYS_OF_ANY_TOOL = frozenset(_KEYS.split())
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urljoin
 
 import pytest
 
@@ -96,10 +97,7 @@ def test_what_is_published_leads_to_everything(backup_tool: BackupTool) -> None:
     assert run["tables"]["small"] | {"generation": ""} == {
         "generation": "", "chunks": 1, "rows": 0, "bytes": 4, "compressed_bytes": 17,
     }  # fmt: skip
-    page = backup_tool.get(LAYOUT.index).decode()
-    links = re.findall(r'href="([^"#]+)"', page)
-    keys = {f"{LAYOUT.prefix}/{link}" for link in links if "://" not in link}
-    assert keys == backup_tool.objects().keys() - {LAYOUT.index}
+    assert reached_from(backup_tool, LAYOUT.index) == backup_tool.objects().keys()
     assert backup_tool.get(LAYOUT.schema("small")).startswith(b"CREATE TABLE ")
 
 
@@ -927,6 +925,17 @@ def test_prune_waits_for_no_run(overgrown: BackupTool) -> None:
 
 
 # --- helpers ---
+
+
+def reached_from(tool: BackupTool, key: str, *reached: str) -> set[str]:
+    """Return the keys of an object and of all to which its links lead, if it is a page."""
+    keys = {key, *reached}
+    if key.endswith(".html"):
+        for link in re.findall(r'href="([^"#]+)[^"]*"', tool.get(key).decode()):
+            target = unquote(urljoin(key, link))
+            if "://" not in link and target not in keys:
+                keys |= reached_from(tool, target, *keys)
+    return keys
 
 
 def today() -> str:

@@ -1,7 +1,9 @@
-"""DuckDB, pandas and ClickHouse read the exports as the page says, and get the same values."""
+"""DuckDB, pandas, ClickHouse and the shell read the exports as the pages say."""
 
 import html
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import duckdb
 import pytest
 
 from db_backup_harness import CSV, LAYOUT, BackupTool
+from portal.places import Places
 
+PLACES = Places(LAYOUT)
 FILE = "t_202601.csv.zstd"
 ROWS = [
     "('2026-01-01 10:00:00', 1, NULL, 'plain')",
@@ -36,10 +40,10 @@ def tool(backup_tool: BackupTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return backup_tool
 
 
-def snippet(tool: BackupTool, name: str) -> str:
-    """Return an example of the page."""
-    page = tool.get(LAYOUT.index).decode()
-    match = re.search(rf'<pre id="{name}">(.*?)</pre>', page, re.DOTALL)
+def snippet(tool: BackupTool, name: str, key: str = PLACES.page("t")) -> str:
+    """Return an example of a page."""
+    page = tool.get(key).decode()
+    match = re.search(rf'<pre id="{name}"[^>]*>(.*?)</pre>', page, re.DOTALL)
     assert match
     return html.unescape(match[1])
 
@@ -75,6 +79,109 @@ def test_clickhouse_reads_an_export_from_where_it_is(tool: BackupTool, name: str
     assert rows == [(TEXTS, 13, 2)]
 
 
-def test_the_page_names_the_licence(tool: BackupTool) -> None:
-    page = tool.get(LAYOUT.index).decode()
-    assert "https://creativecommons.org/licenses/by-nc-sa/4.0/" in page
+def test_the_page_says_what_an_example_prints(tool: BackupTool) -> None:
+    page = tool.get(PLACES.page("t")).decode()
+    assert page.count(f"<samp>{len(ROWS)}</samp>") == 4
+
+
+# --- a month of one country ---
+
+MEASUREMENTS = """
+('2026-01-01 10:00:00', 'a', 'IT', 1), ('2026-01-01 10:00:00', 'a', 'IT', 1),
+('2026-01-02 10:00:00', 'b', 'DE', 2), ('2026-01-03 10:00:00', 'c', 'IT', 3)
+"""
+
+
+@pytest.fixture
+def measurements(
+    backup_tool: BackupTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> BackupTool:
+    """An export in which a measurement of Italy is there twice, and one is of Germany."""
+    database = backup_tool.database
+    database.execute(
+        "CREATE TABLE t (measurement_start_time DateTime, measurement_uid String,"
+        " probe_cc String, version UInt8)"
+        " ENGINE = ReplacingMergeTree ORDER BY measurement_start_time"
+    )
+    database.execute("SYSTEM STOP MERGES t")
+    for row in MEASUREMENTS.replace("),", ");").split(";"):
+        database.execute(f"INSERT INTO t VALUES {row.strip()}")
+    months = {"policy": "public", "chunk_by": "month", "column": "measurement_start_time"}
+    assert backup_tool.run("export", tables={"t": months})[0] == 0
+    (tmp_path / FILE).write_bytes(backup_tool.get(CSV + FILE))
+    monkeypatch.chdir(tmp_path)
+    return backup_tool
+
+
+def test_each_tool_loads_a_month_of_one_country(measurements: BackupTool) -> None:
+    tool = measurements
+    with duckdb.connect() as connection:
+        connection.execute(snippet(tool, "duckdb-country"))
+        rows = connection.execute("SELECT measurement_uid FROM country ORDER BY 1").fetchall()
+    assert rows == [("a",), ("c",)]
+    names: dict[str, Any] = {}
+    exec(snippet(tool, "pandas-country"), names)
+    assert sorted(names["rows"]["measurement_uid"]) == ["a", "c"]
+    publish_all(tool)
+    statement = snippet(tool, "url-country").replace("BASE", address(tool))
+    rows = tool.database.execute(f"SELECT measurement_uid FROM ({statement}) ORDER BY 1")
+    assert rows == [("a",), ("c",)]
+
+
+# --- the shell ---
+
+
+def publish_all(tool: BackupTool) -> None:
+    """Let everybody read the bucket."""
+    for key in tool.objects():
+        tool.client.put_object_acl(Bucket=tool.bucket_name, Key=key, ACL="public-read")
+
+
+def address(tool: BackupTool) -> str:
+    """Return where the exports are for everybody."""
+    return f"{tool.s3.endpoint}/{tool.bucket_name}/{LAYOUT.prefix}"
+
+
+def shell(tool: BackupTool, name: str, key: str) -> str:
+    """Run an example of a page in the current folder; return what it prints."""
+    text = snippet(tool, name, key).replace("BASE", address(tool))
+    done = subprocess.run(
+        ["bash", "-ec", text], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+needs = [
+    pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} isn't installed")
+    for name in ("wget", "zstd", "jq")
+]
+
+
+@needs[0]
+@needs[1]
+def test_the_shell_downloads_checks_and_shows_a_file(tool: BackupTool) -> None:
+    publish_all(tool)
+    Path(FILE).unlink()
+    printed = shell(tool, "shell", PLACES.page("t"))
+    assert printed.startswith(
+        f'{FILE}: OK\n"at","n","f","s"\n"2026-01-01 10:00:00",1,\\N,"plain"\n'
+    )
+
+
+@needs[0]
+def test_one_command_downloads_everything_and_the_next_one_checks_it(tool: BackupTool) -> None:
+    publish_all(tool)
+    for name in ("download-all", "check"):
+        shell(tool, name, LAYOUT.index)
+    assert Path("csv", FILE).read_bytes() == tool.get(CSV + FILE)
+    Path("csv", FILE).write_bytes(b"x")
+    with pytest.raises(AssertionError):
+        shell(tool, "check", LAYOUT.index)
+
+
+@needs[0]
+@needs[2]
+def test_programs_ask_what_has_changed_since_a_day(tool: BackupTool) -> None:
+    publish_all(tool)
+    assert shell(tool, "since", LAYOUT.index).endswith(f"Z csv/{FILE}\n")

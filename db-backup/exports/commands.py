@@ -28,6 +28,7 @@ from ooni_common.nodes import Nodes
 from ooni_common.output import counted
 from ooni_common.replicas import without_replica
 from ooni_common.run import Job
+from portal.about import about_of
 from store import Bucket, Listed
 from table_replicas import TableReplicas
 from throttle import in_units
@@ -107,7 +108,9 @@ def export_tables(
         if not job.dry_run:
             run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
             with suppress(ScriptError) if outcome.failures else nullcontext():
-                outcome.published = publish(bucket, layout, read, run_manifest, objects)
+                outcome.published = publish(
+                    bucket, layout, read, run_manifest, about_of(job.config), objects
+                )
     log_outcome(job, outcome)
     return outcome.failures
 

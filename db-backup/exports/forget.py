@@ -20,7 +20,7 @@ from exports.manifest import (
     TableManifest,
 )
 from exports.plan import Plan, planned
-from exports.prune import Leftover, delete
+from exports.prune import Leftover, Unwanted, delete
 from exports.publication import publish
 from exports.row_source import ChosenSource
 from exports.stored import TableManifests, read_table_manifests
@@ -28,6 +28,7 @@ from one_writer import writing
 from ooni_common.errors import UsageError
 from ooni_common.nodes import Nodes
 from ooni_common.run import Job
+from portal.about import about_of
 from store import Bucket
 
 log = logging.getLogger("ooni.db_backup")
@@ -81,9 +82,11 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
         _add_note(bucket, layout, removal, old, new)  # the page has a link to it
         read.sound[removal.table] = manifest
         run = RunManifest(started=now(), finished=now(), tool=TOOL, server=manifest.server)
-        publish(bucket, layout, read, run, objects)
+        about = about_of(job.config)
+        publish(bucket, layout, read, run, about, objects)
         if gone:
-            delete(bucket, layout, read, [_leftover(removal, export) for export in gone], run)
+            unwanted = Unwanted([_leftover(removal, export) for export in gone])
+            delete(bucket, layout, read, unwanted, run, about)
         versions = sum(_delete_versions(bucket, export.key) for export in old.values())
     log.info(
         "%s: %d chunks are exported again, %d deleted, and %d older versions of their objects",

@@ -4,7 +4,7 @@
     <prefix>/schema/<table>.sql             SHOW CREATE TABLE
     <prefix>/manifest/<table>.json          TableManifest, the one that counts
     <prefix>/manifest.json                  RunManifest, of all tables
-    <prefix>/SHA256SUMS, index.html         made from the manifests
+    <prefix>/SHA256SUMS, index.html …       made from the manifests (portal/places.py)
     <prefix>/CHANGES.txt                    what was removed (forget.py)
 
     <prefix>/pending/<table>/<chunk>.json   PendingExport
@@ -132,13 +132,17 @@ class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """All tables, by name, as the last run that changed something has left them."""
+    """All tables, by name, as the last run that changed something has left them.
+
+    `edition` tells what the pages were made with (portal/about.py); 2.0 writes none.
+    """
 
     started: str
     finished: str
     tool: str
     server: str
     tables: dict[str, TableSummary] = {}
+    edition: str = ""
     format: int = MANIFEST_FORMAT
 
 

@@ -17,6 +17,7 @@ from documents import JSON, encoded
 from exports.manifest import ExportLayout, RunManifest, named_keys
 from exports.publication import publish
 from exports.stored import TableManifests
+from portal.about import About
 from store import Bucket
 
 EXPORTED = r"[^/]+\.csv\.zstd"  # after csv/: what else is there, somebody else has put there
@@ -39,6 +40,14 @@ class Leftover:
     reason: str
     table: str = ""
     chunk: str = ""
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """What to delete: objects, and tables whose damaged manifests go, too."""
+
+    leftovers: list[Leftover]
+    forgotten: Collection[str] = ()
 
 
 def leftovers(
@@ -105,9 +114,9 @@ def delete(
     bucket: Bucket,
     layout: ExportLayout,
     manifests: TableManifests,
-    unwanted: list[Leftover],
+    unwanted: Unwanted,
     run: RunManifest,
-    forgotten: Collection[str] = (),
+    about: About,
 ) -> None:
     """Delete leftovers.
 
@@ -117,13 +126,14 @@ def delete(
         manifests: of all tables.
         unwanted: what to delete.
         run: of this run; its tables and the database's version are filled in.
-        forgotten: tables whose damaged manifests are deleted, too.
+        about: what the operator says of the data.
     """
     bucket.delete(layout.probe)  # where nothing can be deleted, nothing is forgotten
     kept = dict(manifests.sound)
     emptied: list[str] = []
-    for table in {leftover.table for leftover in unwanted if leftover.table}:
-        gone = {leftover.chunk for leftover in unwanted if leftover.table == table}
+    objects, forgotten = unwanted.leftovers, unwanted.forgotten
+    for table in {leftover.table for leftover in objects if leftover.table}:
+        gone = {leftover.chunk for leftover in objects if leftover.table == table}
         manifest = manifests.sound[table]
         chunks = {name: export for name, export in manifest.chunks.items() if name not in gone}
         pending = {name: export for name, export in manifest.pending.items() if name not in gone}
@@ -145,8 +155,9 @@ def delete(
         layout,
         replace(manifests, sound=kept, damaged=damaged),
         msgspec.structs.replace(run, server=server),
+        about,
     )
-    keys = [*emptied, *(leftover.key for leftover in unwanted)]
+    keys = [*emptied, *(leftover.key for leftover in objects)]
     for table in forgotten:
         keys += [layout.manifest(table), layout.schema(table), *manifests.pending.get(table, ())]
     bucket.delete_keys(keys)

@@ -8,12 +8,13 @@ from documents import TOOL
 from exports.commands import public_bucket
 from exports.export import now
 from exports.manifest import RunManifest
-from exports.prune import delete, leftovers
+from exports.prune import Unwanted, delete, leftovers
 from exports.stored import read_table_manifests
 from one_writer import writing
 from ooni_common.errors import DataRefused
 from ooni_common.output import counted
 from ooni_common.run import Job
+from portal.about import about_of
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -40,7 +41,8 @@ def prune_exports(job: Job[Config], *, confirmed: bool) -> None:
     if confirmed and (unwanted or forgotten):
         run_manifest = RunManifest(started=now(), finished=now(), tool=TOOL, server="")
         with writing(job, bucket, layout):
-            delete(bucket, layout, manifests, unwanted, run_manifest, forgotten)
+            chosen, about = Unwanted(unwanted, forgotten), about_of(job.config)
+            delete(bucket, layout, manifests, chosen, run_manifest, about)
     if unwanted and (versions := bucket.versions_kept()):
         log.warning("%s", versions)
     total = in_units(sum(leftover.size for leftover in unwanted))

@@ -1,23 +1,19 @@
-"""What tells people and programs of the exports, made of their manifests: page and checksums."""
+"""What tells people and programs of the exports, made of their manifests: pages and checksums."""
 
 import logging
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import msgspec
 
 from documents import JSON, TEXT, encoded
 from exports.manifest import ExportLayout, RunManifest, TableManifest, summary
 from exports.stored import TableManifests
+from portal.about import About
+from portal.places import Places
+from portal.publish import HTML, Publication, lost_pages, write_portal
 from store import Bucket, Listed
-from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
-
-HTML = "text/html; charset=utf-8"
-TEMPLATE = "index.html.jinja"
-SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def checksums(manifests: Iterable[TableManifest], layout: ExportLayout) -> bytes:
@@ -32,6 +28,7 @@ def publish(
     layout: ExportLayout,
     manifests: TableManifests,
     run: RunManifest,
+    about: About,
     objects: Mapping[str, Listed] | None = None,
 ) -> bool:
     """Write the manifests, checksums and pages of the exports, the manifest of all last.
@@ -42,6 +39,7 @@ def publish(
         manifests: of all tables, and of the last run. What that says of tables whose manifests
             can't be used, or are lost, stays.
         run: of this run; its tables are filled in.
+        about: what the operator says of the data.
         objects: in the bucket before, by key: what is lost is written again. None: not listed.
 
     Returns:
@@ -57,57 +55,40 @@ def publish(
     }
     if not last and not tables:
         return False
-    sums = checksums(sound.values(), layout)
-    if last and tables == last.tables and (manifests.damaged or not _lost(layout, sums, objects)):
+    sums, edition = checksums(sound.values(), layout), about.edition
+    before = last.tables if last else {}
+    same_pages = last is not None and last.edition == edition
+    lost = same_pages and not manifests.damaged and _lost(layout, sums, sound, objects)
+    if same_pages and tables == before and not lost:
         return False
-    run = msgspec.structs.replace(run, tables=tables)
+    run = msgspec.structs.replace(run, tables=tables, edition=edition)
+    has_pages = same_pages and not lost
+    changed = {name for name in sound if not has_pages or tables[name] != before.get(name)}
+    first = write_portal(
+        bucket,
+        Places(layout),
+        about,
+        Publication(run, sound, changed, sums, tables != before, objects),
+    )
     bucket.put(layout.sums, sums, TEXT)
-    has_changes = bucket.look(layout.changes) is not None
-    content = page(run, sound, layout, has_changes=has_changes)
-    bucket.put(layout.index, content, HTML)
+    bucket.put(first.key, first.content, HTML)
     bucket.put_document(layout.run, encoded(run, layout.run), JSON)
     return True
 
 
-def _lost(layout: ExportLayout, sums: bytes, objects: Mapping[str, Listed] | None) -> bool:
-    """Tell whether checksums or page are gone, or other ones than were written."""
+def _lost(
+    layout: ExportLayout,
+    sums: bytes,
+    tables: Iterable[str],
+    objects: Mapping[str, Listed] | None,
+) -> bool:
+    """Tell whether checksums or pages are gone, or other ones than were written."""
     if objects is None:
         return False
     listed = objects.get(layout.sums)
     lost = [] if listed and listed.size == len(sums) else [layout.sums]
     lost += [] if layout.index in objects else [layout.index]
+    lost += lost_pages(Places(layout), tables, objects)
     for key in lost:
         log.warning("%s: gone, or not what was written; writing it again", key)
     return bool(lost)
-
-
-def page(
-    run: RunManifest,
-    manifests: Mapping[str, TableManifest],
-    layout: ExportLayout,
-    *,
-    has_changes: bool = False,
-) -> bytes:
-    """Return the page for people, with a link to the notes of removals if there are any."""
-    import jinja2  # noqa: PLC0415 (most runs have nothing to publish)
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["units"] = in_units
-    keys = [export.key for manifest in manifests.values() for export in manifest.exports]
-    # Of keys, only those that need no quoting in the languages of the examples.
-    plain = [name for key in keys if SAFE_NAME.fullmatch(name := key.removeprefix(layout.exports))]
-    example = min(plain, default="")
-    text = environment.get_template(TEMPLATE).render(
-        run=run,
-        manifests=dict(sorted(manifests.items())),
-        layout=layout,
-        example=example,
-        has_changes=has_changes,
-    )
-    return text.encode()

@@ -1,0 +1,1 @@
+"""The pages, lists and feed beside the exports, made of their manifests."""
