@@ -248,7 +248,7 @@ class Bucket:
             Unavailable: it is another one.
         """
         self.put(key, content, content_type)
-        if self.get(key) != content:
+        if self.get(key, max(len(content), LARGEST_DOCUMENT)) != content:
             raise Unavailable(f"{self.url}/{key}: it is not what was written")
 
     def listing(self, prefix: str) -> Iterator[Listed]:

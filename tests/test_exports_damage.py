@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from db_backup_harness import CSV, LAYOUT, ROOT, BackupTool
-from documents import LARGEST_DOCUMENT
+from documents import LARGEST_MANIFEST
 from exports.clickhouse_http import ClickHouseHTTP
 
 TABLES = {"one": "public", "two": "public"}
@@ -95,7 +95,7 @@ DAMAGES: dict[str, Callable[[BackupTool], bytes]] = {
     "deep arrays": lambda _: b"[" * 200_000,
     "deep objects": lambda _: b'{"more":' * 200_000,
     "deep where nobody looks": lambda _: b'{"table": "one", "more": ' + b"[" * 200_000,
-    "too large": lambda _: b'{"table": "one", "schema": "' + b"x" * LARGEST_DOCUMENT + b'"}',
+    "too large": lambda _: b'{"table": "one", "schema": "' + b"x" * LARGEST_MANIFEST + b'"}',
     "another table's": lambda tool: tool.get(LAYOUT.manifest("two")),
     "no table's": lambda tool: changed(tool, lambda manifest: manifest.pop("table")),
     "a large number": export_with(rows=10**30),

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from db_backup_harness import CSV, LAYOUT, ROOT, BackupTool
-from documents import LARGEST_DOCUMENT, encoded
+from db_backup_harness import CSV, LAYOUT, ROOT, BackupTool, bucket_of
+from documents import BYTES_OF_A_VALUE, LARGEST_DOCUMENT, LARGEST_MANIFEST, encoded, weight
 from exports.manifest import TableManifest
 from exports.storage import ShardStorage, Span, Storage
+from exports.stored import read_table_manifest
 from store import Bucket
 from test_exports_damage import MOST_MEMORY, PRINT_PEAK
 
@@ -134,7 +135,7 @@ def test_since_when_rows_are_gone_is_told_by_the_clock_of_the_store(
     tool.database.execute("ALTER TABLE m DROP PARTITION 202401")
     wrong = datetime.now(UTC) - timedelta(days=366)
     with monkeypatch.context() as patched:
-        patched.setattr("exports.export.now", lambda: f"{wrong:%Y-%m-%dT%H:%M:%SZ}")
+        patched.setattr("exports.chunk_export.now", lambda: f"{wrong:%Y-%m-%dT%H:%M:%SZ}")
         assert tool.run()[0] == 0
     dropped = datetime.fromisoformat(tool.manifest("m").chunks["202401"].dropped)
     assert abs(dropped.timestamp() - time.time()) < 3600
@@ -282,9 +283,9 @@ def test_bounds_that_are_no_values_are_damage_that_force_mends(
 def test_a_manifest_that_would_be_too_large_is_refused_before_its_rows_are_read(
     tool: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = len(tool.get(LAYOUT.manifest("m")))
-    for module in ("store", "exports.manifest_file", "exports.stored"):
-        monkeypatch.setattr(f"{module}.LARGEST_DOCUMENT", size + 1000)
+    size = weight(tool.get(LAYOUT.manifest("m")))
+    for module in ("documents", "exports.manifest_file", "exports.stored"):
+        monkeypatch.setattr(f"{module}.LARGEST_MANIFEST", size + 1000)
     before = exports_of(tool)
     tool.database.execute("INSERT INTO m VALUES ('2024-03-05', 1)")
     status, log = tool.run()
@@ -306,30 +307,61 @@ def test_a_manifest_that_is_too_large_for_people_is_written_without_line_breaks(
     assert msgspec.json.decode(encoded(manifest, "m.json"), type=TableManifest) == manifest
 
 
-SIZE = LARGEST_DOCUMENT - 5000
+def test_a_manifest_of_many_small_values_is_damaged_before_it_is_decoded(tool: BackupTool) -> None:
+    """What is small in bytes can be large in memory."""
+    columns = b'["",""],' * (LARGEST_MANIFEST // BYTES_OF_A_VALUE // 3 + 1)
+    assert len(columns) < LARGEST_MANIFEST / 2 < weight(columns)
+    tool.put(LAYOUT.manifest("m"), b'{"table": "m", "columns": [' + columns + b'["","", 0]]}')
+    status, log = tool.run()
+    assert (status, "m.json: damaged: it has more values than" in log) == (65, True), log
+
+
+def test_ten_thousand_chunks_as_wide_as_fastpath_fit_in_a_manifest(tool: BackupTool) -> None:
+    """A production table's columns and types; texts as long as they are there."""
+    export = tool.manifest("m").exports[0]
+    columns = [(f"a_column_name_{number}", "LowCardinality(String)") for number in range(40)]
+    wide = msgspec.structs.replace(
+        export,
+        query=f"SELECT {', '.join(f'`{name}`' for name, _ in columns)} FROM m {'x' * 500}",
+        types=tuple(kind for _, kind in columns),
+    )
+    manifest = TableManifest(table="m", columns=columns)
+    for number in range(10_000):
+        chunk = msgspec.structs.replace(export.chunk, name=f"2{number:07}")
+        key = LAYOUT.export("m", chunk.name)
+        manifest.chunks[chunk.name] = msgspec.structs.replace(wide, chunk=chunk, key=key)
+    content = encoded(manifest, "m.json", LARGEST_MANIFEST)
+    bucket = bucket_of(tool)
+    bucket.put_document(LAYOUT.manifest("m"), content, "application/json")
+    assert read_table_manifest(bucket, LAYOUT, "m") == manifest
+
+
+SIZE = LARGEST_MANIFEST * 19 // 20
 
 
 def filled(manifest: dict[str, Any], name: str) -> None:
     """Let a manifest have as much of something small as it can."""
     if name == "columns":
-        manifest["columns"] = [["", ""]] * (SIZE // 8)
+        manifest["columns"] = [["", ""]] * (SIZE // BYTES_OF_A_VALUE // 3)
     elif name == "types":
-        manifest["chunks"]["202401"]["types"] = [""] * (SIZE // 3)
+        manifest["chunks"]["202401"]["types"] = [""] * (SIZE // BYTES_OF_A_VALUE)
     elif name == "partitions":
-        manifest["storages"] = msgspec.to_builtins(many_partitions(SIZE // 30))
+        manifest["storages"] = msgspec.to_builtins(many_partitions(SIZE // BYTES_OF_A_VALUE // 6))
+    elif name == "text":
+        manifest["chunks"]["202401"]["query"] = "x" * SIZE
     else:
         spans = [[300, 301, 300]] * 9000
         storage = msgspec.to_builtins(many_partitions(0))
-        count = SIZE // len(json.dumps(spans, separators=(",", ":")))
+        count = SIZE // weight(json.dumps(spans, separators=(",", ":")).encode())
         storage["x"]["shards"][0]["partitions"] = {str(one): spans for one in range(count - 1)}
         manifest["storages"] = storage
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["columns", "types", "partitions", "spans"])
+@pytest.mark.parametrize("name", ["columns", "types", "partitions", "spans", "text"])
 def test_the_largest_manifest_takes_a_bounded_memory(tool: BackupTool, name: str) -> None:
     edited(tool, lambda manifest: filled(manifest, name))
-    assert tool.objects()[LAYOUT.manifest("m")] > LARGEST_DOCUMENT * 0.8
+    assert weight(tool.get(LAYOUT.manifest("m"))) > LARGEST_MANIFEST * 0.8
     script = ROOT / "db-backup" / "ooni_db_backup.py"
     for arguments in (["list"], ["list", "--json"], ["run", "--dry-run"], ["verify", "--quick"]):
         process = subprocess.run(

@@ -1,13 +1,14 @@
 """The manifest of a table in the bucket, with what is pending and the schema beside it: written."""
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from documents import JSON, LARGEST_DOCUMENT, SQL, TOOL, encoded
+from documents import JSON, LARGEST_MANIFEST, SQL, TOOL, encoded, weight
 from exports.manifest import (
     Export,
     ExportLayout,
@@ -28,12 +29,18 @@ ROOM_FOR_EXPORT = 16 * 1024  # bytes of a manifest, beside the query
 class ManifestFile:
     """Writes the manifest of one table, and what is about to become of its objects.
 
+    Several threads can announce exports and let them arrive. Whoever else changes the manifest
+    meanwhile holds `lock`.
+
     Args:
         bucket: has it.
         layout: where things are in the bucket.
         reader: of the table.
         manifest: as it was read; others bring it up to date.
         clock: gives seconds.
+
+    Attributes:
+        lock: of the manifest.
     """
 
     def __init__(
@@ -49,15 +56,26 @@ class ManifestFile:
         self._reader = reader
         self._manifest = manifest
         self._clock = clock
+        self.lock = threading.RLock()
         self._key = layout.manifest(manifest.table)
         self._before = msgspec.json.encode(manifest)
-        self._size = len(self._before)  # of the manifest at most, with what came since
+        self._size = weight(self._before)  # of the manifest at most, with what came since
         self._told = 0  # bytes of what is about to come, since it was written
         self._written_at: float | None = None  # by this run
         self._pending: set[str] = set()  # the keys of the objects that say what is about to come
         self._schema = manifest.schema  # of the file in the bucket
         self._schema_is_written = False
         ((self._server,),) = reader.database.query("SELECT version()")
+
+    @property
+    def manifest(self) -> TableManifest:
+        """The manifest, as it is now."""
+        return self._manifest
+
+    @property
+    def reader(self) -> Reader:
+        """The reader of the table, as it was planned."""
+        return self._reader
 
     def take_over(self, pending: Iterable[str]) -> None:
         """Write what a run has found out of the pending exports that an earlier one has left.
@@ -73,34 +91,40 @@ class ManifestFile:
         """Say what an object is about to be; the first time, write the manifest before that.
 
         That one has the blocks of the table, by which the next run sees what has changed since.
+
+        Raises:
+            DataRefused: with it, the manifest would be too large to be read back.
         """
         name, table = export.chunk.name, self._manifest.table
-        if self._written_at is None:
-            self.write()
         key = self._layout.pending_export(table, name)
         content = encoded(PendingExport(table=table, export=export), key)
-        self._manifest.pending[name] = export
-        self._pending.add(key)
+        with self.lock:
+            if self._written_at is None:
+                self.write()
+            self._check_size(weight(content), export.chunk)
+            self._manifest.pending[name] = export
+            self._pending.add(key)
+            self._told += len(content)
+            self._size += weight(content)
         self._bucket.put(key, content, JSON)
-        self._told += len(content)
-        self._size += len(content)
 
     def arrived(self, export: Export) -> None:
         """Take an export whose object is there; write the manifest, if it is time."""
-        del self._manifest.pending[export.chunk.name]
-        self._manifest.chunks[export.chunk.name] = export
-        if self._is_due:
-            self.write()
+        with self.lock:
+            del self._manifest.pending[export.chunk.name]
+            self._manifest.chunks[export.chunk.name] = export
+            if self._is_due:
+                self.write()
 
     @property
     def _is_due(self) -> bool:
         """Whether the manifest is to be written, which all of it costs each time.
 
-        So it grows by half at least in between: together they are no more than three times it.
+        So it doubles at least in between: together they are no more than three times the last one.
         """
         if self._written_at is None or self._clock() - self._written_at < INTERVAL:
             return False
-        return 3 * self._told >= self._size
+        return 2 * self._told >= self._size
 
     def write(self) -> None:
         """Write the manifest, and before that the schema, where it has changed.
@@ -110,14 +134,17 @@ class ManifestFile:
         """
         self._describe()
         manifest = self._manifest
+        # The same bytes, in whichever order the exports came.
+        manifest.chunks = dict(sorted(manifest.chunks.items()))
         manifest.generation = uuid.uuid4().hex
         manifest.tool, manifest.server = TOOL, self._server
         if manifest.schema != self._schema:
             self._bucket.put(self._layout.schema(manifest.table), schema_file(manifest), SQL)
             self._schema, self._schema_is_written = manifest.schema, True
-        self._bucket.put_document(self._key, encoded(manifest, self._key), JSON)
+        content = encoded(manifest, self._key, LARGEST_MANIFEST)
+        self._bucket.put_document(self._key, content, JSON)
         self._before = msgspec.json.encode(manifest)
-        self._size, self._told = len(self._before), 0
+        self._size, self._told = weight(self._before), 0
         self._written_at = self._clock()
         self._delete_taken()
 
@@ -160,14 +187,18 @@ class ManifestFile:
 
     def check_room(self, chunk: Chunk) -> None:
         """Raise DataRefused where the manifest would be too large to be read back, with a chunk."""
-        table = self._manifest.table
-        needed = len(self._reader.select(chunk)) + len(chunk.condition) + ROOM_FOR_EXPORT
-        if needed + self._size > LARGEST_DOCUMENT:  # with all that it had before, perhaps
-            self._size = len(msgspec.json.encode(self._manifest))
-        if needed + self._size > LARGEST_DOCUMENT:
+        texts = f"{self._reader.select(chunk)}{chunk.condition}".encode()
+        with self.lock:
+            self._check_size(weight(texts) + ROOM_FOR_EXPORT, chunk)
+
+    def _check_size(self, needed: int, chunk: Chunk) -> None:
+        if needed + self._size > LARGEST_MANIFEST:  # with all that it had before, perhaps
+            self._size = weight(msgspec.json.encode(self._manifest))
+        if needed + self._size > LARGEST_MANIFEST:
             raise DataRefused(
-                f"{table}: {chunk.name}: not exported: its manifest would have more than the"
-                f" {LARGEST_DOCUMENT:,} bytes that are read back; divide it into fewer chunks"
+                f"{self._manifest.table}: {chunk.name}: not exported: its manifest would have more"
+                f" than the {LARGEST_MANIFEST:,} bytes that are read back; divide it into fewer"
+                " chunks"
             )
 
     def _describe(self) -> None:

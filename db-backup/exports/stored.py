@@ -1,13 +1,14 @@
 """Reading the manifests of the exports, and what is pending beside them, from the bucket."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import unquote
 
 import msgspec
 
-from documents import LARGEST_DOCUMENT, decoded_manifest
+from documents import LARGEST_MANIFEST, decoded_manifest, weight
 from exports.manifest import (
     WHOLE,
     Export,
@@ -20,9 +21,14 @@ from exports.manifest import (
 )
 from exports.reader import CHUNK_NAME
 from ooni_common.errors import DataRefused
+from parallel import in_parallel
 from store import Bucket, Listed
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 PENDING_NAME = re.compile(rf"({WHOLE}|{CHUNK_NAME})\.json")  # others are somebody else's
+AT_ONCE = 8  # small objects that are asked for, since the way to the store takes the time
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def read_table_manifest(
     exports = _read_pending(bucket, layout, table, pending)
     key = layout.manifest(table)
     where = f"{bucket.url}/{key}:"
-    content = bucket.get(key)
+    content = bucket.get(key, LARGEST_MANIFEST)
     if content is None:
         return None
     manifest = decoded_manifest(content, TableManifest, where)
@@ -97,7 +103,7 @@ def read_table_manifest(
     except msgspec.ValidationError as error:
         raise DataRefused(f"{where} damaged: all its chunks together: {error}") from None
     # What it lacks is added when it is written.
-    if len(msgspec.json.encode(manifest)) > LARGEST_DOCUMENT:
+    if weight(msgspec.json.encode(manifest)) > LARGEST_MANIFEST:
         raise DataRefused(f"{where} damaged: it would be too large to be written")
     return manifest
 
@@ -110,14 +116,13 @@ def _read_pending(
     Raises:
         DataRefused: one is damaged, or they are more than a manifest can have.
     """
-    exports, size = [], 0
-    for key in keys:
-        content = bucket.get(key)
+    exports, size, keys = [], 0, list(keys)
+    for key, content in zip(keys, _asked(bucket.get, keys), strict=True):
         if content is None:  # the manifest has taken it meanwhile
             continue
         where = f"{bucket.url}/{key}:"
-        size += len(content)
-        if size > LARGEST_DOCUMENT:
+        size += weight(content)
+        if size > LARGEST_MANIFEST:
             raise DataRefused(f"{where} damaged: with the others it is too large for a manifest")
         pending = decoded_manifest(content, PendingExport, where)
         export, name = pending.export, pending.export.chunk.name
@@ -192,9 +197,16 @@ def exported_tables(bucket: Bucket, layout: ExportLayout) -> set[str]:
 
 def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export]:
     """Return the exports of a table by chunk, as they are when a run was interrupted, too."""
-    pending = {
-        name: export
-        for name, export in manifest.pending.items()
-        if bucket.is_from(export.key, export.origin)
-    }
-    return dict(sorted((manifest.chunks | pending).items()))
+    return dict(sorted((manifest.chunks | published(bucket, manifest)).items()))
+
+
+def published(bucket: Bucket, manifest: TableManifest) -> dict[str, Export]:
+    """Return the pending exports of a table, by chunk, whose objects have come."""
+    pending = list(manifest.pending.items())
+    came = _asked(lambda item: bucket.is_from(item[1].key, item[1].origin), pending)
+    return {name: export for (name, export), here in zip(pending, came, strict=True) if here}
+
+
+def _asked(ask: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Yield what the store says of many small objects, in their order."""
+    return in_parallel(ask, items, max(1, min(len(items), AT_ONCE)))
