@@ -33,6 +33,31 @@ class _Task(Generic[T, R]):
             self.done.put(lambda: result)
 
 
+class BytesInFlight:
+    """Bounds the bytes that wait for a network, or are on their way, over many threads.
+
+    Args:
+        most: of them; a piece that is larger goes alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+        self._given = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until there is room for so many."""
+        with self._given:
+            self._given.wait_for(lambda: not self._bytes or self._bytes + size <= self._most)
+            self._bytes += size
+
+    def give(self, size: int) -> None:
+        """Give back so many."""
+        with self._given:
+            self._bytes -= size
+            self._given.notify_all()
+
+
 def jobs_at_once(wanted: int) -> int:
     """Return how many things are done at once; 0: as many as this process has cores."""
     return wanted or min(len(os.sched_getaffinity(0)), MOST_JOBS)
@@ -76,6 +101,39 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterat
     finally:
         over.set()
         for _ in range(jobs):
+            waiting.put(None)
+
+
+def as_they_end(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Yield what comes of each thing when it has come; otherwise do as `in_parallel` does.
+
+    A thing is taken when a thread is free for it.
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
+    waiting: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Callable[[], R]] = queue.SimpleQueue()
+
+    def run() -> None:
+        while (item := waiting.get()) is not None:
+            task = _Task[T, R](item, done)
+            task.work(work)
+
+    at_work = 0
+    try:
+        for number, item in enumerate(items):
+            if number < threads:
+                threading.Thread(target=run, name=f"job {number + 1}", daemon=True).start()
+            else:
+                at_work -= 1
+                yield done.get()()
+            waiting.put(item)
+            at_work += 1
+        for _ in range(at_work):
+            yield done.get()()
+    finally:
+        for _ in range(threads):
             waiting.put(None)
 
 

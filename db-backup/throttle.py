@@ -24,11 +24,17 @@ UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 class Throttle:
     """Lets chunks begin only while no server is too busy, and rest in between.
 
+    Several threads can share one. What they read counts as well: so more of them begin only while
+    all that runs is less than the limit.
+
     Args:
         databases: gives the connections to the servers.
         config: has the limits.
         clock: gives seconds.
         sleep: waits for some.
+
+    Attributes:
+        asking: is held while these connections are asked, which one thread can do at a time.
     """
 
     def __init__(
@@ -45,16 +51,39 @@ class Throttle:
         self._rest = config.rest
         self._clock = clock
         self._sleep = sleep
+        self.asking = threading.Lock()
+        self._one_waits = threading.Lock()
+        self._own = 0  # queries of ours that are at work
+        self._own_ended = threading.Condition()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Wait as `wait` does; for as long as the block runs, a query of ours is at work."""
+        with self._one_waits:
+            self.wait()
+            with self._own_ended:
+                self._own += 1
+        try:
+            yield
+        finally:
+            with self._own_ended:
+                self._own -= 1
+                self._own_ended.notify()
 
     def wait(self) -> None:
         """Wait until fewer queries run than the limit allows.
 
         Raises:
-            TryAgainLater: that took too long.
+            TryAgainLater: that took too long, while none of them was ours.
         """
         started = self._clock()
         warned = False
         while (running := self._running()) >= self._limit:
+            with self._own_ended:
+                if self._own:
+                    self._own_ended.wait(POLL)
+                    started = self._clock()
+                    continue
             if self._clock() - started >= self._longest:
                 raise TryAgainLater(
                     f"database: {running} queries have been running for {self._longest:g} s, and"
@@ -67,12 +96,21 @@ class Throttle:
 
     def rest(self, duration: float) -> None:
         """Rest in proportion to the time, in seconds, that a chunk took."""
-        self._sleep(min(self._rest * duration, LONGEST_REST))
+        self.sleep(self.rest_after(duration))
+
+    def rest_after(self, duration: float) -> float:
+        """Return how long whoever has read a chunk for so many seconds rests after it."""
+        return min(self._rest * duration, LONGEST_REST)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds."""
+        self._sleep(seconds)
 
     def _running(self) -> int:
         """Count the queries of others, on the server that has most."""
         sql = "SELECT count() FROM system.processes WHERE query_id != queryID()"
-        return max(int(database.query(sql)[0][0]) for database in self._databases())
+        with self.asking:
+            return max(int(database.query(sql)[0][0]) for database in self._databases())
 
 
 class Bandwidth:
@@ -118,6 +156,46 @@ class Unseen:
 
     def show(self, done: int, note: str = "") -> None:
         """Show nothing."""
+
+
+class Together:
+    """Shows the progress of several chunks, which threads of their own export, as one.
+
+    Args:
+        shown: of all of them.
+        chunks: how many they are.
+    """
+
+    def __init__(self, shown: Progress, chunks: int) -> None:
+        self._shown = shown
+        self._chunks = chunks
+        self._ended = self._rows = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def of_one(self) -> Iterator[Progress]:
+        """Give what shows the progress of one chunk; one that fails has done nothing."""
+        together, rows = self, 0
+
+        class One:
+            def show(self, done: int, note: str = "") -> None:
+                nonlocal rows
+                together.add(done - rows)
+                rows = done
+
+        try:
+            yield One()
+        except BaseException:
+            self.add(-rows)
+            raise
+        self.add(0, ended=1)
+
+    def add(self, rows: int, *, ended: int = 0) -> None:
+        """Count more rows, and chunks that have ended."""
+        with self._lock:
+            self._rows += rows
+            self._ended += ended
+            self._shown.show(self._rows, f"{self._ended} of {self._chunks} chunks")
 
 
 @contextlib.contextmanager

@@ -4,16 +4,14 @@ import contextlib
 import hashlib
 import logging
 import math
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
 
-from ooni_common.errors import ConfigError, DataRefused, Unavailable
+from ooni_common.errors import DataRefused
+from parallel import BytesInFlight
 from store import Bucket, Origin
-from store_client import content_md5
 from store_errors import Denied, Unsupported
+from upload_parts import ABORT_TIME, Parts, UploadEnded
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -26,7 +24,6 @@ LIFECYCLE_OF_UPLOADS = (
     "give the bucket a lifecycle rule AbortIncompleteMultipartUpload, or what interrupted uploads"
     " have sent stays for ever"
 )
-ABORT_TIME = 5  # seconds that an abort waits for what is on its way, and a stop for its end
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,12 @@ def part_size(expected: int) -> int:
 
 @contextlib.contextmanager
 def uploading(
-    bucket: Bucket, key: str, content_type: str, token: str, expected: int = 0
+    bucket: Bucket,
+    key: str,
+    content_type: str,
+    token: str,
+    expected: int = 0,
+    in_flight: BytesInFlight | None = None,
 ) -> Iterator["Upload"]:
     """Give an upload; unless it is published within the block, nothing is left of it.
 
@@ -60,8 +62,10 @@ def uploading(
         content_type: of it.
         token: is put into its metadata.
         expected: how many bytes it will have, about.
+        in_flight: bounds what waits or is on its way, over the uploads of all threads; None: there
+            is no other one.
     """
-    upload = Upload(bucket, key, content_type, token, part_size(expected))
+    upload = Upload(bucket, key, content_type, token, part_size(expected), in_flight)
     try:
         try:
             yield upload
@@ -71,13 +75,21 @@ def uploading(
     except BaseException:  # a stop, at any instruction: it may have interrupted that abort
         upload.abort(ABORT_TIME)
         raise
+    finally:
+        upload.release()
 
 
 class Upload:
     """One object that is being written: first sent, in parts, then published at once."""
 
     def __init__(
-        self, bucket: Bucket, key: str, content_type: str, token: str, size_of_parts: int
+        self,
+        bucket: Bucket,
+        key: str,
+        content_type: str,
+        token: str,
+        size_of_parts: int,
+        in_flight: BytesInFlight | None = None,
     ) -> None:
         self._bucket = bucket
         self._part_size = size_of_parts
@@ -89,15 +101,20 @@ class Upload:
         self._buffer = bytearray()
         self._hash = hashlib.sha256()
         self._size = 0
-        self._parts: _Parts | None = None
-        self._aborted = False
+        self._parts: Parts | None = None
+        self._in_flight = in_flight
+        self._held = 0  # bytes in flight that are the whole object
+        self._handed_over = self._aborted = False
+        self._ended = False  # by another thread
 
     def write(self, data: bytes) -> None:
         """Add bytes at the end.
 
         Raises:
             DataRefused: they are more than one object can have.
+            UploadEnded: by another thread.
         """
+        self._check()
         self._hash.update(data)
         self._size += len(data)
         self._buffer += data
@@ -105,12 +122,26 @@ class Upload:
             self._send(bytes(memoryview(self._buffer)[: self._part_size]))
             del self._buffer[: self._part_size]
 
+    def hand_over(self) -> None:
+        """Take what was written as all there is; it is sent while the caller does something else.
+
+        Of an object without parts, its bytes are in flight from now on.
+        """
+        if self._handed_over:
+            return
+        self._handed_over = True
+        if self._parts and self._buffer:
+            self._send(bytes(self._buffer))
+            self._buffer.clear()
+        elif self._in_flight and not self._parts:
+            self._in_flight.take(len(self._buffer))
+            self._held = len(self._buffer)
+
     def finish(self) -> Written:
         """Wait until all parts are there. Nobody sees an object yet."""
+        self._check()
+        self.hand_over()
         if self._parts:
-            if self._buffer:
-                self._send(bytes(self._buffer))
-                self._buffer.clear()
             with self._bucket.errors(self._action):
                 self._parts.finish()
         return Written(self._size, self._hash.hexdigest())
@@ -121,6 +152,7 @@ class Upload:
         Returns:
             What the store calls this version of it (ETag); "" if it does not say.
         """
+        self._check()
         if not self._parts:
             return self._bucket.put(self.key, bytes(self._buffer), self._content_type, self._token)
         with self._bucket.errors(self._action):
@@ -139,9 +171,26 @@ class Upload:
             self._parts.end(seconds)
         self._aborted = True
 
-    def begin(self) -> "_Parts":
+    def end(self) -> None:
+        """Abort it from another thread; in the one that writes it, UploadEnded is raised."""
+        self._ended = True
+        self.abort(ABORT_TIME)
+
+    def release(self) -> None:
+        """Give back what is in flight no more: the object is there, or will not be."""
+        if self._in_flight and self._held:
+            self._in_flight.give(self._held)
+            self._held = 0
+
+    def _check(self) -> None:
+        if self._ended:
+            raise UploadEnded
+
+    def begin(self) -> "Parts":
         """Tell the store that parts will come; return what sends them."""
-        self._parts = _Parts(self._bucket, self.key, self._creation)
+        self._parts = Parts(self._bucket, self.key, self._creation, self._in_flight)
+        # Either this thread sees that it is ended, or the one that ends it sees the parts.
+        self._check()
         with self._bucket.errors(self._action):
             self._parts.begin()
         return self._parts
@@ -153,144 +202,6 @@ class Upload:
             raise DataRefused(f"{self.key}: more than {limit} GB; use smaller chunks")
         with self._bucket.errors(self._action):
             parts.send(part)
-
-
-class _Parts:
-    """Begins an upload in parts and sends them, one after the other, while the next one is made.
-
-    The store is asked in threads, because a signal interrupts the main thread, at any instruction:
-    there, the ID of an upload could come and be lost before it is kept. The main thread waits for
-    queues of the C implementation alone, as a signal leaves these and their locks in order.
-    """
-
-    def __init__(self, bucket: Bucket, key: str, creation: Any) -> None:  # noqa: ANN401 (for boto3)
-        self._bucket = bucket
-        self._client = bucket.client
-        self._key = key
-        self._target = bucket.target(key)
-        self._creation = creation
-        self._id = ""
-        self._sent: list[dict[str, Any]] = []
-        self._answered: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()  # has one if no part waits
-        self._asked = self._stopped = False
-        self._unknown = False  # whether the store may have an upload whose ID never came
-        self._error: BaseException | None = None
-        self._sending = _Background(self._run)
-
-    @property
-    def count(self) -> int:
-        """How many parts have arrived."""
-        return len(self._sent)
-
-    def begin(self) -> None:
-        """Wait until the store has given the upload an ID."""
-        self._sending.start()
-        self._answered.get()
-        if self._error:
-            raise self._error
-
-    def send(self, part: bytes | None) -> None:
-        """Hand over a part; wait while another one waits."""
-        self._room.get()
-        if self._error:
-            raise self._error
-        self._waiting.put(part)
-
-    def finish(self) -> None:
-        """Wait until all parts have arrived."""
-        self.send(None)
-        self._sending.wait()
-        if self._error:
-            raise self._error
-
-    def complete(self) -> str:
-        """Make an object of the parts; return what the store calls it."""
-        completed = self._client.complete_multipart_upload(
-            **self._target,
-            UploadId=self._id,
-            MultipartUpload={"Parts": cast("Any", self._sent)},
-        )
-        if self._unknown:
-            self._end_unknown()
-        return completed.get("ETag", "")
-
-    def end(self, seconds: float | None) -> None:
-        """Send nothing more, and end the upload, also while it is being begun.
-
-        What can't be ended now is ended by the next run; the failure that led here counts.
-
-        Args:
-            seconds: that the store has to end it; None: as long as it takes.
-        """
-        # Either this thread sees that the store was asked, or the other one that it must not be.
-        self._stopped = True
-        if not self._asked:
-            return
-        self._waiting.put(None)
-        self._sending.wait(ABORT_TIME)
-        ending = _Background(self._end)
-        ending.start()
-        ending.wait(seconds)
-
-    def _run(self) -> None:
-        self._asked = True
-        if self._stopped:
-            return
-        try:
-            self._begin()
-            self._answered.put(None)
-            self._room.put(None)
-            while (part := self._waiting.get()) is not None and not self._stopped:
-                self._room.put(None)
-                self._send(part)
-        except Exception as error:  # noqa: BLE001 (raised in the thread that waits for it)
-            self._error = error
-        finally:
-            self._answered.put(None)
-            self._room.put(None)
-
-    def _begin(self) -> None:
-        self._unknown = True
-        created = self._client.create_multipart_upload(**self._target, **self._creation)
-        self._id = created["UploadId"]
-        # The store may have done what an earlier attempt asked, and the answer was lost.
-        self._unknown = created["ResponseMetadata"]["RetryAttempts"] > 0
-        if self._stopped:  # perhaps so long ago that nobody waits for this ID any more
-            self._end()
-
-    def _send(self, part: bytes) -> None:
-        number = len(self._sent) + 1
-        sent = self._client.upload_part(
-            **self._target,
-            UploadId=self._id,
-            PartNumber=number,
-            Body=part,
-            ContentMD5=content_md5(part),
-        )
-        # A store that names no version takes S3's own name of it.
-        etag = sent.get("ETag") or f'"{hashlib.md5(part, usedforsecurity=False).hexdigest()}"'
-        self._sent.append({"ETag": etag, "PartNumber": number})
-
-    def _end(self) -> None:
-        if self._id:
-            with (
-                contextlib.suppress(Unavailable, ConfigError),
-                self._bucket.errors(f"ending the upload of {self._key}"),
-            ):
-                self._client.abort_multipart_upload(**self._target, UploadId=self._id)
-                self._id = ""
-        if self._unknown:
-            self._end_unknown()
-
-    def _end_unknown(self) -> None:
-        """End all uploads of this object: under the lock, nobody else writes it."""
-        with contextlib.suppress(Unavailable, ConfigError):
-            for key, upload_id in self._bucket.unfinished_uploads(self._key):
-                if key == self._key:
-                    self._bucket.abort_upload(key, upload_id)
-            self._unknown = False
 
 
 def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
@@ -311,41 +222,3 @@ def end_interrupted_uploads(bucket: Bucket, prefix: str) -> None:
         return
     if uploads:
         log.warning("%d uploads of runs that were interrupted are aborted", len(uploads))
-
-
-class _Background:
-    """Work in a thread, where no signal interrupts it.
-
-    The thread is a daemon: a stop must not wait for a store that does not answer.
-    """
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        self._error: BaseException | None = None
-        self._ended = False
-        self._end: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until it is done, or for so many seconds; raise what it has raised by then.
-
-        Thread.join can't be used: when a signal interrupts it, it takes the thread for ended.
-        """
-        if not self._ended:
-            with contextlib.suppress(queue.Empty):
-                self._end.get(timeout=seconds)
-        if self._error:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except BaseException as error:  # noqa: BLE001 (raised in the thread that waits for it)
-            self._error = error
-        finally:
-            self._ended = True
-            self._end.put(None)

@@ -58,6 +58,7 @@ from ooni_common.errors import Stopped, Unavailable
 from ooni_common.run import StopSignals
 from store import Bucket
 from throttle import Bandwidth, Throttle
+from upload_parts import Background
 from uploads import uploading
 
 pytestmark = pytest.mark.long
@@ -580,7 +581,8 @@ def test_a_stop_before_the_store_has_begun_an_upload_leaves_nothing(
     number: signal.Signals,
 ) -> None:
     """The store does it when the signal has come; its answer comes, or is lost each time."""
-    monkeypatch.setattr("uploads.ABORT_TIME", AMPLE)
+    for module in ("uploads", "upload_parts"):
+        monkeypatch.setattr(f"{module}.ABORT_TIME", AMPLE)
     gate, begun = Gate(), threading.Event()
 
     def begin(exchange: Exchange) -> None:
@@ -611,10 +613,8 @@ def test_a_stop_while_the_store_does_not_say_that_an_upload_is_begun_leaves_noth
 ) -> None:
     # That it is begun is never said, and to end it takes as long as it takes.
     limits = iter([0.3, AMPLE])
-    wait = uploads_module._Background.wait
-    monkeypatch.setattr(
-        uploads_module._Background, "wait", lambda work, _seconds: wait(work, next(limits))
-    )
+    wait = Background.wait
+    monkeypatch.setattr(Background, "wait", lambda work, _seconds: wait(work, next(limits)))
     gate = Gate()
 
     def begin(exchange: Exchange) -> None:
@@ -655,11 +655,11 @@ def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
 
 @contextmanager
 def stopped_after(lines: int) -> Iterator[None]:
-    """Raise Stopped when so many lines of store.py and uploads.py have run, as a signal would."""
+    """Raise Stopped when so many lines of the store and of uploads have run, as a signal would."""
 
     def trace(frame: FrameType, event: str, _argument: object) -> TraceFunction | None:
         nonlocal lines
-        if not frame.f_code.co_filename.endswith(("/store.py", "/uploads.py")):
+        if not frame.f_code.co_filename.endswith(("/store.py", "/uploads.py", "/upload_parts.py")):
             return None
         lines -= event == "line"
         if lines == 0 and event == "line":

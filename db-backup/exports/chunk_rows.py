@@ -1,14 +1,14 @@
 """The rows of a chunk, on their way from the database into its object; and whether all came."""
 
+from contextlib import AbstractContextManager
+
 import zstandard
 
-from backup_config import Config
 from exports.csv_rows import Counter, RowSource
 from exports.reader import Chunk, Reader
 from inventory import merges_rows
 from ooni_common.errors import Unavailable
-from parallel import jobs_at_once
-from throttle import Bandwidth, in_units, progress
+from throttle import Bandwidth, Progress, in_units
 from uploads import Upload
 
 COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes, by a thread; several times as much is in memory
@@ -27,28 +27,36 @@ class ChunkRows:
     """Reads, compresses and uploads the rows of chunks of one table.
 
     Args:
-        config: has the limits.
         source: the rows come from there.
         reader: of the table.
+        bandwidth: of all that are at work.
+        level: of compression.
+        threads: that compress.
     """
 
-    def __init__(self, config: Config, source: RowSource, reader: Reader) -> None:
-        self._compression_level = config.compression_level
-        self._threads = min(jobs_at_once(config.jobs), MOST_THREADS)
-        self._bandwidth = Bandwidth(config.max_bandwidth)
+    def __init__(
+        self, source: RowSource, reader: Reader, bandwidth: Bandwidth, level: int, threads: int
+    ) -> None:
+        self._compression_level = level
+        self._threads = min(threads, MOST_THREADS)
+        self._bandwidth = bandwidth
         self._source = source
         self._reader = reader
 
     def send(
-        self, chunk: Chunk, rows: int, upload: Upload, name: str, *, exact: bool
+        self,
+        chunk: Chunk,
+        upload: Upload,
+        progress: AbstractContextManager[Progress],
+        *,
+        exact: bool,
     ) -> tuple[int, Counter]:
         """Read, compress and upload a chunk.
 
         Args:
             chunk: which rows.
-            rows: how many are expected.
             upload: gets them.
-            name: of the chunk, where its progress is shown.
+            progress: shows how far it is.
             exact: whether rows are counted, and not lines.
 
         Returns:
@@ -64,7 +72,7 @@ class ChunkRows:
 
         names = [column.name for column in self._reader.table.columns]
         with (
-            progress(name, rows, "rows") as shown,
+            progress as shown,
             self._source.rows(self._reader.select(chunk), names, exact=exact) as stream,
         ):
             for piece in stream:

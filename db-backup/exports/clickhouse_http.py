@@ -21,6 +21,7 @@ from ooni_common.errors import ConfigError, ScriptError, Unavailable
 from ooni_common.fetch_errors import reason_of
 from ooni_common.server_errors import in_one_line
 from ooni_common.tls import tls_context
+from parallel import MOST_JOBS
 
 READ_SIZE = 1024 * 1024  # bytes
 TAIL = 64 * 1024  # bytes at the end of a result in which an exception is looked for
@@ -57,7 +58,7 @@ class Login:
 
 
 class ClickHouseHTTP:
-    """Runs one statement at a time over HTTP.
+    """Runs statements over HTTP, in each thread one at a time.
 
     Args:
         config: the addresses, and the limits of a statement.
@@ -72,7 +73,7 @@ class ClickHouseHTTP:
             basic_auth=f"{self._login.user}:{self._login.password}",
             basic_auth_encoding="utf-8",
         )
-        self._pool = pool_manager(ssl_context=tls_context(config.ca_file))
+        self._pool = pool_manager(ssl_context=tls_context(config.ca_file), maxsize=MOST_JOBS)
 
     @property
     def address(self) -> str:

@@ -10,10 +10,11 @@ import msgspec
 
 from backup_config import Config
 from documents import TOOL
+from exports.chunk_export import now
 from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
-from exports.export import Exporter, now, owner_of_its_names
+from exports.export import Exporter, owner_of_its_names
 from exports.manifest import ExportLayout, RunManifest, TableManifest
 from exports.plan import planned
 from exports.publication import publish
@@ -233,8 +234,8 @@ def export_table(
         with job.metrics.timer(f"table_{metric_name(name)}_backup_time_ms"):
             exporter.carry_out(plan, objects)
     finally:
-        outcome.exported += exporter.exported
-        outcome.uploaded += exporter.uploaded
+        outcome.exported += exporter.tally.exported
+        outcome.uploaded += exporter.tally.uploaded
         if manifest.generation:
             manifests[name] = manifest
 

@@ -3,32 +3,31 @@
 import contextlib
 import logging
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 from backup_config import Config
 from digest import SCHEME
-from exports.chunk_rows import ChunkRows, LineBreaksInValues
+from exports.chunk_export import TIME_FORMAT, ChunkExporter, Flights, ShowProgress, Tally
 from exports.csv_rows import RowSource
+from exports.lanes import Lanes, lanes_of
 from exports.manifest import Export, ExportLayout, TableManifest
 from exports.manifest_file import ManifestFile
 from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Reader
-from exports.sizes import check_size, expected_size
-from ooni_common.errors import DataRefused, ScriptError, Unavailable
+from exports.stored import published
+from ooni_common.errors import DataRefused, ScriptError
 from ooni_common.run import Job
+from parallel import as_they_end, jobs_at_once
 from store import Bucket, Listed
-from throttle import Throttle, in_units
-from uploads import uploading
+from throttle import Throttle, Together, progress
 
 log = logging.getLogger("ooni.db_backup")
 
-ZSTD = "application/zstd"
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+THREADS_OF_A_LANE = 4  # while one reads a chunk, others wait for the store to take theirs
+MOST_THREADS = 80  # fewer than there can be connections to the store
 
 
 class Exporter:
@@ -39,8 +38,7 @@ class Exporter:
         manifest: of its last export, brought up to date chunk by chunk.
         layout: where things are in the bucket.
         throttle: lets chunks begin.
-        exported: chunks, so far.
-        uploaded: bytes of their objects.
+        tally: of the exports, so far.
     """
 
     def __init__(
@@ -54,23 +52,21 @@ class Exporter:
     ) -> None:
         self._job = job
         self._bucket = bucket
-        self._rows = ChunkRows(job.config, source, reader)
+        self._source = source
         self.reader = reader
         self.manifest = manifest
         self.layout = ExportLayout(job.config.public_prefix)
         self.throttle = Throttle(lambda: reader.databases, job.config)
-        self.exported = 0
-        self.uploaded = 0
+        self.tally = Tally()
         self._file = ManifestFile(bucket, self.layout, reader, manifest, clock)
-        self._place = ""  # of the chunk among those that are exported
 
     def recover(self) -> None:
         """Take over what an interrupted run has published."""
-        for name, export in list(self.manifest.pending.items()):
-            if self._bucket.is_from(export.key, export.origin):
-                log.info("%s: taken over from a run that was interrupted", export.key)
-                self.manifest.chunks[name] = export
-            del self.manifest.pending[name]
+        came = published(self._bucket, self.manifest)
+        for export in came.values():
+            log.info("%s: taken over from a run that was interrupted", export.key)
+        self.manifest.chunks.update(came)
+        self.manifest.pending.clear()
 
     def is_lost(self, export: Export, objects: Mapping[str, Listed]) -> bool:
         """Tell whether the object of an export is gone, or another one.
@@ -145,41 +141,27 @@ class Exporter:
         self, steps: Sequence[Step], objects: Mapping[str, Listed]
     ) -> list[DataRefused]:
         """Do all steps; return why chunks were refused that keep no other one from being done."""
-        sick = []
         for step in steps:
             if step.reason == "lost from the bucket" and step.last:
                 log.warning("%s: gone, or not the object that was exported", step.last.key)
-        newest = max((step.chunk.name for step in steps if step.exports), default="")
-        total = sum(step.exports for step in steps)
-        number = 0
-        for step in steps:
             if step.reason == "dropped":
                 self._mark_dropped(step)
-            elif step.exports:
-                self.throttle.wait()
-                number += 1
-                self._place = f"{number}/{total}"
-                started = time.monotonic()
-                try:
-                    self._export_with_retries(step, may_grow=step.chunk.name == newest)
-                except DataRefused as error:
-                    # A range that was split shrinks last, when all that it gives away is there.
-                    if self.reader.policy.chunk_by == "range":
-                        raise
-                    sick.append(error)
-                self.throttle.rest(time.monotonic() - started)
-            elif step.last and step.reason == "unchanged":
-                listed = objects.get(step.last.key)
-                self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
-                    step.last,
-                    chunk=step.chunk,
-                    types=types_of(self.reader),
-                    # One of 2.0.0 that was sound gets the name of today's scheme.
-                    fingerprint=msgspec.structs.replace(step.fingerprint, scheme=SCHEME),
-                    storage=step.storage,
-                    etag=listed.etag if listed else step.last.etag,
-                )
-        return sick
+            elif step.reason == "unchanged" and step.last:
+                self._keep(step, step.last, objects)
+        return self._export([step for step in steps if step.exports])
+
+    def _keep(self, step: Step, last: Export, objects: Mapping[str, Listed]) -> None:
+        """Let the manifest have an export that is as it was, by what is said of it today."""
+        listed = objects.get(last.key)
+        self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
+            last,
+            chunk=step.chunk,
+            types=types_of(self.reader),
+            # One of 2.0.0 that was sound gets the name of today's scheme.
+            fingerprint=msgspec.structs.replace(step.fingerprint, scheme=SCHEME),
+            storage=step.storage,
+            etag=listed.etag if listed else last.etag,
+        )
 
     def _mark_dropped(self, step: Step) -> None:
         if step.last is None or step.last.dropped or step.chunk.name not in self.manifest.chunks:
@@ -193,98 +175,87 @@ class Exporter:
             step.last, dropped=stamp, storage=""
         )
 
-    def _export_with_retries(self, step: Step, *, may_grow: bool) -> None:
-        """Export a chunk; once more, counting exactly, if its lines are not its rows.
-
-        Rows that come while it is read look like line breaks in values. So a chunk that may grow is
-        counted exactly from the start: it would be read twice each time.
-        """
-        failures = 0
-        grows = may_grow or step.reason in ("changed", "lost from the bucket")
-        exact = self.manifest.line_breaks or grows
-        while True:
-            try:
-                self._export(step, exact=exact)
-            except LineBreaksInValues:
-                exact = True
-            except Unavailable as error:
-                failures += 1
-                if failures > self._job.config.retries:
-                    raise
-                log.warning("%s; trying again in %g s", error, self._job.config.retry_wait)
-                time.sleep(self._job.config.retry_wait)
-                self.recover()
-                if self.manifest.chunks.get(step.chunk.name) is not step.last:
-                    return  # the answer was lost, and not the object
-            else:
-                return
-
-    def _export(self, step: Step, *, exact: bool) -> None:
-        self._file.check_room(step.chunk)
-        check_size(self.manifest, self.reader.policy, step.chunk, step.fingerprint.rows)
-        step = self._of_the_best_replicas(step)
-        chunk, key = step.chunk, self.layout.export(self.manifest.table, step.chunk.name)
-        token = uuid.uuid4().hex
-        # Lines can only be compared with what there is now.
-        rows = step.fingerprint.rows if exact else self.reader.count(chunk.condition)
-        started, clock = now(), time.monotonic()
+    def _export(self, steps: Sequence[Step]) -> list[DataRefused]:
+        """Export chunks, several at once; return why some were refused."""
+        if not steps:
+            return []
+        config, total = self._job.config, len(steps)
+        jobs = jobs_at_once(config.jobs)
+        count = min(jobs, total)
+        newest = max(step.chunk.name for step in steps)
+        numbered = list(enumerate(steps, 1))
+        # A range that was split shrinks last, when all that it gives away is there.
+        shrinking = [one for one in numbered if _may_shrink(one[1])]
+        others = [one for one in numbered if not _may_shrink(one[1])]
         with (
-            self._job.metrics.timer("upload_to_s3"),
-            uploading(
-                self._bucket, key, ZSTD, token, expected_size(self.manifest, chunk, rows)
-            ) as upload,
+            lanes_of(
+                config, self.reader, self._source, self.throttle, count, jobs // count
+            ) as lanes,
+            self._showing(steps, lanes.count) as show,
         ):
-            name = f"{self._place} {self.layout.relative(key)}"
-            size, counter = self._rows.send(chunk, rows, upload, name, exact=exact)
-            self._rows.check(chunk, rows, counter)
-            written = upload.finish()
-            export = Export(
-                chunk=chunk,
-                key=key,
-                query=self.reader.select(chunk),
-                rows=counter.rows,
-                bytes=size,
-                compressed_bytes=written.size,
-                sha256=written.sha256,
-                token=token,
-                fingerprint=step.fingerprint,
-                storage=step.storage,
-                started=started,
-                finished=now(),
-                types=types_of(self.reader),
-            )
-            self._file.announce(export)
-            etag = upload.publish()
-        self._file.arrived(msgspec.structs.replace(export, etag=etag))
-        self.manifest.line_breaks |= counter.line_breaks
-        self.exported += 1
-        self.uploaded += written.size
-        seconds = max(time.monotonic() - clock, 0.001)
-        log.info(
-            "%s: %s: %s rows, %s of CSV as %s, in %.1f s (%s/s)",
-            self.layout.relative(key),
-            step.reason,
-            f"{export.rows:,}",
-            in_units(size),
-            in_units(written.size),
-            seconds,
-            in_units(size / seconds),
-        )
+            exporter = ChunkExporter(self._job, self._bucket, lanes, self._file, self.tally, show)
 
-    def _of_the_best_replicas(self, step: Step) -> Step:
-        """Return a step as it is on the nodes that the rows come from.
+            def attempt(one: tuple[int, Step]) -> ScriptError | None:
+                number, step = one
+                try:
+                    exporter.export(step, f"{number}/{total}", may_grow=step.chunk.name == newest)
+                except ScriptError as error:
+                    return error
+                return None
 
-        They may be other ones than those that were asked when it was planned, and lack rows.
+            sick = self._attempt(attempt, others, exporter.flights, lanes)
+            if not sick or self.reader.policy.chunk_by != "range":
+                sick += self._attempt(attempt, shrinking, exporter.flights, lanes)
+            lanes.rest()
+        return sick
+
+    def _attempt(
+        self,
+        attempt: Callable[[tuple[int, Step]], ScriptError | None],
+        steps: Sequence[tuple[int, Step]],
+        flights: Flights,
+        lanes: Lanes,
+    ) -> list[DataRefused]:
+        """Export chunks; after a failure, none is begun, and those that are at work are completed.
+
+        Raises:
+            ScriptError: the first failure that is not a matter of its chunk alone.
         """
-        replicas = self.reader.replicas
-        if not replicas:
-            return step
-        planned = list(replicas.chosen)
-        replicas.choose()
-        if replicas.chosen == planned:
-            return step
-        fingerprint = self.reader.fingerprint(step.chunk.condition)
-        return replace(step, fingerprint=fingerprint, storage="")
+        sick: list[DataRefused] = []
+        failures: list[ScriptError] = []
+        wanted = (one for one in steps if not failures)
+        threads = 1 if lanes.count == 1 else min(THREADS_OF_A_LANE * lanes.count, MOST_THREADS)
+        try:
+            for error in as_they_end(attempt, wanted, min(threads, max(len(steps), 1))):
+                if isinstance(error, DataRefused):
+                    sick.append(error)
+                elif error:
+                    self._bucket.guard()  # where nothing may be written any more, all of them end
+                    failures.append(error)
+        except BaseException:
+            flights.end()
+            raise
+        for error in failures[1:]:
+            log.error("%s", error)
+        if failures:
+            raise failures[0]
+        return sick
+
+    @contextlib.contextmanager
+    def _showing(self, steps: Sequence[Step], lanes: int) -> Iterator[ShowProgress]:
+        """Give what shows the progress of each chunk; of several at once, that of all together."""
+        if lanes == 1:
+            yield lambda name, rows: progress(name, rows, "rows")
+            return
+        rows = sum(step.fingerprint.rows for step in steps)
+        with progress(self.manifest.table, rows, "rows") as shown:
+            together = Together(shown, len(steps))
+            yield lambda _name, _rows: together.of_one()
+
+
+def _may_shrink(step: Step) -> bool:
+    """Tell whether a chunk has other bounds than its object, which may have rows of new chunks."""
+    return step.last is not None and step.last.chunk != step.chunk
 
 
 def owner_of_its_names(
@@ -299,8 +270,3 @@ def owner_of_its_names(
         if owner != table and any(export.key in names for export in manifest.exports):
             return owner
     return ""
-
-
-def now() -> str:
-    """Return the time, UTC, as manifests have it."""
-    return f"{datetime.now(UTC):{TIME_FORMAT}}"

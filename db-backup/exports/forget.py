@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 from backup_config import Config
 from documents import TEXT, TOOL
+from exports.chunk_export import now
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import damaged_manifest, public_bucket, reader_of, rows_of, with_chunks
-from exports.export import Exporter, now
+from exports.export import Exporter
 from exports.manifest import (
     Export,
     ExportLayout,

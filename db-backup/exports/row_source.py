@@ -94,6 +94,12 @@ class ChosenSource:
         with self._source.rows(select, names, exact=exact) as rows:
             yield rows
 
+    def over(self, database: Database) -> RowSource:
+        """Return the same way for another thread, which has a connection of its own."""
+        if isinstance(self._source, ClickHouseNative):
+            return ClickHouseNative((database,), self._config)
+        return self._source
+
     @cached_property
     def _source(self) -> RowSource:
         ((version,),) = self._database.query("SELECT version()")

@@ -7,6 +7,7 @@ from table_policy import TablePolicy
 from throttle import in_units
 from uploads import LARGEST_PART, MOST_PARTS
 
+ENOUGH = 100  # chunks of a table, which tell how large its rows are
 ROW_SIZE = 200  # bytes of a compressed row, where none of the table was exported yet
 
 
@@ -21,7 +22,7 @@ def expected_size(manifest: TableManifest, chunk: Chunk, rows: int) -> int:
         rows: that it has now.
     """
     last = manifest.chunks.get(chunk.name)
-    exports = [last] if last and last.rows else manifest.exports
+    exports = [last] if last and last.rows else list(manifest.chunks.values())[-ENOUGH:]
     if exported := sum(export.rows for export in exports):
         return rows * sum(export.compressed_bytes for export in exports) // exported
     return rows * ROW_SIZE
@@ -33,7 +34,7 @@ def check_size(manifest: TableManifest, policy: TablePolicy, chunk: Chunk, rows:
     Nothing is refused where no rows of the table were exported yet: then nobody knows.
     """
     expected, limit = expected_size(manifest, chunk, rows), LARGEST_PART * MOST_PARTS
-    if expected <= limit or not any(export.rows for export in manifest.exports):
+    if expected <= limit or not any(export.rows for export in list(manifest.chunks.values())):
         return
     raise DataRefused(
         f"{manifest.table}: {chunk.name or 'the whole table'}: not exported: its {rows:,} rows"
