@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from functools import partial
@@ -32,6 +33,7 @@ from dev.samples.blocking import fill_evenly, fill_runs
 from dev.samples.geoip import write_month
 from dev.samples.measurements import create, fill
 from dev.samples.test_lists import SampleTestLists
+from dev.servers.fault_proxy import Exchange, FaultProxy, passed
 from dev.servers.git import GitServer
 from dev.servers.s3 import KEY, KEY_ID, S3Server
 from dev.servers.upstream import SampleUpstream
@@ -39,6 +41,10 @@ from dev.servers.upstream import SampleUpstream
 ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable
 DETECTOR_DAYS = int(os.environ.get("OONI_BENCH_DAYS", "60"))
+BACKUP_ROWS = int(os.environ.get("OONI_BENCH_ROWS", "5000000"))
+TABLE = 'chunk_by = "table"'
+MONTHS = 'chunk_by = "month", column = "measurement_start_time"'
+DAYS = 'chunk_by = "day", column = "measurement_start_time"'
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 # The backup tool, for which every server is one that sends no exception tag over HTTP.
 NATIVE_BACKUP = f"""
@@ -59,6 +65,7 @@ def main() -> None:
         "geoip": bench_geoip,
         "large-geoip": bench_large_geoip,
         "backup": bench_backup,
+        "backup-delay": bench_backup_delay,
         "backup-memory": bench_backup_memory,
         "backup-private": bench_backup_private,
         "detector": bench_detector,
@@ -193,16 +200,16 @@ def geoip_downloader(
     return command, names
 
 
-def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
-    """Measure an export to S3 against a plain one, and against the engine itself."""
-    print(f"\nBackup tool: `fastpath` with {rows:,} rows as one object to a local S3 server")
+def bench_backup(folder: Path, rows: int = BACKUP_ROWS) -> None:
+    """Measure an export to S3 against the engine itself, and against a plain one once."""
+    print(f"\nBackup tool: `fastpath` with {rows:,} rows in 12 chunks to a local S3 server")
     with sample_fastpath(folder, rows) as (db, s3):
         with EmbeddedClickHouse(folder / "engine") as engine_server:
             fill_fastpath(engine_server, rows)
-        command = backup_command(folder, db, s3, "public")
+        command = backup_command(folder, db, s3.endpoint, "public", chunks=MONTHS)
+        one_job = backup_command(folder, db, s3.endpoint, "public", chunks=MONTHS, jobs=1)
         whole, unchanged = "the tool, everything", "the tool, nothing new"
         native = "the tool, over the native protocol"
-        plain = ["dev.bench.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
         engine = [
             "dev.bench.engine_csv_export",
             f"{folder}/engine/data",
@@ -211,8 +218,8 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
         ]
         medians = compare(
             {
-                "the driver, csv and zstandard, to a file": Contender([PYTHON, "-m", *plain]),
                 whole: Contender([*command, "--force"]),
+                "the tool, one job": Contender([*one_job, "--force"]),
                 native: Contender([PYTHON, "-c", NATIVE_BACKUP, *command[2:], "--force"]),
                 unchanged: Contender(command),
                 "the engine's INTO OUTFILE": Contender([PYTHON, "-m", *engine]),
@@ -220,9 +227,40 @@ def bench_backup(folder: Path, rows: int = 5_000_000) -> None:
             ENVIRONMENT,
             rounds=2,
         )
-    ratio(medians, "the driver, csv and zstandard, to a file", whole, "at least 3.00")
-    ratio(medians, whole, "the engine's INTO OUTFILE", "at most 2.20")
+        plain = ["dev.bench.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
+        figures = run(Contender([PYTHON, "-m", *plain]), ENVIRONMENT)
+    print(f"the driver, csv and zstandard, to a file: {figures.wall:.2f} s (for information)")
+    ratio(medians, whole, "the engine's INTO OUTFILE", "at most 1.15")
     ratio(medians, native, whole, "at most 2.20")
+    print(f"peak memory of {whole}: {medians[whole].peak:.0f} MiB (goal: at most 250)")
+
+
+def bench_backup_delay(folder: Path, rows: int = BACKUP_ROWS // 100, chunks: int = 48) -> None:
+    """Measure exports of small chunks to a store that is far away, by one job and by several."""
+    with sample_fastpath(folder, rows, days=chunks) as (db, s3):
+        for milliseconds in (100, 250):
+            print(f"\nBackup tool: {chunks} chunks of {rows // chunks:,} rows, to a store")
+            print(f"that takes {milliseconds} ms for each request")
+
+            def late(exchange: Exchange, seconds: float = milliseconds / 1000) -> None:
+                time.sleep(seconds)
+                passed(exchange)
+
+            with FaultProxy(s3.endpoint) as store:
+                store.fail(late, lambda _request: True)
+                contenders = {
+                    name: Contender(
+                        [
+                            *backup_command(
+                                folder, db, store.url, "public", chunks=DAYS, jobs=jobs
+                            ),
+                            "--force",
+                        ]
+                    )
+                    for name, jobs in {"one job": 1, "as many jobs as cores": 0}.items()
+                }
+                medians = compare(contenders, ENVIRONMENT, rounds=1)
+            ratio(medians, "one job", "as many jobs as cores", "at least 4.00")
 
 
 def bench_backup_memory(folder: Path) -> None:
@@ -231,7 +269,7 @@ def bench_backup_memory(folder: Path) -> None:
     for rows in (1_000_000, 5_000_000, 20_000_000):
         part = folder / str(rows)
         with sample_fastpath(part, rows) as (db, s3):
-            figures = run(Contender(backup_command(part, db, s3, "public")), ENVIRONMENT)
+            figures = run(Contender(backup_command(part, db, s3.endpoint, "public")), ENVIRONMENT)
         print(f"{rows:>12,} rows: {figures.peak:.0f} MiB, {figures.wall:.1f} s")
 
 
@@ -245,7 +283,7 @@ def bench_backup_private(folder: Path) -> None:
         measured: dict[str, list[Figures]] = {}
         with sample_fastpath(part, rows) as (db, s3):
             s3.create_bucket("ooni-private")
-            command = backup_command(part, db, s3, "private")
+            command = backup_command(part, db, s3.endpoint, "private")
             new_rows = partial(add_rows, db, rows // 100)
             for number in range(rounds):
                 full, incremental = f"{number}-full", f"{number}-incremental"
@@ -318,32 +356,51 @@ def measure_detector(
 
 
 @contextlib.contextmanager
-def sample_fastpath(folder: Path, rows: int) -> Iterator[tuple[EmbeddedClickHouse, S3Server]]:
+def sample_fastpath(
+    folder: Path, rows: int, days: int = 365
+) -> Iterator[tuple[EmbeddedClickHouse, S3Server]]:
     """Fill a table in a new database, and start an S3 server with a bucket."""
     folder.mkdir(exist_ok=True)
     with EmbeddedClickHouse(folder / "db") as db, S3Server() as s3:
-        fill_fastpath(db, rows)
+        fill_fastpath(db, rows, days)
         s3.create_bucket("ooni-data")
         yield db, s3
 
 
-def fill_fastpath(db: EmbeddedClickHouse, rows: int) -> None:
+def fill_fastpath(db: EmbeddedClickHouse, rows: int, days: int = 365) -> None:
     """Create the table and fill it."""
     with Client.from_url(db.uri(send_receive_timeout=3600)) as client:
         create(client, "fastpath")
-        fill(client, "fastpath", rows)
+        fill(client, "fastpath", rows, days=days)
 
 
-def backup_command(folder: Path, db: EmbeddedClickHouse, s3: S3Server, side: str) -> list[str]:
-    """Write a configuration for exports (public) or backups (private); return the command."""
+def backup_command(
+    folder: Path,
+    db: EmbeddedClickHouse,
+    endpoint: str,
+    side: str,
+    *,
+    chunks: str = TABLE,
+    jobs: int = 0,
+) -> list[str]:
+    """Write a configuration for exports (public) or backups (private); return the command.
+
+    Args:
+        folder: gets the configuration.
+        db: has the table.
+        endpoint: of the store.
+        side: "public" or "private".
+        chunks: how the table is divided.
+        jobs: that are at work at once; 0: as many as there are cores.
+    """
     action, bucket = ("export", "ooni-data") if side == "public" else ("backup", "ooni-private")
-    config = folder / f"{side}.conf"
+    config = folder / f"{side}-{jobs}.conf"
     config.write_text(
         f'db_uri = "{db.uri()}"\nhttp_url = "{db.http_url()}"\naction = "{action}"\n'
-        f'{side}_endpoint = "{s3.endpoint}"\n{side}_bucket_name = "{bucket}"\n'
+        f'{side}_endpoint = "{endpoint}"\n{side}_bucket_name = "{bucket}"\n'
         f'{side}_aws_access_key_id = "{KEY_ID}"\n{side}_aws_secret_access_key = "{KEY}"\n'
-        f'state_dir = "{folder}/state"\nstatsd = ""\nrest = 0\n'
-        f'[tables]\nfastpath = {{ policy = "{side}", chunk_by = "table" }}\n'
+        f'state_dir = "{folder}/state"\nstatsd = ""\nrest = 0\njobs = {jobs}\n'
+        f'[tables]\nfastpath = {{ policy = "{side}", {chunks} }}\n'
     )
     config.chmod(0o600)
     return [PYTHON, str(ROOT / "db-backup" / "ooni_db_backup.py"), "--config", str(config)]
