@@ -39,6 +39,11 @@ RestartSec=20min
 RestartPreventExitStatus=1 2 65 70 78
 RestartPreventExitStatus=SIGABRT SIGBUS SIGFPE SIGILL SIGKILL SIGSEGV SIGSYS SIGTRAP SIGXCPU
 """
+CONDITION = """
+# Skipped where it says no: nobody has configured it yet. Whatever else is wrong, the run tells. (No
+# credentials are there yet: of a configuration that root alone may read it says nothing.)
+ExecCondition=/bin/sh -c 'unset CREDENTIALS_DIRECTORY; \\
+    [ "$$(/usr/bin/{command} 2> /dev/null)" != no ] || {{ echo "<4>{why}"; false; }}'"""
 OFTEN_LIMIT = """\
 # Its timer is its retry: it may start as often as it likes.
 StartLimitIntervalSec=0"""
@@ -276,9 +281,7 @@ def condition(tool: Tool) -> str:
     """Return the lines of a unit that skip a run while nobody has configured the tool."""
     if "condition" not in tool:
         return ""
-    return f"""
-# Skipped where it says no: nobody has configured it yet. Whatever else is wrong, the run tells.
-ExecCondition=/bin/sh -c '[ "$$(/usr/bin/{tool["command"]} {tool["condition"]})" != no ]'"""
+    return CONDITION.format(command=f"{tool['command']} {tool['condition']}", why=tool["skipped"])
 
 
 def limit(tool: Tool) -> str:

@@ -152,7 +152,7 @@ def _values_of_credentials(
     return {
         key: (read_text(path, required=True).rstrip("\r\n"), f"credential {key}")
         for key, path in files.items()
-        if path.exists()
+        if os.path.exists(path)  # noqa: PTH110 (never an error: the folder may not be for this user)
     }
 
 

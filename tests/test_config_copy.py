@@ -65,6 +65,17 @@ def test_also_where_root_alone_may_enter_the_folder(
         assert load_config(Config, file, environ=environ).db_uri.reveal() == URI
 
 
+def test_credentials_that_are_not_there_yet_break_nothing(
+    tmp_path: Path, copy: Path, environ: Mapping[str, str]
+) -> None:
+    """An ExecCondition= is told of their folder before it may enter it (systemd 252)."""
+    readable = tmp_path / "readable.conf"
+    readable.write_text("max_shrink = 0.5")
+    copy.parent.chmod(0)
+    with without_privileges(readable):
+        assert load_config(Config, readable, environ=environ).max_shrink == 0.5
+
+
 def test_other_credentials_win_over_the_copy_as_over_the_file(
     file: Path, copy: Path, environ: Mapping[str, str]
 ) -> None:
