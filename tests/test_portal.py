@@ -75,6 +75,7 @@ def test_the_first_page_has_range_licence_and_citation(tool: BackupTool) -> None
     assert "Jan 2026 \N{EN DASH} Feb 2026" in page
     assert "https://creativecommons.org/licenses/by-nc-sa/4.0/" in page
     assert "https://db-ip.com" in page
+    assert "citizenlab/test-lists" not in page
     snapshot = catalogue(tool)["snapshots"][0]
     assert f"Files and checksums: {snapshot}." in page
     assert tool.get(f"{LAYOUT.prefix}/{snapshot}") == tool.get(LAYOUT.sums)
@@ -328,6 +329,11 @@ def test_hostile_names_and_comments_stay_texts() -> None:
     assert "\x1b" not in "".join(page.content.decode() for page in pages)
     assert all("/../" not in page.key for page in pages)
     assert len(catalogue.tables) == len(HOSTILE)
+
+
+def test_who_exports_the_test_lists_names_their_authors() -> None:
+    _, pages = made([manifest("citizenlab", [""])])
+    assert "https://github.com/citizenlab/test-lists" in pages[0].content.decode()
 
 
 def test_without_tables_there_is_a_page_that_says_so() -> None:

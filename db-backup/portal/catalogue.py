@@ -154,6 +154,11 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         names = {column.name for table in self.tables for column in table.columns}
         return not names.isdisjoint({"probe_cc", "probe_asn"})
 
+    @property
+    def has_test_lists(self) -> bool:
+        """Whether the lists of what probes test are among the tables."""
+        return any(table.name == "citizenlab" for table in self.tables)
+
 
 @dataclass(frozen=True)
 class Sources:
