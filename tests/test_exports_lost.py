@@ -346,7 +346,7 @@ def filled(manifest: dict[str, Any], name: str) -> None:
     elif name == "types":
         manifest["chunks"]["202401"]["types"] = [""] * (SIZE // BYTES_OF_A_VALUE)
     elif name == "partitions":
-        manifest["storages"] = msgspec.to_builtins(many_partitions(SIZE // BYTES_OF_A_VALUE // 6))
+        manifest["storages"] = msgspec.to_builtins(many_partitions(SIZE // BYTES_OF_A_VALUE // 5))
     elif name == "text":
         manifest["chunks"]["202401"]["query"] = "x" * SIZE
     else:
