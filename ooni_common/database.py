@@ -99,7 +99,11 @@ class StreamingClient(Protocol):
 
 
 class Database:
-    """Statements on one database of one server."""
+    """Statements on one database of one server.
+
+    Attributes:
+        bytes_read: how many bytes of columns the server has read for `query` so far, as it says.
+    """
 
     def __init__(
         self,
@@ -109,6 +113,7 @@ class Database:
     ) -> None:
         self._client = client
         self.sleep = sleep
+        self.bytes_read = 0
 
     def query(
         self,
@@ -134,6 +139,8 @@ class Database:
             options["settings"] = dict(settings)
         with _database_errors():
             rows: list[tuple[Any, ...]] = self._client.execute(sql, params, **options)
+        if told := getattr(self._client, "last_query", None):
+            self.bytes_read += told.progress.bytes
         return rows
 
     def texts(self, sql: str, settings: Mapping[str, Any]) -> Texts:

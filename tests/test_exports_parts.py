@@ -11,7 +11,8 @@ import pytest
 import exports.plan
 from db_backup_harness import LAYOUT, BackupTool
 from exports.clickhouse_http import ClickHouseHTTP
-from exports.storage import NO_TABLE, Part, ShardParts, Snapshot, Storage
+from exports.snapshot import NO_TABLE
+from exports.storage import Part, ShardParts, Snapshot, Storage
 from ooni_common.errors import Unavailable
 
 pytestmark = pytest.mark.long

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from exports.reader import Chunk, Fingerprint, Reader, name_of_type
@@ -22,6 +22,7 @@ WRONG_VALUE = {6, 25, 26, 27, 32, 36, 38, 41, 53, 69, 70, 72, 117, 131, 321, 376
 MOST_OF_BOUNDS = 150_000  # characters; a statement can have 256 KiB
 log = logging.getLogger("ooni.db_backup")
 
+WHOLE_TABLE = Chunk("", "")
 NO_TIME = "null"  # the chunk of the rows without a time
 
 
@@ -37,12 +38,34 @@ class DamagedRanges(DataRefused):
         super().__init__(f"{message}; export the table again: ooni-db-backup export --force")
 
 
-def survey(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, int]]:
+@dataclass(frozen=True)
+class Kept:
+    """What the parts of a table tell of its chunks, so that not all rows have to be counted.
+
+    Attributes:
+        chunks: that were exported, and all that the table had then.
+        rows: of those that have no rows in any part that is not as it was, by name.
+        grown: the names of all that have some.
+    """
+
+    chunks: Mapping[str, Chunk]
+    rows: Mapping[str, int]
+    grown: Collection[str]
+
+    def count(self, chunk: Chunk) -> int | None:
+        """Return the number of rows of a chunk; None: they are to be counted."""
+        return self.rows.get(chunk.name) if self.chunks.get(chunk.name) == chunk else None
+
+
+def survey(
+    reader: Reader, exported: Sequence[Chunk], kept: Kept | None = None
+) -> list[tuple[Chunk, int]]:
     """Return the chunks that a table has now, and the number of their rows.
 
     Args:
         reader: of the table.
         exported: the chunks of the last export. Ranges stay as they are, unless they have grown.
+        kept: what the parts tell; None: nothing, so that all rows are counted.
     """
     if lossy := lossy_columns(reader.table):
         log.warning(
@@ -53,24 +76,29 @@ def survey(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, int]]
         )
     match reader.policy.chunk_by:
         case "month" | "day":
-            return _by_time(reader)
+            return _by_time(reader, kept)
         case "range":
-            return _by_range(reader, exported)
-    return [(Chunk("", ""), reader.count(""))]
+            return _by_range(reader, exported, kept)
+    return [(WHOLE_TABLE, _count(reader, WHOLE_TABLE, kept))]
 
 
-def digests(reader: Reader, chunks: Sequence[Chunk]) -> dict[str, Fingerprint]:
-    """Return the fingerprints of chunks, by name, for which their rows are read."""
+def digests(
+    reader: Reader, chunks: Sequence[Chunk], *, whole: bool = False
+) -> dict[str, Fingerprint]:
+    """Return the fingerprints of chunks, by name, for which their rows are read; `whole`: all."""
     if reader.policy.chunk_by not in ("month", "day"):
-        return {chunk.name: reader.fingerprint(chunk.condition) for chunk in chunks}
+        return {chunk.name: reader.fingerprint(chunk.condition, whole=whole) for chunk in chunks}
     if not chunks:
         return {}
     time = _time(reader)
-    read = reader.fingerprints(time.expression, [time.number(chunk.name) for chunk in chunks])
+    numbers = [time.number(chunk.name) for chunk in chunks]
+    read = reader.fingerprints(time.expression, numbers, whole=whole)
     # One that has vanished meanwhile has no rows.
     gone = [chunk for chunk in chunks if time.number(chunk.name) not in read]
     fingerprints = {time.chunk(number).name: figures for number, figures in read.items()}
-    return fingerprints | {chunk.name: reader.fingerprint(chunk.condition) for chunk in gone}
+    return fingerprints | {
+        chunk.name: reader.fingerprint(chunk.condition, whole=whole) for chunk in gone
+    }
 
 
 def grown_chunks(reader: Reader, chunks: Sequence[Chunk], changes: Changes) -> set[str]:
@@ -175,20 +203,51 @@ def _time(reader: Reader) -> _Time:
     return _Time(f"ifNull({value}, 0)" if nullable else value, value, column, nullable)
 
 
-def _by_time(reader: Reader) -> list[tuple[Chunk, int]]:
+def _count(reader: Reader, chunk: Chunk, kept: Kept | None) -> int:
+    rows = kept.count(chunk) if kept else None
+    return reader.count(chunk.condition) if rows is None else rows
+
+
+def made_again(reader: Reader, exported: Sequence[Chunk]) -> list[Chunk] | None:
+    """Return exported chunks as they are made now; None where the policy makes others.
+
+    What a manifest says of them is only compared: no condition from a bucket is executed.
+    """
+    match reader.policy.chunk_by:
+        case "month" | "day":
+            if not all(chunk.name.isdigit() or chunk.name == NO_TIME for chunk in exported):
+                return None
+            time = _time(reader)
+            chunks = [time.chunk(time.number(chunk.name)) for chunk in exported]
+        case "range":
+            chunks = _partition(reader, _range_column(reader), exported)
+        case _:
+            chunks = [WHOLE_TABLE]
+    same = len(chunks) == len(exported) and all(chunk in exported for chunk in chunks)
+    return chunks if same else None
+
+
+def _by_time(reader: Reader, kept: Kept | None) -> list[tuple[Chunk, int]]:
     time = _time(reader)
-    counts = reader.counts(time.expression)
-    return [(time.chunk(number), rows) for number, rows in counts.items()]
+    if kept is None:
+        counts = reader.counts(time.expression)
+    else:
+        counts = {time.number(name): rows for name, rows in kept.rows.items()}
+        if numbers := [time.number(name) for name in kept.grown]:
+            counts |= reader.counts(time.expression, values=numbers)
+    return [(time.chunk(number), rows) for number, rows in sorted(counts.items())]
 
 
-def _by_range(reader: Reader, exported: Sequence[Chunk]) -> list[tuple[Chunk, int]]:
+def _by_range(
+    reader: Reader, exported: Sequence[Chunk], kept: Kept | None
+) -> list[tuple[Chunk, int]]:
     """Return the ranges of the first column of the key; one that has doubled is split."""
     column = _range_column(reader)
     ranges = _partition(reader, column, exported)
     number = 1 + max(int(chunk.name) for chunk in ranges)
     surveyed = []
     for chunk in ranges:
-        rows = reader.count(chunk.condition)
+        rows = _count(reader, chunk, kept)
         if rows < 2 * reader.policy.rows_per_chunk:
             surveyed.append((chunk, rows))
             continue

@@ -98,8 +98,7 @@ class Exporter:
         self.recover()
         pending = self.layout.pending_of(self.manifest.table)
         self._file.take_over(key for key in objects if key.startswith(pending))
-        if plan.storage:
-            self.manifest.storages[plan.storage.name] = plan.storage
+        plan.begin(self.manifest)
         lost = self._lost_for_ever(steps, objects)
         try:
             sick = self._take_steps(steps, objects)
@@ -108,6 +107,8 @@ class Exporter:
                 self.recover()
                 self._file.finish()
             raise
+        if not sick:
+            plan.complete(self.manifest)
         self._file.finish()
         self._file.mend_schema(objects)
         if sick:

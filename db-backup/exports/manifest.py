@@ -89,6 +89,8 @@ class TableManifest(msgspec.Struct, kw_only=True):
         pending: what is about to replace it, or to come. When it is read, it has what has an object
             of its own, too (stored.py).
         storages: the blocks that the table had, by the name by which exports refer to them.
+        surveyed: the name of the blocks of which no chunk is missing here: a run has ended well
+            that had counted them all; "" if that is not known. 2.0 has neither.
         line_breaks: whether values have line breaks, so that rows have to be counted exactly.
         tool: name and version.
         server: the database's version.
@@ -102,6 +104,7 @@ class TableManifest(msgspec.Struct, kw_only=True):
     chunks: dict[str, Export] = {}
     pending: dict[str, Export] = {}
     storages: dict[str, Storage] = {}
+    surveyed: str = ""
     line_breaks: bool = False
     tool: str = ""
     server: str = ""

@@ -152,6 +152,7 @@ class ManifestFile:
         """Write the manifest where it has changed, without the blocks of storages that none has."""
         self._describe()
         used = {export.storage for export in self._manifest.chunks.values()}
+        used.add(self._manifest.surveyed)
         used |= {export.storage for export in self._manifest.pending.values()}
         for name in self._manifest.storages.keys() - used:
             del self._manifest.storages[name]

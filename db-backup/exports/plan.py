@@ -1,27 +1,28 @@
 """What has to be done with each chunk of a table, decided without changing anything.
 
-From cheap to sure: what the parts of the table tell, the number of rows, and the digest of all rows
-where the number is the same. So rows are read twice where nothing else can tell, and where they are
-exported once.
+From cheap to sure: what the parts of the table tell (evidence.py), the number of rows, and the
+digest of all rows where the number is the same. So rows are read twice where nothing else can tell,
+and where they are exported once.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from exports.chunks import (
-    DamagedRanges,
-    check_columns,
-    digests,
-    grown_chunks,
-    of_one_server,
-    survey,
-)
+import msgspec
+
+from exports.chunks import DamagedRanges, check_columns, digests, of_one_server, survey
+from exports.evidence import Evidence
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Fingerprint, Reader, counted
-from exports.storage import Changes, Snapshot, Storage, read_snapshot
+from exports.snapshot import read_snapshot
+from exports.storage import Changes, Storage
 from inventory import merges_rows, without_zones
 from ooni_common.errors import Unavailable
+from throttle import in_units
+
+log = logging.getLogger("ooni.db_backup")
 
 Reason = Literal[
     "new",
@@ -33,6 +34,7 @@ Reason = Literal[
     "unchanged",
     "shrunk",
     "dropped",
+    "behind",
     "undecided",
 ]
 EXPORTED: tuple[Reason, ...] = (
@@ -83,10 +85,21 @@ class Plan:
     Attributes:
         steps: chunk by chunk.
         storage: the blocks that the table had before anything else was asked; None: not known.
+        surveyed: the name of blocks of which no chunk is missing when all of it is done.
     """
 
     steps: list[Step]
     storage: Storage | None
+    surveyed: str = ""
+
+    def begin(self, manifest: TableManifest) -> None:
+        """Let a manifest have the blocks that its exports will refer to."""
+        if self.storage:
+            manifest.storages[self.storage.name] = self.storage
+
+    def complete(self, manifest: TableManifest) -> None:
+        """Let a manifest say that no chunk is missing."""
+        manifest.surveyed = self.surveyed
 
 
 def plan(
@@ -113,32 +126,44 @@ def plan(
     """
     check_columns(reader)
     reader.check()
-    evidence = _Evidence(reader, manifest, read_snapshot(reader.databases, reader.table))
+    before = reader.bytes_read
+    evidence = Evidence(reader, manifest, read_snapshot(reader.databases, reader.table))
+    surveyed = _surveyed(reader, manifest, evidence, force=force)
+    planner = _Planner(reader, manifest, evidence, is_lost, max_shrink, force)
+    steps = planner.decided([planner.step(chunk, rows) for chunk, rows in surveyed])
+    present = {step.chunk.name for step in steps}
+    steps += [
+        planner.absent(export) for export in manifest.exports if export.chunk.name not in present
+    ]
+    _tell(reader.table.name, steps, reader.bytes_read - before)
+    storage = evidence.snapshot.storage if evidence.snapshot else None
+    return Plan(steps, storage, evidence.surveyed)
+
+
+def _surveyed(
+    reader: Reader, manifest: TableManifest, evidence: Evidence, *, force: bool
+) -> list[tuple[Chunk, int]]:
+    """Return the chunks and the number of their rows, counted as far as the parts don't tell."""
     exported = [export.chunk for export in manifest.exports]
     try:
-        surveyed = survey(reader, exported)
+        surveyed = survey(reader, exported, None if force else evidence.kept())
     except DamagedRanges:
         if not force:
             raise
         surveyed = survey(reader, [])
-    evidence.chunks = [chunk for chunk, _ in surveyed]
-    planner = _Planner(reader, manifest, evidence, is_lost, max_shrink, force)
-    steps = [planner.step(chunk, rows) for chunk, rows in surveyed]
-    # Where nothing else tells of changes, the next run has to find a digest.
-    asks = [
-        step.chunk
-        for step in steps
-        if step.reason == "undecided" or (step.exports and not evidence.snapshot)
-    ]
-    read = digests(reader, asks)
-    steps = [_decided(step, read) for step in steps]
-    present = {step.chunk.name for step in steps}
-    steps += [
-        Step(export.chunk, counted(0), "dropped", export)
-        for export in manifest.exports
-        if export.chunk.name not in present
-    ]
-    return Plan(steps, evidence.snapshot.storage if evidence.snapshot else None)
+    evidence.chunks = evidence.chunks or [chunk for chunk, _ in surveyed]
+    return surveyed
+
+
+def _tell(table: str, steps: Sequence[Step], size: int) -> None:
+    """Log what it has cost to decide, and what stays as it is because a replica is behind."""
+    log.info("%s: %s read to decide", table, in_units(size))
+    if behind := sum(step.reason == "behind" for step in steps):
+        log.warning(
+            "%s: this replica has yet to fetch parts that were exported; until then %s as exported",
+            table,
+            "1 chunk stays" if behind == 1 else f"{behind} chunks stay",
+        )
 
 
 def planned(
@@ -162,50 +187,13 @@ def planned(
                 raise
 
 
-class _Evidence:
-    """What the parts of a table tell of the rows that were exported.
-
-    Attributes:
-        snapshot: of the parts; None where they don't tell.
-        chunks: that the table has now.
-    """
-
-    def __init__(self, reader: Reader, manifest: TableManifest, snapshot: Snapshot | None) -> None:
-        self._reader = reader
-        self._manifest = manifest
-        self.snapshot = snapshot
-        self.chunks: Sequence[Chunk] = ()
-        self._changes: dict[str, Changes | None] = {}
-        self._grown: dict[str, set[str]] = {}
-
-    @property
-    def storage(self) -> str:
-        """The name of the blocks that the table has; "" if not known."""
-        return self.snapshot.storage.name if self.snapshot else ""
-
-    def changes(self, export: Export) -> Changes | None:
-        """Return what has changed in the table since an export; None: it is not known."""
-        name = export.storage
-        if name not in self._changes:
-            earlier = self._manifest.storages.get(name)
-            self._changes[name] = self.snapshot.changes(earlier) if self.snapshot else None
-        return self._changes[name]
-
-    def has_new_rows(self, export: Export, changes: Changes) -> bool:
-        """Tell whether a chunk has rows in the parts that were not as they are."""
-        if export.storage not in self._grown:
-            grown = grown_chunks(self._reader, self.chunks, changes)
-            self._grown[export.storage] = grown
-        return export.chunk.name in self._grown[export.storage]
-
-
 @dataclass(frozen=True)
 class _Planner:
     """Decides about chunks, as far as that can be done without reading all their rows."""
 
     reader: Reader
     manifest: TableManifest
-    evidence: _Evidence
+    evidence: Evidence
     is_lost: Callable[[Export], bool]
     max_shrink: float
     force: bool
@@ -219,9 +207,49 @@ class _Planner:
             if rows == last.fingerprint.rows:
                 fingerprint = last.fingerprint
             changes = self.evidence.changes(last)
-            if changes and changes.complete and not changes.any_parts:
+            if changes and changes.none:
                 storage = last.storage  # as good, and the manifest stays as it is
         return Step(chunk, fingerprint, reason, last, storage)
+
+    def absent(self, export: Export) -> Step:
+        """Return what is to be done with the export of a chunk that has no rows any more."""
+        changes = self.evidence.changes(export)
+        reason: Reason = "behind" if changes and changes.behind and not self.force else "dropped"
+        return Step(export.chunk, counted(0), reason, export)
+
+    def decided(self, steps: Sequence[Step]) -> list[Step]:
+        """Return steps with the digests that it takes to decide, or that the next run needs."""
+        # Where nothing else tells of changes, the next run has to find a digest.
+        asks = [
+            step
+            for step in steps
+            if step.reason == "undecided" or (step.exports and not self.evidence.snapshot)
+        ]
+        whole = [step for step in asks if self._asks_all_columns(step)]
+        read = digests(self.reader, [step.chunk for step in asks if step not in whole])
+        read |= digests(self.reader, [step.chunk for step in whole], whole=True)
+        return [self._decided(step, read) for step in steps]
+
+    def _asks_all_columns(self, step: Step) -> bool:
+        """Tell whether the digest of key and version does not suffice."""
+        if not (step.last and self.reader.has_version):
+            return False
+        return self.evidence.may_have_other_cells(step.last)
+
+    def _decided(self, step: Step, read: Mapping[str, Fingerprint]) -> Step:
+        """Return a step with the fingerprint that was read, if it was, and what follows from it."""
+        if step.chunk.name not in read:
+            return step
+        fingerprint, reason = read[step.chunk.name], step.reason
+        if reason == "undecided" and step.last:
+            same = fingerprint.same_as(step.last.fingerprint)
+            if self._asks_all_columns(step):
+                same = same and fingerprint.whole is not None
+            elif same:  # as nothing was mutated, all columns are what they were
+                whole = step.last.fingerprint.whole
+                fingerprint = msgspec.structs.replace(fingerprint, whole=whole)
+            reason = "unchanged" if same else "changed"
+        return replace(step, fingerprint=fingerprint, reason=reason)
 
     def _reason(self, chunk: Chunk, rows: int, last: Export) -> Reason:
         if self.force:
@@ -229,15 +257,28 @@ class _Planner:
         if self.is_lost(last):
             return "lost from the bucket"
         changes = self.evidence.changes(last)
-        if chunk == last.chunk and self._has_shrunk(chunk, rows, last, changes):
-            return "shrunk"
-        if reason := self._another_question(chunk, last):
+        reason = self._loss(chunk, rows, last, changes) or self._another_question(chunk, last)
+        if reason:
             return reason
         same = rows == last.fingerprint.rows
         merged = changes and changes.complete and merges_rows(self.reader.table.engine)
-        if changes and (same or merged) and not self.evidence.has_new_rows(last, changes):
+        if changes and (same or merged) and not self.evidence.has_new_rows(last):
             return "unchanged"
         return "undecided" if same else "changed"
+
+    def _loss(
+        self, chunk: Chunk, rows: int, last: Export, changes: Changes | None
+    ) -> Reason | None:
+        """Return why a chunk is not exported, as rows are gone, or may be."""
+        if (
+            changes
+            and changes.behind
+            and (rows < last.fingerprint.rows or self.evidence.has_new_rows(last))
+        ):
+            return "behind"
+        if chunk == last.chunk and self._has_shrunk(chunk, rows, last, changes):
+            return "shrunk"
+        return None
 
     def _another_question(self, chunk: Chunk, last: Export) -> Reason | None:
         """Return why a chunk is exported, whatever its rows are."""
@@ -258,18 +299,6 @@ class _Planner:
             return rows < before.rows * (1 - self.max_shrink)
         keys = before.rows if before.keys is None else before.keys
         return (self.reader.fingerprint(chunk.condition).keys or 0) < keys * (1 - self.max_shrink)
-
-
-def _decided(step: Step, read: Mapping[str, Fingerprint]) -> Step:
-    """Return a step with the fingerprint that was read, if it was, and what follows from it."""
-    if step.chunk.name not in read:
-        return step
-    fingerprint = read[step.chunk.name]
-    reason = step.reason
-    if reason == "undecided":
-        same = step.last is not None and fingerprint.same_as(step.last.fingerprint)
-        reason = "unchanged" if same else "changed"
-    return replace(step, fingerprint=fingerprint, reason=reason)
 
 
 def types_of(reader: Reader) -> tuple[str, ...]:

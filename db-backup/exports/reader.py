@@ -35,7 +35,7 @@ CHUNK_NAME = r"(|null|[0-9]{5,8})"
 ChunkName = Annotated[str, msgspec.Meta(pattern=rf"^{CHUNK_NAME}\Z")]
 
 
-class Fingerprint(msgspec.Struct, frozen=True):
+class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
     """What tells whether the rows of a chunk are the same as before.
 
     Attributes:
@@ -46,6 +46,8 @@ class Fingerprint(msgspec.Struct, frozen=True):
             how many are lost, and nothing of whether they are the same.
         scheme: of the digest. In the first one, `version`, `hash` and `keys` can be None, where
             each row has a NULL. In today's they are None where the rows were only counted.
+        whole: the digest of all columns, where `hash` is of key and version, and cells of rows were
+            changed; None: it was not asked for.
     """
 
     rows: Number
@@ -53,6 +55,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
     hash: Digest | None
     keys: Number | None
     scheme: str = FIRST_SCHEME
+    whole: Digest | None = None
 
     @property
     def is_read(self) -> bool:
@@ -60,7 +63,9 @@ class Fingerprint(msgspec.Struct, frozen=True):
         return self.hash is not None
 
     def same_as(self, other: "Fingerprint") -> bool:
-        """Tell whether the rows are the same."""
+        """Tell whether the rows are the same; all columns, if these were asked."""
+        if self.whole is not None and self.whole != other.whole:
+            return False
         return (self.rows, self.version, self.hash) == (other.rows, other.version, other.hash)
 
 
@@ -74,12 +79,14 @@ def combined(fingerprints: Sequence[Fingerprint]) -> Fingerprint:
     if len(fingerprints) == 1:
         return fingerprints[0]
     versions = sorted({one.version or "" for one in fingerprints} - {""}, key=_as_version)
+    wholes = [one.whole for one in fingerprints]
     return Fingerprint(
         rows=sum(one.rows for one in fingerprints),
         version=versions[-1] if versions else "",
         hash=sum_of_digests(one.hash for one in fingerprints),
         keys=sum(one.keys or 0 for one in fingerprints),
         scheme=fingerprints[0].scheme,
+        whole=None if None in wholes else sum_of_digests(wholes),
     )
 
 
@@ -130,6 +137,11 @@ class Reader:
         return self.replicas.databases if self.replicas else (self.database,)
 
     @property
+    def bytes_read(self) -> int:
+        """How many bytes of columns the servers have read so far, as they say."""
+        return sum(database.bytes_read for database in self.databases)
+
+    @property
     def _source(self) -> str:
         """What to select from."""
         source = quoted(self.table.name)
@@ -157,27 +169,37 @@ class Reader:
         counts = self._ask_parts("count()", condition, "", changes)
         return sum(count for ((count,),) in counts)
 
-    def counts(self, expression: str, changes: Changes | None = None) -> dict[int, int]:
-        """Return the number of rows for each value of an expression of integers, as `count`."""
+    def counts(
+        self,
+        expression: str,
+        changes: Changes | None = None,
+        values: Collection[int] | None = None,
+    ) -> dict[int, int]:
+        """Return the number of rows for each value of an expression of integers, or for some.
+
+        With changes, in the parts that these name.
+        """
         counts: dict[int, int] = {}
         selected, group = f"toInt64({expression}), count()", f" GROUP BY toInt64({expression})"
-        for shard in self._ask_parts(selected, "", group, changes):
+        condition = "" if values is None else _among(expression, values)
+        for shard in self._ask_parts(selected, condition, group, changes):
             for value, count in shard:
                 counts[value] = counts.get(value, 0) + count
         return dict(sorted(counts.items()))
 
-    def fingerprint(self, condition: str) -> Fingerprint:
-        """Return the fingerprint of the rows under a condition."""
-        sql = f"SELECT {self._figures} FROM {self._source}{_where(condition)}"
+    def fingerprint(self, condition: str, *, whole: bool = False) -> Fingerprint:
+        """Return the fingerprint of the rows under a condition; `whole`: of all columns, too."""
+        sql = f"SELECT {self._figures_of(whole=whole)} FROM {self._source}{_where(condition)}"
         return combined([Fingerprint(*figures) for (figures,) in self._ask_shards(sql)])
 
-    def fingerprints(self, expression: str, values: Collection[int]) -> dict[int, Fingerprint]:
+    def fingerprints(
+        self, expression: str, values: Collection[int], *, whole: bool = False
+    ) -> dict[int, Fingerprint]:
         """Return the fingerprint of the rows for these values of an expression of integers."""
         # No alias: it would stand for a column of the same name wherever that is hashed.
-        listed = ", ".join(map(str, sorted(values)))
         shards = self._ask_shards(
-            f"SELECT toInt64({expression}), {self._figures} FROM {self._source}"
-            f" WHERE toInt64({expression}) IN ({listed}) GROUP BY toInt64({expression})"
+            f"SELECT toInt64({expression}), {self._figures_of(whole=whole)} FROM {self._source}"
+            f" WHERE {_among(expression, values)} GROUP BY toInt64({expression})"
         )
         fingerprints: dict[int, list[Fingerprint]] = {}
         for chunk, *figures in itertools.chain.from_iterable(shards):
@@ -293,11 +315,29 @@ class Reader:
         keys = f"uniqCombined64({row_hash(self._keys)})" if self.merges else "count()"
         return f"count(), {highest}, {hashed}, {keys}, {literal(SCHEME)}"
 
+    def _figures_of(self, *, whole: bool) -> str:
+        """Return what makes a fingerprint, as SQL, and the digest of all columns, if asked."""
+        if not (whole and self.has_version):
+            return self._figures
+        try:
+            return f"{self._figures}, {digest(self._all)}"
+        except DataRefused:  # a type that can't be compared, in a column that is not of the key
+            return self._figures
+
+    @property
+    def has_version(self) -> bool:
+        """Whether key and version tell whether a row is the same, unless cells were changed."""
+        return bool(self._version and self._key)
+
     @cached_property
     def _hashed(self) -> list[Expression]:
         """What tells whether a row is the same: its key and version, or all of it."""
-        if self._version and self._key:
+        if self.has_version:
             return self._keys + self._typed([self._version])
+        return self._all
+
+    @cached_property
+    def _all(self) -> list[Expression]:
         return self._typed([quoted(column.name) for column in self.table.columns])
 
     @cached_property
@@ -313,6 +353,11 @@ def name_of_type(kind: str) -> str:
     for wrapper in ("LowCardinality(", "Nullable("):
         kind = kind.removeprefix(wrapper)
     return kind.partition("(")[0].rstrip(")")
+
+
+def _among(expression: str, values: Collection[int]) -> str:
+    """Return the condition that an expression of integers has one of some values."""
+    return f"toInt64({expression}) IN ({', '.join(map(str, sorted(values)))})"
 
 
 def _where(condition: str) -> str:

@@ -12,8 +12,7 @@ MergeTree, nothing is told here, and the digest of the rows decides (chunks.py).
 
 import bisect
 import hashlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -22,13 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from documents import Number
-from inventory import QUOTED, SourceTable, is_replicated
-from ooni_common.database import Database, StatementRefused, literal
 
-OWN_COLUMNS = {"_part"}  # a column of the table of this name would hide the server's own
-NO_TABLE = "00000000-0000-0000-0000-000000000000"  # of databases that give tables no UUID
-
-FOLDER = r"/store/\w{3}/([0-9a-f-]{36})/"
 # Of neighbouring parts: the first and the last block, and the version.
 Span = tuple[Number, Number, Number]
 Spans = Annotated[tuple[Span, ...], Meta(max_length=10_000)]
@@ -43,6 +36,7 @@ class ShardStorage(msgspec.Struct, frozen=True):
         taken: when, as Unix time.
         columns: a hash of names, types and defaults.
         partitions: by ID, the blocks, in their order.
+        rows: by ID, how many the parts had; nothing where that was not noted.
     """
 
     table: str
@@ -50,6 +44,7 @@ class ShardStorage(msgspec.Struct, frozen=True):
     taken: Number
     columns: str
     partitions: dict[str, Spans]
+    rows: dict[str, Number] = {}
 
 
 class Storage(msgspec.Struct, frozen=True):
@@ -65,7 +60,7 @@ class Storage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a table: its blocks, from the first to the last, its version, and since when."""
+    """A part of a table: its blocks, from the first to the last, its version, since when, rows."""
 
     partition: str
     name: str
@@ -73,6 +68,7 @@ class Part:
     last: int
     version: int
     modified: int
+    rows: int = 0
 
     @property
     def mutation(self) -> int:
@@ -88,11 +84,17 @@ class Changes:
         parts: on each shard, the names of those that may have rows that were not there.
         complete: whether all blocks of before are there: none was dropped.
         mutated: whether rows of before were changed or deleted.
+        behind: whether blocks are missing on a replica that has yet to carry out some of the log of
+            all of them, so that it may never have had them.
+        adds_up: whether the parts of before have as many rows as then. A merge can hide that a part
+            between two others was dropped; of one with new rows nobody knows.
     """
 
     parts: tuple[tuple[str, ...], ...]
     complete: bool
     mutated: bool
+    behind: bool = False
+    adds_up: bool = True
 
     @property
     def any_parts(self) -> bool:
@@ -104,22 +106,36 @@ class Changes:
         """Whether rows can only have been added, or merged with others of the same key."""
         return self.complete and not self.mutated
 
+    @property
+    def none(self) -> bool:
+        """Whether the rows are as they were, but for merges."""
+        return self.complete and self.adds_up and not self.any_parts
+
 
 @dataclass(frozen=True)
 class ShardParts:
-    """The parts of a table on one shard, in the order of their blocks."""
+    """The parts of a table on one shard, in the order of their blocks.
+
+    Attributes:
+        lag: how many entries of the replicas' log were to be carried out, before they were listed.
+        merges_rows: whether there can be fewer rows after a merge.
+    """
 
     table: str
     path: str
     taken: int
     columns: str
     parts: Sequence[Part]
+    lag: int = 0
+    merges_rows: bool = False
 
     @cached_property
     def storage(self) -> ShardStorage:
         """What a manifest remembers of them."""
         partitions: dict[str, list[Span]] = {}
+        rows: dict[str, int] = {}
         for part in self.parts:
+            rows[part.partition] = rows.get(part.partition, 0) + part.rows
             spans = partitions.setdefault(part.partition, [])
             if spans and _continues(spans[-1], part):
                 spans[-1] = (spans[-1][0], part.last, spans[-1][2])
@@ -131,6 +147,7 @@ class ShardParts:
             self.taken,
             self.columns,
             {name: tuple(partitions[name]) for name in sorted(partitions)},
+            {name: rows[name] for name in sorted(rows)},
         )
 
     def is_of(self, earlier: ShardStorage) -> bool:
@@ -167,6 +184,18 @@ class ShardParts:
         return self.path != "" and any(
             gap not in numbers or gap + 1 != end for gap, end in _gaps(part, spans)
         )
+
+    def adds_up(self, earlier: ShardStorage, new: Collection[Part]) -> bool:
+        """Tell whether the parts that are not new have the rows that there were."""
+        if self.merges_rows:
+            return True
+        rows = dict(earlier.rows)
+        for part in self.parts:
+            if part not in new:
+                rows[part.partition] = rows.get(part.partition, 0) - part.rows
+            elif _within(part, earlier):
+                return False
+        return not any(rows.values())
 
     def is_complete(self, earlier: ShardStorage) -> bool:
         """Tell whether all blocks of before are in the parts."""
@@ -205,85 +234,23 @@ class Snapshot:
         if not all(now.is_of(then) for now, then in pairs):
             return None
         new = [now.new_since(then) for now, then in pairs]
+        complete = [now.is_complete(then) for now, then in pairs]
         return Changes(
             parts=tuple(tuple(part.name for part in parts) for parts in new),
-            complete=all(now.is_complete(then) for now, then in pairs),
+            complete=all(complete),
+            behind=any(
+                shard.lag and not whole for shard, whole in zip(self.shards, complete, strict=True)
+            ),
+            adds_up=all(
+                now.adds_up(then, frozenset(parts))
+                for (now, then), parts in zip(pairs, new, strict=True)
+            ),
             mutated=any(
                 now.is_mutated(part, then)
                 for (now, then), parts in zip(pairs, new, strict=True)
                 for part in parts
             ),
         )
-
-
-def read_snapshot(databases: Iterable[Database], table: SourceTable) -> Snapshot | None:
-    """Return the parts that a table has; None where they do not tell of its rows.
-
-    Args:
-        databases: the connections, one to each shard.
-        table: what it is.
-    """
-    if not table.engine.endswith("MergeTree") or re.search(
-        r"\bTTL\b", re.sub(QUOTED, "", table.create)
-    ):
-        return None
-    if OWN_COLUMNS & {column.name for column in table.columns}:
-        return None
-    try:
-        shards = [_read_parts(database, table) for database in databases]
-    except StatementRefused:  # the user may not see them
-        return None
-    complete = tuple(shard for shard in shards if shard)
-    return Snapshot(complete) if len(complete) == len(shards) else None
-
-
-def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
-    where = "database = currentDatabase() AND {} = %(table)s"
-    names = {"table": table.name}
-    tables = database.query(
-        # In some databases without UUIDs, the folder of a table is named by one.
-        f"SELECT if(uuid = {literal(NO_TABLE)}, extract(toString(data_paths), {literal(FOLDER)}),"
-        " toString(uuid)), toUnixTimestamp(metadata_modification_time), toUnixTimestamp(now())"
-        f" FROM system.tables WHERE {where.format('name')}",
-        names,
-    )
-    if not tables:
-        return None
-    ((uuid, defined, taken),) = tables
-    if not uuid and not 0 < defined < taken:  # in the same second there can be another one
-        return None
-    identity = uuid or f"of {defined}"
-    path = ""
-    if is_replicated(table.engine):
-        paths = database.query(
-            f"SELECT zookeeper_path FROM system.replicas WHERE {where.format('table')}", names
-        )
-        if not paths or not paths[0][0]:
-            return None
-        path = paths[0][0]
-    columns = database.query(
-        "SELECT name, type, default_kind, default_expression FROM system.columns"
-        f" WHERE {where.format('table')} ORDER BY position",
-        names,
-    )
-    rows = database.query(
-        "SELECT partition_id, name, min_block_number, max_block_number, data_version,"
-        " toUnixTimestamp(modification_time)"
-        # A part without rows stands for some that were dropped.
-        f" FROM system.parts WHERE active AND rows > 0 AND {where.format('table')}"
-        " ORDER BY partition_id, min_block_number",
-        names,
-    )
-    parts = [Part(*row) for row in rows]
-    if any(part.name.startswith("patch-") or part.first < 0 for part in parts):
-        return None
-    return ShardParts(
-        table=identity,
-        path=path,
-        taken=taken,
-        columns=hashlib.sha256(repr(columns).encode()).hexdigest()[:16],
-        parts=parts,
-    )
 
 
 def _continues(span: Span, part: Part) -> bool:

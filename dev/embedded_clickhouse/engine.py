@@ -70,11 +70,23 @@ class Chunk:
         data: whole blocks.
         rows: how many rows they hold.
         rows_read: how many rows have been read from tables for it.
+        bytes_read: how many bytes of their columns.
     """
 
     data: bytes
     rows: int
     rows_read: int
+    bytes_read: int
+
+
+def _chunk(result: Any) -> Chunk:  # noqa: ANN401 - chDB's results are untyped
+    """Return what chDB gives of a result."""
+    return Chunk(
+        result.bytes(),
+        result.rows_read(),
+        result.storage_rows_read(),
+        result.storage_bytes_read(),
+    )
 
 
 class DataDirectoryError(Exception):
@@ -267,7 +279,7 @@ class Session:
             if _NOT_STREAMABLE not in str(error):
                 raise ServerError.from_engine(error) from error
             whole = self.run(query)
-            yield Chunk(whole.bytes(), whole.rows_read(), whole.storage_rows_read())
+            yield _chunk(whole)
             return
         ended = False
         try:
@@ -276,7 +288,7 @@ class Session:
                 if not part.rows_read():
                     ended = True
                     return
-                yield Chunk(part.bytes(), part.rows_read(), part.storage_rows_read())
+                yield _chunk(part)
         except ServerError:
             ended = True
             raise

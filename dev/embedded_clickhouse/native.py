@@ -93,6 +93,7 @@ class _Totals:
     blocks: int = 0
     size: int = 0
     rows_read: int = 0
+    bytes_read: int = 0
 
     def profile(self) -> bytes:
         """Return the body of a profile packet: no limit applied."""
@@ -372,7 +373,7 @@ class NativeConnection:
                 statement.rows = self._engine.recorder.keep(spool.name)
                 self._engine.recorder.write(statement)
                 session.run(insert.from_file(spool.name, "Native"))
-        self._send(self._progress(0, rows) + varint(ServerPacket.END_OF_STREAM))
+        self._send(self._progress(0, 0, rows) + varint(ServerPacket.END_OF_STREAM))
 
     def _select(self, session: Session, query: str) -> None:
         """Run a statement and send its result as it comes."""
@@ -387,7 +388,7 @@ class NativeConnection:
         self._send(
             varint(ServerPacket.PROFILE_INFO)
             + total.profile()
-            + self._progress(total.rows_read, 0)
+            + self._progress(total.rows_read, total.bytes_read, 0)
             + varint(ServerPacket.END_OF_STREAM)
         )
 
@@ -398,6 +399,7 @@ class NativeConnection:
         with contextlib.closing(session.stream(query)) as chunks:
             for chunk in chunks:
                 total.rows_read += chunk.rows_read
+                total.bytes_read += chunk.bytes_read
                 total.rows += chunk.rows
                 for block in _with_time_zones(_blocks(chunk), columns):
                     if not total.blocks:
@@ -409,8 +411,8 @@ class NativeConnection:
             self._send_block(Header(columns, 0).encode())
         return total
 
-    def _progress(self, rows_read: int, rows_written: int) -> bytes:
-        read = varint(rows_read) + varint(0) + varint(0)
+    def _progress(self, rows_read: int, bytes_read: int, rows_written: int) -> bytes:
+        read = varint(rows_read) + varint(bytes_read) + varint(0)
         return varint(ServerPacket.PROGRESS) + read + varint(rows_written) + varint(0)
 
     def _send_block(self, block: bytes) -> None:

@@ -1,0 +1,90 @@
+"""The parts that a table has now, as system.parts tells of them."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from exports.storage import Part, ShardParts, Snapshot
+from inventory import QUOTED, SourceTable, is_replicated, merges_rows
+from ooni_common.database import Database, StatementRefused, literal
+from ooni_common.replicas import lag_of
+
+OWN_COLUMNS = {"_part"}  # a column of the table of this name would hide the server's own
+NO_TABLE = "00000000-0000-0000-0000-000000000000"  # of databases that give tables no UUID
+FOLDER = r"/store/\w{3}/([0-9a-f-]{36})/"
+
+
+def read_snapshot(databases: Iterable[Database], table: SourceTable) -> Snapshot | None:
+    """Return the parts that a table has; None where they do not tell of its rows.
+
+    Args:
+        databases: the connections, one to each shard.
+        table: what it is.
+    """
+    if not table.engine.endswith("MergeTree") or re.search(
+        r"\bTTL\b", re.sub(QUOTED, "", table.create)
+    ):
+        return None
+    if OWN_COLUMNS & {column.name for column in table.columns}:
+        return None
+    try:
+        shards = [_read_parts(database, table) for database in databases]
+    except StatementRefused:  # the user may not see them
+        return None
+    complete = tuple(shard for shard in shards if shard)
+    return Snapshot(complete) if len(complete) == len(shards) else None
+
+
+def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
+    where = "database = currentDatabase() AND {} = %(table)s"
+    names = {"table": table.name}
+    lag = 0
+    if is_replicated(table.engine):  # before the parts: what is done meanwhile is no lag of theirs
+        ((current,),) = database.query("SELECT currentDatabase()")
+        lag = lag_of(database, current, table.name)
+    tables = database.query(
+        # In some databases without UUIDs, the folder of a table is named by one.
+        f"SELECT if(uuid = {literal(NO_TABLE)}, extract(toString(data_paths), {literal(FOLDER)}),"
+        " toString(uuid)), toUnixTimestamp(metadata_modification_time), toUnixTimestamp(now())"
+        f" FROM system.tables WHERE {where.format('name')}",
+        names,
+    )
+    if not tables:
+        return None
+    ((uuid, defined, taken),) = tables
+    if not uuid and not 0 < defined < taken:  # in the same second there can be another one
+        return None
+    identity = uuid or f"of {defined}"
+    path = ""
+    if is_replicated(table.engine):
+        paths = database.query(
+            f"SELECT zookeeper_path FROM system.replicas WHERE {where.format('table')}", names
+        )
+        if not paths or not paths[0][0]:
+            return None
+        path = paths[0][0]
+    columns = database.query(
+        "SELECT name, type, default_kind, default_expression FROM system.columns"
+        f" WHERE {where.format('table')} ORDER BY position",
+        names,
+    )
+    rows = database.query(
+        "SELECT partition_id, name, min_block_number, max_block_number, data_version,"
+        " toUnixTimestamp(modification_time), rows"
+        # A part without rows stands for some that were dropped.
+        f" FROM system.parts WHERE active AND rows > 0 AND {where.format('table')}"
+        " ORDER BY partition_id, min_block_number",
+        names,
+    )
+    parts = [Part(*row) for row in rows]
+    if any(part.name.startswith("patch-") or part.first < 0 for part in parts):
+        return None
+    return ShardParts(
+        table=identity,
+        path=path,
+        taken=taken,
+        columns=hashlib.sha256(repr(columns).encode()).hexdigest()[:16],
+        parts=parts,
+        lag=lag,
+        merges_rows=merges_rows(table.engine),
+    )

@@ -1,0 +1,195 @@
+"""The levels of change: what a run reads to decide, and that it misses nothing by reading less."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from db_backup_harness import LAYOUT, BackupTool
+from exports.clickhouse_http import ClickHouseHTTP
+from ooni_common.errors import Unavailable
+
+pytestmark = pytest.mark.long
+
+BY_MONTH = {"policy": "public", "chunk_by": "month", "column": "t"}
+UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+ROWS = 300_000
+NOW = {"mutations_sync": 2}
+ENGINES = {
+    "plain": "MergeTree ORDER BY (t, id)",
+    "replacing": "ReplacingMergeTree(v) ORDER BY (t, id)",
+    "by partition": "ReplacingMergeTree(v) PARTITION BY toYYYYMM(t) ORDER BY id",
+}
+MONTHS = ["202401", "202402", "202403"]
+INSERT = (
+    "INSERT INTO m SELECT toDateTime('2024-0{}-05') + number % 1000, number, {}, 'x'"
+    " FROM numbers({})"
+)
+
+
+def make(tool: BackupTool, engine: str, *, rows: int = 100) -> None:
+    """Make a table of three months, with one part for each, and export it."""
+    tool.database.execute(
+        f"CREATE TABLE m (t DateTime, id UInt32, v UInt32, text String) ENGINE = {ENGINES[engine]}"
+    )
+    for month in (1, 2, 3):
+        tool.database.execute(INSERT.format(month, 1, rows))
+    status, log = tool.run(tables={"m": BY_MONTH})
+    assert status == 0, log
+
+
+def decided_with(log: str) -> float:
+    """Return how many bytes a run has read to decide, as it says."""
+    ((number, unit),) = re.findall(r"\bm: ([0-9.,]+) (\w+) read to decide", log)
+    return float(number.replace(",", "")) * UNITS[unit]
+
+
+def exported_by(tool: BackupTool) -> list[str]:
+    """Return the chunks that the next run exports."""
+    tokens = {name: export.token for name, export in tool.manifest("m").chunks.items()}
+    status, log = tool.run()
+    assert status == 0, log
+    chunks = tool.manifest("m").chunks
+    return [name for name in sorted(chunks) if tokens.get(name) != chunks[name].token]
+
+
+def assert_exports_have_the_rows(tool: BackupTool) -> None:
+    """Check that the objects have what the table has, and that nothing is left to do."""
+    with tool.unchanged():
+        status, log = tool.run()
+    assert (status, "nothing to do" in log) == (0, True), log
+    exported = [
+        line
+        for name in tool.manifest("m").chunks
+        for line in tool.csv(f"m_{name}.csv.zstd").splitlines()[1:]
+    ]
+    assert sorted(exported) == sorted(tool.query("SELECT * FROM m FORMAT CSV").splitlines())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_read_to_decide_is_what_has_come(backup_tool: BackupTool, engine: str) -> None:
+    make(backup_tool, engine, rows=ROWS)
+    keys = 3 * ROWS * 12
+    assert decided_with(backup_tool.run()[1]) < keys / 100
+    backup_tool.database.execute("OPTIMIZE TABLE m FINAL")
+    assert decided_with(backup_tool.run()[1]) < keys / 100
+    backup_tool.database.execute(INSERT.format(2, 2, 10))
+    log = backup_tool.run()[1]
+    assert ("m_202402.csv.zstd: changed" in log, "1 chunk exported" in log) == (True, True)
+    # The new part, and the time of the rows of one month of three.
+    assert decided_with(log) < keys / 100 + ROWS * 5
+    assert decided_with(backup_tool.run()[1]) < keys / 100
+
+
+# What is done, one after the other, and which chunks are exported then.
+CHANGES: dict[str, tuple[Sequence[str], list[str]]] = {
+    "rows of a new month": ([INSERT.format(4, 1, 10)], ["202404"]),
+    "late rows": (["INSERT INTO m VALUES ('2024-02-05', 5000, 2, 'late')"], ["202402"]),
+    "a merge": (["OPTIMIZE TABLE m FINAL"], []),
+    "rows of another table": (
+        ["INSERT INTO n VALUES ('2024-02-05', 6000, 2, 'x')", "ALTER TABLE m ATTACH {part} FROM n"],
+        ["202402"],
+    ),
+    # All parts are written again, and no digest of the others is there yet.
+    "a changed cell": (
+        ["ALTER TABLE m UPDATE text = 'y' WHERE id = 5000"],
+        [*MONTHS, "202404"],
+    ),
+    "another one": (["ALTER TABLE m UPDATE text = 'z' WHERE id = 5000"], ["202402"]),
+    "no cell": (["ALTER TABLE m UPDATE text = 'y' WHERE id = 70000"], []),
+    "a row, deleted lightly": (["DELETE FROM m WHERE id = 6000"], ["202402"]),
+    "another table": (
+        [
+            "TRUNCATE TABLE n",
+            "INSERT INTO n SELECT t, id, v, 'u' FROM m",
+            "EXCHANGE TABLES m AND n",
+        ],
+        [*MONTHS, "202404"],
+    ),
+    "another column": (["ALTER TABLE m ADD COLUMN o UInt8 DEFAULT 1"], [*MONTHS, "202404"]),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_change_is_seen_by_the_next_run(backup_tool: BackupTool, engine: str) -> None:
+    make(backup_tool, engine)
+    backup_tool.run(tables={"m": BY_MONTH, "n": "none"})
+    execute = backup_tool.database.execute
+    execute("CREATE TABLE n AS m")
+    part = "PARTITION 202402" if engine == "by partition" else "PARTITION tuple()"
+    for change, (statements, chunks) in CHANGES.items():
+        for statement in statements:
+            execute(statement.format(part=part), settings=NOW)
+        exported = exported_by(backup_tool)
+        assert exported == chunks, change
+    assert_exports_have_the_rows(backup_tool)
+
+
+@pytest.mark.parametrize("merged", [False, True], ids=["", "and hidden by a merge"])
+def test_a_part_that_is_dropped_is_seen(backup_tool: BackupTool, *, merged: bool) -> None:
+    make(backup_tool, "plain")
+    execute = backup_tool.database.execute
+    execute("SYSTEM STOP MERGES m")
+    for name in (1, 2, 3):
+        execute(f"INSERT INTO m VALUES ('2024-02-05', {name + 5000}, 1, 'late')")
+    assert exported_by(backup_tool) == ["202402"]
+    rows = execute("SELECT name FROM system.parts WHERE active AND table = 'm' AND rows = 1"
+                   " AND database = currentDatabase() ORDER BY name")  # fmt: skip
+    execute(f"ALTER TABLE m DROP PART '{rows[1][0]}'")
+    if merged:
+        execute("SYSTEM START MERGES m")
+        execute("OPTIMIZE TABLE m FINAL")
+    assert exported_by(backup_tool) == ["202402"]
+    assert_exports_have_the_rows(backup_tool)
+
+
+def test_a_chunk_that_an_interrupted_run_has_not_exported_is_not_forgotten(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blocks are those that the manifest names, but it has no export of it."""
+    make(backup_tool, "replacing")
+    execute = backup_tool.database.execute
+    execute(INSERT.format(4, 1, 10))
+    execute(INSERT.format(5, 1, 10))
+    rows = ClickHouseHTTP.rows
+
+    def failing(source: ClickHouseHTTP, select: str, *arguments: Any, **options: Any) -> Any:
+        if "202405" in select:
+            raise Unavailable("gone")
+        return rows(source, select, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ClickHouseHTTP, "rows", failing)
+        assert backup_tool.run()[0] == 69
+    assert "202404" in backup_tool.manifest("m").chunks
+    assert exported_by(backup_tool) == ["202405"]
+    assert_exports_have_the_rows(backup_tool)
+
+
+def as_by_2_0(tool: BackupTool) -> None:
+    """Leave in the manifest what a run of 2.0 would: it keeps nothing that it does not know."""
+    key = LAYOUT.manifest("m")
+    manifest = json.loads(tool.get(key))
+    for name in ("storages", "surveyed", "looks"):
+        manifest.pop(name, None)
+    for export in manifest["chunks"].values():
+        export.pop("storage", None)
+        export["fingerprint"].pop("whole", None)
+    tool.put(key, json.dumps(manifest).encode())
+
+
+def test_a_manifest_of_2_0_is_followed_once_as_2_0_does(backup_tool: BackupTool) -> None:
+    make(backup_tool, "replacing")
+    execute = backup_tool.database.execute
+    as_by_2_0(backup_tool)
+    # Rows were only counted, so nobody knows; then a digest does.
+    assert exported_by(backup_tool) == MONTHS
+    as_by_2_0(backup_tool)
+    assert exported_by(backup_tool) == []
+    assert backup_tool.manifest("m").surveyed
+    as_by_2_0(backup_tool)
+    execute("INSERT INTO m VALUES ('2024-02-05', 5000, 2, 'late')")
+    assert exported_by(backup_tool) == ["202402"]
+    assert_exports_have_the_rows(backup_tool)
