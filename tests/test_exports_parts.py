@@ -315,13 +315,14 @@ def parts(
     table: str = "uuid",
     taken: int = 100,
     modified: int = 90,
+    lag: int = 0,
 ) -> Snapshot:
     """Return a table of one partition with parts of these blocks and versions."""
     listed = [
         Part("all", f"all_{first}_{last}_{version}", first, last, version, modified)
         for first, last, version in blocks
     ]
-    return Snapshot((ShardParts(table, path, taken, "columns", listed),))
+    return Snapshot((ShardParts(table, path, taken, "columns", listed, lag),))
 
 
 def test_neighbouring_blocks_are_one_span() -> None:
@@ -352,6 +353,37 @@ def test_dropped_blocks_and_mutations_are_changes() -> None:
     assert judged(before, parts((0, 0, 0), (2, 2, 2))) == (0, False, False)
     assert judged(before, parts()) == (0, False, False)
     assert judged(before, parts((0, 0, 3), (1, 1, 3), (2, 2, 3))) == (3, True, True)
+
+
+def test_blocks_are_not_gone_that_a_replica_has_yet_to_fetch() -> None:
+    before = parts((0, 0, 0), (1, 1, 1))
+    for lag, behind in ((0, False), (2, True)):
+        changes = parts((0, 0, 0), lag=lag).changes(before.storage)
+        assert changes is not None
+        assert (changes.complete, changes.behind) == (False, behind)
+    ahead = parts((0, 0, 0), (1, 1, 1), (2, 2, 2), lag=2).changes(before.storage)
+    assert ahead is not None
+    assert not ahead.behind
+
+
+def with_rows(*blocks: tuple[int, int, int], path: str = "") -> Snapshot:
+    """Return a table that merges no rows, with parts of these first and last blocks, and rows."""
+    listed = [Part("all", f"{first}_{last}", first, last, first, 90, rows)
+              for first, last, rows in blocks]  # fmt: skip
+    return Snapshot((ShardParts("uuid", path, 100, "columns", listed),))
+
+
+def test_a_merge_hides_no_dropped_part() -> None:
+    before = with_rows((0, 0, 5), (1, 1, 5), (2, 2, 5))
+    for after, adds_up in (
+        (with_rows((0, 2, 15)), True),
+        (with_rows((0, 2, 10)), False),
+        (with_rows((0, 2, 15), (3, 3, 4)), True),
+        (with_rows((0, 3, 19)), False),  # so that rows are counted
+    ):
+        changes = after.changes(before.storage)
+        assert changes is not None
+        assert (changes.complete, changes.adds_up) == (True, adds_up)
 
 
 def test_a_mutation_that_was_half_done_is_seen_later() -> None:

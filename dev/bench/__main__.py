@@ -15,6 +15,7 @@ from pathlib import Path
 
 from clickhouse_driver import Client
 
+from dev.bench.levels import ROWS, fill_years, measure_levels
 from dev.bench.measure import (
     Contender,
     Figures,
@@ -68,6 +69,7 @@ def main() -> None:
         "backup-delay": bench_backup_delay,
         "backup-memory": bench_backup_memory,
         "backup-private": bench_backup_private,
+        "backup-levels": bench_backup_levels,
         "detector": bench_detector,
     }
     for name in sys.argv[1:] or benches:
@@ -271,6 +273,15 @@ def bench_backup_memory(folder: Path) -> None:
         with sample_fastpath(part, rows) as (db, s3):
             figures = run(Contender(backup_command(part, db, s3.endpoint, "public")), ENVIRONMENT)
         print(f"{rows:>12,} rows: {figures.peak:.0f} MiB, {figures.wall:.1f} s")
+
+
+def bench_backup_levels(folder: Path) -> None:
+    """Measure what an export reads to decide what has changed."""
+    print(f"\nBackup tool: `fastpath` with {ROWS:,} rows of three years, by month")
+    with EmbeddedClickHouse(folder / "db") as db, S3Server() as s3:
+        fill_years(db)
+        s3.create_bucket("ooni-data")
+        measure_levels(backup_command(folder, db, s3.endpoint, "public", chunks=MONTHS), db)
 
 
 def bench_backup_private(folder: Path) -> None:

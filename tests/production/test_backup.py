@@ -171,6 +171,26 @@ def test_an_export_of_a_replica_that_lacks_rows_is_corrected(
     assert numbers(counting) == list(range(150))
 
 
+def test_a_replica_that_lacks_exported_rows_takes_none_away(
+    counting: Tool, cluster: Cluster
+) -> None:
+    second = cluster.nodes[1]
+    second.refuse_parts()
+    second.execute(INSERT.format(100, 50))
+    counting.succeed("export")
+    second.kill()
+    log = counting.succeed("export")
+    assert ("has yet to fetch parts that were exported" in log, "exported (" in log) == (
+        True,
+        False,
+    )
+    assert numbers(counting) == list(range(150))
+    second.mend()
+    second.start()
+    wait_for_counts(cluster.nodes, 150)
+    assert "nothing to do" in counting.succeed("export")
+
+
 def test_a_replica_that_dies_before_its_rows_are_read_is_replaced(
     counting: Tool, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
