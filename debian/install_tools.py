@@ -127,7 +127,7 @@ def files_of(folder: Path) -> list[Path]:
     modules = [
         path
         for place in (folder, *packages)
-        for pattern in ("*.py", "*.jinja")
+        for pattern in ("*.py", "*.jinja", "*.schema.json")
         for path in sorted(place.glob(pattern))
     ]
     return modules + [

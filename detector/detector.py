@@ -47,11 +47,12 @@ from ooni_common.swap.update import Update
 from ooni_common.table_checks import RunChecks, Tables, database_checks
 from outputs.counting import Counting
 from outputs.news import news_of
-from outputs.publish import outputs_of, publish
+from outputs.publish import LEDGER, drafts_of, publish
 from outputs.published import read_published, write_published
 from outputs.report import CHARTS, ENDED, ONGOING, Report, report_of
 from outputs.timeline import MOSTLY_OVER
 from outputs.wording import spoken
+from pages.rendering import Site
 from series import Event, hour_of, time_of
 
 log = logging.getLogger("ooni.detector")
@@ -195,7 +196,8 @@ def detect(job: Job[Config], now: datetime) -> None:
         with job.metrics.timer("write_feed"):
             told = news_of(report, published)
             write_published(config.state_dir, told.published)
-            publish(outputs_of(report, told, config.public_url), config.output_dir)
+            site = Site(config.public_url)
+            publish(drafts_of(report, told, site), config.output_dir, config.state_dir / LEDGER)
     tell(job, report, now)
 
 

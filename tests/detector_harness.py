@@ -190,3 +190,11 @@ class Detecting:
 
     def page(self) -> str:
         return (self.output_dir / "index.html").read_text()
+
+    def pages(self, folder: str = "") -> str:
+        """Return all pages of a folder, one after the other; "": of all folders."""
+        return "".join(
+            content.decode()
+            for name, content in self.outputs().items()
+            if name.startswith(folder) and name.endswith(".html")
+        )

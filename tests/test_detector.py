@@ -540,8 +540,8 @@ def test_hostile_inputs_break_nothing(detecting: Detecting) -> None:
     detecting.detect(200, services={"<b>\"Bad\"</b> & 'worse'": HOSTILE})
     assert len(detecting.changes()) == len(HOSTILE)
     outputs = detecting.outputs()
-    assert "<script>alert" not in detecting.page()
-    assert "<b>" not in detecting.page()
+    assert "<script>alert" not in detecting.pages()
+    assert "<b>" not in detecting.pages()
     for name, content in outputs.items():
         if name.endswith(".xml"):
             assert not feedparser.parse(content).bozo
@@ -614,25 +614,20 @@ def test_fastpath_is_read_for_charts_only_while_they_change(detecting: Detecting
     detecting.measure(blocked(series(), 20 * DAY, block=100, unblock=150))
     detecting.measure(blocked(series("FR", 2), 20 * DAY, block=15 * DAY))
     detecting.detect(20 * DAY)
-    page = detecting.page()
+    pages = detecting.pages("incident/")
     detecting.database.execute(
         "ALTER TABLE fastpath DELETE WHERE measurement_start_time < toDateTime('2025-03-14')"
         " SETTINGS mutations_sync = 1"
     )
     detecting.detect(20 * DAY)
-    assert detecting.page() == page
+    assert detecting.pages("incident/") == pages
     detecting.reprocess(0, 20 * DAY)
-    without_charts_of_before = cards_of(detecting.page())
+    without_charts_of_before = detecting.pages("incident/")
     assert json.loads(detecting.outputs()["json/withdrawn.json"])["items"] == []
     assert len(json.loads(detecting.outputs()["json/by-country/IT.json"])["items"]) == 2, "told"
     detecting.begin_anew("anew")
     detecting.reprocess(0, 20 * DAY)
-    assert cards_of(detecting.page()) == without_charts_of_before != cards_of(page)
-
-
-def cards_of(page: str) -> str:
-    """Return the part of the page that has the incidents."""
-    return page.partition('<section aria-labelledby="incidents">')[2].partition("</section>")[0]
+    assert detecting.pages("incident/") == without_charts_of_before != pages
 
 
 @pytest.mark.long
@@ -663,7 +658,7 @@ def test_every_item_has_the_counts_of_exactly_the_time_that_it_names(detecting: 
     items = [
         (feed, item)
         for name, content in detecting.outputs().items()
-        if name.startswith("json/by-")
+        if name.startswith(("json/by-country/", "json/by-series/"))
         for feed in [json.loads(content)]
         for item in feed["items"]
     ]
@@ -684,11 +679,11 @@ def test_every_item_has_the_counts_of_exactly_the_time_that_it_names(detecting: 
 def test_what_is_counted_ends_with_the_last_hour_that_is_over(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 200, block=100))
     detecting.detect(200)
-    before = detecting.page()
+    before = detecting.pages()
     detecting.measure(measured(series(), 200, 201, count=9, anomalies=9))  # it is not over
     detecting.begin_anew("second")
     detecting.detect(200.5)
-    assert detecting.page() == before
+    assert detecting.pages() == before
 
 
 @pytest.mark.long
@@ -706,8 +701,9 @@ def test_an_incident_has_one_beginning_everywhere(detecting: Detecting) -> None:
         part for part in json.loads(outputs["json/status.json"])["summary"] if part["blocked"]
     ]
     assert service["blocked"][0]["since"] == begun
-    shown = re.findall(r'<time datetime="([^"]+)">', detecting.page())
-    assert (shown.count(begun), shown.count(first)) == (2, 0)  # the overview and the details
+    overview, details = detecting.page(), detecting.pages("incident/")
+    shown = re.findall(r'<time datetime="([^"]+)">', overview + details)
+    assert (shown.count(begun), shown.count(first)) == (3, 0)  # once there, and twice here
 
 
 @pytest.mark.long
@@ -716,10 +712,10 @@ def test_charts_go_on_and_have_what_came_late(detecting: Detecting) -> None:
     detecting.detect(200)
     detecting.measure(measured(series(), 190, 195, count=7, anomalies=7))
     detecting.detect(205)
-    page = detecting.page()
+    pages = detecting.pages()
     detecting.begin_anew("anew")
     detecting.detect(205)
-    assert detecting.page() == page
+    assert detecting.pages() == pages
 
 
 def test_facebook_is_followed_by_default() -> None:

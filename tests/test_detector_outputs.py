@@ -1,6 +1,10 @@
 """What a report becomes: feeds, JSON, the page."""
 
+import csv
+import io
+import posixpath
 import re
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -18,7 +22,7 @@ from jsonschema.exceptions import best_match
 
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
 from outputs.incidents import Incident, blockings_of, incidents_of
-from outputs.links import LONGEST, country_path, search_link, series_path
+from outputs.links import LONGEST, country_path, search_link, series_path, service_page
 from outputs.publish import outputs_of
 from outputs.report import ENDED, ONGOING, SILENT, Report
 from outputs.silence import Episode, silences_of
@@ -176,7 +180,9 @@ def test_what_has_been_published_is_the_same_until_something_happens() -> None:
     before = files_of(report_of(events))
     later = files_of(replace(report_of(events), until=UNTIL + HOUR))
     changed = {name for name in before if before[name] != later[name]}
-    assert changed == {"index.html", "index.json", "json/status.json"}
+    (incident,) = (name for name in before if name.startswith("incident/"))
+    of_now = {"country/IR.html", f"{service_page('Facebook')}.html", incident, "ongoing.html"}
+    assert changed == {"index.html", "index.json", "json/status.json"} | of_now
     after = files_of(report_of([*events, *block(8, start=2), *block(7, end=80)[1:]]))
     guids = [entry.id for entry in rss(before["rss/global.xml"]).entries]
     new = [entry.id for entry in rss(after["rss/global.xml"]).entries]
@@ -217,6 +223,17 @@ def test_nothing_has_happened_yet() -> None:
         "rss/withdrawn.xml",
         "json/withdrawn.json",
         "json/status.json",
+        "data/incidents.json",
+        "data/incidents.csv",
+        "data/networks.csv",
+        "data/status.csv",
+        "data/silences.csv",
+        "schema.json",
+        "archive.html",
+        "ongoing.html",
+        "withdrawn.html",
+        "methodology.html",
+        "data.html",
         "index.json",
         "index.html",
     ]
@@ -250,7 +267,11 @@ SCHEMA = msgspec.json.decode((ROOT / "detector/outputs.schema.json").read_bytes(
 
 def checked(name: str, content: bytes) -> str:
     """Check a JSON file against the schema; return what is wrong."""
-    kinds = {"index.json": "index", "json/status.json": "statuses"}
+    kinds = {
+        "index.json": "index",
+        "json/status.json": "statuses",
+        "data/incidents.json": "incidents",
+    }
     schema = {**SCHEMA, "anyOf": [{"$ref": f"#/$defs/{kinds.get(name, 'feed')}"}]}
     error = best_match(Draft202012Validator(schema).iter_errors(msgspec.json.decode(content)))
     return "" if error is None else f"{name}: {error.json_path}: {error.message[:200]}"
@@ -263,7 +284,7 @@ def test_every_json_file_is_as_its_schema_says(hostile: bool) -> None:
     held = replace(report, withdrawn={report.incidents[3].key: "Wrong <script>."})
     episodes = (Episode(("IR", 7), 480_000, 480_003, 480_009), Episode(("IR", 0), 480_100, 480_103))
     files = files_of(replace(held, silences=silences_of(episodes)))
-    names = [name for name in files if name.endswith(".json")]
+    names = [name for name in files if name.endswith(".json") and name != "schema.json"]
     wrong = [checked(name, files[name]) for name in names]
     assert set(wrong) == {""}
     items = msgspec.json.decode(files["json/global.json"])["items"]
@@ -343,9 +364,17 @@ def test_feeds_name_their_own_address_where_it_is_configured() -> None:
 def test_the_index_names_all_other_files() -> None:
     files = files_of(sample_report(10))
     index = msgspec.json.decode(files["index.json"])
-    listed = [index["global"], index["withdrawn"], *index["by_country"], *index["by_series"]]
+    kinds = ("by_country", "by_service", "by_series")
+    listed = [
+        index["global"],
+        index["withdrawn"],
+        *(feed for kind in kinds for feed in index[kind]),
+    ]
     names = {feed[kind] for feed in listed for kind in ("rss", "json")}
-    assert names | {index["page"], index["status"], "index.json"} == set(files)
+    names |= {index["page"], index["status"], index["schema"], "index.json"}
+    names |= {*index["data"], *index["pages"]}
+    incidents = msgspec.json.decode(files["data/incidents.json"])["incidents"]
+    assert names | {incident["page"] for incident in incidents} == set(files)
     assert index["until"] == "2026-02-01T15:00:00Z"
 
 
@@ -386,36 +415,64 @@ def test_an_incident_without_recent_measurements_is_neither_over_nor_ongoing(
 ) -> None:
     report = report_of(block(7, end=end), last=last)
     assert report.state_of(report.incidents[0]) == state
-    text = Page(files_of(report)["index.html"]).text
+    text = page_of_the_only_incident(files_of(report)).text
     assert f"Facebook in Iran {state.capitalize()}" in text
     assert ("so far" in text) == (state == ONGOING)
 
 
-def test_the_page_shows_incidents_with_what_stands_behind_them() -> None:
+def page_of_the_only_incident(files: dict[str, bytes]) -> Page:
+    (name,) = (name for name in files if name.startswith("incident/"))
+    return Page(files[name])
+
+
+def test_the_page_of_an_incident_shows_what_stands_behind_it() -> None:
     events = [event for asn in range(1, 31) for event in block(asn, end=40)]
-    page = Page(files_of(report_of(events))["index.html"])
+    page = page_of_the_only_incident(files_of(report_of(events)))
     assert "Facebook in Iran Ended" in page.text
     assert "80 of 80 measurements (100%), 40 runs" in page.text
     assert "before: 0 of 100 (0%), 50 runs" in page.text
     assert "Duration1 day 16 hours" in page.text
-    assert "and 22 more networks" in page.text
-    links = [attrs.get("href") or "" for tag, attrs in page.elements if tag == "a"]
+    assert "It is over since about 30 Jan 2026, 03:00 UTC" in page.text
+    links = [attrs.get("href") or "" for tag, attrs in page.elements if tag in ("a", "link")]
     assert sum("probe_asn=AS" in link for link in links) == 30
-    assert "rss/by-country/IR.xml" in links
+    assert "../rss/by-country/IR.xml" in links
     (svg,) = [attrs for tag, attrs in page.elements if tag == "svg"]
     assert svg["role"] == "img"
     assert "anomalies in 100% of 80 measurements" in (svg["aria-label"] or "")
 
 
-def test_old_incidents_are_in_the_feed_but_not_on_the_page() -> None:
+def test_old_incidents_keep_their_page_without_a_chart() -> None:
     report = replace(report_of(block(7, end=40)), charts={})
     files = files_of(report)
-    assert b"<article" not in files["index.html"]
+    page = page_of_the_only_incident(files)
+    assert "svg" not in {tag for tag, _ in page.elements}
+    assert "It is over" in page.text
     assert len(titles(files["rss/global.xml"])) == 2
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_its_headings_are_in_order() -> None:
-    page = Page(files_of(sample_report(20))["index.html"])
+def some_pages(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the pages of some countries and incidents, and all others."""
+    kept: dict[str, bytes] = {}
+    kinds = Counter[str]()
+    for name, content in files.items():
+        kind = name.partition("/")[0] if "/" in name else name
+        kinds[kind] += 1
+        if name.endswith(".html") and kinds[kind] <= 5:
+            kept[name] = content
+    return kept
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_pages_are_small_need_nothing_from_elsewhere_and_lead_somewhere(hostile: bool) -> None:
+    files = files_of(sample_report(20, series=100, hostile=hostile))
+    pages = some_pages(files)
+    assert {"index.html", "data.html", "methodology.html", "archive.html"} < pages.keys()
+    for name, content in pages.items():
+        assert len(content) < 100_000, name
+        check_page(name, Page(content), files)
+
+
+def check_page(name: str, page: Page, files: dict[str, bytes]) -> None:
     tags = [tag for tag, _ in page.elements]
     assert not {"script", "img", "iframe", "object", "base", "form"}.intersection(tags)
     assert all("style" not in attrs for _, attrs in page.elements)
@@ -423,7 +480,15 @@ def test_the_page_needs_nothing_from_elsewhere_and_its_headings_are_in_order() -
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
-    assert len(ids) == len(set(ids)) > 20
+    assert len(ids) == len(set(ids))
+    for tag, attrs in page.elements:
+        link = attrs.get("href") or ""
+        assert tag != "link" or attrs["rel"] == "alternate"
+        if tag == "a" and "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
+            assert (target if path else name) in files, link
+            assert not anchor or f'id="{anchor}"'.encode() in files[target if path else name]
 
 
 EXPLORED = 'a href="https://explorer[.]ooni[.]org/search[?][A-Za-z0-9_.~%&;=+-]*"'
@@ -443,10 +508,14 @@ def test_hostile_inputs_break_nothing(seed: int) -> None:
                 assert not LINK_OR_TEXT.search(raw_description(content, entry.id))
         elif name.endswith(".json"):
             msgspec.json.decode(content)
-    page = Page(files["index.html"])
-    assert "script" not in {tag for tag, _ in page.elements}
-    assert all(not key.startswith("on") for _, attrs in page.elements for key in attrs)
-    assert "<script>alert(1)</script> in" in page.text
+    for content in some_pages(files).values():
+        page = Page(content)
+        assert "script" not in {tag for tag, _ in page.elements}
+        assert all(not key.startswith("on") for _, attrs in page.elements for key in attrs)
+    assert "<script>alert(1)</script> in" in Page(files["index.html"]).text
+    for row in csv.reader(io.StringIO(files["data/incidents.csv"].decode(), newline="")):
+        assert len(row) == 17
+        assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
 
 
 def raw_description(content: bytes, guid: str) -> str:
@@ -461,8 +530,9 @@ def test_a_text_that_no_output_can_hold_is_replaced() -> None:
     assert clean("a\x00\x1f\ud800\ufffeb\t\u05d0🔒") == "a\ufffd\ufffd\ufffd\ufffdb\t\u05d0🔒"
     target = ("web_connectivity", "https://a.example/\ud800\x0b")
     files = files_of(report_of(block(7, code="\ud800/", target=target)))
-    assert len(files) == 9
-    Page(files["index.html"])
+    assert all(re.fullmatch("(?:[a-z-]+/)*[A-Za-z0-9.-]+", name) for name in files)
+    for content in some_pages(files).values():
+        Page(content)
 
 
 @pytest.mark.parametrize(

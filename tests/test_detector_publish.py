@@ -2,14 +2,21 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from dev.samples.report import sample_report
-from ooni_common.files import write_atomically
-from outputs.publish import Published, outputs_of, publish
+from dev.samples.report import HOUR, UNTIL, sample_report
+from outputs import writing
+from outputs.news import news_of
+from outputs.publish import Done, drafts_of, outputs_of
+from outputs.publish import publish as publish_drafts
+from outputs.report import Report
+from pages.drafts import Draft, ready
+from pages.rendering import Site
 
 FILES = [
     ("rss/global.xml", b"<rss/>"),
@@ -17,6 +24,11 @@ FILES = [
     ("json/by-series/IR.AS7.signal-0123456789abcdef.json", b"{}"),
     ("index.html", b"<!doctype html>"),
 ]
+
+
+def publish(files: Iterable[tuple[str, bytes]], folder: Path) -> Done:
+    """Publish files that are there already."""
+    return publish_drafts((ready(*file) for file in files), folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -29,7 +41,7 @@ def test_files_are_there_and_readable_by_the_web_server_whatever_the_umask(tmp_p
     folder = tmp_path / "output"
     before = os.umask(0o077)
     try:
-        assert publish(FILES, folder) == Published(written=4, kept=0, removed=0)
+        assert publish(FILES, folder) == Done(written=4, kept=0, removed=0)
     finally:
         os.umask(before)
     assert contents(folder) == dict(FILES)
@@ -48,7 +60,7 @@ def test_only_what_has_changed_is_written(tmp_path: Path) -> None:
     publish(FILES, tmp_path)
     before = {name: (tmp_path / name).stat() for name, _ in FILES}
     changed = [*FILES[:-1], ("index.html", b"<!doctype html>!")]
-    assert publish(changed, tmp_path) == Published(written=1, kept=3, removed=0)
+    assert publish(changed, tmp_path) == Done(written=1, kept=3, removed=0)
     for name, _ in FILES[:-1]:
         after = (tmp_path / name).stat()
         assert (after.st_ino, after.st_mtime_ns) == (before[name].st_ino, before[name].st_mtime_ns)
@@ -74,7 +86,7 @@ def test_feeds_that_are_no_more_are_removed_and_nothing_else_is(tmp_path: Path) 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("kept")
     (tmp_path / "rss/by-country/NL.xml").mkdir()
-    assert publish(FILES[-1:], tmp_path) == Published(written=0, kept=1, removed=2)
+    assert publish(FILES[-1:], tmp_path) == Done(written=0, kept=1, removed=2)
     assert set(contents(tmp_path)) == foreign | {"index.html", "rss/global.xml"}
 
 
@@ -122,16 +134,71 @@ def test_the_page_is_written_last_and_a_second_run_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = []
+    write = writing.Writer.write
 
-    def noted(path: Path, content: bytes) -> None:
+    def noted(self: writing.Writer, path: Path, content: bytes) -> None:
         written.append(path.relative_to(tmp_path).as_posix())
-        write_atomically(path, content)
+        write(self, path, content)
 
-    monkeypatch.setattr("outputs.publish.write_atomically", noted)
+    monkeypatch.setattr(writing.Writer, "write", noted)
     report = sample_report(3, series=50)
     first = publish(outputs_of(report), tmp_path)
-    assert written[-3:] == ["json/status.json", "index.json", "index.html"]
-    assert publish(outputs_of(report), tmp_path) == Published(0, first.written, 0)
+    assert written[-3:] == ["data.html", "index.json", "index.html"]
+    assert publish(outputs_of(report), tmp_path) == Done(0, first.written, 0)
     fewer = sample_report(2, series=50)
     publish(outputs_of(fewer), tmp_path)
     assert contents(tmp_path) == dict(outputs_of(fewer))
+
+
+def made_of(report: Report, made: list[str]) -> Iterator[Draft]:
+    """Yield all drafts, and note which of those that need not be made again are made."""
+
+    def make(draft: Draft) -> bytes:
+        made.append(draft.path)
+        return draft.make()
+
+    for draft in drafts_of(report, news_of(report), Site()):
+        yield draft._replace(make=partial(make, draft)) if draft.seed else draft
+
+
+def test_what_cannot_have_changed_is_not_made_again(tmp_path: Path) -> None:
+    folder, ledger = tmp_path / "output", tmp_path / "ledger.json"
+    report = sample_report(20, series=50)
+    made: list[str] = []
+    publish_drafts(made_of(report, made), folder, ledger)
+    before, could = dict(outputs_of(report)), set(made)
+    assert len(could) > 20
+    made.clear()
+    later = replace(report, until=UNTIL + HOUR)
+    publish_drafts(made_of(later, made), folder, ledger)
+    after = dict(outputs_of(later))
+    assert set(made) == {name for name in could if before[name] != after[name]}
+    assert len(made) < len(could) / 2
+    assert contents(folder) == after
+
+
+@pytest.mark.parametrize("damage", ["removed", "changed", "ledger"])
+def test_what_is_not_as_it_was_left_is_made_again(tmp_path: Path, damage: str) -> None:
+    folder, ledger = tmp_path / "output", tmp_path / "ledger.json"
+    report = sample_report(5, series=50)
+    publish_drafts(made_of(report, []), folder, ledger)
+    page = next((folder / "incident").iterdir())
+    if damage == "removed":
+        page.unlink()
+    else:
+        page.write_bytes(b"half")
+    if damage == "ledger":
+        ledger.write_bytes(b'{"files": {"incident/x.html": 7}}')
+    assert publish_drafts(made_of(report, []), folder, ledger).written == 1
+    assert contents(folder) == dict(outputs_of(report))
+
+
+def test_many_files_wait_for_the_disk_once_each_and_each_folder_once_in_five_hundred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_mode))
+    files = [(f"rss/by-series/{number:016x}.xml", b"x") for number in range(700)]
+    assert publish(files, tmp_path).written == 700
+    assert len([mode for mode in synced if stat.S_ISREG(mode)]) == 700
+    assert len([mode for mode in synced if stat.S_ISDIR(mode)]) == 2

@@ -191,7 +191,9 @@ def test_every_folder_of_modules_below_a_tool_is_a_package_that_is_installed() -
     for name in FOLDERS:
         folder = ROOT / name
         data = [path for path in folder.glob("ordinary/**/*.*") if path.suffix != ".md"]
-        files = [*folder.rglob("*.py"), *folder.rglob("*.jinja"), *filter(Path.is_file, data)]
+        patterns = ("*.py", "*.jinja", "*.schema.json")
+        files = [path for pattern in patterns for path in folder.rglob(pattern)]
+        files += filter(Path.is_file, data)
         assert sorted(install_tools.files_of(folder)) == sorted(files)
 
 

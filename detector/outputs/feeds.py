@@ -15,7 +15,15 @@ from feedgenerator import Rss201rev2Feed, rfc2822_date
 
 from outputs import items
 from outputs.items import Item
-from outputs.links import EXPLORER, GLOBAL, WITHDRAWN, country_link, country_path, series_path
+from outputs.links import (
+    EXPLORER,
+    GLOBAL,
+    WITHDRAWN,
+    country_link,
+    country_path,
+    series_path,
+    service_path,
+)
 from outputs.news import News
 from outputs.report import Report
 from outputs.wording import clean, country, iso, network_name, within
@@ -82,6 +90,12 @@ def feeds_of(report: Report, news: News) -> Iterator[Feed]:
     )
     for code in sorted(by_country):
         yield _of_country(code, by_country[code])
+    by_service: dict[str, list[Item]] = {}
+    for item in news.items:
+        if item.service:
+            by_service.setdefault(item.service, []).append(item)
+    for name in sorted(by_service):
+        yield _of_service(name, by_service[name])
     by_series: dict[Series, list[Item]] = {}
     for event in report.events:
         by_series.setdefault(event.series, []).append(items.of_event(report, event))
@@ -98,6 +112,17 @@ def _of_country(code: str, news: Iterable[Item]) -> Feed:
         f"When OONI measurements show signs that social media are blocked in {escape(place)}.",
         _newest(news),
         {"probe_cc": clean(code), "country": country(code)},
+    )
+
+
+def _of_service(name: str, news: Iterable[Item]) -> Feed:
+    return Feed(
+        service_path(name),
+        f"Blocking of {name}, worldwide",
+        EXPLORER,
+        f"Where OONI measurements show signs that {escape(name)} is blocked.",
+        _newest(news),
+        {"service": name},
     )
 
 

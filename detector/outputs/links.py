@@ -26,10 +26,27 @@ GLOBAL = "global"
 WITHDRAWN = "withdrawn"
 BY_COUNTRY = "by-country"
 BY_SERIES = "by-series"
-# The files of feeds whose subject can disappear, and nothing else.
+BY_SERVICE = "by-service"
+ARCHIVE, COUNTRY, INCIDENT, SERVICE = "archive", "country", "incident", "service"
+FOLDERS = (
+    *(
+        f"{top}{below}"
+        for top in ("rss", "json")
+        for below in ("", f"/{BY_COUNTRY}", f"/{BY_SERIES}", f"/{BY_SERVICE}")
+    ),
+    *("data", ARCHIVE, COUNTRY, INCIDENT, SERVICE),
+)
+# The files whose subject can disappear, and nothing else.
+_HASHED = f"[A-Za-z0-9.-]*[0-9a-f]{{{HASH}}}"
+_NUMBER = r"(?:\.[1-9][0-9]*)?"  # of a page of a long list
 FLEETING = re.compile(
-    rf"(?:{BY_COUNTRY}/[A-Z]{{2}}|(?:{BY_COUNTRY}|{BY_SERIES})/[A-Za-z0-9.-]*[0-9a-f]{{{HASH}}})"
-    r"\.(?:xml|json)"
+    rf"(?:rss|json)/{BY_COUNTRY}/(?:[A-Z]{{2}}|{_HASHED})\.(?:xml|json)"
+    rf"|(?:rss|json)/(?:{BY_SERIES}|{BY_SERVICE})/{_HASHED}\.(?:xml|json)"
+    rf"|{COUNTRY}/(?:[A-Z]{{2}}|{_HASHED}){_NUMBER}\.html"
+    rf"|{SERVICE}/{_HASHED}{_NUMBER}\.html"
+    rf"|{INCIDENT}/{_HASHED}\.html"
+    rf"|{ARCHIVE}/[0-9]{{4}}-[0-9]{{2}}{_NUMBER}\.html"
+    r"|(?:ongoing|withdrawn)\.[1-9][0-9]*\.html"
 )
 
 
@@ -122,6 +139,27 @@ def series_path(series: Series) -> str:
     target = re.sub("^[a-z]+://", "", series.input)
     parts = (series.probe_cc, f"AS{series.probe_asn}", series.test_name, target)
     return f"{BY_SERIES}/{_safe('.'.join(part for part in parts if part), series)}"
+
+
+def service_path(name: str) -> str:
+    """Return the path of a service's feed below rss/ and json/, without a suffix."""
+    return f"{BY_SERVICE}/{_safe(name, (name,))}"
+
+
+def country_page(code: str) -> str:
+    """Return the path of a country's page, without a suffix."""
+    return f"{COUNTRY}/{country_path(code).partition('/')[2]}"
+
+
+def service_page(name: str) -> str:
+    """Return the path of a service's page, without a suffix."""
+    return f"{SERVICE}/{service_path(name).partition('/')[2]}"
+
+
+@functools.cache  # asked for in several lists
+def incident_page(guid: str) -> str:
+    """Return the path of an incident's page, without a suffix; like the GUID it never changes."""
+    return f"{INCIDENT}/{_safe(guid.removeprefix(f'{AUTHORITY}/'), (guid,))}"
 
 
 def name_hash(parts: tuple[object, ...]) -> str:

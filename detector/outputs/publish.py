@@ -6,21 +6,23 @@ from pathlib import Path
 
 import msgspec
 
-from ooni_common.files import write_atomically
-from outputs import feeds, page, statuses
+from ooni_common.state import read_state, write_state
+from outputs import feeds, statuses
 from outputs.feeds import Feed
-from outputs.links import BY_COUNTRY, BY_SERIES, FLEETING
+from outputs.links import FLEETING, FOLDERS
 from outputs.news import News, news_of
 from outputs.report import Report
 from outputs.wording import iso
+from outputs.writing import writing
+from pages.drafts import Draft, ready
+from pages.rendering import Site
+from pages.site import pages_of
 
-FOLDERS = [
-    f"{top}{below}" for top in ("rss", "json") for below in ("", f"/{BY_COUNTRY}", f"/{BY_SERIES}")
-]
+LEDGER = "outputs.json"  # in state_dir
 
 
 @dataclass(frozen=True)
-class Published:
+class Done:
     """What was done.
 
     Attributes:
@@ -34,36 +36,50 @@ class Published:
     removed: int
 
 
+class Ledger(msgspec.Struct, frozen=True):
+    """What the last run has written: path → seed, size and time of change."""
+
+    files: dict[str, tuple[str, int, int]] = {}
+
+
 def outputs_of(
     report: Report, news: News | None = None, public_url: str = ""
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield all files, path and content, those first to which others link.
+    """Yield all files, path and content; see drafts_of."""
+    for draft in drafts_of(report, news or news_of(report), Site(public_url)):
+        yield draft.path, draft.make()
+
+
+def drafts_of(report: Report, news: News, site: Site) -> Iterator[Draft]:
+    """Yield all files, those first to which others link.
 
     The same report gives the same bytes.
 
     Args:
         report: what is known now.
-        news: what there is to tell of it; None: as if nothing had been told before.
-        public_url: where they are served, with a slash at the end; "": nobody knows.
+        news: what there is to tell of it.
+        site: what the pages say of themselves.
     """
-    news = news or news_of(report)
     all_feeds: list[Feed] = []
     for feed in feeds.feeds_of(report, news):
-        yield f"rss/{feed.path}.xml", feeds.as_rss(feed, public_url)
-        yield f"json/{feed.path}.json", feeds.as_json(feed, public_url)
+        yield ready(f"rss/{feed.path}.xml", feeds.as_rss(feed, site.public_url))
+        yield ready(f"json/{feed.path}.json", feeds.as_json(feed, site.public_url))
         all_feeds.append(feed)
     summary = statuses.services_of(report)
-    yield "json/status.json", statuses.as_json(report, summary)
-    yield "index.json", _index(report, all_feeds)
-    yield "index.html", page.page(report, summary, news)
+    yield ready("json/status.json", statuses.as_json(report, summary))
+    *pages, front = pages_of(report, summary, news, site)
+    yield from pages
+    yield ready("index.json", _index(report, all_feeds, [page.path for page in pages]))
+    yield front
 
 
-def _index(report: Report, all_feeds: Iterable[Feed]) -> bytes:
+def _index(report: Report, all_feeds: Iterable[Feed], pages: Iterable[str]) -> bytes:
     """Return what there is, for programs."""
     content: dict[str, object] = {
         "until": iso(report.until),
         "page": "index.html",
         "status": "json/status.json",
+        "schema": "schema.json",
     }
     listed = [
         {**feed.about, "rss": f"rss/{feed.path}.xml", "json": f"json/{feed.path}.json"}
@@ -71,34 +87,72 @@ def _index(report: Report, all_feeds: Iterable[Feed]) -> bytes:
     ]
     content["global"] = listed[0]
     content["withdrawn"] = listed[1]
-    content["by_country"] = [feed for feed in listed[2:] if "test_name" not in feed]
+    content["by_country"] = [
+        feed for feed in listed[2:] if "probe_cc" in feed and "test_name" not in feed
+    ]
+    content["by_service"] = [feed for feed in listed[2:] if "probe_cc" not in feed]
     content["by_series"] = [feed for feed in listed[2:] if "test_name" in feed]
+    paths = list(pages)
+    content["data"] = [path for path in paths if path.startswith("data/")]
+    # Those of incidents are in data/incidents.json.
+    content["pages"] = [
+        path for path in paths if path.endswith(".html") and not path.startswith("incident/")
+    ]
     return msgspec.json.encode(content)
 
 
-def publish(files: Iterable[tuple[str, bytes]], folder: Path) -> Published:
+def publish(files: Iterable[Draft], folder: Path, ledger: Path | None = None) -> Done:
     """Write files, each atomically, if their content has changed; remove those that are no more.
 
     A run that was killed at any point is made good by the next one.
 
     Args:
-        files: path below the folder, and content; in this order they are written.
+        files: in this order they are written.
         folder: where; it is made if it is missing. Of what is in there, only files with names that
-            the feeds of countries and series can have are ever removed.
+            ours can have are ever removed.
+        ledger: keeps of what files were made, so that those are not made again.
     """
     _make_folders(folder)
+    earlier = {} if ledger is None else read_state(ledger, Ledger).files
     names: set[str] = set()
+    seeds: dict[str, str] = {}
     written = 0
-    for name, content in files:
-        names.add(name)
-        path = folder / name
-        if not _has(path, content):
-            write_atomically(path, content)
-            written += 1
+    with writing() as writer:
+        for draft in files:
+            names.add(draft.path)
+            path = folder / draft.path
+            if draft.seed:
+                seeds[draft.path] = draft.seed
+                if draft.path in earlier and earlier[draft.path] == _noted(path, draft.seed):
+                    continue
+            content = draft.make()
+            if not _has(path, content):
+                writer.write(path, content)
+                written += 1
     stale = _stale(folder, names)
     for path in stale:
         path.unlink(missing_ok=True)
-    return Published(written, len(names) - written, len(stale))
+    if ledger is not None:
+        _keep(ledger, earlier, {name: _noted(folder / name, seeds[name]) for name in seeds})
+    return Done(written, len(names) - written, len(stale))
+
+
+def _keep(
+    ledger: Path,
+    earlier: dict[str, tuple[str, int, int]],
+    files: dict[str, tuple[str, int, int] | None],
+) -> None:
+    if files != earlier:
+        write_state(ledger, Ledger({name: noted for name, noted in files.items() if noted}))
+
+
+def _noted(path: Path, seed: str) -> tuple[str, int, int] | None:
+    """Return what the ledger says of a file; None where it is not there."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return seed, status.st_size, status.st_mtime_ns
 
 
 def _make_folders(folder: Path) -> None:
@@ -125,11 +179,11 @@ def _stale(folder: Path, names: set[str]) -> list[Path]:
     stale = []
     for below in ("", *FOLDERS):
         for path in (folder / below).iterdir():
-            # write_atomically calls a file so until it is complete.
+            # writing.Writer calls a file so until it is complete.
             part = path.name.startswith(".") and path.name.endswith(".new")
             name = path.name[1:-4] if part else path.name
             name = f"{below}/{name}" if below else name
-            ours = name in names or FLEETING.fullmatch(name.partition("/")[2])
+            ours = name in names or FLEETING.fullmatch(name)
             if ours and (part or name not in names) and path.is_file():
                 stale.append(path)
     return stale

@@ -17,10 +17,12 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[2] / "detector"))
 
 from outputs.incidents import Incident, blockings_of, incidents_of
-from outputs.publish import outputs_of, publish
+from outputs.news import news_of
+from outputs.publish import drafts_of, publish
 from outputs.report import Report
 from outputs.severity import Severity
 from outputs.tallies import Chart, Period, Tally, periods_of, so_far
+from pages.rendering import Site
 from series import Event, Series, SeriesStatus
 
 UNTIL = datetime(2026, 2, 1, 15, tzinfo=UTC)
@@ -214,7 +216,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report = sample_report(arguments.incidents, series=arguments.series, hostile=arguments.hostile)
     started = time.perf_counter()
-    done = publish(outputs_of(report), arguments.folder)
+    done = publish(drafts_of(report, news_of(report), Site()), arguments.folder)
     print(
         f"{done.written} files written, {done.kept} unchanged, {done.removed} removed "
         f"in {time.perf_counter() - started:.1f} s; see {arguments.folder / 'index.html'}"
