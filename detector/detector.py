@@ -196,8 +196,8 @@ def detect(job: Job[Config], now: datetime) -> None:
         with job.metrics.timer("write_feed"):
             told = news_of(report, published)
             write_published(config.state_dir, told.published)
-            site = Site(config.public_url)
-            publish(drafts_of(report, told, site), config.output_dir, config.state_dir / LEDGER)
+            drafts = drafts_of(report, told, Site.of(config))
+            publish(drafts, config.output_dir, config.state_dir / LEDGER)
     tell(job, report, now)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ooni_common.config import DatabaseConfig, SecretUrl
+from ooni_common.config import DatabaseConfig, SecretUrl, check_url
 from series import Target
 
 WEB_TEST = "web_connectivity"  # the test whose inputs are URLs
@@ -18,6 +18,8 @@ Guid = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^tag:[^\x00-
 PublicUrl = Annotated[
     str, Meta(max_length=500, pattern=r"^(https?://[^\s/<>\"]+/([^\s<>\"?#]*/)?)?\Z")
 ]
+Said = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+Contact = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x20\x7f<>\"]*\Z")]
 Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Hours = Annotated[int, Meta(ge=1, le=10_000)]
 Days = Annotated[int, Meta(ge=1, le=1000)]
@@ -51,12 +53,17 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     stale_days: Days = 30
     page_days: Days = 60
     public_url: PublicUrl = ""
+    public_licence: Said = "CC BY-NC-SA 4.0"
+    public_licence_url: str = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
+    public_owner: Said = "Open Observatory of Network Interference"
+    public_contact: Contact = ""
     publish: bool = True
     withdrawn: dict[Guid, Reason] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse services that can't be told from each other."""
         super().__post_init__()
+        check_url("public_licence_url", self.public_licence_url, ("https", "http"))
         if not any(self.services.values()):
             raise ValueError("services: at least one, with a URL or a test, is needed")
         seen: dict[Target, str] = {}

@@ -175,6 +175,8 @@ def test_late_measurements_withdraw_an_alarm(detecting: Detecting) -> None:
         ("public_url", "ftp://feeds.example/"),
         ("public_url", "https://feeds.example"),
         ("public_url", "https://feeds.example/?a=<b>/"),
+        ("public_contact", "a b@example.org"),
+        ("public_licence_url", "javascript:alert(1)"),
         ("withdrawn", {"IR": "No GUID."}),
         ("withdrawn", {"tag:a b": "With a space."}),
         ("withdrawn", {"tag:a": ""}),

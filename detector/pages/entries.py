@@ -95,8 +95,9 @@ class Entry:
 
     @property
     def rank(self) -> tuple[object, ...]:
-        """What sorts the severe ones first: no doubt, many networks, many runs, new."""
-        return bool(self.data["doubts"]), -self.extent[0], -self.share, -self.detected.timestamp()
+        """What sorts the severe ones first: no doubt, ongoing, many networks, many runs, new."""
+        certain = bool(self.data["doubts"]), self.state != ONGOING
+        return *certain, -self.extent[0], -self.share, -self.detected.timestamp()
 
 
 def entries_of(report: Report, news: News) -> list[Entry]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detector_config import Config
 from outputs.links import country_link, country_page, incident_page, service_page
 from outputs.tallies import Tally
 from outputs.wording import (
@@ -48,10 +49,22 @@ class Site:
     copyright: str = "Open Observatory of Network Interference"
     contact: str = ""
 
+    @classmethod
+    def of(cls, config: Config) -> "Site":
+        """Return what the configuration says."""
+        return cls(
+            config.public_url,
+            config.public_licence,
+            config.public_licence_url,
+            config.public_owner,
+            config.public_contact,
+        )
+
     @property
     def contact_link(self) -> str:
         """Where a contact leads."""
-        return self.contact if "://" in self.contact else f"mailto:{self.contact}"
+        on_the_web = self.contact.startswith(("https://", "http://"))
+        return self.contact if on_the_web else f"mailto:{self.contact}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,7 @@ def shortened(text: str, longest: int = LONGEST) -> str:
 
 
 def month_name(time: datetime) -> str:
-    """Return a month for people: "January 2026" in short."""
+    """Return a month for people: "Jan 2026"."""
     return f"{MONTHS[time.month - 1]} {time.year}"
 
 
