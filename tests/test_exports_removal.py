@@ -69,6 +69,15 @@ def test_what_was_deleted_leaves_the_export_and_its_older_versions(tool: BackupT
     assert tool.manifest("t").chunks["202601"].token == after["202601"].token
 
 
+def test_a_new_month_is_exported_after_all_others_were_exported_again(tool: BackupTool) -> None:
+    tool.database.execute("INSERT INTO t VALUES ('2026-03-01', 'new')")
+    both = ("--chunk", "202601", "--chunk", "202602")
+    assert tool.run("forget", "t", *both, "--confirm")[0] == 0
+    assert sorted(tool.manifest("t").chunks) == ["202601", "202602"]
+    assert tool.run("export")[0] == 0
+    assert sorted(tool.manifest("t").chunks) == ["202601", "202602", "202603"]
+
+
 def test_of_a_month_without_rows_nothing_is_left(tool: BackupTool) -> None:
     delete_rows(tool, "d < '2026-02-01'")
     status, log = tool.run("forget", "t", "--chunk", "202601", "--confirm")

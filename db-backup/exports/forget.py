@@ -119,7 +119,8 @@ def _planned(
     exporter.recover()  # what a run that was interrupted has published is the old object
     plan = planned(reader, manifest, lambda _export: False, max_shrink=1, force=True)
     steps = [step for step in plan.steps if step.chunk.name in removal.chunks]
-    return exporter, replace(plan, steps=steps)
+    # Chunks that are not among them may be missing from the manifest.
+    return exporter, replace(plan, steps=steps, surveyed=manifest.surveyed)
 
 
 def _leftover(removal: Removal, export: Export) -> Leftover:
