@@ -127,10 +127,8 @@ def test_the_disaster_drill_of_the_manual(lost: BackupTool, tmp_path: Path) -> N
             if program == "ooni-db-backup":
                 status, printed = lost.run(*shlex.split(arguments))
             else:
-                (query,) = shlex.split(arguments.replace("EXISTS ooni", f"EXISTS {name}"))
+                (query,) = shlex.split(re.sub(r"\booni\b", name, arguments))
                 with clickhouse_driver.Client.from_url(server.uri()) as client:
-                    if "EXISTS" not in query:
-                        client.execute(f"USE {name}")
                     status, printed = 0, str(client.execute(query))
             transcript += [f"$ {program} {arguments}", printed, f"[{status}]"]
             if arguments == "doctor" and not lost.database.execute("SHOW TABLES"):

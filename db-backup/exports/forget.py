@@ -28,6 +28,7 @@ from exports.stored import TableManifests, read_table_manifests
 from one_writer import writing
 from ooni_common.errors import UsageError
 from ooni_common.nodes import Nodes
+from ooni_common.output import counted
 from ooni_common.run import Job
 from portal.about import about_of
 from store import Bucket
@@ -72,7 +73,7 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
                 step.chunk.name or "the whole table",
             )
     if not confirmed:
-        log.info("%d chunks would be exported again with --confirm", len(chosen.steps))
+        log.info("--confirm would export %s again", counted(len(chosen.steps), "chunk"))
         return
     with writing(job, bucket, layout):
         objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
@@ -90,9 +91,9 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
             delete(bucket, layout, read, unwanted, run, about)
         versions = sum(_delete_versions(bucket, export.key) for export in old.values())
     log.info(
-        "%s: %d chunks are exported again, %d deleted, and %d older versions of their objects",
+        "%s: %s exported again, %d deleted, and %d older versions of their objects",
         removal.table,
-        len(chosen.steps) - len(gone),
+        counted(len(chosen.steps) - len(gone), "chunk"),
         len(gone),
         versions,
     )
