@@ -14,6 +14,7 @@ from outputs.links import incident_page
 from outputs.news import NOT_CONFIRMED, news_of
 from outputs.publish import drafts_of, outputs_of
 from outputs.report import ONGOING, Report
+from outputs.wording import spoken_date
 from pages import figures
 from pages.data import FILES
 from pages.entries import entries_of, ongoing_of
@@ -39,7 +40,8 @@ def test_the_page_of_a_withdrawn_incident_stays_and_says_why() -> None:
     files = dict(outputs_of(without(report, 2), news))
     page = files[path].decode()
     assert f"This alarm was withdrawn:</strong> <bdi>{NOT_CONFIRMED}" in page
-    assert "Withdrawn: it is no longer held to be a blocking." in page
+    assert "Withdrawn: it is no longer held to be a blocking.</dd>" in page
+    assert f"signs of blocking since {spoken_date(wrong.start)}, withdrawn." in page
     for name in ("withdrawn.html", "index.html", f"archive/{wrong.detected:%Y-%m}.html"):
         assert path.rpartition("/")[2] in files[name].decode(), name
     rows = list(csv.DictReader(io.StringIO(files["data/incidents.csv"].decode(), newline="")))
