@@ -86,6 +86,37 @@ def test_days_without_a_backup_do_not_count() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("period", "days", "kept"),
+    [
+        (
+            "daily",
+            ["2026-01-04 01", "2026-01-04 23", "2026-01-05 00"],
+            {2: "2026-01-05", 1: "2026-01-04"},
+        ),
+        # Monday, Thursday of the next year, Sunday: one week; Monday: the next one.
+        (
+            "weekly",
+            ["2025-12-29 12", "2026-01-01 12", "2026-01-04 12", "2026-01-05 12"],
+            {3: "2026-W02", 2: "2026-W01"},
+        ),
+        (
+            "monthly",
+            ["2025-01-31 12", "2026-01-01 12", "2026-01-31 23", "2026-02-01 00"],
+            {3: "2026-02", 2: "2026-01", 0: "2025-01"},
+        ),
+        ("yearly", ["2025-01-01 12", "2025-12-31 23", "2026-01-01 00"], {2: "2026", 1: "2025"}),
+    ],
+)
+def test_of_a_period_the_newest_is_kept_and_named(
+    period: Period, days: list[str], kept: dict[int, str]
+) -> None:
+    there = [made(datetime.strptime(f"{day} +0000", "%Y-%m-%d %H %z")) for day in days]
+    reasons = {there[place].name: [text] for place, text in kept.items()}
+    reasons[there[-1].name].insert(0, "the newest")
+    assert scheduled(there, {period: 9}) == reasons
+
+
 def test_the_newest_is_kept_whatever_the_schedule_says() -> None:
     newest = made(datetime(2026, 1, 1, tzinfo=UTC))
     young = of_schedule([newest], [newest], {})
