@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """Install the tools of tools.toml below debian/PACKAGE, for debian/rules.
 
-    debian/install_tools.py VENV_PYTHON UNIT_DIRECTORY
+    debian/install_tools.py VENV_PYTHON UNIT_DIRECTORY [RESTART_MODE]
 
 VENV_PYTHON is the interpreter that was built, to print the tools' --help for their man pages.
+RESTART_MODE is for services that are started again after a failure, where systemd has such modes.
 """
 
 import re
@@ -44,6 +45,12 @@ CONDITION = """
 # credentials are there yet: of a configuration that root alone may read it says nothing.)
 ExecCondition=/bin/sh -c 'unset CREDENTIALS_DIRECTORY; \\
     [ "$$(/usr/bin/{command} 2> /dev/null)" != no ] || {{ echo "<4>{why}"; false; }}'"""
+# systemd 252 tells of a failure when it does not start the service again; from 254 on, of the first
+# one, but in this mode.
+RESTART_MODE = """\
+# Somebody is told after the last failure. A start by hand waits for that, too, but with --no-block.
+RestartMode={mode}
+"""
 OFTEN_LIMIT = """\
 # Its timer is its retry: it may start as often as it likes.
 StartLimitIntervalSec=0"""
@@ -53,9 +60,10 @@ Tool = dict[str, Any]  # texts, and a table for each further service
 
 def main() -> None:
     """Install every tool."""
-    python, unit_directory = sys.argv[1:]
+    python, unit_directory, *mode = sys.argv[1:]
     for command, keys in tomllib.loads((DEBIAN / "tools.toml").read_text()).items():
         tool = {"command": command, "unit": command, "version": version()} | keys
+        tool |= {"restart_mode": "".join(mode)}
         root = DEBIAN / tool["package"]
         install_script(tool, root)
         install_manual(tool, root, python)
@@ -291,7 +299,10 @@ def limit(tool: Tool) -> str:
 
 def restart(tool: Tool) -> str:
     """Return the lines of a unit that start it again after a failure."""
-    return SELDOM_RESTART if is_seldom(tool) else ""
+    if not is_seldom(tool):
+        return ""
+    mode = tool.get("restart_mode")
+    return SELDOM_RESTART + (RESTART_MODE.format(mode=mode) if mode else "")
 
 
 def is_seldom(tool: Tool) -> bool:

@@ -263,3 +263,17 @@ def test_no_line_of_a_manual_is_a_macro_by_accident(path: Path) -> None:
     macro = re.compile(r"\.(?:[A-Z]{1,2}|nf|fi)\b|\.\\\"")
     lines = [line for line in path.read_text().splitlines() if line.startswith((".", "'"))]
     assert [line for line in lines if not macro.match(line)] == []
+
+
+def test_where_systemd_has_modes_somebody_is_told_after_the_last_failure_alone(
+    tmp_path: Path,
+) -> None:
+    """It tells of each one from version 254 on, which Debian 13 has; dev/e2e/restarts.py."""
+    rules = (ROOT / "debian/rules").read_text()
+    assert "RESTART_MODE := $(if $(BOOKWORM),,direct)" in rules
+    unit = tmp_path / "unit"
+    for name, modes in (("ooni-db-backup", 1), ("detector", 0)):
+        INSTALL_TOOLS.fill(SERVICES[name] | {"restart_mode": "direct"}, "service.in", unit)
+        assert unit.read_text().splitlines().count("RestartMode=direct") == modes
+        INSTALL_TOOLS.fill(SERVICES[name], "service.in", unit)
+        assert "RestartMode" not in unit.read_text()
