@@ -19,6 +19,7 @@ from ooni_common.config import (
     Secret,
     SecretUrl,
     check_url,
+    host_and_port,
     secrets_of,
 )
 from ooni_common.config_sources import load_config
@@ -272,6 +273,11 @@ def test_a_file_that_may_not_be_read_is_refused(file: Path) -> None:
 )
 def test_statsd_is_a_host_and_a_port_or_nothing(file: Path, address: str) -> None:
     assert load(file, f'statsd = "{address}"').statsd == address
+
+
+def test_an_address_is_taken_apart_into_host_and_port() -> None:
+    assert host_and_port("db.example.org:9000") == ("db.example.org", 9000)
+    assert host_and_port("[::1]:8125") == ("::1", 8125)
 
 
 @pytest.mark.parametrize(

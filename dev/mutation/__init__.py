@@ -1,0 +1,1 @@
+"""Whether the tests notice a fault in a pure module: `make mutation`. See __main__.py."""
