@@ -22,7 +22,7 @@ from ooni_common.config import (
     host_and_port,
     secrets_of,
 )
-from ooni_common.config_sources import load_config
+from ooni_common.config_sources import load_config, sources_of
 from ooni_common.errors import ConfigError
 from privileges import without_privileges
 
@@ -93,6 +93,30 @@ def test_toml_is_read(file: Path) -> None:
 def test_a_file_that_starts_with_a_brace_is_json(file: Path, start: str) -> None:
     config = load(file, start + '{"max_shrink": 0.5, "token": null, "verify": false}')
     assert (config.max_shrink, config.token, config.verify) == (0.5, None, False)
+
+
+def test_keys_after_a_comment_of_a_json_file_are_read(file: Path) -> None:
+    assert load(file, '{"max_rows": 1, "__why": "few", "verify": false}') == load(
+        file, "max_rows = 1\nverify = false\n"
+    )
+
+
+def test_of_each_key_that_is_given_the_source_is_told(file: Path) -> None:
+    file.write_text("verify = false\nmax_rows = 1\n")
+    flags = {"max_rows": "2"}
+    sources = sources_of(Config, file, environ={"OONI_STATSD": ""}, flags=flags)
+    assert sources.keys() == {"verify", "max_rows", "statsd"}
+    assert sources["verify"] == f"{file}:1"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_the_end_of_the_line_is_not_a_part_of_a_secret(
+    file: Path, tmp_path: Path, end: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(f"{PASSWORD}{end}".encode())
+    secret.chmod(0o600)
+    assert load(file, f'token_file = "{secret}"').token == Secret(PASSWORD)
 
 
 def test_a_toml_file_may_have_a_byte_order_mark(file: Path) -> None:

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
         ("if a:\n    b", ["if a: b -> if not a: b"]),
         ("x = [a for a in b if c]", [" for a in b if c ->  for a in b"]),
         ("raise Error('text')", ["raise Error('text') -> pass"]),
+        ("C = TypeVar('C', bound='Config')", []),
         ('"""Docstring."""\nx: dict["str", 1]', []),
         ("@decorated(1)\ndef f(a: 'A') -> 'B':\n    return None", []),
     ],

@@ -90,20 +90,21 @@ def reachable(node: ast.AST, path: Path) -> Iterator[tuple[Path, ast.AST, str]]:
             continue
         for place, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             way = (*path, (field, place))
-            if not isinstance(child, ast.AST) or is_text(child):
+            if not isinstance(child, ast.AST) or is_for_readers(child):
                 continue
             yield way, child, keyword
             if not isinstance(child, ast.Raise | ast.JoinedStr | ast.ImportFrom | ast.Import):
                 yield from reachable(child, way)
 
 
-def is_text(node: ast.AST) -> bool:
-    """Tell whether a statement is a docstring."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+def is_for_readers(node: ast.AST) -> bool:
+    """Tell whether a statement is a docstring, or for who checks types."""
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+        case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar"))):
+            return True
+    return False
 
 
 def put(tree: ast.AST, path: Path, replacement: ast.AST) -> None:
