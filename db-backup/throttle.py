@@ -53,7 +53,7 @@ class Throttle:
         self._sleep = sleep
         self.asking = threading.Lock()
         self._one_waits = threading.Lock()
-        self._own = 0  # queries of ours that are at work
+        self._own = self._ends = 0  # queries of ours that are at work, and that have ended
         self._own_ended = threading.Condition()
 
     @contextlib.contextmanager
@@ -68,7 +68,8 @@ class Throttle:
         finally:
             with self._own_ended:
                 self._own -= 1
-                self._own_ended.notify()
+                self._ends += 1
+                self._own_ended.notify_all()
 
     def wait(self) -> None:
         """Wait until fewer queries run than the limit allows.
@@ -78,12 +79,14 @@ class Throttle:
         """
         started = self._clock()
         warned = False
-        while (running := self._running()) >= self._limit:
-            with self._own_ended:
-                if self._own:
-                    self._own_ended.wait(POLL)
-                    started = self._clock()
-                    continue
+        while True:
+            own, ends = self._own, self._ends
+            if (running := self._running()) < self._limit:
+                return
+            if own:  # of what was counted, some was ours
+                self._wait_for_own(ends)
+                started = self._clock()
+                continue
             if self._clock() - started >= self._longest:
                 raise TryAgainLater(
                     f"database: {running} queries have been running for {self._longest:g} s, and"
@@ -93,6 +96,11 @@ class Throttle:
                 log.warning("waiting: %d queries are running on the server", running)
                 warned = True
             self._sleep(min(POLL, max(self._longest, 0.1)))
+
+    def _wait_for_own(self, ends: int) -> None:
+        """Wait for a while, or until more queries of ours have ended than these."""
+        with self._own_ended:
+            self._own_ended.wait_for(lambda: self._ends != ends, POLL)
 
     def rest(self, duration: float) -> None:
         """Rest in proportion to the time, in seconds, that a chunk took."""

@@ -231,9 +231,12 @@ def test_a_kill_between_what_is_pending_and_its_object_changes_nothing(
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("jobs", "in_flight"), [(1, 1), (2, 8)])
 def test_kills_at_any_time_repeat_nothing_but_what_was_in_flight(
-    tool: BackupTool, s3_proxy: FaultProxy
+    tool: BackupTool, s3_proxy: FaultProxy, jobs: int, in_flight: int
 ) -> None:
+    """With several jobs, four chunks of each can be on their way."""
+    tool.configure(jobs=jobs)
     dice = random.Random(25)
     count = 2 * FEW
     add_days(tool, count)
@@ -256,14 +259,14 @@ def test_kills_at_any_time_repeat_nothing_but_what_was_in_flight(
         s3_proxy.heal()
         assert tool.verifies()
         if processes[-1].returncode == 0:  # the next ones have something to do, too
-            assert len(sent) <= count + kills
+            assert len(sent) <= count + kills * in_flight
             assert pending(tool) == []
             sent, kills = [], 0
             add_days(tool, count)
     s3_proxy.heal()
     assert tool.run()[0] == 0
     sent += puts(s3_proxy)
-    assert len(sent) <= count + kills
+    assert len(sent) <= count + kills * in_flight
     assert tool.verifies()
 
 

@@ -47,7 +47,7 @@ class Tally:
     uploaded: int = 0
 
 
-@dataclass
+@dataclass(eq=False)  # another one is never the same
 class Flight:
     """A chunk on its way.
 
@@ -177,6 +177,7 @@ class ChunkExporter:
                     raise
                 log.warning("%s; trying again in %g s", error, self._job.config.retry_wait)
                 time.sleep(self._job.config.retry_wait)
+                self._lanes.look_again()
                 if self._came(step.chunk.name):
                     return  # the answer was lost, and not the object
             else:

@@ -84,6 +84,13 @@ class Lanes:
         finally:
             self._free.put(lane)
 
+    def look_again(self) -> None:
+        """After a failure, choose the nodes once more: that of before may have gone."""
+        for lane in self._lanes[:1]:
+            if lane.reader.replicas:
+                with contextlib.suppress(Unavailable):  # the next attempt meets it
+                    lane.reader.replicas.choose()
+
     def rest(self) -> None:
         """Wait until all have rested."""
         latest = max(lane.rests_until for lane in self._lanes)
