@@ -1,7 +1,9 @@
 """`make sandbox`: the commands that it tells one to try do what it says; SIGINT ends all of it."""
 
+import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from clickhouse_driver import Client
 
+from dev.samples.test_lists import SampleTestLists
 from dev.sandbox import READY, TOOLS, TRY
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
@@ -44,6 +47,7 @@ DOCUMENTED = {
     "ooni-download-geoip --dry-run": r"would",
     "ooni-download-geoip --dry-run --stdout": r"would",
     "ooni-download-geoip --check-config": r"^output_dir = ",
+    "ooni-download-geoip --check": r"cc.mmdb: DBIP-Country-Lite",
     "detector doctor": r"^ok +database",
     "detector --dry-run --stdout": r"blocking_events: 106 rows, unchanged",
     "detector --check-config": r"^services = ",
@@ -69,17 +73,16 @@ DOCUMENTED = {
 }
 NOT_HERE = {
     "analysis --update-citizenlab --dry-run --stdout": "it reads /etc/ooni alone",
-    "ooni-update-citizenlab --rollback": "there was one update only, as in the next three lines",
-    "ooni-update-fingerprints --rollback": "",
+    "ooni-update-citizenlab --rollback": "another test, with an upstream that has changed",
+    "ooni-update-fingerprints --rollback": "there was one update only, as in the next two lines",
     "ooni-update-asn-metadata --rollback": "",
     "ooni-download-geoip --rollback": "",
-    "ooni-download-geoip --check": "nothing is installed before the first run",
     "ooni-db-backup init": "it asks on a terminal: tests/test_first_config.py",
     "ooni-db-backup init --db-uri clickhouse://backup@db.example.org/ooni --public-bucket ooni-data"
     " --private-bucket ooni-private": "the host is one of no network",
-    "ooni-db-backup delete NAME ... --confirm": "NAME stands for one",
+    "ooni-db-backup delete NAME ... --confirm": "another test, with a name that is there",
     "ooni-db-backup forget fastpath --chunk 202306 --note 'asked for by the volunteer' --confirm": (
-        "there is no such chunk here"
+        "the same, with a chunk"
     ),
     "detector evaluate --observations FILE --labels FILE": "the demo does it",
     "detector evaluate --observations observations.csv.gz --labels labels.json": "the demo does it",
@@ -111,14 +114,14 @@ class Sandbox:
         assert match
         return match[0]
 
-    def run(self, command: str) -> str:
+    def run(self, command: str, *, succeeds: bool = True) -> str:
         """Run a command as one would type it after `. activate`; return what it prints."""
         script = f". {shlex.quote(str(self.folder / 'activate'))}; {command}"
         done = subprocess.run(
             ["/bin/sh", "-c", script],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=AMPLE,
         )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        assert (done.returncode == 0) == succeeds, f"{command}\n{done.stdout}"
         return done.stdout
 
 
@@ -179,8 +182,82 @@ def test_the_commands_of_the_documentation_do_what_they_say(sandbox: Sandbox) ->
     with Client.from_url(sandbox.database) as client:
         for command, result in DOCUMENTED.items():
             client.execute("DROP TABLE IF EXISTS accounts_restored SYNC")
+            if command == "ooni-download-geoip --check":  # where it is typed, the service has run
+                sandbox.run("ooni-download-geoip")
             said = sandbox.run(command)
             assert re.search(result, said, re.MULTILINE), f"{command}\n{said}"
+
+
+def test_what_an_update_replaced_is_put_back(sandbox: Sandbox) -> None:
+    """A rollback needs a second update, of an upstream that has changed."""
+    upstream = sandbox.folder / "upstream"
+    lists = SampleTestLists(sandbox.folder / "more")
+    (sandbox.folder / "more").mkdir()
+    lists.create(25_100)
+    shutil.rmtree(upstream / "test-lists.git")
+    shutil.copytree(lists.repository, upstream / "test-lists.git")
+    sandbox.run("ooni-update-citizenlab --stdout")
+    said = sandbox.run("ooni-update-citizenlab --rollback --stdout")
+    assert re.search(r"rolled back: .*citizenlab", said), said
+
+
+def back_up(sandbox: Sandbox) -> None:
+    """Export and back up what there was before the restores of other tests."""
+    with Client.from_url(sandbox.database) as client:
+        client.execute("DROP DATABASE IF EXISTS drill SYNC")
+        for (name,) in client.execute("SHOW TABLES"):
+            if name == "fastpath_2" or re.search("_(restored|replaced_.*)$", name):
+                client.execute(f"DROP TABLE {name} SYNC")
+    sandbox.run("ooni-db-backup")
+    sandbox.run("ooni-db-backup backup --full --force")
+
+
+def test_a_backup_and_an_exported_chunk_can_go(sandbox: Sandbox) -> None:
+    """As `delete` and `forget` of the manual do it, with names that are there."""
+    back_up(sandbox)
+    stored = json.loads(sandbox.run("ooni-db-backup list --json fastpath"))
+    chunk = next(iter(stored["exports"]["fastpath"]["chunks"]))
+    note = "--note 'asked for by the volunteer' --confirm --stdout"
+    said = sandbox.run(f"ooni-db-backup forget fastpath --chunk {chunk} {note}")
+    assert re.search("fastpath: 1 chunk exported again", said), said
+    backups = json.loads(sandbox.run("ooni-db-backup list --json"))["backups"]
+    name = backups[0]["name"]
+    said = sandbox.run(f"ooni-db-backup delete {name} --confirm --stdout")
+    assert re.search("1 backup deleted", said), said
+
+
+def drill() -> list[str]:
+    """Return the commands of the manual's DISASTER DRILL, but for those of systemd."""
+    manual = (ROOT / "debian/man/ooni-db-backup.h2m").read_text().replace("\\-", "-")
+    section = manual[manual.index("[DISASTER DRILL]") : manual.index("[TRUST]")]
+    blocks = re.findall(r"^\.nf\n(.*?)^\.fi", section, re.MULTILINE | re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if not line.startswith("systemctl ")]
+
+
+def test_the_disaster_drill_brings_everything_back(sandbox: Sandbox) -> None:
+    """As it is written, on a server that has lost its database; see also tests/test_drill.py."""
+    back_up(sandbox)
+    server = sandbox.database.removesuffix("/ooni") + "/default"
+    with Client.from_url(server) as client:
+        client.execute("DROP DATABASE ooni SYNC")
+        for command in drill():
+            program, _, arguments = command.removeprefix("runuser -u ooni -- ").partition(" ")
+            if program == "clickhouse-client":
+                _, query = shlex.split(arguments)
+                client.execute(query)
+            elif arguments == "doctor" and not client.execute("SHOW TABLES FROM ooni"):
+                said = sandbox.run(f"{program} doctor", succeeds=False)
+                failed = re.findall(r"^FAILED +(\S.*?)  ", said, re.MULTILINE)
+                assert set(failed) <= {"tables", "backups, list"}, said
+            else:
+                sandbox.run(f"{program} {arguments}")
+        counts = client.execute(
+            "SELECT (SELECT count() FROM ooni.accounts), (SELECT count() FROM ooni.jsonl)"
+        )
+        databases = {name for (name,) in client.execute("SHOW DATABASES")}
+    assert counts == [(99, 20_000)]
+    assert "drill" not in databases
 
 
 def test_ctrl_c_ends_it(sandbox: Sandbox) -> None:
