@@ -61,7 +61,7 @@ def test_readers_may_see_versions_in_their_order_and_no_others() -> None:
     assert "is gone" in versions.violation(None, current=True)
     assert not versions.violation("first", current=False)
     assert "the newest is 1" in versions.violation("first", current=True)
-    assert "no version" in versions.violation("half", current=False)
+    assert "never had such a version" in versions.violation("half", current=False)
     assert not versions.violation("second", current=True)
     assert "version 0 after 1" in versions.violation("first", current=False)
     assert "is gone" in versions.violation(None, current=False)
