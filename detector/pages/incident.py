@@ -113,8 +113,8 @@ def sure_of(entry: Entry, doubts: Sequence[str]) -> str:
     if doubts:
         return f"In doubt. {' '.join(doubts)}"
     number = len(entry.data["networks"])
-    agreed = f"{number:,} networks show the same, and n" if number > 1 else "N"
-    return f"{agreed}o reason for doubt is seen."
+    agreed = f"{number:,} networks show the same, and no" if number > 1 else "No"
+    return f"{agreed} reason for doubt is seen."
 
 
 def _networks(report: Report, entry: Entry) -> list[Place]:

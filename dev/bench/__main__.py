@@ -237,7 +237,7 @@ def bench_backup(folder: Path, rows: int = BACKUP_ROWS) -> None:
     print(f"peak memory of {whole}: {medians[whole].peak:.0f} MiB (goal: at most 250)")
 
 
-def bench_backup_delay(folder: Path, rows: int = BACKUP_ROWS // 100, chunks: int = 48) -> None:
+def bench_backup_delay(folder: Path, rows: int = BACKUP_ROWS // 100, chunks: int = 240) -> None:
     """Measure exports of small chunks to a store that is far away, by one job and by several."""
     with sample_fastpath(folder, rows, days=chunks) as (db, s3):
         for milliseconds in (100, 250):
