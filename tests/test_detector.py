@@ -169,6 +169,7 @@ def test_every_hour_for_days_gives_what_one_run_gives(detecting: Detecting) -> N
     assert detecting.everything() == at_once
 
 
+@pytest.mark.long
 def test_reprocessing_keeps_what_was_before_it(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 20 * DAY, block=100, unblock=150))
     detecting.measure(blocked(series("FR", 2), 20 * DAY, block=400))
@@ -676,6 +677,7 @@ def test_every_item_has_the_counts_of_exactly_the_time_that_it_names(detecting: 
         assert said in detecting.description_of(item["guid"])
 
 
+@pytest.mark.long
 def test_what_is_counted_ends_with_the_last_hour_that_is_over(detecting: Detecting) -> None:
     detecting.measure(blocked(series(), 200, block=100))
     detecting.detect(200)

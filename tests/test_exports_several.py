@@ -252,6 +252,7 @@ def test_an_object_whose_answer_is_lost_is_taken_alone(
 # --- stops ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_loses_nothing_and_nothing_that_came_is_done_again(
     tool: BackupTool, s3_proxy: FaultProxy, number: signal.Signals

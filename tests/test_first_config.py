@@ -67,6 +67,7 @@ def buckets(tool: BackupTool, key_file: Path) -> list[str | Path]:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_what_flags_say_leads_to_a_run_that_succeeds(
     backup_tool: BackupTool, output: Path, key_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
