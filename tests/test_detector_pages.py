@@ -35,7 +35,7 @@ def test_the_page_of_a_withdrawn_incident_stays_and_says_why() -> None:
     report = replace(sample_report(6, series=20), services=())
     wrong = report.incidents[2]
     path = f"{incident_page(report.guid_of(wrong))}.html"
-    assert "Nothing of it has been corrected" in dict(outputs_of(report))[path].decode()
+    assert "None of it has been corrected" in dict(outputs_of(report))[path].decode()
     news = news_of(without(report, 2), news_of(report).published)
     files = dict(outputs_of(without(report, 2), news))
     page = files[path].decode()
