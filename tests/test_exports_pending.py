@@ -193,6 +193,19 @@ def test_a_run_after_a_kill_repeats_no_finished_chunk(
     assert tool.verifies()
 
 
+def test_after_two_kills_no_finished_chunk_is_repeated_either(
+    tool: BackupTool, s3_proxy: FaultProxy
+) -> None:
+    """The second run takes over what came, and is killed before it has done the rest."""
+    add_days(tool, FEW)
+    killed_at(tool, s3_proxy, 4)
+    killed_at(tool, s3_proxy, 3)
+    s3_proxy.heal()
+    assert tool.run()[0] == 0
+    assert len(puts(s3_proxy)) == FEW - 5 - 4
+    assert (pending(tool), tool.verifies()) == ([], True)
+
+
 def test_what_was_replaced_before_a_kill_is_restored_as_it_is(
     tool: BackupTool, s3_proxy: FaultProxy
 ) -> None:

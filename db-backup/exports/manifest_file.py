@@ -62,6 +62,7 @@ class ManifestFile:
         self._size = weight(self._before)  # of the manifest at most, with what came since
         self._told = 0  # bytes of what is about to come, since it was written
         self._written_at: float | None = None  # by this run
+        self._storages: set[str] = set()  # the names of those in it, as it was written
         self._pending: set[str] = set()  # the keys of the objects that say what is about to come
         self._schema = manifest.schema  # of the file in the bucket
         self._schema_is_written = False
@@ -90,7 +91,8 @@ class ManifestFile:
     def announce(self, export: Export) -> None:
         """Say what an object is about to be; the first time, write the manifest before that.
 
-        That one has the blocks of the table, by which the next run sees what has changed since.
+        That one has the blocks of the table, by which the next run sees what has changed since;
+        one that was written before they were known has not.
 
         Raises:
             DataRefused: with it, the manifest would be too large to be read back.
@@ -99,7 +101,7 @@ class ManifestFile:
         key = self._layout.pending_export(table, name)
         content = encoded(PendingExport(table=table, export=export), key)
         with self.lock:
-            if self._written_at is None:
+            if self._written_at is None or not self._has(export.storage):
                 self.write()
             self._check_size(weight(content), export.chunk)
             self._manifest.pending[name] = export
@@ -107,6 +109,10 @@ class ManifestFile:
             self._told += len(content)
             self._size += weight(content)
         self._bucket.put(key, content, JSON)
+
+    def _has(self, storage: str) -> bool:
+        """Tell whether the manifest, as it was written, has the blocks that an export refers to."""
+        return not storage or storage in self._storages
 
     def arrived(self, export: Export) -> None:
         """Take an export whose object is there; write the manifest, if it is time."""
@@ -146,6 +152,7 @@ class ManifestFile:
         self._before = msgspec.json.encode(manifest)
         self._size, self._told = weight(self._before), 0
         self._written_at = self._clock()
+        self._storages = set(manifest.storages)
         self._delete_taken()
 
     def finish(self) -> None:
