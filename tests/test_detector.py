@@ -376,6 +376,7 @@ def test_many_lost_series_are_refused(detecting: Detecting) -> None:
     assert len(detecting.statuses()) == 20
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_costs_a_longer_run(detecting: Detecting) -> None:
     detecting.measure(some_history())
     detecting.detect(8 * DAY)

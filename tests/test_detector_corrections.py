@@ -128,6 +128,7 @@ def test_an_incident_whose_detection_moves_keeps_the_name_that_was_published(mov
     assert not news.withdrawn
 
 
+@pytest.mark.long
 def test_one_that_was_withdrawn_by_hand_is_no_blocking_any_more(detecting: Detecting) -> None:
     detecting.measure(blocked(series("IT", 1), 200, block=100))
     detecting.measure(blocked(series("FR", 2), 200, block=100))

@@ -156,6 +156,7 @@ def test_the_manifest_is_written_first_and_last_within_a_minute(
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_a_manifest_doubles_at_least_before_it_is_written_again(
     tool: BackupTool, s3_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
