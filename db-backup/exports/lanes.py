@@ -85,7 +85,7 @@ class Lanes:
             self._free.put(lane)
 
     def look_again(self) -> None:
-        """After a failure, choose the nodes once more: that of before may have gone."""
+        """After a failure, choose the nodes again: the last one may be gone."""
         for lane in self._lanes[:1]:
             if lane.reader.replicas:
                 with contextlib.suppress(Unavailable):  # the next attempt meets it

@@ -39,7 +39,7 @@ def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
     where = "database = currentDatabase() AND {} = %(table)s"
     names = {"table": table.name}
     lag = 0
-    if is_replicated(table.engine):  # before the parts: what is done meanwhile is no lag of theirs
+    if is_replicated(table.engine):  # first: what is fetched meanwhile is not lag
         ((current,),) = database.query("SELECT currentDatabase()")
         lag = lag_of(database, current, table.name)
     tables = database.query(

@@ -86,7 +86,7 @@ class Changes:
         mutated: whether rows of before were changed or deleted.
         behind: whether blocks are missing on a replica that has yet to carry out some of the log of
             all of them, so that it may never have had them.
-        adds_up: whether the parts of before have as many rows as then. A merge can hide that a part
+        adds_up: whether the earlier parts still have as many rows. A merge can hide that a part
             between two others was dropped; of one with new rows nobody knows.
     """
 

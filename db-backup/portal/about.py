@@ -1,4 +1,4 @@
-"""What the operator says of the data, and what tells that pages have to be written again."""
+"""What the operator says of the data, and what changes when pages have to be rewritten."""
 
 import hashlib
 from pathlib import Path

@@ -53,5 +53,5 @@ def feed_of(catalogue: Catalogue, places: Places) -> bytes:
 
 
 def _name_of(file: File) -> uuid.UUID:
-    """Return what tells this version of a file from all others."""
+    """Return an ID of this version of a file."""
     return uuid.uuid5(OURS, f"{file.path} {file.sha256} {file.changed}")

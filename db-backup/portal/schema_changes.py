@@ -83,7 +83,7 @@ def brought_up_to_date(
     """Return the changelog with what is different now.
 
     Args:
-        history: of before.
+        history: as the last run has left it.
         manifests: of the tables whose columns are known.
         unknown: tables whose changes stay as they are, for their manifests are damaged.
         at: when this run has seen it.

@@ -43,7 +43,7 @@ def seed_of(*parts: object) -> str:
 
 @functools.cache
 def _program() -> bytes:
-    """Return what tells this version of modules and templates from all others."""
+    """Return a digest of the modules and templates."""
     import babel  # noqa: PLC0415 (most commands need neither)
     import jinja2  # noqa: PLC0415
 
