@@ -10,12 +10,10 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Generic, TypeVar
 
 from ooni_common import __version__
@@ -29,6 +27,7 @@ from ooni_common.files import locked, make_writable, write_atomically
 from ooni_common.logs import set_up_logging
 from ooni_common.metrics import Metrics
 from ooni_common.output import all_written, show
+from ooni_common.stop_signals import StopSignals
 from ooni_common.textfile import metrics_of, textfile
 
 C = TypeVar("C", bound=Config)
@@ -36,7 +35,6 @@ C_co = TypeVar("C_co", bound=Config, covariant=True)
 
 log = logging.getLogger("ooni.run")
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STDERR = 2  # also where sys.stderr is None, because it is closed
 RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
 
@@ -52,7 +50,7 @@ class Job(Generic[C_co]):
 
     config: C_co
     metrics: Metrics
-    signals: "StopSignals"
+    signals: StopSignals
     user_agent: str
     state_file: Path
     dry_run: bool = False
@@ -61,42 +59,6 @@ class Job(Generic[C_co]):
     flags: frozenset[str] = frozenset()
     command: str = ""
     arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
-
-
-class StopSignals:
-    """Turns SIGTERM and SIGINT into `Stopped`; a second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self._deferring = False
-        self._pending = ""
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        """Handle the signals within the block."""
-        handlers = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Hold the signals back within the block, which must be short and not be left half done."""
-        outer, self._deferring = self._deferring, True
-        try:
-            yield
-        finally:
-            self._deferring = outer
-        if self._pending and not outer:
-            raise Stopped(self._pending)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        for stop_signal in STOP_SIGNALS:
-            signal.signal(stop_signal, signal.SIG_DFL)
-        self._pending = signal.Signals(number).name
-        if not self._deferring:
-            raise Stopped(self._pending)
 
 
 def execute(

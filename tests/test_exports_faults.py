@@ -55,7 +55,7 @@ from exports.clickhouse_http import TAG, ClickHouseHTTP, reported_failure
 from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed
 from ooni_common.errors import Stopped, Unavailable
-from ooni_common.run import StopSignals
+from ooni_common.stop_signals import StopSignals
 from store import Bucket
 from throttle import Bandwidth, Throttle
 from upload_parts import Background

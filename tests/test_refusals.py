@@ -12,7 +12,8 @@ from citizenlab_test_lists_updater import Config
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, NotStored, RefusedBefore, Unavailable
 from ooni_common.metrics import Metrics
-from ooni_common.run import Job, StopSignals
+from ooni_common.run import Job
+from ooni_common.stop_signals import StopSignals
 from refusals import DAY, Refusals, RefusedForNow
 
 SOURCE = {"commit": "1" * 40}

@@ -805,6 +805,19 @@ def test_a_signal_ends_the_run_after_its_cleanup(
     assert errors == f"warning: stopped by {number.name}\n"
 
 
+def test_a_signal_that_another_thread_receives_ends_a_wait_of_the_main_thread(tool: Tool) -> None:
+    # As does one that comes after the main thread's last look for signals, just before the wait.
+    work = """
+    import queue, threading
+    def stop():
+        time.sleep(0.5)  # too short on a slow machine: the test passes without need
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    threading.Thread(target=stop).start()
+    queue.SimpleQueue().get()
+    """
+    assert result(tool, work) == (75, "", "warning: stopped by SIGTERM\n")
+
+
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_the_process_at_once(

@@ -1,0 +1,83 @@
+"""SIGTERM and SIGINT as an exception of the main thread, whatever it waits for."""
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from ooni_common.errors import Stopped
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+WAKE_SIGNAL = signal.SIGURG  # is ignored where nothing handles it
+WAKE_EVERY = 0.05  # seconds
+
+
+class StopSignals:
+    """Turns SIGTERM and SIGINT into `Stopped`; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._deferring = False
+        self._pending = ""
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals within the block."""
+        handlers = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        try:
+            with self._woken():
+                yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold the signals back within the block, which must be short and not be left half done."""
+        outer, self._deferring = self._deferring, True
+        try:
+            yield
+        finally:
+            self._deferring = outer
+        if self._pending and not outer:
+            raise Stopped(self._pending)
+
+    @contextlib.contextmanager
+    def _woken(self) -> Iterator[None]:
+        """Wake the main thread within the block until it has handled a signal that has come.
+
+        Its handler runs when the main thread executes Python again. A signal that another thread
+        received, or that came just before the main thread began to wait, ends no wait.
+        """
+        woken = signal.signal(WAKE_SIGNAL, lambda _number, _frame: None)
+        received, sent = socket.socketpair()
+        sent.settimeout(0)
+        outer = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
+        over = threading.Event()
+        waking = threading.Thread(
+            target=self._wake, args=(received, over), name="signals", daemon=True
+        )
+        waking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            signal.set_wakeup_fd(outer)
+            sent.close()
+            waking.join()
+            received.close()
+            signal.signal(WAKE_SIGNAL, woken)
+
+    def _wake(self, received: socket.socket, over: threading.Event) -> None:
+        main = threading.main_thread().ident or 0
+        while number := received.recv(1):
+            while number[0] in STOP_SIGNALS and not over.wait(WAKE_EVERY) and not self._pending:
+                signal.pthread_kill(main, WAKE_SIGNAL)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        for stop_signal in STOP_SIGNALS:
+            signal.signal(stop_signal, signal.SIG_DFL)
+        self._pending = signal.Signals(number).name
+        if not self._deferring:
+            raise Stopped(self._pending)
