@@ -1,32 +1,21 @@
 """The configuration of the backup tool, and what it says of each table."""
 
 import ssl
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 import msgspec
 from msgspec import Meta
 
-from ooni_common.config import Count, Secret, SecretUrl, Section, check_url
-from ooni_common.config_text import DEFAULT
+from ooni_common.config import Count, Secret, SecretUrl, check_url
 from ooni_common.database_uri import with_login
 from ooni_common.errors import ConfigError
 from ooni_common.suggestions import did_you_mean
 from ooni_common.tls import load_certificates
 from parallel import MOST_JOBS
-from portal.pages_config import PagesConfig
 from store_client import Addressing, Store
-from table_policy import (
-    MONTHS_OF,
-    Policy,
-    TablePolicy,
-    check_chunks,
-    is_name,
-    policy_among,
-    shipped_policies,
-    with_months,
-)
+from tables_config import TablesConfig
 
 Side = Literal["public", "private"]
 Sse = Literal["", "AES256", "aws:kms"]
@@ -41,15 +30,12 @@ Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
 Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
-class Config(PagesConfig, frozen=True, kw_only=True):
+class Config(TablesConfig, frozen=True, kw_only=True):
     """The keys of db-backup.conf, where each is explained."""
 
     state_dir: Path = Path("/var/lib/ooni-db-backup")
-    db_uri: SecretUrl = SecretUrl("clickhouse://localhost/default")
     http_url: SecretUrl = SecretUrl("")
     ca_file: Path | None = None
-    action: Literal["", "export", "backup"] = ""
-    tables: dict[str, TablePolicy | Policy] = msgspec.field(default_factory=dict)
     public_bucket_name: str = ""
     public_prefix: Prefix = "clickhouse_export"
     public_aws_access_key_id: Secret = Secret("")
@@ -97,9 +83,6 @@ class Config(PagesConfig, frozen=True, kw_only=True):
     retries: Count = 2
     retry_wait: Seconds = 30
     ver: Literal[0] = 0
-    backup_tables: dict[str, Literal["ignore", "full", "incremental", "partition"]] = msgspec.field(
-        default_factory=dict
-    )
 
     aliases: ClassVar[Mapping[str, str]] = {"clickhouse_url": "db_uri"}
 
@@ -124,9 +107,6 @@ class Config(PagesConfig, frozen=True, kw_only=True):
             if period not in get_args(Period):
                 meant = did_you_mean(period, get_args(Period))
                 raise ValueError(f"keep: unknown {period!r}; {meant}")
-        for name, policy in self.tables.items():
-            if isinstance(policy, TablePolicy):
-                check_chunks(name, policy)
 
     def _check_prefixes(self) -> None:
         """Refuse one bucket in which one side's objects would lie among the other's."""
@@ -220,97 +200,3 @@ class Config(PagesConfig, frozen=True, kw_only=True):
                 f"{session_token}: expected with private_named_collection: BACKUP takes no session"
                 " token, so the server needs credentials of its own"
             )
-
-    @property
-    def named_tables(self) -> list[str]:
-        """The tables that the file names, without the patterns."""
-        return [name for name in self._listed() if is_name(name)]
-
-    @property
-    def exports_any(self) -> bool:
-        """Whether there is anything for the public."""
-        return self.action != "backup" and any(one.exported for one in self._listed().values())
-
-    def missing(self, existing: Collection[str]) -> list[str]:
-        """Return the tables that the file names to be kept, and that are not there."""
-        return [
-            name
-            for name in [*self.tables, *self.backup_tables]
-            if is_name(name)
-            and name not in existing
-            and (policy := self.policy_of(name))
-            and (policy.exported or policy.backed_up)
-        ]
-
-    def policy_of(self, table: str) -> TablePolicy | None:
-        """Return what is done with a table: by its name, else by the first pattern that fits.
-
-        What the file says goes before what the tool ships. None: neither says anything. What a
-        restore has left fits no pattern: it has the rows of another table, which may be private.
-        """
-        if (policy := policy_among(self._listed(), table)) is not None:
-            return policy
-        return policy_among(shipped_policies(), table)
-
-    def unlisted(self, existing: Iterable[str]) -> list[str]:
-        """Return the tables of which the file does not say what is done, or says they are gone."""
-        policies = {name: self.policy_of(name) for name in existing}
-        return [
-            name for name, policy in policies.items() if policy is None or policy.policy == "gone"
-        ]
-
-    def is_gone(self, table: str) -> bool:
-        """Tell whether somebody has said that a table is not there any more."""
-        policy = self.policy_of(table)
-        return policy is not None and policy.policy == "gone"
-
-    def keeps_last(self, table: str) -> bool:
-        """Tell whether the last backup of a table stays, whatever its age."""
-        policy = self.policy_of(table)
-        return policy is None or policy.keeps_last
-
-    def is_backed_up(self, table: str) -> bool:
-        """Tell whether a table has backups."""
-        policy = self.policy_of(table)
-        return policy is not None and policy.backed_up
-
-    def is_exported(self, table: str) -> bool:
-        """Tell whether a table is for the public."""
-        policy = self.policy_of(table)
-        return policy is not None and policy.exported
-
-    def sections(self, sources: Mapping[str, str]) -> dict[str, Section]:
-        """Return what is done with each table, the tool's own rules among them."""
-        return {
-            "tables": self.explained(sources.get("tables") or sources.get("backup_tables", DEFAULT))
-        }
-
-    def explained(self, source: str) -> dict[str, tuple[TablePolicy, str]]:
-        """Return the policy of each name and pattern, and whether it is the file's or the tool's.
-
-        Args:
-            source: of the file's.
-        """
-        listed = {name: (policy, source) for name, policy in self._listed().items()}
-        ours = {name: (policy, DEFAULT) for name, policy in shipped_policies().items()}
-        return listed | {name: pair for name, pair in ours.items() if name not in listed}
-
-    def _listed(self) -> dict[str, TablePolicy]:
-        """Return every listed table's policy. For a version-0 file, do what that version did.
-
-        It exported the large tables whatever the file said, and nothing else.
-        """
-        listed = {name: with_months(name, policy) for name, policy in self.tables.items()}
-        if not listed and self.action != "backup":
-            listed = {name: with_months(name, "public") for name in MONTHS_OF}
-        for name, how in self.backup_tables.items():
-            if how == "ignore":
-                listed.setdefault(name, TablePolicy(policy="none"))
-            elif name not in self.tables:
-                policy = listed.get(name, TablePolicy(policy="private"))
-                listed[name] = msgspec.structs.replace(
-                    policy,
-                    policy="both" if policy.exported else "private",
-                    method="full" if how == "full" else "incremental",
-                )
-        return listed

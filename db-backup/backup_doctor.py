@@ -16,6 +16,7 @@ from backups.manifest import BackupLayout
 from backups.plan import access, check_engine
 from backups.server import ServerBackups
 from backups.stored import read_backups
+from databases import OtherConfig
 from exports.chunks import check_chunks, lossy_columns
 from exports.clickhouse_http import NO_TAG, ClickHouseHTTP
 from exports.manifest import ExportLayout
@@ -29,7 +30,7 @@ from ooni_common.doctor import Check, Checks, Note, machine_checks, skew
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.grants import Need, check_grants, written
 from ooni_common.node_checks import attendance, check_clocks, on_all
-from ooni_common.nodes import Node, Nodes
+from ooni_common.nodes import Node, Nodes, connected_nodes
 from store import Bucket
 from store_doctor import StoreChecks
 from table_replicas import database_with
@@ -58,7 +59,7 @@ class Doctor:
             yield "cluster", lambda: attendance(self.nodes, config)
         yield from ServerChecks(config, self.nodes, self.clock)
         yield "database, HTTP", self._rows
-        yield "tables", self._tables
+        yield "tables", self.check_tables
         if config.public_bucket_name or not config.private_bucket_name:
             yield from self._examinations_of_exports().items()
         if config.private_bucket_name:
@@ -84,25 +85,28 @@ class Doctor:
         layout = BackupLayout(self.config.private_prefix)
         probe = layout.probe
 
-        def listed() -> str:
-            backups = read_backups(bucket, layout, self.config.signing_key)
-            good = sum(backup.state == "good" for backup in backups)
-            if vanished := vanished_from(self.config, all_table_names(self.nodes), backups):
-                raise vanished
-            found = f"{bucket.url}: {len(backups)} backups, {good} good"
-            if not self.config.signing_key:
-                return f"{found}; without manifest_key they are not signed"
-            signed = sum(backup.signature == "valid" for backup in backups)
-            return f"{found}, {signed} signed"
-
         return {
-            "backups, list": listed,
+            "backups, list": self.check_backups,
             **_named("backups", StoreChecks(bucket, probe, for_backups=True)),
             "backups, hosts": lambda: check_writer(bucket, layout, self.config.state_dir),
             "backups, server": lambda: self._servers_write(bucket, f"{probe}.native"),
             "backups, access": lambda: on_all(self.nodes, self.nodes.up, _access),
             "backups, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
         }
+
+    def check_backups(self) -> str:
+        """Say how many backups there are; no table that they have may be missing."""
+        bucket = Bucket(self.config.store("private"), self.user_agent)
+        layout = BackupLayout(self.config.private_prefix)
+        backups = read_backups(bucket, layout, self.config.signing_key)
+        good = sum(backup.state == "good" for backup in backups)
+        if vanished := vanished_from(self.config, all_table_names(self.nodes), backups):
+            raise vanished
+        found = f"{bucket.url}: {len(backups)} backups, {good} good"
+        if not self.config.signing_key:
+            return f"{found}; without manifest_key they are not signed"
+        signed = sum(backup.signature == "valid" for backup in backups)
+        return f"{found}, {signed} signed"
 
     def _rows(self) -> str:
         """Say which way the rows of exports come; an address that is configured has to be good."""
@@ -120,7 +124,11 @@ class Doctor:
             return f"rows come over the native protocol, from a node of each shard{note}"
         return choose(version, self.config, self.database, self.http).reason + note
 
-    def _tables(self) -> str:
+    def check_grants(self) -> str:
+        """Say whether the user has all rights that a run needs, on each node."""
+        return ServerChecks(self.config, self.nodes, self.clock).check_grants()
+
+    def check_tables(self) -> str:
         """Compare the policy with the tables: names, chunks, and what nobody has listed."""
         absent = set(self.nodes.absent)
         names = all_table_names(self.nodes)
@@ -175,6 +183,23 @@ class Doctor:
         return f"it wrote {key}{how}"
 
 
+def checks_of_another(config: OtherConfig, user_agent: str) -> Checks:
+    """Yield the checks of a database beside that of db_uri: what can be different there."""
+
+    def of_it(check: Callable[[Doctor], str]) -> Check:
+        def connected_check() -> str:
+            with connected_nodes(config, one_suffices=True) as nodes:
+                http = ClickHouseHTTP(config, user_agent)
+                return check(Doctor(config, nodes, http, user_agent))
+
+        return connected_check
+
+    yield f"{config.other}, tables", of_it(Doctor.check_tables)
+    yield f"{config.other}, grants", of_it(Doctor.check_grants)
+    if config.private_bucket_name and config.backs_up_any:
+        yield f"{config.other}, backups", of_it(Doctor.check_backups)
+
+
 def _access(node: Node) -> str:
     if access(node.database):
         return "users, roles and grants will be saved"
@@ -227,6 +252,11 @@ class ServerChecks:
         yield "database, clock", lambda: check_clocks(self.nodes, self.ahead)
         yield "time zone", lambda: on_all(self.nodes, answered, self._zone)
         yield "grants", lambda: on_all(self.nodes, answered, self._grants)
+
+    def check_grants(self) -> str:
+        """Say whether the user has all rights that a run needs, without the checks before it."""
+        on_all(self.nodes, self.nodes.up, self._database)
+        return on_all(self.nodes, list(self.facts), self._grants)
 
     def _database(self, node: Node) -> str:
         self.facts[node] = facts_of(node.database)

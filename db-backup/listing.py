@@ -1,13 +1,15 @@
 """Showing what there is of exports and backups, in 80 columns for people or as JSON."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import msgspec
 
 from backups.manifest import SavedTable
 from backups.stored import Backup
-from exports.manifest import Export, ExportLayout, TableManifest, summary
+from exports.manifest import Export, TableManifest, summary
+from exports.stored import TableManifests
 from ooni_common.output import printable, printable_json
 from throttle import in_units
 
@@ -15,10 +17,33 @@ NAME_WIDTH = 26  # so that a line has 80 columns
 BACKUP_COLUMNS = ("BACKUP", "CHAIN", "AGE", "TABLES", "ROWS", "WRITTEN", "STATE")
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What there is, by the names that commands take: those of another database begin with it.
+
+    Attributes:
+        exports: the manifests, by table.
+        damaged: the tables whose manifests can't be used, with the reason.
+        backups: by name.
+    """
+
+    exports: dict[str, TableManifest] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    backups: dict[str, Backup] = field(default_factory=dict)
+
+    def add(self, qualifier: str, exports: TableManifests, backups: Sequence[Backup]) -> None:
+        """Add what a database has."""
+        self.exports.update({qualifier + name: one for name, one in exports.sound.items()})
+        self.damaged.update({qualifier + name: why for name, why in exports.damaged.items()})
+        self.backups.update({qualifier + backup.name: backup for backup in backups})
+
+
 def stored_as_json(
-    manifests: Mapping[str, TableManifest], damaged: Mapping[str, str], backups: Sequence[Backup]
+    manifests: Mapping[str, TableManifest],
+    damaged: Mapping[str, str],
+    backups: Mapping[str, Backup],
 ) -> str:
-    """Return all that is known: the manifests of exports, by table, and the backups.
+    """Return all that is known: the manifests of exports, by table, and the backups, by name.
 
     `damaged` has those that can't be used, by table, with the reason.
     """
@@ -30,7 +55,7 @@ def stored_as_json(
         "damaged_exports": dict(sorted(damaged.items())),
         "backups": [
             {
-                "name": backup.name,
+                "name": name,
                 "state": backup.state,
                 "reason": backup.reason,
                 "signature": backup.signature,
@@ -38,29 +63,29 @@ def stored_as_json(
                 "rows": backup.manifest.rows if backup.manifest else None,
                 "manifest": backup.manifest,
             }
-            for backup in backups
+            for name, backup in backups.items()
         ],
     }
     return printable_json(msgspec.json.format(msgspec.json.encode(stored)).decode())
 
 
-def backups_as_table(backups: Sequence[Backup], now: datetime) -> str:
-    """Return one line for each backup, and below it why it is not good."""
+def backups_as_table(backups: Mapping[str, Backup], now: datetime) -> str:
+    """Return one line for each backup, by name, and below it why it is not good."""
     rows = [_backup_row(*BACKUP_COLUMNS)]
-    for backup in backups:
-        rows.append(_backup_line(backup, now))
+    for name, backup in backups.items():
+        rows.append(_backup_line(name, backup, now))
         if backup.state in ("damaged", "unfinished"):
             rows.append(f"    {printable(backup.reason)}")
     return "\n".join(rows)
 
 
-def backup_as_table(backup: Backup, now: datetime) -> str:
+def backup_as_table(name: str, backup: Backup, now: datetime) -> str:
     """Return a line for a backup and one for each of its tables."""
-    rows = [backups_as_table([backup], now), ""]
+    rows = [backups_as_table({name: backup}, now), ""]
     if backup.manifest:
         rows.append(_saved_row("TABLE", "ROWS", "SAVED", "VERIFIED BY"))
         tables = sorted(backup.manifest.tables.items())
-        rows += [_saved_line(name, saved) for name, saved in tables]
+        rows += [_saved_line(table, saved) for table, saved in tables]
     return "\n".join(rows)
 
 
@@ -73,12 +98,12 @@ def age_of(duration: timedelta) -> str:
     return f"{seconds} s"
 
 
-def _backup_line(backup: Backup, now: datetime) -> str:
+def _backup_line(name: str, backup: Backup, now: datetime) -> str:
     age, manifest = age_of(now - backup.started), backup.manifest
     if manifest is None:
-        return _backup_row(backup.name, "", age, "", "", "", backup.state)
+        return _backup_row(name, "", age, "", "", "", backup.state)
     return _backup_row(
-        backup.name,
+        name,
         "full" if manifest.kind == "full" else f"+{manifest.number - 1}",
         age,
         f"{len(manifest.tables)}",
@@ -128,16 +153,16 @@ def exports_as_table(manifests: Mapping[str, TableManifest], damaged: Mapping[st
     return "\n".join(rows)
 
 
-def chunks_as_table(manifest: TableManifest, layout: ExportLayout) -> str:
+def chunks_as_table(manifest: TableManifest) -> str:
     """Return one line for each chunk of a table."""
     rows = [_row("OBJECT", "", "ROWS", "SIZE", "EXPORTED (UTC)")]
-    rows += [_chunk_row(export, layout) for export in manifest.exports]
+    rows += [_chunk_row(export) for export in manifest.exports]
     return "\n".join(rows)
 
 
-def _chunk_row(export: Export, layout: ExportLayout) -> str:
+def _chunk_row(export: Export) -> str:
     dropped = " gone" if export.dropped else ""
-    name = layout.relative(export.key).removeprefix("csv/")
+    name = export.key.rpartition("/")[2]
     return _row(
         name,
         "",

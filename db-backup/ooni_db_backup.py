@@ -19,10 +19,12 @@ By hand: ooni_db_backup.py --dry-run --stdout, and `list`, `verify`, `restore`
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from backup_command_line import SCRIPT
 from backup_config import Config
-from backup_doctor import Doctor
+from backup_doctor import Doctor, checks_of_another
+from databases import by_names, other_configs
 from exports.clickhouse_http import ClickHouseHTTP
 from init_command import init, tell_whether_configured
 from inventory import check_names, read_table, table_names
@@ -59,11 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show_schema(job: Job[Config]) -> None:
     """Print the statements that create the tables."""
-    with connected(job.config) as database:
-        names = table_names(database)
-        check_names(job.arguments.tables, names)
-        for name in job.arguments.tables or names:
-            show(f"{read_table(database, name).create};\n")
+    for one in by_names(job, "tables"):
+        with connected(one.config) as database:
+            names = table_names(database)
+            check_names(one.arguments.tables, names)
+            for name in one.arguments.tables or names:
+                show(f"{read_table(database, name).create};\n")
 
 
 def examine(job: Job[Config]) -> None:
@@ -74,7 +77,9 @@ def examine(job: Job[Config]) -> None:
     """
     with connected_nodes(job.config, one_suffices=True) as nodes:
         http = ClickHouseHTTP(job.config, job.user_agent)
-        diagnose(Doctor(job.config, nodes, http, job.user_agent).checks())
+        own = Doctor(job.config, nodes, http, job.user_agent).checks()
+        others = other_configs(job.config)
+        diagnose(chain(own, *(checks_of_another(config, job.user_agent) for config in others)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from backup_config import Config
 from backup_doctor import checks_before_a_run
 from backups.commands import private_bucket
 from backups.prune_command import check_clocks, delete_named, prune_backups
+from databases import by_names, each_in_turn, of_each_database, of_table
 from exports.commands import LOCK, public_bucket
 from exports.forget import Removal, forget_rows
 from exports.prune_command import prune_exports
@@ -24,20 +25,28 @@ def prune(job: Job[Config]) -> None:
             buckets = [public_bucket(job)[0]] if has_bucket(job.config, "public") else []
             buckets += [private_bucket(job)[0]] if has_bucket(job.config, "private") else []
             check_clocks(buckets)
-        if has_bucket(job.config, "public"):
-            prune_exports(job, confirmed=confirmed)
-        if has_bucket(job.config, "private"):
-            prune_backups(job, confirmed=confirmed)
+        each_in_turn(of_each_database(job), lambda one: _prune_database(one, confirmed=confirmed))
+
+
+def _prune_database(job: Job[Config], *, confirmed: bool) -> None:
+    if has_bucket(job.config, "public"):
+        prune_exports(job, confirmed=confirmed)
+    if has_bucket(job.config, "private"):
+        prune_backups(job, confirmed=confirmed)
 
 
 def delete(job: Job[Config]) -> None:
     """Delete the backups that were named, or show what that means."""
     with _locked_if_confirmed(job) as confirmed:
-        delete_named(job, job.arguments.names, confirmed=confirmed)
+        each_in_turn(
+            by_names(job, "names"),
+            lambda one: delete_named(one, one.arguments.names, confirmed=confirmed),
+        )
 
 
 def forget(job: Job[Config]) -> None:
     """Export chunks again whose rows had to be deleted, and leave nothing of the old objects."""
+    job = of_table(job)
     arguments = job.arguments
     removal = Removal(arguments.table, arguments.chunks, arguments.note)
     with (

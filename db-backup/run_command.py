@@ -1,6 +1,5 @@
 """Making exports and backups: `run`, `export` and `backup`."""
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -9,6 +8,7 @@ from backup_doctor import checks_before_a_run
 from backups.commands import back_up_tables, stored_backups, vanished_tables
 from backups.prune_command import keep_as_scheduled
 from backups.stored import good_backups
+from databases import by_names, each_in_turn, of_each_database
 from exports.commands import export_tables
 from heartbeat import tell_success
 from inventory import all_table_names, check_names
@@ -18,14 +18,19 @@ from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job
 from table_policy import TablePolicy
 
-log = logging.getLogger("ooni.db_backup")
-
 
 def run(job: Job[Config]) -> None:
     """Export the public tables, back up the private ones, and refuse those that nobody has listed.
 
-    One that fails does not keep the others from being done.
+    One that fails does not keep the others from being done, in whichever database.
     """
+    each_in_turn(of_each_database(job), run_database)
+    if not job.dry_run:
+        tell_success(job.config.heartbeat_url, job.user_agent)
+
+
+def run_database(job: Job[Config]) -> Sequence[ScriptError]:
+    """Do what the configuration says of the tables of one database; return what has failed."""
     config = job.config
     with connected_nodes(config, one_suffices=True) as nodes:
         preflight(checks_before_a_run(nodes))
@@ -35,7 +40,7 @@ def run(job: Job[Config]) -> None:
         public = _among(config, names, lambda policy: policy.exported)
         private = _among(config, names, lambda policy: policy.backed_up)
         failures: list[ScriptError] = []
-        if _exports(config) and (public or config.public_bucket_name or not private):
+        if _exports(config) and (public or _may_have_exports(config, private)):
             existing = None if nodes.absent else names
             failures += _failures(lambda: export_tables(job, nodes, public, existing))
         if _backs_up(config) and (private or config.action == "backup"):
@@ -46,19 +51,17 @@ def run(job: Job[Config]) -> None:
             failures.append(
                 DataRefused(
                     "tables that are not listed in the configuration (public, private, both or"
-                    f" none): {', '.join(map(repr, unlisted))}; the listed ones are done"
+                    f" none): {listed_names(config, unlisted)}; the listed ones are done"
                 )
             )
         if (missing := config.missing(names)) and not nodes.absent:
             failures.append(
                 DataRefused(
-                    f"tables that are listed, but not there: {', '.join(map(repr, missing))}; if"
+                    f"tables that are listed, but not there: {listed_names(config, missing)}; if"
                     ' they are gone for good, list them as "gone": what was saved of them stays'
                 )
             )
-    raise_first(failures)
-    if not job.dry_run:
-        tell_success(config.heartbeat_url, job.user_agent)
+    return failures
 
 
 def back_up_as_scheduled(
@@ -72,6 +75,16 @@ def back_up_as_scheduled(
         with suppress(ScriptError):  # a run doesn't fail because nobody can count them now
             job.metrics.gauge("backups", len(good_backups(stored_backups(job))))
     return failures
+
+
+def _may_have_exports(config: Config, private: Sequence[str]) -> bool:
+    """Tell whether a database without public tables may have exports, or has to be told so.
+
+    Of another database than that of db_uri not even the name is published, unless a table is.
+    """
+    if config.qualifier:
+        return config.exports_any
+    return bool(config.public_bucket_name or not (private or config.databases))
 
 
 def _exports(config: Config) -> bool:
@@ -90,16 +103,15 @@ def _failures(work: Callable[[], Sequence[ScriptError]]) -> Sequence[ScriptError
         return (error,)
 
 
-def raise_first(failures: Sequence[ScriptError]) -> None:
-    """Raise the first failure, if there is one; log the others."""
-    for failure in failures[1:]:
-        log.error("%s", failure)
-    if failures:
-        raise failures[0]
-
-
 def export(job: Job[Config]) -> None:
     """Export the public tables, or those of them that were named."""
+    jobs = by_names(job, "tables")
+    if not job.arguments.tables:
+        jobs = [one for one in jobs if not one.config.qualifier or one.config.exports_any]
+    each_in_turn(jobs, _export_database)
+
+
+def _export_database(job: Job[Config]) -> Sequence[ScriptError]:
     config = job.config
     with connected_nodes(config, one_suffices=True) as nodes:
         preflight(checks_before_a_run(nodes))
@@ -112,15 +124,27 @@ def export(job: Job[Config]) -> None:
                     f"{name!r} is not public in the configuration; public are: {', '.join(public)}"
                 )
         existing = None if job.arguments.tables or nodes.absent else names
-        raise_first(export_tables(job, nodes, job.arguments.tables or public, existing))
+        return export_tables(job, nodes, job.arguments.tables or public, existing)
 
 
 def backup(job: Job[Config]) -> None:
-    """Back up the private tables, all of them at once."""
+    """Back up the private tables, all of a database at once."""
+    jobs = of_each_database(job)
+    if job.config.databases:
+        jobs = [one for one in jobs if one.config.backs_up_any] or jobs[:1]
+    each_in_turn(jobs, _back_up_database)
+
+
+def _back_up_database(job: Job[Config]) -> Sequence[ScriptError]:
     with connected_nodes(job.config, one_suffices=True) as nodes:
         preflight(checks_before_a_run(nodes))
         private = _among(job.config, all_table_names(nodes), lambda policy: policy.backed_up)
-        raise_first(back_up_tables(job, nodes, private, full=job.arguments.full))
+        return back_up_tables(job, nodes, private, full=job.arguments.full)
+
+
+def listed_names(config: Config, names: Sequence[str]) -> str:
+    """Return the names of tables as the configuration has them."""
+    return ", ".join(repr(config.qualifier + name) for name in names)
 
 
 def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bool]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from backup_command_line import SCRIPT
@@ -10,13 +11,24 @@ from backups.commands import private_bucket, stored_backups, with_progress
 from backups.restore_command import backup_with, restore_backup
 from backups.stored import Backup, good_backups
 from backups.verify_command import verify_backups
+from databases import (
+    by_names,
+    by_source,
+    each_in_turn,
+    failures_in,
+    name_of_database,
+    of_each_database,
+    of_table,
+    raise_first,
+    with_arguments,
+)
 from exports.commands import public_bucket
-from exports.manifest import ExportLayout
 from exports.restore_command import restore_export
 from exports.stored import TableManifests, exported_tables, read_table_manifests
 from exports.verify_command import verify_exports
 from inventory import check_names
 from listing import (
+    Stored,
     backup_as_table,
     backups_as_table,
     chunks_as_table,
@@ -34,9 +46,10 @@ EXPORTS = "exports"  # with --from, in the place of a backup's name
 
 def list_all(job: Job[Config]) -> None:
     """Print what there is of exports and backups, in the order of their names."""
-    exports, backups = _stored_exports(job), _listed_backups(job)
-    manifests, damaged = exports.sound, exports.damaged
-    by_name = {backup.name: backup for backup in backups}
+    stored = Stored()
+    for one in of_each_database(job):
+        stored.add(one.config.qualifier, _stored_exports(one), _listed_backups(one))
+    manifests, damaged, by_name = stored.exports, stored.damaged, stored.backups
     names = job.arguments.names
     check_names(names, [*manifests, *damaged, *by_name], "export or backup")
     if job.arguments.json:
@@ -45,23 +58,23 @@ def list_all(job: Job[Config]) -> None:
             stored_as_json(
                 {name: manifest for name, manifest in manifests.items() if name in chosen},
                 {name: reason for name, reason in damaged.items() if name in chosen},
-                [backup for backup in backups if backup.name in chosen],
+                {name: backup for name, backup in by_name.items() if name in chosen},
             )
         )
         return
     sections = []
-    layout, now = ExportLayout(job.config.public_prefix), datetime.now(UTC)
+    now = datetime.now(UTC)
     for name in names:
         if name in manifests:
-            sections.append(chunks_as_table(manifests[name], layout))
+            sections.append(chunks_as_table(manifests[name]))
         if name in damaged:
             sections.append(exports_as_table({}, {name: damaged[name]}))
         if name in by_name:
-            sections.append(backup_as_table(by_name[name], now))
+            sections.append(backup_as_table(name, by_name[name], now))
     if not names and job.config.public_bucket_name:
         sections.append(exports_as_table(manifests, damaged))
     if not names and job.config.private_bucket_name:
-        sections.append(backups_as_table(backups, now))
+        sections.append(backups_as_table(by_name, now))
     show("\n\n".join(sections))
 
 
@@ -102,8 +115,7 @@ def verify(job: Job[Config]) -> None:
     Raises:
         DataRefused: something is wrong with them.
     """
-    job = dataclasses.replace(job, config=job.config.as_restoring)
-    findings = _findings(job)
+    findings = _findings(dataclasses.replace(job, config=job.config.as_restoring))
     for finding in findings:
         log.error("%s", finding)
     if findings:
@@ -113,10 +125,11 @@ def verify(job: Job[Config]) -> None:
 
 def _findings(job: Job[Config]) -> list[str]:
     """Return what is wrong with exports and backups, and send how much of all that is."""
+    jobs = by_source(by_names(job, "tables"), job.config)
     if job.arguments.tables or job.arguments.source:
-        return _verified(job)
+        return _verified_in_each(jobs)
     try:
-        findings = _verified(job)
+        findings = _verified_in_each(jobs)
     except DataRefused:
         job.metrics.gauge("verify_findings", 1)
         raise
@@ -124,12 +137,31 @@ def _findings(job: Job[Config]) -> list[str]:
     return findings
 
 
+def _verified_in_each(jobs: Sequence[Job[Config]]) -> list[str]:
+    """Check exports and backups of each database; return what is wrong with them."""
+    findings: list[str] = []
+
+    def verify_database(job: Job[Config]) -> None:
+        where = f"database {job.config.database}: " if job.config.qualifier else ""
+        findings.extend(f"{where}{finding}" for finding in _verified(job))
+
+    failures = failures_in(jobs, verify_database)
+    if failures:
+        for finding in findings:
+            log.error("%s", finding)
+    raise_first(failures)
+    return findings
+
+
 def _verified(job: Job[Config]) -> list[str]:
-    """Check exports and backups; return what is wrong with them."""
+    """Check exports and backups of a database; return what is wrong with them."""
     config, arguments = job.config, job.arguments
     if arguments.tables:
         check_names(arguments.tables, [*config.named_tables, *_stored_tables(job)])
     private = has_bucket(config, "private") and arguments.source != EXPORTS
+    if private and (config.qualifier or config.databases) and not arguments.tables:
+        # Of several databases, not each has to have backups.
+        private = bool(config.backs_up_any or stored_backups(job))
     exports = list(arguments.tables)
     if private and exports and has_bucket(config, "public"):
         there = exported_tables(*public_bucket(job))
@@ -159,9 +191,45 @@ def restore(job: Job[Config]) -> None:
         raise UsageError("--skip, --schema-only and --data-only are for --all")
     if arguments.chunks and (arguments.everything or arguments.source not in ("", EXPORTS)):
         raise UsageError("--chunk is for the export of one table")
+    if job.config.split(arguments.name)[0]:
+        raise UsageError("--as takes the name of a table alone; for its database: --to-database")
+    if arguments.everything:
+        each_in_turn(_whole_databases(job), _restore_database)
+        return
+    each_in_turn(by_source([of_table(job)], job.config), _restore_table)
+
+
+def _whole_databases(job: Job[Config]) -> list[Job[Config]]:
+    """Return the job for each database that is to be restored as a whole.
+
+    Raises:
+        UsageError: their tables would be mixed in one database.
+    """
+    jobs = by_source(of_each_database(job), job.config)
+    if len(jobs) > 1:  # not each has to have backups
+        jobs = [one for one in jobs if one.config.backs_up_any or stored_backups(one)] or jobs[:1]
+    if len(jobs) > 1 and job.arguments.to_database:
+        raise UsageError("--to-database: of which database? Name a backup of it with --from")
+    skipped = [job.config.split(name) for name in job.arguments.skip]
+    return [
+        with_arguments(
+            one, skip=[name for database, name in skipped if database == name_of_database(one)]
+        )
+        for one in jobs
+    ]
+
+
+def _restore_database(job: Job[Config]) -> None:
+    backup = backup_with(job, "")
+    if backup:
+        restore_backup(job, backup, "")
+
+
+def _restore_table(job: Job[Config]) -> None:
+    arguments = job.arguments
     backup = None
     from_exports = arguments.source == EXPORTS or arguments.chunks
-    if not from_exports and (has_bucket(job.config, "private") or arguments.everything):
+    if not from_exports and has_bucket(job.config, "private"):
         backup = backup_with(job, arguments.table)
     if backup:
         restore_backup(job, backup, arguments.table)

@@ -26,6 +26,7 @@ SHELLS = {
 COMPLETED = {
     "ooni-db-backup rest": "restore",
     "ooni-db-backup export acc": "export accounts",
+    "ooni-db-backup restore archive.a": "restore archive.accounts",
     "ooni-db-backup restore --from exp": "restore --from exports",
     "ooni-db-backup restore --sk": "restore --skip",
     "ooni-update-citizenlab --accept i": "--accept it",
@@ -51,7 +52,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "state/citizenlab_test_lists_updater.holds.json").write_text(
         '{"by_country":{"it":{"since":1,"kinds":["rows"]}},"tried":0,"commit":"ab"}'
     )
-    tables = '[tables]\naccounts = "private"\n"log_*" = "none"\n'
+    tables = '[tables]\naccounts = "private"\n"archive.accounts" = "private"\n"log_*" = "none"\n'
     for command, keys in (("ooni-db-backup", tables), ("ooni-update-citizenlab", "")):
         INSTALL_TOOLS.install_completion(SERVICES[command], folder)
         config = folder / f"{command}.conf"

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -61,8 +61,8 @@ class RunState(msgspec.Struct):
 
 
 def run_state_file(config: Config) -> Path:
-    """Return the file with the RunState."""
-    return config.state_dir / "backups.json"
+    """Return the file with the RunState; each database has runs of its own."""
+    return config.state_dir / f"{config.qualifier}backups.json"
 
 
 def proven_state(config: Config) -> RunState:
@@ -274,11 +274,6 @@ def warn_of_bad_backups(backups: Sequence[Backup]) -> None:
     for backup in backups:
         if backup.state != "good":
             log.warning("the backup %s is %s: %s", backup.name, backup.state, backup.reason)
-
-
-def database_of(config: Config) -> str:
-    """Return the name of the database in the configuration."""
-    return unquote(urlsplit(config.db_uri.reveal()).path.strip("/")) or "default"
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from backup_config import Config
 from backups.cluster_restore import restore_on_cluster
 from backups.commands import (
     connected_to_servers,
-    database_of,
     private_bucket,
     proven_state,
     stored_backups,
@@ -54,7 +53,7 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
     arguments, manifest = job.arguments, backup.manifest
     if table:
         check_names([table], manifest.tables, f"table in the backup {manifest.name}:")
-    target = arguments.to_database or database_of(job.config)
+    target = arguments.to_database or job.config.database
     if table:
         beside = not (arguments.to_database or arguments.replace)
         name = arguments.name or (f"{table}_restored" if beside else table)

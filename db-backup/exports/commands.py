@@ -231,7 +231,7 @@ def export_table(
             log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
         return
     try:
-        with job.metrics.timer(f"table_{metric_name(name)}_backup_time_ms"):
+        with job.metrics.timer(f"table_{metric_name(job.config.qualifier + name)}_backup_time_ms"):
             exporter.carry_out(plan, objects)
     finally:
         outcome.exported += exporter.tally.exported

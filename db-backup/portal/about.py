@@ -20,6 +20,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
         owner: who holds the rights, and is cited.
         contact: an address of mail or the web, or a text; "" for none.
         base_url: of the exports, as the public reads them, without a slash at the end; "": unknown.
+        databases: other ones that have pages of their own.
     """
 
     licence: str
@@ -27,6 +28,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     contact: str = ""
     base_url: str = ""
+    databases: tuple[str, ...] = ()
 
     @property
     def contact_link(self) -> str:
@@ -54,4 +56,5 @@ def about_of(config: PagesConfig) -> About:
         owner=config.public_owner,
         contact=config.public_contact,
         base_url=config.public_base_url.removesuffix("index.html").rstrip("/"),
+        databases=config.public_databases,
     )

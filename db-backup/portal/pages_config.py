@@ -16,6 +16,11 @@ class PagesConfig(DatabaseConfig, frozen=True, kw_only=True):
     public_owner: str = "Open Observatory of Network Interference"
     public_contact: str = ""
 
+    @property
+    def public_databases(self) -> tuple[str, ...]:
+        """The names of other databases that have pages of their own."""
+        return ()
+
     def __post_init__(self) -> None:
         """Refuse addresses that the pages can't have."""
         super().__post_init__()
