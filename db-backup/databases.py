@@ -87,7 +87,7 @@ class JointMetrics(Metrics):
     def __init__(self, metrics: Metrics, databases: int) -> None:
         """Send to `metrics` what so many databases say."""
         self.sent = metrics.sent
-        self._metrics = metrics
+        self._sender = metrics
         self._databases = databases
         self._values: dict[str, list[float]] = {}
 
@@ -96,18 +96,18 @@ class JointMetrics(Metrics):
         values = self._values.setdefault(name, [])
         values.append(value)
         if name not in LEAST:
-            self._metrics.gauge(name, sum(values))
+            self._sender.gauge(name, sum(values))
         elif len(values) == self._databases:
-            self._metrics.gauge(name, min(values))
+            self._sender.gauge(name, min(values))
 
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter."""
-        self._metrics.count(name, value)
+        self._sender.count(name, value)
 
     @contextlib.contextmanager
     def timer(self, name: str) -> Iterator[None]:
         """Time the block."""
-        with self._metrics.timer(name):
+        with self._sender.timer(name):
             yield
 
 
