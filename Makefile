@@ -10,7 +10,7 @@ ENGINES := build/engine-24.8/.ready build/engine-25.5/.ready
 STATEMENTS := build/statements
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo sandbox test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb sbom deb-check repo refresh release e2e alerts-check chaos fuzz mutation nightly clean
+.PHONY: help venv demo sandbox test coverage test-long compat production stores-check cluster test-zones db lint format bench evaluate monitoring-check requirements wheelhouse deb sbom deb-check repo refresh release e2e alerts-check chaos fuzz mutation safeguards nightly clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -222,6 +222,9 @@ FAULTS ?= 40
 mutation: $(READY) ## make small faults in pure modules: does a test notice? (SEED=, FAULTS=40, MODULES="retention config")
 	$(BIN)/python -m dev.mutation --seed $(SEED) --sample $(FAULTS) $(MODULES)
 
+safeguards: $(READY) ## switch off one safeguard after the other: does a test notice?
+	$(BIN)/python -m dev.mutation.safeguards
+
 nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, coverage, other stores, chaos, fuzz, mutation, longer tests (SEED=)
 	$(MAKE) bench
 	$(MAKE) evaluate
@@ -229,6 +232,7 @@ nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, cover
 	$(MAKE) stores-check
 	$(MAKE) fuzz
 	$(MAKE) mutation SEED=$(SEED)
+	$(MAKE) safeguards
 	$(MAKE) chaos SEED=$(SEED) MINUTES=60
 	$(MAKE) test PYTEST_ARGS="-p tests.reversed_rows"
 	$(MAKE) test PYTEST_ARGS="-p tests.late_threads"

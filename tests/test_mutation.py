@@ -7,6 +7,7 @@ import pytest
 
 from dev.mutation.__main__ import described, read_explained
 from dev.mutation.mutants import mutants_of
+from dev.mutation.safeguards import read_safeguards
 from dev.mutation.targets import TARGETS
 
 ROOT = Path(__file__).parents[1]
@@ -63,3 +64,11 @@ def test_what_is_explained_is_a_fault_of_today() -> None:
         for mutant in mutants_of((ROOT / module).read_text())
     }
     assert explained - faults == set()
+
+
+def test_each_safeguard_stands_where_it_is_switched_off() -> None:
+    names = [safeguard.name for safeguard in read_safeguards()]
+    assert len(set(names)) == len(names) >= 20
+    for safeguard in read_safeguards():
+        source = (ROOT / safeguard.module).read_text()
+        compile(safeguard.switched_off(source), safeguard.module, "exec")

@@ -319,19 +319,27 @@ def test_columns_of_other_plain_types_are_verified_too(db: Database, kind: str) 
     assert held(db, FIRST) == content_of_rows(new_rows())
 
 
-def test_a_shadow_that_another_run_has_made_meanwhile_is_not_swapped_in(
-    db: Database, database: FreshDatabase
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        (f"DROP TABLE {FIRST.shadow} SYNC", f"CREATE TABLE {FIRST.shadow} AS {FIRST.name}"),
+        (f"INSERT INTO {FIRST.shadow} SELECT * FROM {FIRST.name}",),
+    ],
+    ids=["made", "added"],
+)
+def test_a_shadow_that_another_run_has_changed_meanwhile_is_not_swapped_in(
+    db: Database, database: FreshDatabase, meanwhile: tuple[str, ...]
 ) -> None:
     load(db, FIRST, old_rows())
 
     class Another:
-        """A connection that makes the shadow again as soon as ours is verified."""
+        """A connection that changes the shadow as soon as ours is verified."""
 
         def execute(self, query: str, params: Any = None, **options: Any) -> Any:
             result = client.execute(query, params, **options)
             if "NOT IN" in query:  # what is lost: the last question before the swap
-                client.execute(f"DROP TABLE {FIRST.shadow} SYNC")
-                client.execute(f"CREATE TABLE {FIRST.shadow} AS {FIRST.name}")
+                for statement in meanwhile:
+                    client.execute(statement)
             return result
 
         def disconnect(self) -> None:

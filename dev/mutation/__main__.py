@@ -121,10 +121,15 @@ def attempt(target: Target, module: str, mutant: Mutant, explained: set[Explaine
     return Trial(module, mutant, outcome)
 
 
-def failing_tests(target: Target) -> str:
-    """Return the tests that fail in the copy, or that do not end; empty: all pass."""
+def failing_tests(target: Target, marks: str = FAST) -> str:
+    """Return the tests that fail in the copy, or that do not end; empty: all pass.
+
+    Args:
+        target: has the tests.
+        marks: of those that are run, as an expression of pytest.
+    """
     environment = os.environ | {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", FAST]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", marks]
     for tests in target.tests:
         try:
             done = subprocess.run(
