@@ -259,6 +259,7 @@ def test_exceptions_at_the_end_of_a_result_are_seen(text: bytes, tag: str, line_
     [
         b"\\N\n",
         b"",
+        b"1\r\n__exception__\r\nabcd\r\nCode: 1. DB::Exception: x\n25 abcd\r\n__exception__\r\n",
         *(b'1,"%b"\n' % row.replace(b'"', b'""') for row in ROWS_LIKE_EXCEPTIONS),
         *(b'1,"%b"\n2,""\n' % row.replace(b'"', b'""') for row in ROWS_LIKE_EXCEPTIONS),
     ],
