@@ -1,5 +1,6 @@
 """The configuration of the backup tool, and what it says of each table."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
 MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
 Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
 Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
+BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:\S+")  # as boto3 takes them
 Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
 
@@ -185,6 +187,12 @@ class Config(TablesConfig, frozen=True, kw_only=True):
         )
 
     def _check_store(self, side: Side) -> None:
+        name = getattr(self, f"{side}_bucket_name")
+        if name and not BUCKET_NAME.fullmatch(name):
+            raise ValueError(
+                f"{side}_bucket_name: {name!r} can't be a bucket's: expected letters, digits, and"
+                " - . _ between them"
+            )
         if endpoint := getattr(self, f"{side}_endpoint"):
             check_url(f"{side}_endpoint", endpoint, ("https", "http"))
         key_id, key = f"{side}_aws_access_key_id", f"{side}_aws_secret_access_key"

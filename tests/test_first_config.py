@@ -96,6 +96,14 @@ def test_what_flags_say_leads_to_a_run_that_succeeds(
     assert [sorted(one.tables) for one in backup_tool.backups()] == [["accounts", "incidents"]]
 
 
+def test_a_bucket_that_no_store_can_have_is_refused_and_nothing_is_written(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init("--public-bucket", "A b", "--db-uri", NOWHERE, "--output", output) == 2
+    assert "public_bucket_name: 'A b' can't be a bucket's" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_credentials_come_from_the_environment_too(
     output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
