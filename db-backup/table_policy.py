@@ -1,6 +1,6 @@
 """What is done with a table: the policy of each, and those that the tool ships."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
@@ -12,6 +12,7 @@ from staging import is_of_a_restore
 Policy = Literal["public", "private", "both", "none", "gone"]
 ChunkBy = Literal["", "table", "month", "day", "range"]
 Method = Literal["incremental", "full"]
+Format = Literal["csv.zstd", "parquet"]
 
 
 class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,6 +27,8 @@ class TablePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     final: bool = False
     method: Method = "incremental"
     checksum: bool = True
+    formats: tuple[Format, ...] = ()
+    binary_columns: tuple[str, ...] = ()
 
     @property
     def exported(self) -> bool:
@@ -91,8 +94,27 @@ def with_months(name: str, policy: TablePolicy | Policy) -> TablePolicy:
     return msgspec.structs.replace(policy, chunk_by="month", column=MONTHS_OF[name])
 
 
-def check_chunks(name: str, policy: TablePolicy) -> None:
-    """Raise ValueError unless the chunks of a table can be made so."""
+def has_parquet(policy: TablePolicy, formats: Collection[Format]) -> bool:
+    """Tell whether chunks are Parquet objects, too; `formats` are those of all tables."""
+    return "parquet" in (policy.formats or formats)
+
+
+def check_policies(tables: Mapping[str, TablePolicy | Policy], formats: Collection[Format]) -> None:
+    """Raise ValueError unless what is said of tables can be done."""
+    _check_formats("formats", formats)
+    for name, policy in tables.items():
+        if isinstance(policy, TablePolicy):
+            _check_policy(name, policy)
+
+
+def _check_formats(where: str, formats: Collection[Format]) -> None:
+    if "csv.zstd" not in formats:
+        raise ValueError(f"{where}: expected 'csv.zstd' among them, which restores read")
+
+
+def _check_policy(name: str, policy: TablePolicy) -> None:
+    if policy.formats:
+        _check_formats(f"tables: {name}: formats", policy.formats)
     by_time = policy.chunk_by in ("month", "day")
     if by_time and not policy.column:
         raise ValueError(f"tables: {name}: chunk_by = {policy.chunk_by!r} needs a column")

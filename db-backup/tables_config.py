@@ -12,9 +12,10 @@ from ooni_common.config_text import DEFAULT
 from portal.pages_config import PagesConfig
 from table_policy import (
     MONTHS_OF,
+    Format,
     Policy,
     TablePolicy,
-    check_chunks,
+    check_policies,
     is_name,
     policy_among,
     shipped_policies,
@@ -31,6 +32,7 @@ class TablesConfig(PagesConfig, frozen=True, kw_only=True):
     action: Literal["", "export", "backup"] = ""
     databases: list[DatabaseName] = msgspec.field(default_factory=list)
     tables: dict[str, TablePolicy | Policy] = msgspec.field(default_factory=dict)
+    formats: tuple[Format, ...] = ("csv.zstd",)
     backup_tables: dict[str, Literal["ignore", "full", "incremental", "partition"]] = msgspec.field(
         default_factory=dict
     )
@@ -38,9 +40,7 @@ class TablesConfig(PagesConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse what can't work together."""
         super().__post_init__()
-        for name, policy in self.tables.items():
-            if isinstance(policy, TablePolicy):
-                check_chunks(name, policy)
+        check_policies(self.tables, self.formats)
         self._check_databases()
 
     def _check_databases(self) -> None:

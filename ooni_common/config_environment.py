@@ -14,7 +14,7 @@ FOR_DEVELOPERS = ("OONI_TEST_", "OONI_RECORD_", "OONI_BENCH_")
 _KEYS = """
 action asn_cc_file asn_cc_type asn_cc_url asn_file asn_type asn_url backup_tables ca_file
 category_column cc_file cc_type cc_url cluster compression_level databases db_uri dns_url
-extra_category_codes full_every git_time_limit git_token git_url heartbeat_url history_days
+extra_category_codes formats full_every git_time_limit git_token git_url heartbeat_url history_days
 hold_days http_url incident_hours jobs keep keep_chains keep_days late_days legend_column
 legend_file manifest_key max_age_days max_backup_time max_bandwidth max_bytes
 max_country_shrink max_execution_time max_rejected_rows max_rows max_running_queries

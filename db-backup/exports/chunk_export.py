@@ -1,40 +1,39 @@
 """One chunk on its way from the database into its object, which may be one of several at once."""
 
-import contextlib
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import msgspec
 
 from backup_config import Config
 from exports.chunk_rows import LineBreaksInValues
+from exports.flights import Flight, Flights
 from exports.lanes import Lane, Lanes
-from exports.manifest import Export, ExportLayout
+from exports.manifest import Export, ExportLayout, now
 from exports.manifest_file import ManifestFile
+from exports.parquet_upload import Beside, RowsChanged, uploading_parquet
 from exports.plan import Step, types_of
-from exports.reader import Reader
+from exports.reader import Chunk, Reader, counted
 from exports.sizes import check_size, expected_size
 from exports.stored import published
-from ooni_common.errors import Unavailable
+from ooni_common.errors import ScriptError, Unavailable
 from ooni_common.run import Job
-from parallel import BytesInFlight, in_parallel
+from parallel import BytesInFlight
 from store import Bucket
 from throttle import Progress, in_units
-from upload_parts import ABORT_TIME, UploadEnded
-from uploads import PART_SIZE, Upload, uploading
+from uploads import PART_SIZE, uploading
 
 log = logging.getLogger("ooni.db_backup")
 
 ZSTD = "application/zstd"
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MOST_IN_FLIGHT = 8 * PART_SIZE  # bytes of all chunks together, beside those that a lane gathers
-POLL = 0.02  # seconds
+PARQUET_SHARE = (
+    2  # times as large as the CSV's object, at most, an object of Parquet is taken to be
+)
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
 
@@ -47,76 +46,6 @@ class Tally:
     uploaded: int = 0
 
 
-@dataclass(eq=False)  # another one is never the same
-class Flight:
-    """A chunk on its way.
-
-    Attributes:
-        upload: of its object; None: not begun.
-        announced: whether its object may come at any time.
-    """
-
-    upload: Upload | None = None
-    announced: bool = False
-
-
-class Flights:
-    """The chunks that are on their way, which a stop ends together."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._flights: list[Flight] = []
-        self._over = False
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[Flight]:
-        """Give a flight.
-
-        Raises:
-            UploadEnded: none may begin any more.
-        """
-        flight = Flight()
-        with self._lock:
-            self.check()
-            self._flights.append(flight)
-        try:
-            yield flight
-        finally:
-            with self._lock:
-                self._flights.remove(flight)
-
-    def begin(self, flight: Flight, upload: Upload) -> None:
-        """Let it have an upload; raise UploadEnded if it must not."""
-        with self._lock:
-            self.check()
-            flight.upload = upload
-
-    def announce(self, flight: Flight) -> None:
-        """Let its object come from now on; raise UploadEnded if it must not."""
-        with self._lock:
-            self.check()
-            flight.announced = True
-
-    def end(self) -> None:
-        """Abort what is not announced, and wait for a while until all have ended.
-
-        Another thread than theirs does it.
-        """
-        with self._lock:
-            self._over = True
-            uploads = [one.upload for one in self._flights if one.upload and not one.announced]
-        for _ in in_parallel(Upload.end, uploads, max(len(uploads), 1)):
-            pass
-        deadline = time.monotonic() + ABORT_TIME
-        while self._flights and time.monotonic() < deadline:
-            time.sleep(POLL)
-
-    def check(self) -> None:
-        """Raise UploadEnded if they are over."""
-        if self._over:
-            raise UploadEnded
-
-
 class ChunkExporter:
     """Exports chunks of a table, one at a time in each thread.
 
@@ -127,6 +56,10 @@ class ChunkExporter:
         file: of the manifest.
         tally: counts the exports.
         show: shows the progress of a chunk, given its name and the number of its rows.
+
+    Attributes:
+        flights: the chunks that are on their way.
+        without_parquet: why chunks have got no Parquet object, by name.
     """
 
     def __init__(
@@ -151,9 +84,12 @@ class ChunkExporter:
         # A single thread waits for its own parts alone.
         self._in_flight = BytesInFlight(MOST_IN_FLIGHT) if lanes.count > 1 else None
         self.flights = Flights()
+        self.without_parquet: dict[str, ScriptError] = {}
 
     def export(self, step: Step, place: str, *, may_grow: bool) -> None:
         """Export a chunk; once more, counting exactly, if its lines are not its rows.
+
+        If its Parquet object fails, the CSV goes on, and the object is tried again alone.
 
         Rows that come while it is read look like line breaks in values. So a chunk that may grow is
         counted exactly from the start: it would be read twice each time.
@@ -168,20 +104,50 @@ class ChunkExporter:
         exact = self._manifest.line_breaks or grows
         while True:
             try:
-                self._export(step, place, exact=exact)
+                step, failure = self._attempt(step, place, exact=exact)
             except LineBreaksInValues:
                 exact = True
+                continue
             except Unavailable as error:
-                failures += 1
-                if failures > self._job.config.retries:
+                if failures >= self._job.config.retries:
                     raise
-                log.warning("%s; trying again in %g s", error, self._job.config.retry_wait)
-                time.sleep(self._job.config.retry_wait)
-                self._lanes.look_again()
-                if self._came(step.chunk.name):
-                    return  # the answer was lost, and not the object
-            else:
+                failure = error
+            if failure is None:
                 return
+            failures += 1
+            if not isinstance(failure, Unavailable) or failures > self._job.config.retries:
+                self._leave_without_parquet(step, failure)
+                return
+            self._wait_after(failure)
+            if isinstance(failure, RowsChanged):
+                step = replace(step, reason="changed", fingerprint=counted(failure.rows))
+            elif step.reason != "without Parquet" and self._came(step.chunk.name):
+                if not self._lacks_parquet(step.chunk):
+                    return  # the answer was lost, and not the object
+                step = replace(step, reason="without Parquet")
+
+    def _attempt(self, step: Step, place: str, *, exact: bool) -> tuple[Step, ScriptError | None]:
+        """Do a step; return what is left of it to do, and why."""
+        if step.reason == "without Parquet":
+            return step, self._add_parquet(step)
+        failure = self._export(step, place, exact=exact)
+        return replace(step, reason="without Parquet") if failure else step, failure
+
+    def _wait_after(self, failure: ScriptError) -> None:
+        log.warning("%s; trying again in %g s", failure, self._job.config.retry_wait)
+        time.sleep(self._job.config.retry_wait)
+        self._lanes.look_again()
+
+    def _leave_without_parquet(self, step: Step, failure: ScriptError) -> None:
+        """Note why a chunk gets no Parquet object now."""
+        log.warning("%s", failure)
+        with self._file.lock:
+            self.without_parquet[step.chunk.name] = failure
+
+    def _lacks_parquet(self, chunk: Chunk) -> bool:
+        """Tell whether a chunk that was exported has yet to get a Parquet object."""
+        with self._file.lock:
+            return self._lanes.make_parquet and not self._manifest.chunks[chunk.name].parquet
 
     def _came(self, name: str) -> bool:
         """Tell whether an object came though it seemed to fail; it is pending no more."""
@@ -195,7 +161,8 @@ class ChunkExporter:
             log.info("%s: taken over from a run that was interrupted", export.key)
         return bool(came)
 
-    def _export(self, step: Step, place: str, *, exact: bool) -> None:
+    def _export(self, step: Step, place: str, *, exact: bool) -> ScriptError | None:
+        """Export a chunk; return why it has no Parquet object, if it should have one."""
         self._file.check_room(step.chunk)
         chunk, manifest = step.chunk, self._manifest
         check_size(manifest, self._reader.policy, chunk, step.fingerprint.rows)
@@ -212,11 +179,14 @@ class ChunkExporter:
             with (
                 self._job.metrics.timer("upload_to_s3"),
                 uploading(self._bucket, key, ZSTD, token, expected, self._in_flight) as upload,
+                self._parquet_of(chunk, lane, flight, expected) as beside,
             ):
                 self.flights.begin(flight, upload)
                 shown = self._show(f"{place} {self._layout.relative(key)}", rows)
                 size, counter = lane.rows.send(chunk, upload, shown, exact=exact)
                 lane.rows.check(chunk, rows, counter)
+                # While it holds nothing that others wait for.
+                parquet, failure = beside.finished(counter.rows)
                 upload.hand_over()
                 if self._in_flight:
                     reading.close()  # while the store gets this chunk, another one is read
@@ -235,21 +205,78 @@ class ChunkExporter:
                     started=started,
                     finished=now(),
                     types=types_of(lane.reader),
+                    parquet=parquet,
                 )
                 self.flights.announce(flight)
                 self._file.announce(export)
                 etag = upload.publish()
-            self._arrived(step, msgspec.structs.replace(export, etag=etag), clock)
+                if parquet:
+                    parquet, failure = beside.published(parquet)
+            arrived = msgspec.structs.replace(export, etag=etag, parquet=parquet)
+            self._arrived(step, arrived, clock)
             if counter.line_breaks:
                 manifest.line_breaks = True
+        return failure
+
+    def _add_parquet(self, step: Step) -> ScriptError | None:
+        """Give a chunk its Parquet object, with the rows that its CSV has; return why that failed.
+
+        The CSV isn't read again.
+        """
+        chunk, clock = step.chunk, time.monotonic()
+        with self._file.lock:
+            export = self._manifest.chunks[chunk.name]
+        try:
+            with self._lanes.taken() as lane, self.flights.one() as flight:
+                rows = lane.reader.count(chunk.condition)
+                if rows != export.rows:
+                    return RowsChanged(export, rows)
+                with (
+                    self._job.metrics.timer("upload_to_s3"),
+                    self._parquet_of(chunk, lane, flight, export.compressed_bytes) as beside,
+                ):
+                    parquet, failure = beside.finished(rows)
+                    if parquet is None:
+                        return failure
+                    export = msgspec.structs.replace(export, parquet=parquet)
+                    self.flights.announce(flight)
+                    self._file.announce(export)
+                    parquet, failure = beside.published(parquet)
+                self._arrived(step, msgspec.structs.replace(export, parquet=parquet), clock)
+        except ScriptError as error:
+            return error
+        return failure
+
+    @contextmanager
+    def _parquet_of(
+        self, chunk: Chunk, lane: Lane, flight: Flight, expected: int
+    ) -> Iterator[Beside]:
+        """Give the Parquet object of a chunk on its way, if there is to be one."""
+        if not lane.parquet:
+            yield Beside(None)
+            return
+        key = self._layout.parquet(self._manifest.table, chunk.name)
+        size = PARQUET_SHARE * expected
+        with uploading_parquet(self._bucket, key, lane.parquet, chunk, size) as upload:
+            self.flights.begin(flight, upload.upload)
+            yield Beside(upload)
 
     def _arrived(self, step: Step, export: Export, began: float) -> None:
         """Take an export whose object is there, and say so."""
         self._file.arrived(export)
         with self._file.lock:
             self._tally.exported += 1
-            self._tally.uploaded += export.compressed_bytes
+            if step.reason != "without Parquet":
+                self._tally.uploaded += export.compressed_bytes
+            if export.parquet:
+                self._tally.uploaded += export.parquet.compressed_bytes
         seconds = max(time.monotonic() - began, 0.001)
+        if export.parquet:
+            size = in_units(export.parquet.compressed_bytes)
+            where = self._layout.relative(export.parquet.key)
+            log.info("%s: %s rows as Parquet, %s", where, f"{export.rows:,}", size)
+        if step.reason == "without Parquet":
+            return
         log.info(
             "%s: %s: %s rows, %s of CSV as %s, in %.1f s (%s/s)",
             self._layout.relative(export.key),
@@ -279,8 +306,3 @@ class ChunkExporter:
 def nodes_of(reader: Reader) -> list[str]:
     """Return the names of the nodes that a table is read from."""
     return [node.name for node in reader.replicas.chosen] if reader.replicas else []
-
-
-def now() -> str:
-    """Return the time, UTC, as manifests have it."""
-    return f"{datetime.now(UTC):{TIME_FORMAT}}"

@@ -96,15 +96,8 @@ class ClickHouseHTTP:
         Raises:
             ConfigError: a proxy keeps back the header by which a failure is known.
         """
-        parameters: dict[str, object] = {
-            "readonly": 2,
-            "cancel_http_readonly_queries_on_client_close": 1,
-            **self._config.query_settings,
-            **OUTPUT_SETTINGS,
-            **(settings or {}),
-        }
         body = f"{select} FORMAT CSVWithNames".encode()
-        with self._answered(parameters, body) as response:
+        with self._answered(self._reading(settings or {}), body) as response:
             if names and not response.headers.get(TAG):
                 raise ConfigError(f"{self.address}: {NO_TAG}")
             counter = RowCounter(exact=exact)
@@ -112,6 +105,26 @@ class ClickHouseHTTP:
             if names:
                 pieces = beginning_with(header_of(names), pieces)
             yield RowStream(counter.counting(pieces), counter)
+
+    @contextlib.contextmanager
+    def result(self, query: str, settings: Mapping[str, object]) -> Iterator[Iterator[bytes]]:
+        """Run a query that names a format; give the pieces of its result.
+
+        Whoever takes them has to see by their end whether they are all: of formats that have none,
+        servers before 25.11 do not tell a failure in mid-stream for certain.
+        """
+        with self._answered(self._reading(settings), query.encode()) as response:
+            yield self._pieces(response)
+
+    def _reading(self, settings: Mapping[str, object]) -> dict[str, object]:
+        """Return the settings of a query that reads a whole chunk, or more."""
+        return {
+            "readonly": 2,
+            "cancel_http_readonly_queries_on_client_close": 1,
+            **self._config.query_settings,
+            **OUTPUT_SETTINGS,
+            **settings,
+        }
 
     def version(self) -> str:
         """Return the server's.

@@ -10,13 +10,12 @@ import msgspec
 
 from backup_config import Config
 from documents import TOOL
-from exports.chunk_export import now
 from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
-from exports.export import Exporter, owner_of_its_names
-from exports.manifest import ExportLayout, RunManifest, TableManifest
-from exports.plan import planned
+from exports.export import Exporter
+from exports.manifest import ExportLayout, RunManifest, TableManifest, now
+from exports.plan import Step, planned
 from exports.publication import publish
 from exports.reader import Reader
 from exports.row_source import ChosenSource, ReplicaSource
@@ -75,7 +74,8 @@ def export_tables(
     started = now()
     with job.metrics.timer("run_export"), writing(job, bucket, layout):
         if not job.dry_run:
-            end_interrupted_uploads(bucket, layout.exports)
+            for prefix in layout.with_rows:
+                end_interrupted_uploads(bucket, prefix)
         read = read_table_manifests(bucket, layout, with_objects=True)
         manifests, objects = read.sound, read.objects or {}
         warn_of_stale_exports(job.config, manifests)
@@ -90,7 +90,8 @@ def export_tables(
             manifest = manifests.get(name) or beginning_of(bucket, layout, read, name)
             try:
                 reader = reader_of(job.config, nodes, name)
-                exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest)
+                rows = rows_of(job, reader, source)
+                exporter = Exporter(job, bucket, rows, reader, manifest, http)
                 export_table(job, exporter, manifests, objects, outcome)
             except (DataRefused, ConfigError, StatementFailed, RowsDiffer) as error:
                 outcome.failures.append(error)
@@ -214,6 +215,7 @@ def export_table(
         max_shrink=job.config.max_shrink,
         force=job.force,
     )
+    plan = exporter.also_parquet(plan, objects)
     steps = plan.steps
     if owner := owner_of_its_names(name, steps, manifests, exporter.layout):
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
@@ -227,17 +229,34 @@ def export_table(
         )
     if job.dry_run:
         outcome.exported += sum(step.exports for step in steps)
+        for error in exporter.without_parquet.values():
+            outcome.failures.append(error)
         for step in steps:
             log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
         return
     try:
         with job.metrics.timer(f"table_{metric_name(job.config.qualifier + name)}_backup_time_ms"):
             exporter.carry_out(plan, objects)
+        exporter.raise_without_parquet()
     finally:
         outcome.exported += exporter.tally.exported
         outcome.uploaded += exporter.tally.uploaded
         if manifest.generation:
             manifests[name] = manifest
+
+
+def owner_of_its_names(
+    table: str, steps: Sequence[Step], manifests: Mapping[str, TableManifest], layout: ExportLayout
+) -> str:
+    """Return the other table that has objects of the names that this one would write; "" for none.
+
+    A table `a_b` and a chunk `b` of a table `a` have the same name.
+    """
+    names = {layout.export(table, step.chunk.name) for step in steps}
+    for owner, manifest in manifests.items():
+        if owner != table and any(export.key in names for export in manifest.exports):
+            return owner
+    return ""
 
 
 def metric_name(table: str) -> str:

@@ -2,19 +2,23 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
 
 from backup_config import Config
 from digest import SCHEME
-from exports.chunk_export import TIME_FORMAT, ChunkExporter, Flights, ShowProgress, Tally
+from exports.chunk_export import ChunkExporter, ShowProgress, Tally
+from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
-from exports.lanes import Lanes, lanes_of
-from exports.manifest import Export, ExportLayout, TableManifest
+from exports.flights import Flights
+from exports.lanes import Forms, Lanes, lanes_of
+from exports.manifest import TIME_FORMAT, Export, ExportLayout, ParquetObject, TableManifest
 from exports.manifest_file import ManifestFile
+from exports.parquet_plan import with_parquet
+from exports.parquet_rows import ParquetFormat, parquet_format
 from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Reader
 from exports.stored import published
@@ -22,6 +26,7 @@ from ooni_common.errors import DataRefused, ScriptError
 from ooni_common.run import Job
 from parallel import as_they_end, jobs_at_once
 from store import Bucket, Listed
+from table_policy import has_parquet
 from throttle import Throttle, Together, progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -39,6 +44,7 @@ class Exporter:
         layout: where things are in the bucket.
         throttle: lets chunks begin.
         tally: of the exports, so far.
+        without_parquet: why there are no Parquet objects, by chunk, or "" for all.
     """
 
     def __init__(
@@ -48,8 +54,11 @@ class Exporter:
         source: RowSource,
         reader: Reader,
         manifest: TableManifest,
-        clock: Callable[[], float] = time.monotonic,
+        http: ClickHouseHTTP,
     ) -> None:
+        self._http = http
+        self._form: ParquetFormat | None = None
+        self.without_parquet: dict[str, ScriptError] = {}
         self._job = job
         self._bucket = bucket
         self._source = source
@@ -58,7 +67,7 @@ class Exporter:
         self.layout = ExportLayout(job.config.public_prefix)
         self.throttle = Throttle(lambda: reader.databases, job.config)
         self.tally = Tally()
-        self._file = ManifestFile(bucket, self.layout, reader, manifest, clock)
+        self._file = ManifestFile(bucket, self.layout, reader, manifest)
 
     def recover(self) -> None:
         """Take over what an interrupted run has published."""
@@ -68,11 +77,41 @@ class Exporter:
         self.manifest.chunks.update(came)
         self.manifest.pending.clear()
 
-    def is_lost(self, export: Export, objects: Mapping[str, Listed]) -> bool:
-        """Tell whether the object of an export is gone, or another one.
+    def also_parquet(self, plan: Plan, objects: Mapping[str, Listed]) -> Plan:
+        """Return a plan by which chunks have Parquet objects, too, if the configuration says so.
+
+        Where the table can't be written as Parquet, that is a failure of the run, and CSV goes on.
+        """
+        wanted = has_parquet(self.reader.policy, self._job.config.formats)
+
+        def planned(form: ParquetFormat | None) -> Plan:
+            steps = with_parquet(
+                plan.steps,
+                lambda parquet: self.is_lost(parquet, objects),
+                makes=form is not None,
+                keeps=wanted,
+            )
+            return replace(plan, steps=steps)
+
+        if not wanted:
+            return planned(None)
+        form = parquet_format(self._http, self.reader)
+        also = planned(form)
+        if any(step.exports for step in also.steps):
+            try:
+                form.check(self.reader)
+            except ScriptError as error:
+                log.warning("%s", error)
+                self.without_parquet[""] = error
+                return planned(None)
+            self._form = form
+        return also
+
+    def is_lost(self, export: Export | ParquetObject, objects: Mapping[str, Listed]) -> bool:
+        """Tell whether an object of an export is gone, or another one.
 
         Args:
-            export: of the table.
+            export: of the table, or its Parquet object.
             objects: in the bucket, by key. What the store calls a version may be something else in
                 a copy of the bucket: then the origin of the object decides.
         """
@@ -124,6 +163,15 @@ class Exporter:
                 f" has these rows no more; forget them: export --force {self.manifest.table}"
             )
 
+    def raise_without_parquet(self) -> None:
+        """Raise the first reason why there are no Parquet objects; the others were logged."""
+        reasons = list(self.without_parquet.values())
+        if not reasons:
+            return
+        if len(reasons) > 1:
+            log.error("%s: %d chunks have no Parquet object", self.manifest.table, len(reasons))
+        raise reasons[0]
+
     def _lost_for_ever(self, steps: Sequence[Step], objects: Mapping[str, Listed]) -> list[str]:
         """Return the lost objects whose rows the database has no more; --force forgets them."""
         lost = [
@@ -145,15 +193,26 @@ class Exporter:
         for step in steps:
             if step.reason == "lost from the bucket" and step.last:
                 log.warning("%s: gone, or not the object that was exported", step.last.key)
+            self._name_parquet(step)
             if step.reason == "dropped":
                 self._mark_dropped(step)
-            elif step.reason == "unchanged" and step.last:
+            elif step.reason in ("unchanged", "without Parquet") and step.last:
                 self._keep(step, step.last, objects)
         return self._export([step for step in steps if step.exports])
 
+    def _name_parquet(self, step: Step) -> None:
+        """Let the manifest name no Parquet object that is lost, or that nobody wants any more."""
+        name = step.chunk.name
+        export = self.manifest.chunks.get(name)
+        if step.last and export and export.parquet and not step.last.parquet:
+            log.warning("%s: no manifest names it any more", export.parquet.key)
+            self.manifest.chunks[name] = msgspec.structs.replace(export, parquet=None)
+
     def _keep(self, step: Step, last: Export, objects: Mapping[str, Listed]) -> None:
         """Let the manifest have an export that is as it was, by what is said of it today."""
-        listed = objects.get(last.key)
+        listed, parquet = objects.get(last.key), last.parquet
+        if parquet and (seen := objects.get(parquet.key)):
+            parquet = msgspec.structs.replace(parquet, etag=seen.etag)
         self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
             last,
             chunk=step.chunk,
@@ -162,6 +221,7 @@ class Exporter:
             fingerprint=msgspec.structs.replace(step.fingerprint, scheme=SCHEME),
             storage=step.storage,
             etag=listed.etag if listed else last.etag,
+            parquet=parquet,
         )
 
     def _mark_dropped(self, step: Step) -> None:
@@ -190,7 +250,12 @@ class Exporter:
         others = [one for one in numbered if not _may_shrink(one[1])]
         with (
             lanes_of(
-                config, self.reader, self._source, self.throttle, count, jobs // count
+                config,
+                self.reader,
+                Forms(self._source, self._form),
+                self.throttle,
+                count,
+                jobs // count,
             ) as lanes,
             self._showing(steps, lanes.count) as show,
         ):
@@ -208,6 +273,7 @@ class Exporter:
             if not sick or self.reader.policy.chunk_by != "range":
                 sick += self._attempt(attempt, shrinking, exporter.flights, lanes)
             lanes.rest()
+        self.without_parquet |= exporter.without_parquet
         return sick
 
     def _attempt(
@@ -257,17 +323,3 @@ class Exporter:
 def _may_shrink(step: Step) -> bool:
     """Tell whether a chunk has other bounds than its object, which may have rows of new chunks."""
     return step.last is not None and step.last.chunk != step.chunk
-
-
-def owner_of_its_names(
-    table: str, steps: Sequence[Step], manifests: Mapping[str, TableManifest], layout: ExportLayout
-) -> str:
-    """Return the other table that has objects of the names that this one would write; "" for none.
-
-    A table `a_b` and a chunk `b` of a table `a` have the same name.
-    """
-    names = {layout.export(table, step.chunk.name) for step in steps}
-    for owner, manifest in manifests.items():
-        if owner != table and any(export.key in names for export in manifest.exports):
-            return owner
-    return ""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from backup_config import Config
 from documents import TEXT, TOOL
-from exports.chunk_export import now
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import damaged_manifest, public_bucket, reader_of, rows_of, with_chunks
 from exports.export import Exporter
@@ -19,6 +18,8 @@ from exports.manifest import (
     ExportLayout,
     RunManifest,
     TableManifest,
+    named_keys,
+    now,
 )
 from exports.plan import Plan, planned
 from exports.prune import Leftover, Unwanted, delete
@@ -78,6 +79,7 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
     with writing(job, bucket, layout):
         objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
         exporter.carry_out(chosen, objects)
+        _delete_parquet(bucket, layout, read, manifest, removal)
         dropped = {step.chunk.name for step in chosen.steps if step.reason == "dropped"}
         gone = [export for name, export in manifest.chunks.items() if name in dropped]
         new = {name: export for name, export in manifest.chunks.items() if export not in gone}
@@ -89,7 +91,9 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
         if gone:
             unwanted = Unwanted([_leftover(removal, export) for export in gone])
             delete(bucket, layout, read, unwanted, run, about)
-        versions = sum(_delete_versions(bucket, export.key) for export in old.values())
+        keys = [layout.parquet(removal.table, name) for name in removal.chunks]
+        keys += [export.key for export in old.values()]
+        versions = sum(_delete_versions(bucket, key) for key in keys)
     log.info(
         "%s: %s exported again, %d deleted, and %d older versions of their objects",
         removal.table,
@@ -97,6 +101,7 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
         len(gone),
         versions,
     )
+    exporter.raise_without_parquet()
 
 
 def _manifest_of(config: Config, read: TableManifests, removal: Removal) -> TableManifest:
@@ -115,13 +120,31 @@ def _planned(
 ) -> tuple[Exporter, Plan]:
     """Return what exports the table, and its plan for the chunks."""
     reader = reader_of(job.config, nodes, removal.table)
-    source = ChosenSource(job.config, nodes.first, ClickHouseHTTP(job.config, job.user_agent))
-    exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest)
+    http = ClickHouseHTTP(job.config, job.user_agent)
+    source = ChosenSource(job.config, nodes.first, http)
+    exporter = Exporter(job, bucket, rows_of(job, reader, source), reader, manifest, http)
     exporter.recover()  # what a run that was interrupted has published is the old object
     plan = planned(reader, manifest, lambda _export: False, max_shrink=1, force=True)
     steps = [step for step in plan.steps if step.chunk.name in removal.chunks]
     # Chunks that are not among them may be missing from the manifest.
-    return exporter, replace(plan, steps=steps, surveyed=manifest.surveyed)
+    chosen = replace(plan, steps=steps, surveyed=manifest.surveyed)
+    return exporter, exporter.also_parquet(chosen, {})
+
+
+def _delete_parquet(
+    bucket: Bucket,
+    layout: ExportLayout,
+    read: TableManifests,
+    manifest: TableManifest,
+    removal: Removal,
+) -> None:
+    """Delete the Parquet objects of the chunks that have no successor, named by a manifest or not.
+
+    There may be some of a time when the configuration wanted them.
+    """
+    others = [one for name, one in read.sound.items() if name != removal.table]
+    keys = {layout.parquet(removal.table, name) for name in removal.chunks}
+    bucket.delete_keys(sorted(keys - named_keys([*others, manifest])))
 
 
 def _leftover(removal: Removal, export: Export) -> Leftover:
@@ -139,13 +162,15 @@ def _add_note(
 ) -> None:
     """Tell those who have copies, in a public file, which of them are to be replaced."""
     note = " ".join(removal.note.split())
+    successors = {stored.key: stored.sha256 for one in new.values() for stored in one.stored}
     lines = [
-        f"{now()} {layout.relative(export.key)}: rows were removed."
-        f" Of copies, delete the object with SHA-256 {export.sha256}"
-        f"{f'; its successor has {new[name].sha256}' if name in new else ''}."
+        f"{now()} {layout.relative(stored.key)}: rows were removed."
+        f" Of copies, delete the object with SHA-256 {stored.sha256}"
+        f"{f'; its successor has {successors[stored.key]}' if stored.key in successors else ''}."
         f"{f' {note}' if note else ''}\n"
-        for name, export in old.items()
-        if name not in new or new[name].sha256 != export.sha256
+        for export in old.values()
+        for stored in export.stored
+        if successors.get(stored.key) != stored.sha256
     ]
     content = bucket.get(layout.changes) or b""
     if lines:

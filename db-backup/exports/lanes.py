@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from backup_config import Config
 from exports.chunk_rows import ChunkRows
 from exports.csv_rows import RowSource
+from exports.parquet_rows import ParquetFormat, ParquetRows
 from exports.reader import Reader
 from exports.row_source import ChosenSource, ReplicaSource
 from ooni_common.database import Database, connected, connected_to
@@ -36,11 +37,13 @@ class Lane:
     Attributes:
         reader: of the table.
         rows: sends the rows.
+        parquet: sends them as Parquet; None: there is to be none.
         rests_until: when it may read the next one, on the clock of the lanes.
     """
 
     reader: Reader
     rows: ChunkRows
+    parquet: ParquetRows | None = None
     rests_until: float = 0
 
 
@@ -62,6 +65,11 @@ class Lanes:
         self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         for lane in lanes:
             self._free.put(lane)
+
+    @property
+    def make_parquet(self) -> bool:
+        """Whether chunks become Parquet objects, too."""
+        return any(lane.parquet for lane in self._lanes)
 
     @property
     def count(self) -> int:
@@ -130,16 +138,34 @@ class LaneReplicas(TableReplicas):
             self.chosen = list(self._shared.chosen)
 
 
+@dataclass(frozen=True)
+class Forms:
+    """In which forms the rows of a table are read.
+
+    Attributes:
+        csv: where they come from as CSV.
+        parquet: how they become Parquet; None: they do not.
+    """
+
+    csv: RowSource
+    parquet: ParquetFormat | None
+
+
 @contextlib.contextmanager
 def lanes_of(
-    config: Config, reader: Reader, source: RowSource, throttle: Throttle, count: int, threads: int
+    config: Config,
+    reader: Reader,
+    forms: Forms,
+    throttle: Throttle,
+    count: int,
+    threads: int,
 ) -> Iterator[Lanes]:
     """Give so many lanes; fewer, where another connection reaches another server.
 
     Args:
         config: says where the database is.
         reader: of the table; a single lane reads with it.
-        source: of the rows; a single lane has them from it.
+        forms: in which the rows are read; a single lane has CSV from the very source.
         throttle: of all.
         count: of lanes.
         threads: that compress, in each.
@@ -148,11 +174,11 @@ def lanes_of(
 
     def lane(reader: Reader, source: RowSource) -> Lane:
         rows = ChunkRows(source, reader, bandwidth, config.compression_level, threads)
-        return Lane(reader, rows)
+        return Lane(reader, rows, _parquet_rows(forms, reader, bandwidth))
 
     with ExitStack() as stack:
         if count == 1:
-            lanes = [lane(reader, source)]
+            lanes = [lane(reader, forms.csv)]
         elif reader.replicas:
             replicas = [_replicas(config, reader.replicas, throttle, stack) for _ in range(count)]
             lanes = [
@@ -161,9 +187,13 @@ def lanes_of(
         else:
             databases = _connections(config, reader.database, stack, count)
             lanes = [
-                lane(replace(reader, database=own), over(source, own)) for own in databases
-            ] or [lane(reader, source)]
+                lane(replace(reader, database=own), over(forms.csv, own)) for own in databases
+            ] or [lane(reader, forms.csv)]
         yield Lanes(lanes, throttle)
+
+
+def _parquet_rows(forms: Forms, reader: Reader, bandwidth: Bandwidth) -> ParquetRows | None:
+    return ParquetRows(forms.parquet, reader, bandwidth) if forms.parquet else None
 
 
 def over(source: RowSource, database: Database) -> RowSource:

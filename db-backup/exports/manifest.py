@@ -1,6 +1,7 @@
 """The manifests: what was exported, when, and how to tell whether it is whole.
 
     <prefix>/csv/<table>_<chunk>.csv.zstd   the rows
+    <prefix>/parquet/<table>_<chunk>.parquet  the same rows, where `formats` says so
     <prefix>/schema/<table>.sql             SHOW CREATE TABLE
     <prefix>/manifest/<table>.json          TableManifest, the one that counts
     <prefix>/manifest.json                  RunManifest, of all tables
@@ -18,6 +19,7 @@ that follows an interrupted one begins with that. 2.0 had what is about to come 
 
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import unquote
 
@@ -30,12 +32,40 @@ from exports.storage import Storage
 from store import Layout, Origin, escaped
 
 MANIFEST_FORMAT = 1
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 WHOLE = "whole"  # names the pending export of a whole table, as no chunk is called
 MOST_COLUMNS = 10_000  # of a table; more would only fill the memory
 
 
+class ParquetObject(msgspec.Struct, frozen=True, kw_only=True):
+    """The object that has the rows of an export as Parquet.
+
+    Attributes:
+        key: of the object.
+        compressed_bytes: of the object.
+        sha256: of the object.
+        token: of the upload, in the object's metadata.
+        etag: what the store calls this version of the object; "" if not known.
+        started: when the rows were read, UTC, ISO 8601.
+        finished: when they were all uploaded.
+    """
+
+    key: str
+    compressed_bytes: Number
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    token: str
+    etag: str = ""
+    started: str
+    finished: str
+
+    @property
+    def origin(self) -> Origin:
+        """What tells it from others."""
+        return Origin(self.token, self.compressed_bytes, self.sha256, self.etag)
+
+
 class Export(msgspec.Struct, frozen=True, kw_only=True):
-    """One object with the rows of one chunk.
+    """One object with the rows of one chunk, and perhaps another one with the same rows.
 
     Attributes:
         chunk: which rows.
@@ -53,6 +83,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         finished: when they were all uploaded.
         types: of its columns; empty in those of 2.0.0, which have the types of their manifest.
         dropped: since when the database has none of these rows any more; "" while it has.
+        parquet: the same rows as Parquet; None: there is no such object. 2.0 has none, and what it
+            writes loses it: then it is made again.
     """
 
     chunk: Chunk
@@ -70,6 +102,12 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     dropped: str = ""
     storage: str = ""
     etag: str = ""
+    parquet: ParquetObject | None = None
+
+    @property
+    def stored(self) -> "list[Export | ParquetObject]":
+        """What it has objects of."""
+        return [self, self.parquet] if self.parquet else [self]
 
     @property
     def origin(self) -> Origin:
@@ -132,6 +170,7 @@ class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
     rows: Number
     bytes: Number
     compressed_bytes: Number
+    parquet_bytes: Number = 0
 
 
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,11 +196,17 @@ class ExportLayout(Layout):
         name = f"{escaped(table)}_{chunk}" if chunk else escaped(table)
         return f"{self.exports}{name}.csv.zstd"
 
+    def parquet(self, table: str, chunk: str) -> str:
+        """Return the key of the object that has the same rows as Parquet."""
+        name = f"{escaped(table)}_{chunk}" if chunk else escaped(table)
+        return f"{self.parquets}{name}.parquet"
+
     def may_be_of(self, table: str, key: str) -> bool:
         """Tell whether a table could have an object with rows under this key."""
-        name = key.removeprefix(f"{self.exports}{escaped(table)}").removesuffix(".csv.zstd")
-        return key == self.export(table, name.removeprefix("_")) and (
-            re.fullmatch(CHUNK_NAME, name.removeprefix("_")) is not None
+        name = key.rpartition("/")[2].removesuffix(".csv.zstd").removesuffix(".parquet")
+        chunk = name.removeprefix(escaped(table)).removeprefix("_")
+        return key in (self.export(table, chunk), self.parquet(table, chunk)) and (
+            re.fullmatch(CHUNK_NAME, chunk) is not None
         )
 
     @property
@@ -191,8 +236,18 @@ class ExportLayout(Layout):
 
     @property
     def exports(self) -> str:
-        """What the keys of all objects with rows start with."""
+        """What the keys of all objects with rows as CSV start with."""
         return f"{self.prefix}/csv/"
+
+    @property
+    def parquets(self) -> str:
+        """What the keys of all objects with rows as Parquet start with."""
+        return f"{self.prefix}/parquet/"
+
+    @property
+    def with_rows(self) -> tuple[str, str]:
+        """What the keys of all objects with rows start with."""
+        return self.exports, self.parquets
 
     @property
     def run(self) -> str:
@@ -215,12 +270,18 @@ class ExportLayout(Layout):
         return f"{self.prefix}/index.html"
 
 
+def now() -> str:
+    """Return the time, UTC, as manifests have it."""
+    return f"{datetime.now(UTC):{TIME_FORMAT}}"
+
+
 def named_keys(manifests: Iterable[TableManifest]) -> set[str]:
     """Return the keys of the objects that manifests name, also of those that are pending."""
     return {
-        export.key
+        stored.key
         for manifest in manifests
         for export in (*manifest.exports, *manifest.pending.values())
+        for stored in export.stored
     }
 
 
@@ -238,4 +299,5 @@ def summary(manifest: TableManifest) -> TableSummary:
         rows=sum(export.rows for export in exports),
         bytes=sum(export.bytes for export in exports),
         compressed_bytes=sum(export.compressed_bytes for export in exports),
+        parquet_bytes=sum(one.parquet.compressed_bytes for one in exports if one.parquet),
     )

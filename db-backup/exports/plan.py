@@ -31,6 +31,7 @@ Reason = Literal[
     "again, by --force",
     "with an older digest",
     "lost from the bucket",
+    "without Parquet",
     "unchanged",
     "shrunk",
     "dropped",
@@ -44,6 +45,7 @@ EXPORTED: tuple[Reason, ...] = (
     "again, by --force",
     "with an older digest",
     "lost from the bucket",
+    "without Parquet",
 )
 
 

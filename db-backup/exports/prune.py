@@ -20,7 +20,8 @@ from exports.stored import TableManifests
 from portal.about import About
 from store import Bucket
 
-EXPORTED = r"[^/]+\.csv\.zstd"  # after csv/: what else is there, somebody else has put there
+# After the prefix: what else is there, somebody else has put there.
+EXPORTED = r"(csv/[^/]+\.csv\.zstd|parquet/[^/]+\.parquet)"
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,11 @@ def leftovers(
                 reason = f"the database has these rows no more since {export.dropped[:10]}"
             else:
                 continue
-            if owners[export.key] > 1:  # of another table, too
-                continue
-            yield Leftover(export.key, export.compressed_bytes, reason, table, export.chunk.name)
+            for stored in export.stored:
+                if owners[stored.key] > 1:  # of another table, too
+                    continue
+                size, chunk = stored.compressed_bytes, export.chunk.name
+                yield Leftover(stored.key, size, reason, table, chunk)
     yield from _unnamed(bucket, layout, manifests, is_withdrawn, newest)
 
 
@@ -95,8 +98,8 @@ def _unnamed(
     withdrawn = [table for table in sorted(manifests.damaged) if is_withdrawn(table)]
     unknown = manifests.damaged.keys() - withdrawn
     named = named_keys(manifests.sound.values())
-    for listed in bucket.listing(layout.exports):
-        is_export = re.fullmatch(EXPORTED, listed.key.removeprefix(layout.exports))
+    for listed in (one for prefix in layout.with_rows for one in bucket.listing(prefix)):
+        is_export = re.fullmatch(EXPORTED, layout.relative(listed.key))
         if listed.key in named or not is_export:
             continue
         owners = [table for table in withdrawn if layout.may_be_of(table, listed.key)]

@@ -5,9 +5,8 @@ from datetime import timedelta
 
 from backup_config import Config
 from documents import TOOL
-from exports.chunk_export import now
 from exports.commands import public_bucket
-from exports.manifest import RunManifest
+from exports.manifest import RunManifest, now
 from exports.prune import Unwanted, delete, leftovers
 from exports.stored import read_table_manifests
 from one_writer import writing

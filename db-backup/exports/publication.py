@@ -19,7 +19,8 @@ log = logging.getLogger("ooni.db_backup")
 def checksums(manifests: Iterable[TableManifest], layout: ExportLayout) -> bytes:
     """Return SHA256SUMS, for `sha256sum --check` in a copy of the exports."""
     exports = [export for manifest in manifests for export in manifest.exports]
-    lines = (f"{export.sha256}  {layout.relative(export.key)}\n" for export in exports)
+    objects = [stored for export in exports for stored in export.stored]
+    lines = (f"{stored.sha256}  {layout.relative(stored.key)}\n" for stored in objects)
     return "".join(sorted(lines, key=lambda line: line[66:])).encode()
 
 

@@ -29,6 +29,7 @@ from table_replicas import TableReplicas
 
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
 SAMPLED_OF_SHARDS = 2_000  # of all together: they are sorted by a statement that has them
+NOT_AS_DEMANDED = 395  # a code of ClickHouse: throwIf
 LONGEST_NUMBER = 100  # digits of a version; no type has more than 78
 # A whole table, those without a time, a range (00001), a month (202501), a day (20250131).
 CHUNK_NAME = r"(|null|[0-9]{5,8})"
@@ -155,10 +156,21 @@ class Reader:
     def _version(self) -> str:
         return quoted(self.policy.version) if self.policy.version else self.table.version
 
-    def select(self, chunk: Chunk) -> str:
-        """Return the query of a chunk's rows, in the order of the key."""
+    def select(self, chunk: Chunk, demand: str = "") -> str:
+        """Return the query of a chunk's rows, in the order of the key.
+
+        Args:
+            chunk: which rows.
+            demand: fails with NOT_AS_DEMANDED at the first of them of which this is not true, as
+                SQL; rows of other chunks may be anything.
+        """
         order = f" ORDER BY {self._key}" if self._key else ""
-        return f"SELECT {self._selected} FROM {self._source}{_where(chunk.condition)}{order}"
+        where = _where(chunk.condition)
+        if demand:
+            ours = f"ifNull({chunk.condition}, 0) AND " if chunk.condition else ""
+            check = f"throwIf({ours}NOT ({demand})) = 0"
+            where = _where(f"{chunk.condition} AND {check}" if chunk.condition else check)
+        return f"SELECT {self._selected} FROM {self._source}{where}{order}"
 
     def select_unordered(self) -> str:
         """Return the query of all rows, as `select`, in whatever order is quick."""
@@ -168,6 +180,12 @@ class Reader:
         """Return the number of rows under a condition; with changes, in the parts these name."""
         counts = self._ask_parts("count()", condition, "", changes)
         return sum(count for ((count,),) in counts)
+
+    def counts_of(self, conditions: Sequence[str], chunk: Chunk) -> list[int]:
+        """Return the number of rows of a chunk under each of some conditions."""
+        selected = ", ".join(f"countIf({condition})" for condition in conditions)
+        shards = self._ask_parts(f"tuple({selected})", chunk.condition, "", None)
+        return [sum(counts) for counts in zip(*(row for ((row,),) in shards), strict=True)]
 
     def counts(
         self,

@@ -15,9 +15,9 @@ import zstandard
 from exports.chunks import WRONG_VALUE
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.comparison import Inserted, Records, compare, float_of, is_float
+from exports.content import LARGEST_WINDOW
 from exports.manifest import Export, TableManifest
 from exports.stored import present_exports
-from exports.verify import LARGEST_WINDOW
 from inventory import is_in_utc, read_table, with_utc
 from ooni_common.database import Database, StatementFailed, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused

@@ -94,8 +94,9 @@ def read_table_manifest(
         raise DataRefused(f"{where} damaged: it is of the table {manifest.table!r}")
     for stored in (manifest.chunks, manifest.pending):
         for name, export in stored.items():
-            if export.chunk.name != name or export.key != layout.export(table, name):
+            if export.chunk.name != name:
                 raise DataRefused(f"{where} damaged: the chunk {name!r} is not in {export.key!r}")
+            _check_keys(layout, table, export, where)
     for export in exports:
         _add_pending(manifest, export)
     try:
@@ -128,20 +129,33 @@ def _read_pending(
         export, name = pending.export, pending.export.chunk.name
         if pending.table != table or key != layout.pending_export(table, name):
             raise DataRefused(f"{where} damaged: it is of {pending.table!r}, chunk {name!r}")
-        if export.key != layout.export(table, name):
-            raise DataRefused(f"{where} damaged: the chunk {name!r} is not in {export.key!r}")
+        _check_keys(layout, table, export, where)
         exports.append(export)
     return exports
+
+
+def _check_keys(layout: ExportLayout, table: str, export: Export, where: str) -> None:
+    """Raise DataRefused unless an export names the objects of its own chunk."""
+    name, parquet = export.chunk.name, export.parquet
+    if export.key != layout.export(table, name):
+        raise DataRefused(f"{where} damaged: the chunk {name!r} is not in {export.key!r}")
+    if parquet and parquet.key != layout.parquet(table, name):
+        raise DataRefused(f"{where} damaged: the chunk {name!r} is not in {parquet.key!r}")
 
 
 def _add_pending(manifest: TableManifest, export: Export) -> None:
     """Add a pending export to a manifest, unless it has been taken, or 2.0 has a later one."""
     name = export.chunk.name
     taken, other = manifest.chunks.get(name), manifest.pending.get(name)
-    if taken and taken.token == export.token:
+    if taken and _tokens(taken) == _tokens(export):
         return
     if other is None or other.finished <= export.finished:
         manifest.pending[name] = export
+
+
+def _tokens(export: Export) -> list[str]:
+    """Return what tells the uploads of an export from others."""
+    return [stored.token for stored in export.stored]
 
 
 def read_table_manifests(
@@ -201,10 +215,22 @@ def present_exports(bucket: Bucket, manifest: TableManifest) -> dict[str, Export
 
 
 def published(bucket: Bucket, manifest: TableManifest) -> dict[str, Export]:
-    """Return the pending exports of a table, by chunk, whose objects have come."""
+    """Return the pending exports of a table, by chunk, whose objects have come.
+
+    One whose Parquet has not come is one without: it is made again.
+    """
+
+    def has_come(item: tuple[str, Export]) -> Export | None:
+        export, parquet = item[1], item[1].parquet
+        if not bucket.is_from(export.key, export.origin):
+            return None
+        if parquet and not bucket.is_from(parquet.key, parquet.origin):
+            return msgspec.structs.replace(export, parquet=None)
+        return export
+
     pending = list(manifest.pending.items())
-    came = _asked(lambda item: bucket.is_from(item[1].key, item[1].origin), pending)
-    return {name: export for (name, export), here in zip(pending, came, strict=True) if here}
+    came = _asked(has_come, pending)
+    return {name: export for (name, _), export in zip(pending, came, strict=True) if export}
 
 
 def _asked(ask: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

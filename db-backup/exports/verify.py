@@ -1,20 +1,16 @@
 """Verifying that the exports in the bucket are what their manifests say."""
 
-import hashlib
-import io
 import logging
 import random
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, cast
 
-import zstandard
-
-from exports.csv_rows import RowCounter
+from exports.content import check_csv, check_parquet
 from exports.manifest import (
     Export,
     ExportLayout,
+    ParquetObject,
     RunManifest,
     TableManifest,
     named_keys,
@@ -30,12 +26,12 @@ from exports.stored import (
 )
 from ooni_common.errors import DataRefused
 from parallel import in_parallel
-from store import READ_SIZE, Bucket, Listed, NoSuchObject, ObjectHead
+from store import Bucket, Listed, NoSuchObject, ObjectHead
 from throttle import Bandwidth, Progress, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")
 
-LARGEST_WINDOW = 128 * 1024 * 1024  # bytes that a decompressor keeps; level 22 has as many
+Stored = Export | ParquetObject
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def verify(
     for table in sorted(set(tables) - manifests.keys() - read.damaged.keys()):
         yield f"{table}: it has no manifest"
     checks = list(_checks(bucket, read, tables, skipped, quick=effort.quick))
-    total = sum(check.export.compressed_bytes for check in checks if not check.quick)
+    total = sum(check.stored.compressed_bytes for check in checks if not check.quick)
     with progress("exports", total, "B") as shown:
         checker = _Checker(bucket, layout, effort.bandwidth, shown)
         for findings in in_parallel(checker.check, checks, effort.jobs):
@@ -102,10 +98,11 @@ def verify(
 
 @dataclass(frozen=True)
 class _Check:
-    """An export to be looked at, and the manifest that names it."""
+    """An object of an export to be looked at, and the manifest that names it."""
 
     manifest: TableManifest
     export: Export
+    stored: Stored
     quick: bool
 
 
@@ -121,9 +118,10 @@ def _checks(
     for name in sorted(read.sound.keys() & set(tables or read.sound)):
         manifest = read.sound[name]
         for export in present_exports(bucket, manifest).values():
-            looks_only = quick or export.key in skipped
-            if not (looks_only and _is_as_listed(export, read.objects or {})):
-                yield _Check(manifest, export, looks_only)
+            for stored in export.stored:
+                looks_only = quick or stored.key in skipped
+                if not (looks_only and _is_as_listed(stored, read.objects or {})):
+                    yield _Check(manifest, export, stored, looks_only)
 
 
 def _skipped(
@@ -131,20 +129,21 @@ def _skipped(
 ) -> frozenset[str]:
     """Return the keys of the objects that are not in a sample of so many."""
     named = [manifest for table, manifest in manifests.items() if not tables or table in tables]
-    keys = sorted(export.key for manifest in named for export in manifest.exports)
+    exports = [export for manifest in named for export in manifest.exports]
+    keys = sorted(stored.key for export in exports for stored in export.stored)
     chosen = random.SystemRandom().sample(keys, min(sample, len(keys)))
     return frozenset(keys) - set(chosen)
 
 
 def _check_everything(bucket: Bucket, layout: ExportLayout, read: TableManifests) -> Iterator[str]:
     """Yield what is wrong with what is beside the objects of the manifests."""
-    keys = {key for key in read.objects or () if key.startswith(layout.exports)}
+    keys = {key for key in read.objects or () if key.startswith(layout.with_rows)}
     for key in sorted(keys - named_keys(read.sound.values())):
         yield f"{key}: no manifest names it"
     yield from _check_publication(bucket, layout, read)
 
 
-def _is_as_listed(export: Export, objects: Mapping[str, Listed]) -> bool:
+def _is_as_listed(export: Stored, objects: Mapping[str, Listed]) -> bool:
     """Tell whether a listing has the very version of an object that was uploaded."""
     listed = objects.get(export.key)
     if listed is None or listed.size != export.compressed_bytes:
@@ -164,7 +163,7 @@ def _written_since(
     return present_exports(bucket, fresh).get(chunk)
 
 
-def _is_another(head: ObjectHead, export: Export, *, quick: bool) -> bool:
+def _is_another(head: ObjectHead, export: Stored, *, quick: bool) -> bool:
     """Tell whether the store says that an object is not the one that was uploaded.
 
     Where it has no metadata, the name of the version can say so, and the content must.
@@ -201,15 +200,21 @@ class _Checker:
 
     def check(self, check: _Check) -> list[str]:
         """Return what is wrong with an object, unless a run has replaced it meanwhile."""
-        findings = list(self._check(check.export, quick=check.quick))
+        export, stored = check.export, check.stored
+        findings = list(self._check(export, stored, quick=check.quick))
         if findings:
-            name = check.export.chunk.name
+            name = export.chunk.name
             again = _written_since(self._bucket, self._layout, check.manifest, name)
             if again:
-                findings = list(self._check(again, quick=check.quick))
+                anew = [one for one in again.stored if one.key == stored.key]
+                findings = [
+                    finding
+                    for one in anew
+                    for finding in self._check(again, one, quick=check.quick)
+                ]
         return findings
 
-    def _check(self, export: Export, *, quick: bool) -> Iterator[str]:
+    def _check(self, whole: Export, export: Stored, *, quick: bool) -> Iterator[str]:
         head = self._bucket.look(export.key)
         if head is None:
             yield f"{export.key}: missing"
@@ -221,89 +226,33 @@ class _Checker:
             if not head.token:
                 self.unmarked.append(export.key)
             if not quick:
-                yield from self._read(export)
+                yield from self._read(whole, export)
 
-    def _read(self, export: Export) -> Iterator[str]:
+    def _read(self, whole: Export, export: Stored) -> Iterator[str]:
         try:
-            findings = list(_check_content(self._pieces(export), export))
+            pieces = self._pieces(export)
+            if isinstance(export, Export):
+                findings = list(check_csv(pieces, export))
+            else:
+                findings = list(check_parquet(pieces, export, whole.rows))
         except NoSuchObject:
             findings = [f"{export.key}: missing: it was deleted while it was verified"]
         if not findings:
             log.info(
                 "%s: %s rows, %s: as exported",
                 export.key,
-                f"{export.rows:,}",
+                f"{whole.rows:,}",
                 in_units(export.compressed_bytes),
             )
         yield from findings
 
-    def _pieces(self, export: Export) -> Iterator[bytes]:
+    def _pieces(self, export: Stored) -> Iterator[bytes]:
         for piece in self._bucket.stream(export.key):
             self._bandwidth.spend(len(piece))
             yield piece
             with self._lock:
                 self._done += len(piece)
                 self._shown.show(self._done, export.key)
-
-
-def _check_content(pieces: Iterator[bytes], export: Export) -> Iterator[str]:
-    """Check an object as a whole: its checksum, its compression, its rows."""
-    counter, size, fault = RowCounter(exact=True), 0, ""
-    source = _HashedObject(pieces)
-    # However little it is in the bucket: no more is taken at once, nor than there should be.
-    reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).stream_reader(
-        cast("IO[bytes]", source)
-    )
-    try:
-        while size <= export.bytes and (rows := reader.read(READ_SIZE)):
-            counter.add(rows)
-            size += len(rows)
-    except zstandard.ZstdError as error:
-        fault = str(error)
-    source.read_rest()
-    if source.sha256 != export.sha256:
-        yield f"{export.key}: SHA-256 {source.sha256} instead of {export.sha256}"
-    if fault:
-        yield f"{export.key}: it can't be decompressed: {fault}"
-    elif size > export.bytes:
-        yield f"{export.key}: more than the {export.bytes:,} bytes of CSV that were exported"
-    elif size != export.bytes:
-        yield f"{export.key}: {size:,} bytes of CSV instead of {export.bytes:,}"
-    elif counter.rows != export.rows:
-        yield f"{export.key}: {counter.rows:,} rows instead of {export.rows:,}"
-
-
-class _HashedObject(io.RawIOBase):
-    """An object as a file, which is hashed while it is read.
-
-    Args:
-        pieces: of it.
-    """
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._digest = hashlib.sha256()
-        self._rest = b""
-
-    @property
-    def sha256(self) -> str:
-        """Of what was read up to now."""
-        return self._digest.hexdigest()
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, at most so many; none at the end."""
-        if not self._rest:
-            self._rest = next(self._pieces, b"")
-            self._digest.update(self._rest)
-        end = len(self._rest) if size < 0 else size
-        piece, self._rest = self._rest[:end], self._rest[end:]
-        return piece
-
-    def read_rest(self) -> None:
-        """Read up to the end."""
-        self._rest = b""
-        while self.read():
-            pass
 
 
 def _check_publication(bucket: Bucket, layout: ExportLayout, read: TableManifests) -> Iterator[str]:

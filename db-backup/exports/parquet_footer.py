@@ -1,0 +1,266 @@
+"""The footer of a Parquet file: how many rows it promises, and which columns are text.
+
+It is the only part that is read here: structures of Thrift's compact protocol, at the end of the
+file, behind the rows. Whoever can write to a bucket can write a footer, so all of it is bounded.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ooni_common.errors import DataRefused
+
+MAGIC = b"PAR1"
+LARGEST_FOOTER = 16 * 1024 * 1024  # bytes; of 20 million rows and 40 columns it has about 2 MiB
+ENDING = 8  # bytes: the length of the footer, and the magic
+DEEPEST = 32  # structures within each other; the format needs 8
+LONGEST_VARINT = 10  # bytes, of 64 bits
+STOP, TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(13)
+SIZES = {BYTE: 1, DOUBLE: 8}
+SCHEMA, ROWS = 2, 3  # fields of FileMetaData
+TYPE, NAME, CHILDREN, CONVERTED, LOGICAL = 1, 4, 5, 6, 10  # fields of SchemaElement
+BYTE_ARRAY = 6  # a physical type
+
+
+class DamagedFooter(DataRefused):
+    """The end of a file is not that of a Parquet file that is whole."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """An element of the schema: a column, or a part of one.
+
+    Attributes:
+        name: as bytes.
+        is_bytes: whether it has values of variable length: texts, or bytes.
+        children: how many of the next ones are parts of it.
+        start: where it begins in the footer.
+        end: where it ends.
+        fields: number, type, start and end of each field's value.
+    """
+
+    name: bytes
+    is_bytes: bool
+    children: int
+    start: int
+    end: int
+    fields: tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Footer:
+    """The footer of a file.
+
+    Attributes:
+        content: its bytes, without the length and the magic.
+        rows: of the file.
+        elements: of the schema; the first one is the root.
+    """
+
+    content: bytes
+    rows: int
+    elements: tuple[Element, ...]
+
+    @property
+    def size(self) -> int:
+        """Its size in the file, with the length and the magic."""
+        return len(self.content) + ENDING
+
+    def with_bytes(self, columns: Collection[str]) -> bytes:
+        """Return the end of the file, in which the texts of some columns are said to be bytes.
+
+        Args:
+            columns: their names in the table.
+        """
+        names = {name.encode() for name in columns}
+        pieces, position = [], 0
+        for element in self._below(names):
+            pieces += [self.content[position : element.start], self._without_text(element)]
+            position = element.end
+        content = b"".join([*pieces, self.content[position:]])
+        return content + len(content).to_bytes(4, "little") + MAGIC
+
+    def _below(self, names: Collection[bytes]) -> Iterator[Element]:
+        """Yield the elements with texts that belong to top-level columns of these names."""
+        position = 1
+        while position < len(self.elements):
+            column, open_ones = self.elements[position], 1
+            while open_ones and position < len(self.elements):
+                element = self.elements[position]
+                if column.name in names and element.is_bytes:
+                    yield element
+                open_ones += element.children - 1
+                position += 1
+
+    def _without_text(self, element: Element) -> bytes:
+        """Return an element without what says that its values are text."""
+        encoded, last = bytearray(), 0
+        for number, kind, start, end in element.fields:
+            if number in (CONVERTED, LOGICAL):
+                continue
+            delta = number - last
+            if 0 < delta < 16:
+                encoded.append(delta << 4 | kind)
+            else:
+                encoded += bytes([kind]) + _varint(number << 1)
+            encoded += self.content[start:end]
+            last = number
+        return bytes(encoded) + b"\0"
+
+
+def footer_of(tail: bytes) -> Footer:
+    """Return the footer of a file.
+
+    Args:
+        tail: the last bytes of the file, all of it or LARGEST_FOOTER at least.
+
+    Raises:
+        DamagedFooter: the file does not end as a Parquet file does.
+    """
+    if tail[-len(MAGIC) :] != MAGIC or len(tail) < ENDING + len(MAGIC):
+        raise DamagedFooter("it does not end as a Parquet file")
+    size = int.from_bytes(tail[-ENDING : -len(MAGIC)], "little")
+    if size > LARGEST_FOOTER - ENDING:
+        raise DamagedFooter(f"its footer has {size:,} bytes, more than {LARGEST_FOOTER:,}")
+    if not size or size > len(tail) - ENDING:
+        raise DamagedFooter("its footer is cut")
+    content = tail[-ENDING - size : -ENDING]
+    reader = _Reader(content)
+    elements: tuple[Element, ...] = ()
+    for number, kind in reader.fields():
+        if (number, kind) == (SCHEMA, LIST):
+            elements = tuple(reader.elements())
+        elif (number, kind) == (ROWS, I64):
+            rows = reader.integer()
+            break  # what follows are the row groups: as many as there are rows
+        else:
+            reader.skip(kind)
+    else:
+        reader.refuse()
+    if rows < 0 or not elements:
+        reader.refuse()
+    return Footer(content, rows, elements)
+
+
+class _Reader:
+    """Reads structures of Thrift's compact protocol.
+
+    Args:
+        content: all bytes.
+
+    Attributes:
+        position: of the next byte.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.position = 0
+
+    def refuse(self) -> NoReturn:
+        """Raise DamagedFooter."""
+        raise DamagedFooter("its footer is damaged")
+
+    def fields(self) -> Iterator[tuple[int, int]]:
+        """Yield number and type of each field; whoever gets them has to read the value."""
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self.integer()
+            yield number, head & 15
+
+    def elements(self) -> Iterator[Element]:
+        """Yield the elements of the schema."""
+        count, kind = self._list_head()
+        if kind != STRUCT:
+            self.refuse()
+        for _ in range(count):
+            yield self._element()
+
+    def _element(self) -> Element:
+        start, fields = self.position, []
+        name, is_bytes, children = b"", False, 0
+        for number, kind in self.fields():
+            begin = self.position
+            if (number, kind) == (NAME, BINARY):
+                name = self._bytes(self._unsigned())
+            elif (number, kind) == (TYPE, I32):
+                is_bytes = self.integer() == BYTE_ARRAY
+            elif (number, kind) == (CHILDREN, I32):
+                children = self.integer()
+            else:
+                self.skip(kind)
+            fields.append((number, kind, begin, self.position))
+        if children < 0:
+            self.refuse()
+        return Element(name, is_bytes, children, start, self.position, tuple(fields))
+
+    def skip(self, kind: int, depth: int = 0) -> None:
+        """Read over a value."""
+        if depth > DEEPEST:
+            self.refuse()
+        if kind in SIZES or kind == BINARY:
+            self._bytes(SIZES.get(kind) or self._unsigned())
+        elif kind in (I16, I32, I64):
+            self._unsigned()
+        elif kind in (LIST, SET):
+            count, of_kind = self._list_head()
+            for _ in range(count):
+                self._skip_item(of_kind, depth)
+        elif kind == MAP:
+            self._skip_map(depth)
+        elif kind == STRUCT:
+            for _, of_kind in self.fields():
+                self.skip(of_kind, depth + 1)
+        elif kind not in (TRUE, FALSE):
+            self.refuse()
+
+    def _skip_map(self, depth: int) -> None:
+        count = self._unsigned()
+        kinds = self._byte() if count else 0
+        for _ in range(count):
+            self._skip_item(kinds >> 4, depth)
+            self._skip_item(kinds & 15, depth)
+
+    def _skip_item(self, kind: int, depth: int) -> None:
+        """Read over an item, of which a truth value has a byte of its own."""
+        self.skip(BYTE if kind in (TRUE, FALSE) else kind, depth + 1)
+
+    def _list_head(self) -> tuple[int, int]:
+        """Return the number of items of a list, and their type."""
+        head = self._byte()
+        count = self._unsigned() if head >> 4 == 15 else head >> 4
+        if count > len(self._content) - self.position:  # each has a byte at least
+            self.refuse()
+        return count, head & 15
+
+    def integer(self) -> int:
+        """Return a number that can be negative."""
+        number = self._unsigned()
+        return number >> 1 ^ -(number & 1)
+
+    def _unsigned(self) -> int:
+        number = 0
+        for shift in range(LONGEST_VARINT):
+            byte = self._byte()
+            number |= (byte & 127) << 7 * shift
+            if byte < 128:
+                return number
+        return self.refuse()
+
+    def _byte(self) -> int:
+        return self._bytes(1)[0]
+
+    def _bytes(self, size: int) -> bytes:
+        piece = self._content[self.position : self.position + size]
+        if len(piece) < size:
+            self.refuse()
+        self.position += size
+        return piece
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

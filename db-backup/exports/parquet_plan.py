@@ -1,0 +1,40 @@
+"""Which chunks get a Parquet object though nothing else of them has changed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from exports.manifest import Export, ParquetObject
+from exports.plan import Step
+
+
+def with_parquet(
+    steps: Sequence[Step], is_lost: Callable[[ParquetObject], bool], *, makes: bool, keeps: bool
+) -> list[Step]:
+    """Return steps by which each chunk has a Parquet object, or none is named.
+
+    Args:
+        steps: that were planned for the CSV.
+        is_lost: tells whether an object is gone, or another one.
+        makes: whether there are to be objects now.
+        keeps: whether those that are there stay. Where the configuration wants none any more, no
+            manifest names them, and prune deletes them as what is left over.
+    """
+    return [_with_parquet(step, is_lost, makes=makes, keeps=keeps) for step in steps]
+
+
+def _with_parquet(
+    step: Step, is_lost: Callable[[ParquetObject], bool], *, makes: bool, keeps: bool
+) -> Step:
+    if step.last is None:
+        return step
+    last = step.last
+    if last.parquet and (not keeps or is_lost(last.parquet)):
+        last = _without(last)
+    lacks = makes and step.reason == "unchanged" and not last.parquet
+    return replace(step, last=last, reason="without Parquet" if lacks else step.reason)
+
+
+def _without(export: Export) -> Export:
+    return msgspec.structs.replace(export, parquet=None)

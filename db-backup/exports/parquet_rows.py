@@ -1,0 +1,212 @@
+"""The rows of a chunk as Parquet, on their way from the database into their object.
+
+The server writes the file as a stream, over HTTP, and the footer last: so a file that ends as one,
+and whose footer has as many rows as the database counts, is whole, whichever version has written it
+(servers before 25.11 tell failures in mid-stream for certain of no format).
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from exports.chunk_rows import RowsDiffer
+from exports.clickhouse_http import ClickHouseHTTP
+from exports.parquet_footer import LARGEST_FOOTER, DamagedFooter, footer_of
+from exports.reader import NOT_AS_DEMANDED, Chunk, Reader
+from inventory import QUOTED, Column
+from ooni_common.database import ServerError, literal, quoted
+from ooni_common.errors import ConfigError, DataRefused
+from throttle import Bandwidth
+from uploads import Upload
+
+# What a server does not know of them, it does anyway or can't do.
+SETTINGS: Mapping[str, object] = {
+    # With the server's own value, a million rows, 3 million took 1.1 to 1.5 GB of its memory.
+    "output_format_parquet_row_group_size": 100_000,
+    "output_format_parquet_row_group_size_bytes": 128 * 1024 * 1024,
+    "output_format_parquet_compression_method": "zstd",
+    "output_format_parquet_string_as_string": 1,
+    "output_format_parquet_fixed_string_as_fixed_byte_array": 1,
+    "output_format_parquet_datetime_as_uint32": 0,
+    "output_format_parquet_date_as_uint16": 0,
+    "output_format_parquet_enum_as_byte_array": 1,
+    "output_format_parquet_geometadata": 0,  # points are structures, and no WKB that says it's text
+}
+REFUSED_TYPES = (36, 50)  # codes: an empty Tuple; a type that Parquet has no form of
+TEXT = re.compile(r"\b(String|JSON|Enum8|Enum16)\b")
+PLAIN_TEXT = re.compile(r"(LowCardinality\()?(Nullable\()?String\)*")
+PARQUET = "application/vnd.apache.parquet"
+
+
+class NotUTF8(DataRefused):
+    """Texts of a chunk are none, so that nobody could read its Parquet object."""
+
+
+@dataclass(frozen=True)
+class ParquetFormat:
+    """How a table's chunks become Parquet.
+
+    Attributes:
+        http: of the server that has the table.
+        settings: of the query; those that this server knows.
+    """
+
+    http: ClickHouseHTTP
+    settings: Mapping[str, object]
+
+    def check(self, reader: Reader) -> None:
+        """Try whether a table can be written as Parquet, without reading any rows.
+
+        Raises:
+            ConfigError: it has columns of types that have no lossless form in it, or is read from
+                several servers.
+            Unavailable: the HTTP interface does not answer.
+        """
+        name, columns = reader.table.name, reader.table.columns
+        check_binary_columns(reader)
+        if reader.replicas:
+            raise ConfigError(
+                f"{name}: no Parquet of the tables of a cluster: each shard's rows would be a file"
+                f" of its own; tables.{name}.formats = ['csv.zstd'] says that there is none"
+            )
+        if self._can_write(reader, columns):
+            return
+        refused = [column for column in columns if not self._can_write(reader, [column])]
+        raise ConfigError(
+            f"{name}: no Parquet, which has no lossless form of"
+            f" {', '.join(f'{column.name} ({column.type})' for column in refused or columns)};"
+            f" tables.{name}.formats = ['csv.zstd'] says that there is none"
+        )
+
+    def _can_write(self, reader: Reader, columns: Sequence[Column]) -> bool:
+        names = ", ".join(quoted(column.name) for column in columns)
+        query = f"SELECT {names} FROM {quoted(reader.table.name)} LIMIT 0 FORMAT Parquet"
+        try:
+            with self.http.result(query, self.settings) as pieces:
+                for _ in pieces:
+                    pass
+        except ServerError as error:
+            if error.code not in REFUSED_TYPES:
+                raise
+            return False
+        return True
+
+
+def parquet_format(http: ClickHouseHTTP, reader: Reader) -> ParquetFormat:
+    """Return how a table's chunks become Parquet; the server is asked which settings it knows."""
+    names = ", ".join(map(literal, SETTINGS))
+    rows = reader.database.query(f"SELECT name FROM system.settings WHERE name IN ({names})")
+    return ParquetFormat(http, {name: SETTINGS[name] for (name,) in rows})
+
+
+def check_binary_columns(reader: Reader) -> None:
+    """Raise ConfigError for a column of bytes that the table has not."""
+    names = {column.name for column in reader.table.columns}
+    for name in sorted(set(reader.policy.binary_columns) - names):
+        raise ConfigError(
+            f"tables: {reader.table.name}: binary_columns: there is no column {name!r}"
+        )
+
+
+class ParquetRows:
+    """Reads chunks of one table as Parquet, and uploads them.
+
+    Args:
+        form: how they become Parquet.
+        reader: of the table.
+        bandwidth: of all that are at work.
+    """
+
+    def __init__(self, form: ParquetFormat, reader: Reader, bandwidth: Bandwidth) -> None:
+        self._form = form
+        self._reader = reader
+        self._bandwidth = bandwidth
+        self._texts = texts_of(reader)
+
+    def send(self, chunk: Chunk, upload: Upload) -> int:
+        """Read and upload a chunk.
+
+        Args:
+            chunk: which rows.
+            upload: gets them.
+
+        Returns:
+            How many rows there are.
+
+        Raises:
+            Unavailable: the server has failed, or what came is no whole file.
+        """
+        query = f"{self._reader.select(chunk, self._demand)} FORMAT Parquet"
+        end = End()
+        with self._form.http.result(query, self._form.settings) as pieces:
+            for piece in pieces:
+                self._bandwidth.spend(len(piece))
+                for passed in end.add(piece):
+                    upload.write(passed)
+        name, tail = self._reader.table.name, end.content
+        try:
+            footer = footer_of(tail)
+        except DamagedFooter as error:
+            raise RowsDiffer(f"{name}: {chunk.name}: no whole Parquet file came: {error}") from None
+        upload.write(tail[: -footer.size])
+        binary = self._reader.policy.binary_columns
+        upload.write(footer.with_bytes(binary) if binary else tail[-footer.size :])
+        return footer.rows
+
+    @property
+    def _demand(self) -> str:
+        return " AND ".join(self._texts.values())
+
+    def explained(self, error: ServerError, chunk: Chunk) -> DataRefused | ServerError:
+        """Return a failure of the server; if it is that texts are none, which ones they are.
+
+        Another thread than that which has sent the chunk can ask, once that has ended.
+        """
+        if error.code != NOT_AS_DEMANDED or not self._texts:
+            return error
+        wrong = [f"NOT ({valid})" for valid in self._texts.values()]
+        counts = self._reader.counts_of(wrong, chunk)
+        found = {name: count for name, count in zip(self._texts, counts, strict=True) if count}
+        named = ", ".join(f"{name} ({count:,} rows)" for name, count in found.items())
+        table, columns = self._reader.table.name, [*self._reader.policy.binary_columns, *found]
+        return NotUTF8(
+            f"{table}: {chunk.name or 'the whole table'}: no Parquet: not UTF-8, which readers of"
+            f" Parquet refuse: {named or 'rows that are gone now'};"
+            f" tables.{table}.binary_columns = {columns} has bytes in its place"
+        )
+
+
+def texts_of(reader: Reader) -> dict[str, str]:
+    """Return the columns that have texts in Parquet, and as SQL whether they are UTF-8."""
+    texts = {}
+    for column in reader.table.columns:
+        kind = re.sub(QUOTED, "", column.type)
+        if not TEXT.search(kind) or column.name in reader.policy.binary_columns:
+            continue
+        name = quoted(column.name)
+        # In the text of an array or a map, strings stand between quotes: none completes another.
+        text = name if PLAIN_TEXT.fullmatch(kind) else f"toString({name})"
+        texts[column.name] = f"ifNull(isValidUTF8({text}), 1)"
+    return texts
+
+
+class End:
+    """Holds the end of a file back while it comes, as its footer is known when all is there."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+
+    def add(self, piece: bytes) -> Iterator[bytes]:
+        """Take the next bytes; yield those that can't belong to the footer any more."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        while self._size - len(self._pieces[0]) >= LARGEST_FOOTER:
+            self._size -= len(self._pieces[0])
+            yield self._pieces.popleft()
+
+    @property
+    def content(self) -> bytes:
+        """What was held back."""
+        return b"".join(self._pieces)

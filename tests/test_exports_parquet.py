@@ -1,0 +1,356 @@
+"""Exports as Parquet, beside the CSV: made, read back, proven, made again, and left out."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet
+import pytest
+
+from db_backup_harness import CSV, LAYOUT, BackupTool
+from exports.chunk_rows import RowsDiffer
+from exports.manifest import Export
+from exports.parquet_footer import DamagedFooter, footer_of
+from exports.parquet_rows import ParquetRows
+
+PARQUET = LAYOUT.parquets
+BOTH = {"formats": ["csv.zstd", "parquet"]}
+MONTHS = {"policy": "public", "chunk_by": "month", "column": "at"}
+ROWS = """
+('2026-01-01 10:00:00', 1, 'plain'), ('2026-01-02 10:00:00', NULL, 'a "quoted"\\nline'),
+('2026-02-03 10:00:00', 3, 'PAR1'), ('2026-02-04 10:00:00', 4, '')
+"""
+NAMES = ["t_202601.parquet", "t_202602.parquet"]
+
+
+@pytest.fixture
+def tool(backup_tool: BackupTool) -> BackupTool:
+    """A table of two months, to be exported as CSV and Parquet."""
+    backup_tool.database.execute(
+        "CREATE TABLE t (at DateTime, n Nullable(UInt32), s String) ENGINE = MergeTree ORDER BY at"
+    )
+    backup_tool.database.execute(f"INSERT INTO t VALUES {ROWS}")
+    backup_tool.configure(tables={"t": MONTHS}, **BOTH)
+    return backup_tool
+
+
+def parquets(tool: BackupTool) -> list[str]:
+    """Return the names of the Parquet objects."""
+    return [key.removeprefix(PARQUET) for key in tool.objects() if key.startswith(PARQUET)]
+
+
+def times(tool: BackupTool) -> dict[str, Any]:
+    """Return when each object with rows was written."""
+    listed = tool.client.list_objects_v2(Bucket=tool.bucket_name)["Contents"]
+    rows = (CSV, PARQUET)
+    return {one["Key"]: one["LastModified"] for one in listed if one["Key"].startswith(rows)}
+
+
+def export_of(tool: BackupTool, chunk: str, table: str = "t") -> Export:
+    """Return an export as the manifest has it."""
+    return tool.manifest(table).chunks[chunk]
+
+
+def rows_of(tool: BackupTool, name: str) -> int:
+    """Return how many rows a Parquet object has, as another library counts them."""
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(tool.get(PARQUET + name)))
+    rows: int = file.metadata.num_rows
+    return rows
+
+
+def test_each_chunk_is_a_parquet_object_with_the_rows_of_its_csv(tool: BackupTool) -> None:
+    status, printed = tool.run("export")
+    assert status == 0, printed
+    assert parquets(tool) == NAMES
+    assert tool.exports() == ["t_202601.csv.zstd", "t_202602.csv.zstd"]
+    assert [rows_of(tool, name) for name in NAMES] == [2, 2]
+    export = export_of(tool, "202602")
+    assert export.parquet
+    assert export.parquet.compressed_bytes == len(tool.get(export.parquet.key))
+    sums = tool.get(LAYOUT.sums).decode()
+    assert f"{export.parquet.sha256}  parquet/t_202602.parquet\n" in sums
+    assert "parquet/t_202602.parquet: 2 rows as Parquet" in printed
+    with tool.unchanged():
+        status, printed = tool.run("export")
+    assert (status, "nothing to do: 2 chunks unchanged" in printed) == (0, True)
+    assert tool.verifies()
+    assert tool.run("verify", "--quick")[0] == 0
+
+
+def test_duckdb_and_pandas_read_what_was_exported(tool: BackupTool, tmp_path: Path) -> None:
+    assert tool.run("export")[0] == 0
+    for name in NAMES:
+        (tmp_path / name).write_bytes(tool.get(PARQUET + name))
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            f'SELECT n, s, epoch("at")::BIGINT FROM \'{tmp_path}/*.parquet\' ORDER BY "at"'
+        ).fetchall()
+    assert rows == [
+        (1, "plain", 1767261600),
+        (None, 'a "quoted"\nline', 1767348000),
+        (3, "PAR1", 1770112800),
+        (4, "", 1770199200),
+    ]
+    frame = pd.read_parquet(tmp_path / NAMES[0])
+    assert frame["s"].tolist() == ["plain", 'a "quoted"\nline']
+    assert frame["at"].tolist()[0] == pd.Timestamp("2026-01-01 10:00:00", tz="UTC")
+
+
+def test_what_was_exported_before_gets_parquet_without_its_csv_being_sent_again(
+    tool: BackupTool,
+) -> None:
+    assert tool.run("export", formats=["csv.zstd"])[0] == 0
+    assert parquets(tool) == []
+    before = {name: export_of(tool, name) for name in ("202601", "202602")}
+    written = times(tool)
+    status, printed = tool.run("export", "--dry-run", **BOTH)
+    assert (status, printed.count("without Parquet")) == (0, 2)
+    assert tool.run("export", **BOTH)[0] == 0
+    assert parquets(tool) == NAMES
+    assert {key: time for key, time in times(tool).items() if key.startswith(CSV)} == written
+    for name, export in before.items():
+        now = export_of(tool, name)
+        assert (now.token, now.sha256, now.started) == (export.token, export.sha256, export.started)
+        assert now.parquet
+    assert tool.verifies()
+
+
+def test_parquet_that_nobody_wants_any_more_is_left_to_prune(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    assert tool.run("export", formats=["csv.zstd"])[0] == 0
+    assert [export.parquet for export in tool.manifest("t").exports] == [None, None]
+    assert "parquet" not in tool.get(LAYOUT.sums).decode()
+    status, printed = tool.run("verify")
+    assert (status, printed.count("no manifest names it")) == (65, 2)
+    assert tool.run("prune", "--older-than", "0", "--confirm")[0] == 0
+    assert parquets(tool) == []
+    assert len(tool.exports()) == 2
+    assert tool.verifies()
+
+
+def test_a_table_can_have_formats_of_its_own(tool: BackupTool) -> None:
+    tool.database.execute("CREATE TABLE u (n UInt8) ENGINE = MergeTree ORDER BY n")
+    only_csv = {"policy": "public", "formats": ["csv.zstd"]}
+    assert tool.run("export", tables={"t": MONTHS, "u": only_csv})[0] == 0
+    assert parquets(tool) == NAMES
+
+
+def test_restores_read_csv_so_it_can_not_be_left_out(tool: BackupTool) -> None:
+    status, printed = tool.run("export", formats=["parquet"])
+    assert (status, "formats: expected 'csv.zstd' among them" in printed) == (78, True)
+    status, printed = tool.run("export", formats=["csv.zstd", "orc"])
+    assert (status, "orc" in printed) == (78, True)
+
+
+def test_changed_rows_come_in_both_objects(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    tool.database.execute("INSERT INTO t VALUES ('2026-02-05 10:00:00', 5, 'new')")
+    assert tool.run("export")[0] == 0
+    assert [rows_of(tool, name) for name in NAMES] == [2, 3]
+    assert export_of(tool, "202602").rows == 3
+    assert tool.verifies()
+
+
+def test_a_lost_object_is_made_again_and_the_csv_is_not(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    written = times(tool)
+    tool.client.delete_object(Bucket=tool.bucket_name, Key=PARQUET + NAMES[0])
+    status, printed = tool.run("verify")
+    assert (status, f"{PARQUET}{NAMES[0]}: missing" in printed) == (65, True)
+    assert tool.run("export")[0] == 0
+    again = times(tool)
+    assert [key for key in again if again[key] != written[key]] in ([], [PARQUET + NAMES[0]])
+    assert parquets(tool) == NAMES
+    assert tool.verifies()
+
+
+def _cut(content: bytes) -> bytes:
+    return content[:-4]
+
+
+def _other_byte(content: bytes) -> bytes:
+    return content[:10] + bytes([content[10] ^ 1]) + content[11:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "finding"),
+    [(_cut, "bytes instead of"), (_other_byte, "SHA-256")],
+)
+def test_verify_finds_damage(
+    tool: BackupTool, damage: Callable[[bytes], bytes], finding: str
+) -> None:
+    assert tool.run("export")[0] == 0
+    key = PARQUET + NAMES[0]
+    metadata = tool.client.head_object(Bucket=tool.bucket_name, Key=key)["Metadata"]
+    tool.put(key, damage(tool.get(key)), Metadata=metadata)
+    status, printed = tool.run("verify")
+    assert (status, f"{key}: " in printed, finding in printed) == (65, True, True)
+
+
+def test_verify_counts_the_rows_of_the_footer(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    manifest = json.loads(tool.get(LAYOUT.manifest("t")))
+    other, ours = (manifest["chunks"][name]["parquet"] for name in ("202601", "202602"))
+    tool.database.execute("INSERT INTO t VALUES ('2026-01-05 10:00:00', 5, 'new')")
+    assert tool.run("export")[0] == 0
+    manifest = json.loads(tool.get(LAYOUT.manifest("t")))
+    content = tool.get(PARQUET + NAMES[1])
+    tool.put(PARQUET + NAMES[0], content)
+    ours = manifest["chunks"]["202602"]["parquet"]
+    manifest["chunks"]["202601"]["parquet"] = ours | {"key": other["key"]}
+    tool.put(LAYOUT.manifest("t"), json.dumps(manifest).encode())
+    status, printed = tool.run("verify", "t")
+    assert (status, f"{other['key']}: 2 rows instead of 3" in printed) == (65, True)
+
+
+def test_a_manifest_of_before_parquet_is_read_and_one_with_it_by_2_0(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    manifest = json.loads(tool.get(LAYOUT.manifest("t")))
+    for export in manifest["chunks"].values():
+        del export["parquet"]  # as 2.0 leaves it, which takes no notice of what it does not know
+    tool.put(LAYOUT.manifest("t"), json.dumps(manifest).encode())
+    assert tool.run("list")[0] == 0
+    assert tool.run("export")[0] == 0
+    assert parquets(tool) == NAMES
+    assert all(export.parquet for export in tool.manifest("t").exports)
+    assert tool.verifies()
+
+
+def test_a_removed_row_leaves_both_objects(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    old = export_of(tool, "202601")
+    assert old.parquet
+    tool.database.execute("ALTER TABLE t DELETE WHERE n = 1 SETTINGS mutations_sync = 2")
+    assert tool.run("forget", "t", "--chunk", "202601", "--confirm")[0] == 0
+    assert rows_of(tool, NAMES[0]) == 1
+    assert old.parquet.sha256 in tool.get(LAYOUT.changes).decode()
+    assert tool.verifies()
+
+
+def test_a_removed_row_leaves_parquet_objects_that_no_manifest_names(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    assert tool.run("export", formats=["csv.zstd"])[0] == 0
+    tool.database.execute("ALTER TABLE t DELETE WHERE n = 1 SETTINGS mutations_sync = 2")
+    assert tool.run("forget", "t", "--chunk", "202601", "--confirm")[0] == 0
+    assert parquets(tool) == [NAMES[1]]
+
+
+def test_a_table_that_is_not_public_any_more_leaves_no_parquet(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    assert tool.run("prune", "--confirm", tables={"t": {"policy": "none"}})[0] == 0
+    assert (parquets(tool), tool.exports()) == ([], [])
+
+
+def test_a_whole_table_and_an_empty_one(tool: BackupTool) -> None:
+    tool.database.execute("CREATE TABLE e (n UInt8, s String) ENGINE = MergeTree ORDER BY n")
+    status, printed = tool.run("export", tables={"t": "public", "e": "public"})
+    assert status == 0, printed
+    assert {name: rows_of(tool, name) for name in parquets(tool)} == {
+        "e.parquet": 0,
+        "t.parquet": 4,
+    }
+    assert tool.verifies()
+
+
+def test_several_chunks_at_once(tool: BackupTool) -> None:
+    status, printed = tool.run("export", jobs=4)
+    assert status == 0, printed
+    assert parquets(tool) == NAMES
+    assert tool.verifies()
+
+
+def test_a_failure_of_parquet_lets_the_csv_go_on_and_the_run_fails(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> int:
+        raise RowsDiffer("t: the server has no memory left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exports.parquet_rows.ParquetRows.send", fail)
+        status, printed = tool.run("export", retries=1)
+    assert (status, "no memory left; trying again" in printed) == (69, True)
+    assert (len(tool.exports()), parquets(tool)) == (2, [])
+    written = times(tool)
+    assert tool.run("export")[0] == 0
+    assert parquets(tool) == NAMES
+    assert {key: time for key, time in times(tool).items() if key.startswith(CSV)} == written
+
+
+def test_rows_that_came_since_the_csv_let_the_chunk_be_exported_again(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tool.run("export", formats=["csv.zstd"])[0] == 0
+    send = ParquetRows.send
+    came: list[bool] = []
+
+    def insert_and_send(*arguments: Any) -> int:
+        if not came:
+            came.append(True)
+            for month in ("01", "02"):
+                tool.database.execute(f"INSERT INTO t VALUES ('2026-{month}-06 10:00:00', 6, 'x')")
+        return send(*arguments)
+
+    monkeypatch.setattr("exports.parquet_rows.ParquetRows.send", insert_and_send)
+    status, printed = tool.run("export", retries=2, **BOTH)
+    assert status == 0, printed
+    assert [rows_of(tool, name) for name in NAMES] == [3, 3]
+    assert [export.rows for export in tool.manifest("t").exports] == [3, 3]
+    monkeypatch.undo()
+    assert tool.run("export")[0] == 0
+    assert tool.verifies()
+
+
+def test_a_parquet_object_that_came_before_a_kill_is_taken_over(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exports.manifest_file.ManifestFile.arrived", die)
+        with pytest.raises(Killed):
+            tool.run("export")
+    assert parquets(tool) == NAMES[:1]
+    written = times(tool)
+    status, printed = tool.run("export")
+    assert (status, "taken over from a run that was interrupted" in printed) == (0, True)
+    assert parquets(tool) == NAMES
+    assert written.items() <= times(tool).items()
+    assert tool.verifies()
+
+
+# --- the footer ---
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PAR1",
+        b"PAR1\x00\x00\x00\x00PAR1",
+        b"PAR1" + b"\xff\xff\xff\xffPAR1",
+        b"PAR1" + b"\x19\xfc\xff\xff\xff\x0f" + b"\x06\x00\x00\x00PAR1",
+        b"PAR1" + b"\x1c" * 60 + b"\x3c\x00\x00\x00PAR1",
+        b"PAR1" + b"\x00" * 8 + b"\x08\x00\x00\x00PAR1",
+        b"Code: 395. DB::Exception: no (X)\n",
+    ],
+)
+def test_what_is_no_footer_is_refused(content: bytes) -> None:
+    with pytest.raises(DamagedFooter):
+        footer_of(content)
+
+
+def test_every_cut_of_a_file_is_refused(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    content = tool.get(PARQUET + NAMES[0])
+    assert footer_of(content).rows == 2
+    for end in range(len(content)):
+        with pytest.raises(DamagedFooter):
+            footer_of(content[:end])
