@@ -7,7 +7,7 @@ they are deleted again.
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backup_config import Config
 from backups.backup import not_encrypted
@@ -20,6 +20,7 @@ from databases import OtherConfig
 from exports.chunks import check_chunks, lossy_columns
 from exports.clickhouse_http import NO_TAG, ClickHouseHTTP
 from exports.manifest import ExportLayout
+from exports.parquet_rows import parquet_format
 from exports.reader import Reader
 from exports.row_source import choose, tags_failures
 from inventory import all_names, all_table_names, read_table, table_names
@@ -33,7 +34,8 @@ from ooni_common.node_checks import attendance, check_clocks, on_all
 from ooni_common.nodes import Node, Nodes, connected_nodes
 from store import Bucket
 from store_doctor import StoreChecks
-from table_replicas import database_with
+from table_policy import has_parquet
+from table_replicas import TableReplicas, database_with
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ class Doctor:
                 check_engine(database, name)
             if policy.exported:
                 table = read_table(database, name)
-                check_chunks(Reader(database, table, policy))
+                reader = Reader(database, table, policy)
+                check_chunks(reader)
+                self._check_parquet(name, reader)
                 lossy += [f"{name}.{column}" for column in lossy_columns(table)]
         if (missing := self.config.missing(names)) and not self.nodes.absent:
             listed = ", ".join(map(repr, missing))
@@ -157,6 +161,14 @@ class Doctor:
         if lossy:
             lost.append(f"CSV can't carry the types of {', '.join(lossy)}")
         return Note("; ".join([text, *lost])) if lost else text
+
+    def _check_parquet(self, name: str, reader: Reader) -> None:
+        """Try whether a table can be written as Parquet, if it is to be."""
+        if not has_parquet(reader.policy, self.config.formats):
+            return
+        if self.nodes.is_cluster:
+            reader = replace(reader, replicas=TableReplicas(self.nodes, name))
+        parquet_format(self.http, reader).check(reader)
 
     def _servers_write(self, bucket: Bucket, key: str) -> str:
         """Let each server write an object, and look for it in the bucket."""

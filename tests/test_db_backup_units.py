@@ -47,6 +47,7 @@ def test_the_shipped_configuration_is_valid_and_shows_every_default() -> None:
     default = Config()
     for key in shown.keys() - {"ca_file", "public_ca_file", "private_ca_file", "state_dir"}:
         value = getattr(default, key)
+        value = list(value) if isinstance(value, tuple) else value
         assert shown[key] == (value.reveal() if isinstance(value, Secret) else value)
     tables = tomllib.loads(after.replace("#", ""))
     assert {name: default.policy_of(name) for name in tables} == {

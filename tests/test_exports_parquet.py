@@ -16,6 +16,8 @@ from exports.chunk_rows import RowsDiffer
 from exports.manifest import Export
 from exports.parquet_footer import DamagedFooter, footer_of
 from exports.parquet_rows import ParquetRows
+from test_restore_types import CHOSEN, RANDOM
+from test_restore_types import SETTINGS as SETTINGS_OF_TYPES
 
 PARQUET = LAYOUT.parquets
 BOTH = {"formats": ["csv.zstd", "parquet"]}
@@ -81,6 +83,7 @@ def test_each_chunk_is_a_parquet_object_with_the_rows_of_its_csv(tool: BackupToo
     assert tool.run("verify", "--quick")[0] == 0
 
 
+@pytest.mark.long
 def test_duckdb_and_pandas_read_what_was_exported(tool: BackupTool, tmp_path: Path) -> None:
     assert tool.run("export")[0] == 0
     for name in NAMES:
@@ -119,6 +122,7 @@ def test_what_was_exported_before_gets_parquet_without_its_csv_being_sent_again(
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_parquet_that_nobody_wants_any_more_is_left_to_prune(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     assert tool.run("export", formats=["csv.zstd"])[0] == 0
@@ -132,6 +136,7 @@ def test_parquet_that_nobody_wants_any_more_is_left_to_prune(tool: BackupTool) -
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_a_table_can_have_formats_of_its_own(tool: BackupTool) -> None:
     tool.database.execute("CREATE TABLE u (n UInt8) ENGINE = MergeTree ORDER BY n")
     only_csv = {"policy": "public", "formats": ["csv.zstd"]}
@@ -146,6 +151,7 @@ def test_restores_read_csv_so_it_can_not_be_left_out(tool: BackupTool) -> None:
     assert (status, "orc" in printed) == (78, True)
 
 
+@pytest.mark.long
 def test_changed_rows_come_in_both_objects(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     tool.database.execute("INSERT INTO t VALUES ('2026-02-05 10:00:00', 5, 'new')")
@@ -155,6 +161,7 @@ def test_changed_rows_come_in_both_objects(tool: BackupTool) -> None:
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_a_lost_object_is_made_again_and_the_csv_is_not(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     written = times(tool)
@@ -180,6 +187,7 @@ def _other_byte(content: bytes) -> bytes:
     ("damage", "finding"),
     [(_cut, "bytes instead of"), (_other_byte, "SHA-256")],
 )
+@pytest.mark.long
 def test_verify_finds_damage(
     tool: BackupTool, damage: Callable[[bytes], bytes], finding: str
 ) -> None:
@@ -191,6 +199,7 @@ def test_verify_finds_damage(
     assert (status, f"{key}: " in printed, finding in printed) == (65, True, True)
 
 
+@pytest.mark.long
 def test_verify_counts_the_rows_of_the_footer(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     manifest = json.loads(tool.get(LAYOUT.manifest("t")))
@@ -207,6 +216,7 @@ def test_verify_counts_the_rows_of_the_footer(tool: BackupTool) -> None:
     assert (status, f"{other['key']}: 2 rows instead of 3" in printed) == (65, True)
 
 
+@pytest.mark.long
 def test_a_manifest_of_before_parquet_is_read_and_one_with_it_by_2_0(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     manifest = json.loads(tool.get(LAYOUT.manifest("t")))
@@ -220,6 +230,7 @@ def test_a_manifest_of_before_parquet_is_read_and_one_with_it_by_2_0(tool: Backu
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_a_removed_row_leaves_both_objects(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     old = export_of(tool, "202601")
@@ -231,6 +242,7 @@ def test_a_removed_row_leaves_both_objects(tool: BackupTool) -> None:
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_a_removed_row_leaves_parquet_objects_that_no_manifest_names(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     assert tool.run("export", formats=["csv.zstd"])[0] == 0
@@ -239,12 +251,14 @@ def test_a_removed_row_leaves_parquet_objects_that_no_manifest_names(tool: Backu
     assert parquets(tool) == [NAMES[1]]
 
 
+@pytest.mark.long
 def test_a_table_that_is_not_public_any_more_leaves_no_parquet(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     assert tool.run("prune", "--confirm", tables={"t": {"policy": "none"}})[0] == 0
     assert (parquets(tool), tool.exports()) == ([], [])
 
 
+@pytest.mark.long
 def test_a_whole_table_and_an_empty_one(tool: BackupTool) -> None:
     tool.database.execute("CREATE TABLE e (n UInt8, s String) ENGINE = MergeTree ORDER BY n")
     status, printed = tool.run("export", tables={"t": "public", "e": "public"})
@@ -256,6 +270,7 @@ def test_a_whole_table_and_an_empty_one(tool: BackupTool) -> None:
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_several_chunks_at_once(tool: BackupTool) -> None:
     status, printed = tool.run("export", jobs=4)
     assert status == 0, printed
@@ -263,6 +278,7 @@ def test_several_chunks_at_once(tool: BackupTool) -> None:
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_a_failure_of_parquet_lets_the_csv_go_on_and_the_run_fails(
     tool: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +296,7 @@ def test_a_failure_of_parquet_lets_the_csv_go_on_and_the_run_fails(
     assert {key: time for key, time in times(tool).items() if key.startswith(CSV)} == written
 
 
+@pytest.mark.long
 def test_rows_that_came_since_the_csv_let_the_chunk_be_exported_again(
     tool: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +321,7 @@ def test_rows_that_came_since_the_csv_let_the_chunk_be_exported_again(
     assert tool.verifies()
 
 
+@pytest.mark.long
 def test_a_parquet_object_that_came_before_a_kill_is_taken_over(
     tool: BackupTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +365,7 @@ def test_what_is_no_footer_is_refused(content: bytes) -> None:
         footer_of(content)
 
 
+@pytest.mark.long
 def test_every_cut_of_a_file_is_refused(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     content = tool.get(PARQUET + NAMES[0])
@@ -354,3 +373,157 @@ def test_every_cut_of_a_file_is_refused(tool: BackupTool) -> None:
     for end in range(len(content)):
         with pytest.raises(DamagedFooter):
             footer_of(content[:end])
+
+
+# --- types ---
+
+KINDS = [kind.strip() for kind in RANDOM.replace("\n", " ").split(";")]
+EXACT = {kind: value for kind, value in CHOSEN.items() if kind not in {"BFloat16", "Time"}}
+EXACT = {
+    kind: value for kind, value in EXACT.items() if not kind.startswith(("Interval", "Nested"))
+}
+LOSSY = {
+    "Variant(UInt8, String)": "'1'",
+    "Dynamic": "1",
+    "BFloat16": "1",
+    "Time": "toTime('12:34:56')",
+    "IntervalDay": "toIntervalDay(1)",
+    "DateTime64(7)": "toDateTime64('2299-01-01', 7)",
+    "Tuple()": "tuple()",
+    "Array(Variant(UInt8, String))": "['1']",
+}
+
+
+def read_back(tool: BackupTool, table: str, path: Path) -> str:
+    """Return, as SQL, a Parquet object that is read with the structure of its table."""
+    path.write_bytes(tool.get(f"{PARQUET}{table}.parquet"))
+    columns = tool.database.execute(
+        f"SELECT name, type FROM system.columns WHERE database = currentDatabase()"
+        f" AND table = '{table}' ORDER BY position"
+    )
+    structure = ", ".join(f"`{name}` {kind}" for name, kind in columns)
+    escaped = structure.replace("\\", "\\\\").replace("'", "\\'")
+    return f"file('{path}', 'Parquet', '{escaped}')"
+
+
+@pytest.mark.long
+def test_values_of_every_type_are_the_same_when_they_are_read_back(
+    backup_tool: BackupTool, tmp_path: Path
+) -> None:
+    client = backup_tool.database.client()
+    kinds = [*KINDS, *EXACT, "JSON"]
+    columns = ", ".join(f"c{index} {kind}" for index, kind in enumerate(kinds))
+    client.execute(
+        f"CREATE TABLE t (n UInt32, {columns}) ENGINE = MergeTree ORDER BY n",
+        settings=SETTINGS_OF_TYPES,
+    )
+    drawn = ", ".join(f"c{index} {kind}" for index, kind in enumerate(KINDS)).replace("'", "\\'")
+    chosen = ", ".join([*EXACT.values(), '\'{"a": 1, "b": [1, null]}\''])
+    client.execute(
+        f"INSERT INTO t SELECT number, * EXCEPT (number), {chosen} FROM (SELECT"
+        f" rowNumberInAllBlocks() AS number, * FROM generateRandom('{drawn}', 1, 8, 4) LIMIT 200)",
+        settings=SETTINGS_OF_TYPES,
+    )
+    status, printed = backup_tool.run("export", tables={"t": "public"}, **BOTH)
+    assert status == 0, printed
+    source = read_back(backup_tool, "t", tmp_path / "t.parquet")
+    figures = ", ".join(
+        f"sum(cityHash64(n, formatRow('RowBinary', c{i})))" for i in range(len(kinds))
+    )
+    ((*there,),) = client.execute(f"SELECT {figures} FROM t", settings=SETTINGS_OF_TYPES)
+    ((*back,),) = client.execute(f"SELECT {figures} FROM {source}", settings=SETTINGS_OF_TYPES)
+    assert [kind for kind, a, b in zip(kinds, there, back, strict=True) if a != b] == []
+
+
+@pytest.mark.long
+def test_types_that_parquet_has_no_form_of_are_refused_by_name_and_csv_goes_on(
+    backup_tool: BackupTool,
+) -> None:
+    client = backup_tool.database.client()
+    columns = ", ".join(f"c{index} {kind}" for index, kind in enumerate(LOSSY))
+    client.execute(
+        f"CREATE TABLE t (n UInt8, {columns}, s String) ENGINE = MergeTree ORDER BY n",
+        settings=SETTINGS_OF_TYPES,
+    )
+    client.execute(
+        f"INSERT INTO t SELECT 1, {', '.join(LOSSY.values())}, 'x'", settings=SETTINGS_OF_TYPES
+    )
+    backup_tool.database.execute("CREATE TABLE u (n UInt8) ENGINE = MergeTree ORDER BY n")
+    backup_tool.database.execute("INSERT INTO u VALUES (1)")
+    public: dict[str, Any] = {"t": "public", "u": "public"}
+    status, printed = backup_tool.run("export", tables=public, **BOTH)
+    assert status == 78
+    for index, kind in enumerate(LOSSY):
+        assert f"c{index} ({kind.partition('(')[0]}" in printed
+    assert "tables.t.formats = ['csv.zstd'] says that there is none" in printed
+    assert backup_tool.exports() == ["t.csv.zstd", "u.csv.zstd"]
+    assert parquets(backup_tool) == ["u.parquet"]
+    status, printed = backup_tool.run("doctor")
+    assert (status, "no Parquet, which has no lossless form of c0 (Variant" in printed) == (
+        78,
+        True,
+    )
+    public["t"] = {"policy": "public", "formats": ["csv.zstd"]}
+    assert backup_tool.run("export", tables=public)[0] == 0
+    assert backup_tool.run("doctor")[0] == 0
+
+
+# --- texts that are none ---
+
+
+@pytest.fixture
+def hostile(tool: BackupTool) -> BackupTool:
+    """A table in which one month has texts that are not UTF-8, in a string and in an array."""
+    tool.database.execute("ALTER TABLE t ADD COLUMN tags Array(LowCardinality(String))")
+    tool.query("INSERT INTO t SELECT '2026-02-07 10:00:00', 7, unhex('FF00C3'), ['a', unhex('80')]")
+    return tool
+
+
+def test_a_chunk_with_texts_that_are_not_utf_8_has_csv_alone(hostile: BackupTool) -> None:
+    status, printed = hostile.run("export")
+    assert (status, hostile.exports()) == (65, ["t_202601.csv.zstd", "t_202602.csv.zstd"])
+    assert parquets(hostile) == NAMES[:1]
+    assert export_of(hostile, "202602").parquet is None
+    assert "t: 202602: no Parquet: not UTF-8" in printed
+    assert "s (1 rows), tags (1 rows); tables.t.binary_columns = ['s', 'tags']" in printed
+    assert hostile.verifies()
+    hostile.query("ALTER TABLE t UPDATE s = '', tags = [] WHERE n = 7 SETTINGS mutations_sync = 2")
+    assert hostile.run("export")[0] == 0
+    assert parquets(hostile) == NAMES
+
+
+@pytest.mark.long
+def test_without_the_check_nobody_could_read_it(
+    hostile: BackupTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exports.parquet_rows.texts_of", lambda _reader: {})
+    assert hostile.run("export")[0] == 0
+    (tmp_path / NAMES[1]).write_bytes(hostile.get(PARQUET + NAMES[1]))
+    with duckdb.connect() as connection, pytest.raises(duckdb.Error, match=r"(?i)utf-?8"):
+        connection.execute(f"SELECT s FROM '{tmp_path}/{NAMES[1]}'").fetchall()
+
+
+@pytest.mark.long
+def test_columns_that_are_said_to_be_binary_are_bytes(hostile: BackupTool, tmp_path: Path) -> None:
+    table = MONTHS | {"binary_columns": ["s", "tags"]}
+    status, printed = hostile.run("export", tables={"t": table})
+    assert status == 0, printed
+    path = tmp_path / NAMES[1]
+    path.write_bytes(hostile.get(PARQUET + NAMES[1]))
+    with duckdb.connect() as connection:
+        rows = connection.execute(f"SELECT s, tags FROM '{path}' WHERE n = 7").fetchall()
+    assert rows == [(b"\xff\x00\xc3", [b"a", b"\x80"])]
+    assert pd.read_parquet(path)["s"].tolist()[-1] == b"\xff\x00\xc3"
+    assert hostile.verifies()
+    structure = "`at` DateTime, n Nullable(UInt32), s String, tags Array(LowCardinality(String))"
+    figures = "sum(cityHash64(formatRow('RowBinary', *)))"
+    there = hostile.query(f"SELECT {figures} FROM t WHERE toMonth(at) = 2")
+    assert hostile.query(f"SELECT {figures} FROM file('{path}', 'Parquet', '{structure}')") == there
+
+
+@pytest.mark.long
+def test_a_binary_column_that_is_not_there_is_named(tool: BackupTool) -> None:
+    table = MONTHS | {"binary_columns": ["inputt"]}
+    status, printed = tool.run("export", tables={"t": table})
+    assert (status, "binary_columns: there is no column 'inputt'" in printed) == (78, True)
+    assert (len(tool.exports()), parquets(tool)) == (2, [])

@@ -38,7 +38,7 @@ JOBS = 3
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing happens because a test takes long: neither a manifest, nor the end of patience."""
     monkeypatch.setattr(manifest_file, "INTERVAL", 10**9)
-    for module in ("uploads", "upload_parts", "exports.chunk_export"):
+    for module in ("uploads", "upload_parts", "exports.flights"):
         monkeypatch.setattr(f"{module}.ABORT_TIME", AMPLE)
 
 

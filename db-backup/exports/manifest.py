@@ -162,7 +162,7 @@ class PendingExport(msgspec.Struct, frozen=True, kw_only=True):
     format: int = MANIFEST_FORMAT
 
 
-class TableSummary(msgspec.Struct, frozen=True, kw_only=True):
+class TableSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A table in the manifest of all."""
 
     generation: str

@@ -8,7 +8,7 @@ and whose footer has as many rows as the database counts, is whole, whichever ve
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
@@ -33,6 +33,20 @@ SETTINGS: Mapping[str, object] = {
     "output_format_parquet_enum_as_byte_array": 1,
     "output_format_parquet_geometadata": 0,  # points are structures, and no WKB that says it's text
 }
+# What servers without these settings write as numbers, which say nothing to others: another type.
+OTHER_TYPES = {
+    "output_format_parquet_datetime_as_uint32": (
+        r"\bDateTime\b(\('[^']*'\))?",
+        "DateTime64(3, 'UTC')",
+    ),
+    "output_format_parquet_date_as_uint16": (r"\bDate\b", "Date32"),
+    "output_format_parquet_enum_as_byte_array": (
+        r"\bEnum(8|16)\(([^()']|'([^'\\]|\\.)*')*\)",
+        "String",
+    ),
+}
+# Parquet counts nanoseconds then, which end in 2262: servers before 26 write other times.
+NARROWED = re.compile(r"\bDateTime64\([78]\b")
 REFUSED_TYPES = (36, 50)  # codes: an empty Tuple; a type that Parquet has no form of
 TEXT = re.compile(r"\b(String|JSON|Enum8|Enum16)\b")
 PLAIN_TEXT = re.compile(r"(LowCardinality\()?(Nullable\()?String\)*")
@@ -79,11 +93,21 @@ class ParquetFormat:
             f" tables.{name}.formats = ['csv.zstd'] says that there is none"
         )
 
+    def types(self, reader: Reader) -> dict[str, str]:
+        """Return the types of the columns that are to have others; read back, they are the same."""
+        missing = [pair for name, pair in OTHER_TYPES.items() if name not in self.settings]
+        types = {column.name: reader.zoned_type(column.name) for column in reader.table.columns}
+        for pattern, other in missing:
+            types = {name: re.sub(pattern, other, kind) for name, kind in types.items()}
+        return {name: kind for name, kind in types.items() if kind != reader.zoned_type(name)}
+
     def _can_write(self, reader: Reader, columns: Sequence[Column]) -> bool:
-        names = ", ".join(quoted(column.name) for column in columns)
-        query = f"SELECT {names} FROM {quoted(reader.table.name)} LIMIT 0 FORMAT Parquet"
+        if any(NARROWED.search(re.sub(QUOTED, "", column.type)) for column in columns):
+            return False
+        part = replace(reader, table=replace(reader.table, columns=tuple(columns)))
+        query = part.select_unordered(self.types(part))
         try:
-            with self.http.result(query, self.settings) as pieces:
+            with self.http.result(f"{query} LIMIT 0 FORMAT Parquet", self.settings) as pieces:
                 for _ in pieces:
                     pass
         except ServerError as error:
@@ -137,7 +161,8 @@ class ParquetRows:
         Raises:
             Unavailable: the server has failed, or what came is no whole file.
         """
-        query = f"{self._reader.select(chunk, self._demand)} FORMAT Parquet"
+        types = self._form.types(self._reader)
+        query = f"{self._reader.select(chunk, self._demand, types)} FORMAT Parquet"
         end = End()
         with self._form.http.result(query, self._form.settings) as pieces:
             for piece in pieces:

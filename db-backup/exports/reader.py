@@ -1,7 +1,7 @@
 """How the rows of a table are read, counted and told from earlier ones: the questions about it."""
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
@@ -156,13 +156,14 @@ class Reader:
     def _version(self) -> str:
         return quoted(self.policy.version) if self.policy.version else self.table.version
 
-    def select(self, chunk: Chunk, demand: str = "") -> str:
+    def select(self, chunk: Chunk, demand: str = "", types: Mapping[str, str] | None = None) -> str:
         """Return the query of a chunk's rows, in the order of the key.
 
         Args:
             chunk: which rows.
             demand: fails with NOT_AS_DEMANDED at the first of them of which this is not true, as
                 SQL; rows of other chunks may be anything.
+            types: of columns that are to have others.
         """
         order = f" ORDER BY {self._key}" if self._key else ""
         where = _where(chunk.condition)
@@ -170,11 +171,11 @@ class Reader:
             ours = f"ifNull({chunk.condition}, 0) AND " if chunk.condition else ""
             check = f"throwIf({ours}NOT ({demand})) = 0"
             where = _where(f"{chunk.condition} AND {check}" if chunk.condition else check)
-        return f"SELECT {self._selected} FROM {self._source}{where}{order}"
+        return f"SELECT {self._selected(types)} FROM {self._source}{where}{order}"
 
-    def select_unordered(self) -> str:
+    def select_unordered(self, types: Mapping[str, str] | None = None) -> str:
         """Return the query of all rows, as `select`, in whatever order is quick."""
-        return f"SELECT {self._selected} FROM {self._source}"
+        return f"SELECT {self._selected(types)} FROM {self._source}"
 
     def count(self, condition: str, changes: Changes | None = None) -> int:
         """Return the number of rows under a condition; with changes, in the parts these name."""
@@ -279,18 +280,17 @@ class Reader:
         kind = without_zones(self.column_type(column))
         return kind if self.in_utc else with_utc(kind)
 
-    def _value(self, column: str) -> str:
+    def _value(self, column: str, types: Mapping[str, str] | None = None) -> str:
         """Return a column as SQL, with all its times in UTC."""
-        kind = self.zoned_type(column)
+        kind = (types or {}).get(column) or self.zoned_type(column)
         if kind == self.column_type(column):
             return quoted(column)
         return f"CAST({quoted(column)} AS {kind})"
 
-    @property
-    def _selected(self) -> str:
-        """The columns as SQL, each under its name."""
+    def _selected(self, types: Mapping[str, str] | None) -> str:
+        """Return the columns as SQL, each under its name."""
         names = [column.name for column in self.table.columns]
-        values = {name: self._value(name) for name in names}
+        values = {name: self._value(name, types) for name in names}
         return ", ".join(
             value if value == quoted(name) else f"{value} AS {quoted(name)}"
             for name, value in values.items()
