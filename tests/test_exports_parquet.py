@@ -485,7 +485,7 @@ def test_a_chunk_with_texts_that_are_not_utf_8_has_csv_alone(hostile: BackupTool
     assert parquets(hostile) == NAMES[:1]
     assert export_of(hostile, "202602").parquet is None
     assert "t: 202602: no Parquet: not UTF-8" in printed
-    assert "s (1 rows), tags (1 rows); tables.t.binary_columns = ['s', 'tags']" in printed
+    assert "s (1 row), tags (1 row); tables.t.binary_columns = ['s', 'tags']" in printed
     assert hostile.verifies()
     hostile.query("ALTER TABLE t UPDATE s = '', tags = [] WHERE n = 7 SETTINGS mutations_sync = 2")
     assert hostile.run("export")[0] == 0

@@ -17,6 +17,7 @@ from exports.reader import NOT_AS_DEMANDED, Chunk, Reader
 from inventory import QUOTED, Column
 from ooni_common.database import ServerError, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from ooni_common.output import counted
 from throttle import Bandwidth
 from uploads import Upload
 
@@ -193,7 +194,7 @@ class ParquetRows:
         wrong = [f"NOT ({valid})" for valid in self._texts.values()]
         counts = self._reader.counts_of(wrong, chunk)
         found = {name: count for name, count in zip(self._texts, counts, strict=True) if count}
-        named = ", ".join(f"{name} ({count:,} rows)" for name, count in found.items())
+        named = ", ".join(f"{name} ({counted(count, 'row')})" for name, count in found.items())
         table, columns = self._reader.table.name, [*self._reader.policy.binary_columns, *found]
         return NotUTF8(
             f"{table}: {chunk.name or 'the whole table'}: no Parquet: not UTF-8, which readers of"
