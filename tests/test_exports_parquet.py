@@ -344,6 +344,16 @@ def test_a_parquet_object_that_came_before_a_kill_is_taken_over(
     assert tool.verifies()
 
 
+@pytest.mark.long
+def test_without_http_the_csv_of_all_tables_goes_on(tool: BackupTool) -> None:
+    tool.database.execute("CREATE TABLE u (n UInt8) ENGINE = MergeTree ORDER BY n")
+    status, printed = tool.run(
+        "export", tables={"t": MONTHS, "u": "public"}, http_url="", retries=0
+    )
+    assert (status, "database over HTTP" in printed) == (69, True)
+    assert (len(tool.exports()), parquets(tool)) == (3, [])
+
+
 # --- the footer ---
 
 

@@ -237,8 +237,8 @@ def export_table(
     try:
         with job.metrics.timer(f"table_{metric_name(job.config.qualifier + name)}_backup_time_ms"):
             exporter.carry_out(plan, objects)
-        exporter.raise_without_parquet()
     finally:
+        outcome.failures += exporter.parquet_failures()
         outcome.exported += exporter.tally.exported
         outcome.uploaded += exporter.tally.uploaded
         if manifest.generation:

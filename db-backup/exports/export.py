@@ -163,14 +163,12 @@ class Exporter:
                 f" has these rows no more; forget them: export --force {self.manifest.table}"
             )
 
-    def raise_without_parquet(self) -> None:
-        """Raise the first reason why there are no Parquet objects; the others were logged."""
+    def parquet_failures(self) -> list[ScriptError]:
+        """Return the first reason why there are no Parquet objects; the others were logged."""
         reasons = list(self.without_parquet.values())
-        if not reasons:
-            return
         if len(reasons) > 1:
             log.error("%s: %d chunks have no Parquet object", self.manifest.table, len(reasons))
-        raise reasons[0]
+        return reasons[:1]
 
     def _lost_for_ever(self, steps: Sequence[Step], objects: Mapping[str, Listed]) -> list[str]:
         """Return the lost objects whose rows the database has no more; --force forgets them."""

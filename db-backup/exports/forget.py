@@ -101,7 +101,8 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
         len(gone),
         versions,
     )
-    exporter.raise_without_parquet()
+    for failure in exporter.parquet_failures():
+        raise failure
 
 
 def _manifest_of(config: Config, read: TableManifests, removal: Removal) -> TableManifest:
