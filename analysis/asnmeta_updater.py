@@ -19,16 +19,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asn_map_file import AsnMap
-from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
+from ooni_common.command_line import DOCTOR, Command, Lock, Script, rollback_argument
 from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.garbage import without_garbage_collection
 from ooni_common.nodes import Nodes, connected_nodes
-from ooni_common.run import Job, execute
+from ooni_common.run import Clock, Job, execute
 from ooni_common.state import read_state
 from ooni_common.swap.content import Content
 from ooni_common.swap.update import LossLimit, Table, Update, UpdateState
-from refusals import Clock, Refusals
+from refusals import Refusals
 from table_updates import (
     check_before_writing,
     examine_updater,
@@ -86,21 +86,16 @@ SCRIPT = Script(
     description="Load the history of the ASNs into the table `asnmeta`.",
     config_type=Config,
     config_file=Path("/etc/ooni/update-asn-metadata.conf"),
-    flags=ROLLBACK,
-    commands=(Command("run", "load the map if it has changed"), DOCTOR),
 )
 
 
 def main(argv: Sequence[str] | None = None, clock: Clock = time.time) -> int:
     """Run once as the command line says; return the exit status."""
-
-    def work(job: Job[Config]) -> None:
-        if job.command == "doctor":
-            examine(job)
-        else:
-            update(job, clock)
-
-    return execute(SCRIPT, work, argv)
+    commands = {
+        "run": Command(update, "load the map if it has changed", rollback_argument, Lock.RUN),
+        "doctor": Command(examine, DOCTOR),
+    }
+    return execute(SCRIPT, commands, argv, clock)
 
 
 def examine(job: Job[Config]) -> None:
@@ -110,16 +105,16 @@ def examine(job: Job[Config]) -> None:
     examine_updater(job, [TABLE], upstream_checks(fetcher, {"upstream": job.config.url}))
 
 
-def update(job: Job[Config], clock: Clock) -> None:
+def update(job: Job[Config]) -> None:
     """Load the map if it has changed since the last run."""
     with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
         check_before_writing(nodes, [TABLE])
-        if "rollback" in job.flags:
+        if job.arguments.rollback:
             roll_back_tables(job, nodes, [TABLE])
             return
         report_progress(job, 0)
         loaded = loaded_source(job, nodes, [TABLE])
-        refusals = Refusals(job, clock)
+        refusals = Refusals(job)
         with job.metrics.timer("fetch_data"):
             fetched = fetch_map(job, loaded, refusals.source, Path(folder))
         if fetched is None:

@@ -12,6 +12,7 @@ every row is validated (citizenlab/lists.py), a list that is broken or that lost
 By hand: citizenlab_test_lists_updater.py --dry-run --stdout
 """
 
+import argparse
 import logging
 import os
 import re
@@ -30,18 +31,18 @@ from citizenlab.holds import Holds, Plan, Rules, plan_of
 from citizenlab.lists import Rows, TestList, format_of, is_list, read_lists
 from citizenlab.table import TABLE, live_countries, rows_to_load
 from findings import causes_of, report_findings
-from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
+from ooni_common.command_line import DOCTOR, Command, Lock, Script, rollback_argument
 from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Share, check_url
 from ooni_common.doctor import Note
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
 from ooni_common.proxies import environment_of
-from ooni_common.run import Job, execute
+from ooni_common.run import Clock, Job, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.content import Content
 from ooni_common.swap.update import LossLimit, Update
-from refusals import Clock, Refusals
+from refusals import Refusals
 from table_updates import (
     check_before_writing,
     examine_updater,
@@ -98,28 +99,32 @@ SCRIPT = Script(
     description="Load the CitizenLab test lists into the table `citizenlab`.",
     config_type=Config,
     config_file=Path("/etc/ooni/update-citizenlab.conf"),
-    flags=ROLLBACK,
-    options={
-        "accept": {
-            "metavar": "CC",
-            "action": "append",
-            "help": "load the held list of this country (several: CC,CC)",
-        }
-    },
-    commands=(Command("run", "load the lists, unless the table has them already"), DOCTOR),
 )
 
 
 def main(argv: Sequence[str] | None = None, clock: Clock = time.time) -> int:
     """Run once as the command line says; return the exit status."""
+    commands = {
+        "run": Command(
+            update, "load the lists, unless the table has them already", run_arguments, Lock.RUN
+        ),
+        "doctor": Command(examine, DOCTOR),
+    }
+    return execute(SCRIPT, commands, argv, clock)
 
-    def work(job: Job[Config]) -> None:
-        (examine if job.command == "doctor" else update)(job, clock)
 
-    return execute(SCRIPT, work, argv)
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a run."""
+    rollback_argument(parser)
+    parser.add_argument(
+        "--accept",
+        metavar="CC",
+        action="append",
+        help="load the held list of this country (several: CC,CC)",
+    )
 
 
-def examine(job: Job[Config], clock: Clock) -> None:
+def examine(job: Job[Config]) -> None:
     """Print whether a run can succeed, and what the last one has held."""
     config = job.config
 
@@ -127,29 +132,29 @@ def examine(job: Job[Config], clock: Clock) -> None:
         return f"{config.git_url} is at {head_commit(git_of(job), config.git_url)[:12]}"
 
     def lists() -> str:
-        held = HeldLists(job, config.hold_days, clock)
+        held = HeldLists(job, config.hold_days)
         return Note(held.summary()) if held.holds.by_country else "no country is held"
 
     def refusals() -> str:
-        verdict = Refusals(job, clock).verdict
+        verdict = Refusals(job).verdict
         return Note(verdict) if verdict else "nothing is refused"
 
     checks = [("upstream", upstream), ("lists", lists), ("refusals", refusals)]
     examine_updater(job, [TABLE], checks)
 
 
-def update(job: Job[Config], clock: Clock) -> None:
+def update(job: Job[Config]) -> None:
     """Load the lists of the newest commit, unless the table has them already."""
     accepted = accepted_countries(job)
-    held = HeldLists(job, job.config.hold_days, clock)
+    held = HeldLists(job, job.config.hold_days)
     with connected_nodes(job.config) as nodes:
         check_before_writing(nodes, [TABLE])
-        if "rollback" in job.flags:
+        if job.arguments.rollback:
             roll_back_tables(job, nodes, [TABLE])
             held.forget()
             return
         git = git_of(job)
-        refusals = Refusals(job, clock, by_person=bool(accepted))
+        refusals = Refusals(job, by_person=bool(accepted))
         source = source_of(job.config, head_commit(git, job.config.git_url))
         if refusals.source.items() >= source.items():
             heal_nodes(job, nodes, [TABLE])

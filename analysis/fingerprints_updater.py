@@ -31,17 +31,17 @@ from fingerprints_file import (
     read_fingerprints,
     row_digest,
 )
-from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
+from ooni_common.command_line import DOCTOR, Command, Lock, Script, rollback_argument
 from ooni_common.config import Bytes, Count, DatabaseConfig, Seconds, SecretUrl, check_url
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
-from ooni_common.run import Job, execute
+from ooni_common.run import Clock, Job, execute
 from ooni_common.swap.update import LossLimit, Table, Update
 from ordinary_answers import OrdinaryAnswers, read_ordinary_answers
 from pattern_faults import harmful_patterns_of, wrong_regexps_of
-from refusals import Clock, Refusals, RefusedForNow
+from refusals import Refusals, RefusedForNow
 from refused_rows import RefusedRows
 from table_updates import (
     check_before_writing,
@@ -107,21 +107,16 @@ SCRIPT = Script(
     description="Load the blocking fingerprints into `fingerprints_dns` and `fingerprints_http`.",
     config_type=Config,
     config_file=Path("/etc/ooni/update-fingerprints.conf"),
-    flags=ROLLBACK,
-    commands=(Command("run", "load the files that have changed"), DOCTOR),
 )
 
 
 def main(argv: Sequence[str] | None = None, clock: Clock = time.time) -> int:
     """Run once as the command line says; return the exit status."""
-
-    def work(job: Job[Config]) -> None:
-        if job.command == "doctor":
-            examine(job)
-        else:
-            update(job, clock)
-
-    return execute(SCRIPT, work, argv)
+    commands = {
+        "run": Command(update, "load the files that have changed", rollback_argument, Lock.RUN),
+        "doctor": Command(examine, DOCTOR),
+    }
+    return execute(SCRIPT, commands, argv, clock)
 
 
 def examine(job: Job[Config]) -> None:
@@ -141,18 +136,18 @@ def examine(job: Job[Config]) -> None:
     )
 
 
-def update(job: Job[Config], clock: Clock) -> None:
+def update(job: Job[Config]) -> None:
     """Load the files that have changed since the last run."""
     tables = list(TABLES.values())
     with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
         check_before_writing(nodes, tables)
-        if "rollback" in job.flags:
+        if job.arguments.rollback:
             roll_back_tables(job, nodes, tables)
             return
         ordinary = read_ordinary_answers(job.config.ordinary_dir)
         report_progress(job, 0)
         loaded = loaded_source(job, nodes, tables)
-        refusals = Refusals(job, clock)
+        refusals = Refusals(job)
         with job.metrics.timer("fetch_csv"):
             fetched = fetch_files(job, loaded, refusals.source, Path(folder))
         if fetched is None:
@@ -161,7 +156,7 @@ def update(job: Job[Config], clock: Clock) -> None:
         with refusals.remembered(fetched.source):
             if fetched.files:
                 report_progress(job, 30)
-                judge_and_load(job, nodes, fetched, ordinary, clock())
+                judge_and_load(job, nodes, fetched, ordinary, job.clock())
             else:
                 note_unchanged(job, nodes, tables, fetched.source)
         report_progress(job, 100)

@@ -8,7 +8,7 @@ same verdict: it fails with the same exit status, fetches nothing, and logs the 
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -21,7 +21,6 @@ from ooni_common.state import Moment, read_state, write_state
 
 log = logging.getLogger("ooni.refusals")
 
-Clock = Callable[[], float]  # returns Unix time, seconds
 DAY = 86_400  # seconds
 
 
@@ -60,9 +59,9 @@ class Refusals:
     and look at nothing that is remembered; but what they load is refused no more.
     """
 
-    def __init__(self, job: Job[DatabaseConfig], clock: Clock, *, by_person: bool = False) -> None:
+    def __init__(self, job: Job[DatabaseConfig], *, by_person: bool = False) -> None:
         self._path = job.state_file.with_suffix(".refusal.json")
-        self._clock = clock
+        self._clock = job.clock
         self._attended = job.attended
         self._dry_run = job.dry_run
         self._in_use = not (job.dry_run or job.force or by_person)

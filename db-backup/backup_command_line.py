@@ -1,13 +1,14 @@
-"""The command line of the backup tool."""
+"""The arguments of the backup tool's commands."""
 
 import argparse
 from pathlib import Path
 
 from backup_config import MOST_DAYS, Config
-from ooni_common.command_line import DOCTOR, Command, Script
+from ooni_common.command_line import Script
 
 
-def _tables(parser: argparse.ArgumentParser) -> None:
+def tables_arguments(parser: argparse.ArgumentParser) -> None:
+    """Name tables."""
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="only these")
 
 
@@ -15,11 +16,13 @@ def _source(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--from", dest="source", default="", metavar="BACKUP", help=text)
 
 
-def _backup_arguments(parser: argparse.ArgumentParser) -> None:
+def backup_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what kind of backup."""
     parser.add_argument("--full", action="store_true", help="begin a new chain")
 
 
-def _list_arguments(parser: argparse.ArgumentParser) -> None:
+def list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what is listed, and how."""
     parser.add_argument(
         "names",
         nargs="*",
@@ -29,8 +32,9 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as JSON, for scripts")
 
 
-def _verify_arguments(parser: argparse.ArgumentParser) -> None:
-    _tables(parser)
+def verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what is verified, and how thoroughly."""
+    tables_arguments(parser)
     _source(
         parser, "this backup, 'all' of them, or only the 'exports'; default: the newest, and both"
     )
@@ -48,7 +52,8 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     _trust(parser)
 
 
-def _restore_arguments(parser: argparse.ArgumentParser) -> None:
+def restore_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what is restored, from where, and what it becomes."""
     scope = parser.add_mutually_exclusive_group(required=True)
     scope.add_argument("table", nargs="?", default="", metavar="TABLE", help="table to restore")
     scope.add_argument(
@@ -103,7 +108,8 @@ def _trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _prune_arguments(parser: argparse.ArgumentParser) -> None:
+def prune_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what is still needed."""
     parser.add_argument(
         "--keep",
         type=_at_least_one,
@@ -132,12 +138,14 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
 
 
-def _delete_arguments(parser: argparse.ArgumentParser) -> None:
+def delete_arguments(parser: argparse.ArgumentParser) -> None:
+    """Name backups."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="of a backup, as `list` has it")
     parser.add_argument("--confirm", action="store_true", help="delete; without it, only show")
 
 
-def _forget_arguments(parser: argparse.ArgumentParser) -> None:
+def forget_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say which rows had to go."""
     parser.add_argument("table", metavar="TABLE", help="the one with the rows that have to go")
     parser.add_argument(
         "--chunk",
@@ -152,7 +160,8 @@ def _forget_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confirm", action="store_true", help="do it; without it, only show")
 
 
-def _init_arguments(parser: argparse.ArgumentParser) -> None:
+def init_arguments(parser: argparse.ArgumentParser) -> None:
+    """Answer what `init` would ask."""
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help=f"the file; default: {CONFIG_FILE}"
     )
@@ -206,29 +215,4 @@ SCRIPT = Script(
     description="Export the tables of the OONI database to S3 for everybody, and back them up.",
     config_type=Config,
     config_file=CONFIG_FILE,
-    commands=(
-        Command("run", "do what the configuration says of each table"),
-        Command("export", "export the public tables, or only some of them", _tables),
-        Command("backup", "back up the private tables", _backup_arguments),
-        Command("list", "show exports and backups", _list_arguments, looks_only=True),
-        Command(
-            "verify", "check exports and backups", _verify_arguments, looks_only=True, reports=True
-        ),
-        Command("restore", "restore tables", _restore_arguments, aside=True),
-        Command("print-config", "show the configuration as TOML, and its sources", looks_only=True),
-        Command("schema", "show the schema of the tables", _tables, looks_only=True),
-        # It looks, unless --confirm is given: then it takes the lock of the job itself.
-        Command("prune", "delete what is no longer needed", _prune_arguments, looks_only=True),
-        Command("delete", "delete backups, by name", _delete_arguments, looks_only=True),
-        Command("forget", "let exports follow a deletion", _forget_arguments, looks_only=True),
-        DOCTOR,
-        Command(
-            "init",
-            "write a first configuration file",
-            _init_arguments,
-            looks_only=True,
-            configures=True,
-        ),
-        Command("is-configured", "print no where no timer should run it yet", looks_only=True),
-    ),
 )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from backup_command_line import CONFIG_FILE
 from backup_config import Config, Side
 from first_config import (
     FILE,
@@ -47,7 +48,7 @@ GROUP = "ooni"  # that of the services
 SIDES = get_args(Side)
 
 
-def init(job: Job[Config], default_output: Path) -> None:
+def init(job: Job[Config]) -> None:
     """Write a configuration file.
 
     Raises:
@@ -55,7 +56,7 @@ def init(job: Job[Config], default_output: Path) -> None:
         ConfigError: the file can't be written, or the database refuses the login.
     """
     arguments = job.arguments
-    path: Path = arguments.output or default_output
+    path: Path = arguments.output or CONFIG_FILE
     if arguments.config:
         raise UsageError("init reads no configuration; name the file to write with --output")
     refuse_to_overwrite(path, force=job.force)
@@ -81,7 +82,7 @@ def init(job: Job[Config], default_output: Path) -> None:
     mode = write(path, config_text(values, tables))
     show(f"wrote {path} ({mode})")
     user = f"runuser -u {GROUP} -- " if os.geteuid() == 0 else ""
-    chosen = "" if path == default_output else f" --config {path}"
+    chosen = "" if path == CONFIG_FILE else f" --config {path}"
     show(f"next: {user}ooni-db-backup doctor{chosen}")
 
 

@@ -18,16 +18,28 @@ By hand: ooni_db_backup.py --dry-run --stdout, and `list`, `verify`, `restore`
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
-from backup_command_line import SCRIPT
+from backup_command_line import (
+    SCRIPT,
+    backup_arguments,
+    delete_arguments,
+    forget_arguments,
+    init_arguments,
+    list_arguments,
+    prune_arguments,
+    restore_arguments,
+    tables_arguments,
+    verify_arguments,
+)
 from backup_config import Config
 from backup_doctor import Doctor, checks_of_another
 from databases import by_names, other_configs
 from exports.clickhouse_http import ClickHouseHTTP
 from init_command import init, tell_whether_configured
 from inventory import check_names, read_table, table_names
+from ooni_common.command_line import DOCTOR, Command, Lock
 from ooni_common.database import connected
 from ooni_common.doctor import diagnose
 from ooni_common.nodes import connected_nodes
@@ -40,23 +52,27 @@ from stored_commands import list_all, print_config, restore, verify
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command as the command line says; return the exit status."""
-    commands: Mapping[str, Callable[[Job[Config]], None]] = {
-        "run": run,
-        "export": export,
-        "backup": backup,
-        "list": list_all,
-        "verify": verify,
-        "restore": restore,
-        "print-config": print_config,
-        "schema": show_schema,
-        "prune": prune,
-        "delete": delete,
-        "forget": forget,
-        "doctor": examine,
-        "init": lambda job: init(job, SCRIPT.config_file),
-        "is-configured": tell_whether_configured,
+    commands = {
+        "run": Command(run, "do what the configuration says of each table", lock=Lock.RUN),
+        "export": Command(
+            export, "export the public tables, or only some of them", tables_arguments, Lock.RUN
+        ),
+        "backup": Command(backup, "back up the private tables", backup_arguments, Lock.RUN),
+        "list": Command(list_all, "show exports and backups", list_arguments),
+        "verify": Command(verify, "check exports and backups", verify_arguments, reports=True),
+        "restore": Command(restore, "restore tables", restore_arguments, Lock.OWN),
+        "print-config": Command(print_config, "show the configuration as TOML, and its sources"),
+        "schema": Command(show_schema, "show the schema of the tables", tables_arguments),
+        "prune": Command(prune, "delete what is no longer needed", prune_arguments, Lock.OF_RUNS),
+        "delete": Command(delete, "delete backups, by name", delete_arguments, Lock.OF_RUNS),
+        "forget": Command(forget, "let exports follow a deletion", forget_arguments, Lock.OF_RUNS),
+        "doctor": Command(examine, DOCTOR),
+        "init": Command(init, "write a first configuration file", init_arguments, configures=True),
+        "is-configured": Command(
+            tell_whether_configured, "print no where no timer should run it yet"
+        ),
     }
-    return execute(SCRIPT, lambda job: commands[job.command](job), argv)
+    return execute(SCRIPT, commands, argv)
 
 
 def show_schema(job: Job[Config]) -> None:

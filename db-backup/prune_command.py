@@ -1,18 +1,14 @@
 """Deleting what nobody needs any more: `prune`, `delete` and `forget`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from backup_config import Config
 from backup_doctor import checks_before_a_run
 from backups.commands import private_bucket
 from backups.prune_command import check_clocks, delete_named, prune_backups
 from databases import by_names, each_in_turn, of_each_database, of_table
-from exports.commands import LOCK, public_bucket
+from exports.commands import public_bucket
 from exports.forget import Removal, forget_rows
 from exports.prune_command import prune_exports
 from ooni_common.doctor import preflight
-from ooni_common.files import locked, make_writable
 from ooni_common.nodes import connected_nodes
 from ooni_common.run import Job
 from stored_commands import has_bucket
@@ -20,12 +16,12 @@ from stored_commands import has_bucket
 
 def prune(job: Job[Config]) -> None:
     """Delete exports and backups that nobody needs, or show which these are."""
-    with _locked_if_confirmed(job) as confirmed:
-        if confirmed:
-            buckets = [public_bucket(job)[0]] if has_bucket(job.config, "public") else []
-            buckets += [private_bucket(job)[0]] if has_bucket(job.config, "private") else []
-            check_clocks(buckets)
-        each_in_turn(of_each_database(job), lambda one: _prune_database(one, confirmed=confirmed))
+    confirmed = is_confirmed(job)
+    if confirmed:
+        buckets = [public_bucket(job)[0]] if has_bucket(job.config, "public") else []
+        buckets += [private_bucket(job)[0]] if has_bucket(job.config, "private") else []
+        check_clocks(buckets)
+    each_in_turn(of_each_database(job), lambda one: _prune_database(one, confirmed=confirmed))
 
 
 def _prune_database(job: Job[Config], *, confirmed: bool) -> None:
@@ -37,11 +33,11 @@ def _prune_database(job: Job[Config], *, confirmed: bool) -> None:
 
 def delete(job: Job[Config]) -> None:
     """Delete the backups that were named, or show what that means."""
-    with _locked_if_confirmed(job) as confirmed:
-        each_in_turn(
-            by_names(job, "names"),
-            lambda one: delete_named(one, one.arguments.names, confirmed=confirmed),
-        )
+    confirmed = is_confirmed(job)
+    each_in_turn(
+        by_names(job, "names"),
+        lambda one: delete_named(one, one.arguments.names, confirmed=confirmed),
+    )
 
 
 def forget(job: Job[Config]) -> None:
@@ -49,21 +45,11 @@ def forget(job: Job[Config]) -> None:
     job = of_table(job)
     arguments = job.arguments
     removal = Removal(arguments.table, arguments.chunks, arguments.note)
-    with (
-        _locked_if_confirmed(job) as confirmed,
-        connected_nodes(job.config, one_suffices=True) as nodes,
-    ):
+    with connected_nodes(job.config, one_suffices=True) as nodes:
         preflight(checks_before_a_run(nodes))
-        forget_rows(job, nodes, removal, confirmed=confirmed)
+        forget_rows(job, nodes, removal, confirmed=is_confirmed(job))
 
 
-@contextmanager
-def _locked_if_confirmed(job: Job[Config]) -> Iterator[bool]:
-    """Hold the lock of a run while things are deleted; tell whether that is to be done."""
-    confirmed = job.arguments.confirm and not job.dry_run
-    if not confirmed:
-        yield False
-        return
-    make_writable("state_dir", job.config.state_dir)
-    with locked(job.config.state_dir / LOCK):
-        yield True
+def is_confirmed(job: Job[Config]) -> bool:
+    """Tell whether things are to be deleted, not only shown."""
+    return job.arguments.confirm and not job.dry_run

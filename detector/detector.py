@@ -14,11 +14,12 @@ By hand: detector.py --dry-run --stdout
          detector.py evaluate --observations observations.csv.gz --labels labels.json
 """
 
+import argparse
 import dataclasses
 import functools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from dates import date_argument
 from detector_config import Config
 from evaluation.evaluate import declare_arguments, evaluate
 from following import Checkpoint, Follower
-from ooni_common.command_line import DOCTOR, Command, Script
+from ooni_common.command_line import DOCTOR, Command, Lock, Script
 from ooni_common.database import Database, connected
 from ooni_common.doctor import Checks, Note, check_folder, diagnose, machine_checks, preflight
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
@@ -69,29 +70,6 @@ SCRIPT = Script(
     description="Detect blocking of social media and messengers in the measurements of OONI.",
     config_type=Config,
     config_file=Path("/etc/ooni/detector.conf"),
-    flags={"reprocess": "recompute everything from --start-date on, and replace the tables"},
-    options={
-        "start-date": {
-            "type": date_argument,
-            "metavar": "DATE",
-            "help": "with --reprocess: from this day or hour on, UTC (2025-01-31T12:00)",
-        },
-        "end-date": {
-            "type": date_argument,
-            "metavar": "DATE",
-            "help": "with --reprocess: up to this one, without it (default: now)",
-        },
-    },
-    commands=(
-        Command("run", "look at the new measurements"),
-        Command(
-            "evaluate",
-            "tell how good the detector is on labelled observations",
-            declare_arguments,
-            looks_only=True,
-        ),
-        DOCTOR,
-    ),
 )
 USED = Tables(TABLES, read={"fastpath": FASTPATH_COLUMNS})
 
@@ -103,17 +81,45 @@ def main(argv: Sequence[str] | None = None, *, now: datetime | None = None) -> i
         argv: the arguments after the program's name; None: those of the process.
         now: what counts as now; None: the clock's time.
     """
-    return execute(SCRIPT, functools.partial(run, now=now or datetime.now(UTC)), argv)
+    at = now or datetime.now(UTC)
+    commands: Mapping[str, Command[Job[Config]]] = {
+        "run": Command(
+            lambda job: run(job, at), "look at the new measurements", run_arguments, Lock.RUN
+        ),
+        "evaluate": Command(
+            lambda job: evaluate(job.arguments),
+            "tell how good the detector is on labelled observations",
+            declare_arguments,
+        ),
+        "doctor": Command(lambda job: diagnose(checks_of(job.config, at)), DOCTOR),
+    }
+    return execute(SCRIPT, commands, argv)
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a run."""
+    add = parser.add_argument
+    add(
+        "--reprocess",
+        action="store_true",
+        help="recompute everything from --start-date on, and replace the tables",
+    )
+    add(
+        "--start-date",
+        type=date_argument,
+        metavar="DATE",
+        help="with --reprocess: from this day or hour on, UTC (2025-01-31T12:00)",
+    )
+    add(
+        "--end-date",
+        type=date_argument,
+        metavar="DATE",
+        help="with --reprocess: up to this one, without it (default: now)",
+    )
 
 
 def run(job: Job[Config], now: datetime) -> None:
-    """Do what the command line says."""
-    if job.command == "evaluate":
-        evaluate(job.arguments)
-        return
-    if job.command == "doctor":
-        diagnose(checks_of(job.config, now))
-        return
+    """Follow the measurements; with --reprocess, once more from a day on."""
     check_dates(job, now)
     with without_garbage_collection():
         detect(job, now)
@@ -150,7 +156,7 @@ def check_dates(job: Job[Config], now: datetime) -> None:
         UsageError: they don't go together.
     """
     start, end = job.arguments.start_date, job.arguments.end_date
-    if "reprocess" in job.flags:
+    if job.arguments.reprocess:
         if start is None:
             raise UsageError("--reprocess needs --start-date: from when on everything is replaced")
         if start >= (end or now):
@@ -188,7 +194,7 @@ def detect(job: Job[Config], now: datetime) -> None:
             measurements,
             (checkpoint.hour, until),
             config.state_dir / CHARTS,
-            anew="reprocess" in job.flags,
+            anew=job.arguments.reprocess,
         )
         report = report_of(config, counting, statuses, events, published, (beginning.hour, learned))
         report = dataclasses.replace(report, in_doubt=follower.in_doubt(config.service_of, until))
@@ -234,7 +240,7 @@ def beginning_of(job: Job[Config], now: datetime) -> Beginning:
         TryAgainLater: it lies in the future.
     """
     services = job.config.service_of
-    if "reprocess" in job.flags:
+    if job.arguments.reprocess:
         return Beginning(hour_of(job.arguments.start_date), Follower(services), 0)
     remembered = read_checkpoint(job.config.state_dir / CHECKPOINT, services)
     if remembered is None:
@@ -308,7 +314,7 @@ def replace(job: Job[Config], nodes: Nodes, updates: Sequence[Update]) -> None:
     Raises:
         DataRefused, Unavailable, ConfigError: neither was replaced.
     """
-    force = job.force or "reprocess" in job.flags
+    force = job.force or job.arguments.reprocess
     if job.dry_run:
         for line in preview_tables(nodes, updates, force=force):
             show(line)

@@ -12,8 +12,8 @@ month that is installed; a file that is missing or damaged is fetched again what
 By hand: ooni_download_geoip.py --dry-run --stdout, and --check for what is installed
 """
 
+import argparse
 import contextlib
-import functools
 import logging
 import sys
 import tempfile
@@ -40,7 +40,7 @@ from installed import (
     report,
 )
 from months import are_dated, months_to_try
-from ooni_common.command_line import DOCTOR, ROLLBACK, Command, Script
+from ooni_common.command_line import DOCTOR, Command, Lock, Script, rollback_argument
 from ooni_common.doctor import diagnose
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.fetch import Limits, configured_fetcher
@@ -65,9 +65,6 @@ SCRIPT = Script(
     description="Keep the GeoIP databases that the API uses up to date.",
     config_type=Config,
     config_file=Path("/etc/ooni/download-geoip.conf"),
-    commands=(Command("run", "install the newest databases, unless they are installed"), DOCTOR),
-    flags={"check": "check what is installed, and how old it is; change nothing"} | ROLLBACK,
-    looking=("check",),
 )
 
 
@@ -81,23 +78,37 @@ def main(
         now: what counts as now; None: the clock's time.
         limits: of each download.
     """
-    work = functools.partial(run, now=now or datetime.now(UTC), limits=limits)
-    return execute(SCRIPT, work, argv)
+    at = now or datetime.now(UTC)
+    commands: Mapping[str, Command[Job[Config]]] = {
+        "run": Command(
+            lambda job: run(job, at, limits),
+            "install the newest databases, unless they are installed",
+            run_arguments,
+            Lock.RUN,
+        ),
+        "doctor": Command(lambda job: examine(job, at, limits), DOCTOR),
+    }
+    return execute(SCRIPT, commands, argv)
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a run."""
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check what is installed, and how old it is; change nothing",
+    )
+    rollback_argument(parser)
 
 
 def run(job: Job[Config], now: datetime, limits: Limits) -> None:
     """Update, check or roll back, as the flags say."""
-    config = job.config
-    sources = sources_of(config)
-    installation = Installation(config.output_dir, [source.file for source in sources])
-    if job.command == "doctor":
-        examine(job, installation, now, limits)
-        return
-    if "check" in job.flags:
-        check_installed(installation, sources, now, config.max_age_days)
+    installation = installation_of(job.config)
+    if job.arguments.check:
+        check_installed(installation, sources_of(job.config), now, job.config.max_age_days)
         return
     try:
-        if "rollback" in job.flags:
+        if job.arguments.rollback:
             roll_back_databases(job, installation, now)
         else:
             update(job, installation, now, limits)
@@ -106,13 +117,18 @@ def run(job: Job[Config], now: datetime, limits: Limits) -> None:
         raise
 
 
-def examine(job: Job[Config], installation: Installation, now: datetime, limits: Limits) -> None:
+def installation_of(config: Config) -> Installation:
+    """Return where the databases are installed."""
+    return Installation(config.output_dir, [source.file for source in sources_of(config)])
+
+
+def examine(job: Job[Config], now: datetime, limits: Limits) -> None:
     """Print whether a run can succeed, and what to do where it can't."""
     config = job.config
     fetcher = configured_fetcher(job.user_agent, config, replace(limits, retries=0))
     sources = sources_of(config)
     months = months_to_try(now.date(), "", dated=are_dated(sources))
-    diagnose(checks_of(config, installation, fetcher, sources, months))
+    diagnose(checks_of(config, installation_of(config), fetcher, sources, months))
 
 
 def update(job: Job[Config], installation: Installation, now: datetime, limits: Limits) -> None:

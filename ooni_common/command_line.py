@@ -1,9 +1,11 @@
-"""What a script is called with: its flags, its commands, and what they are for."""
+"""The command line of a script: its commands, and the arguments that all scripts have."""
 
 import argparse
+import enum
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -13,8 +15,9 @@ from ooni_common.suggestions import did_you_mean
 from ooni_common.textfile import METRICS_FILE
 
 C = TypeVar("C", bound=Config)
+J = TypeVar("J")  # the job of a script with its configuration, see `run`
 
-ROLLBACK = {"rollback": "put back what the last update replaced"}
+DOCTOR = "examine whether a run can succeed"
 METAVAR = "COMMAND"
 EXIT_STATUS_HELP = """\
 exit status:
@@ -28,46 +31,51 @@ exit status:
 """
 
 
-def _no_arguments(_parser: argparse.ArgumentParser) -> None:
-    pass
+class Lock(enum.Enum):
+    """Which lock in the state directory a command holds while it changes something.
+
+    This is the one rule for locks. What changes nothing holds none: any command with --dry-run or
+    --check, and one that has --confirm without it. Only `RUN` sends metrics of how it goes.
+    """
+
+    RUN = "that of a run: it is the script's job, and two can't be at work"
+    OF_RUNS = "that of a run, too: it isn't one, but none may be at work meanwhile"
+    OWN = "its own: it can be at work beside a run, but not twice"
+    NONE = "none: it only looks"
 
 
 @dataclass(frozen=True)
-class Command:
-    """One of the things that a script can do: `tool NAME …`.
+class Command(Generic[J]):
+    """What a script does as `tool NAME …`.
 
     Attributes:
-        name: as typed.
+        function: does it, given a `Job`; raises a `ScriptError` when it can't.
         help: one line.
-        arguments: declares those that only this command has.
-        looks_only: it changes nothing, and so takes no lock and sends no metrics.
-        reports: it looks only, and sends metrics of its own all the same; none of how it went.
-        aside: it is not the script's job, so that it has a lock of its own and sends no metrics.
+        arguments: adds those that only this command has.
+        lock: which one it holds.
+        reports: it sends metrics of what it finds, into a file of its own.
         configures: it writes the configuration file, and so reads none.
     """
 
-    name: str
+    function: Callable[[J], None]
     help: str
-    arguments: Callable[[argparse.ArgumentParser], object] = _no_arguments
-    looks_only: bool = False
+    arguments: Callable[[argparse.ArgumentParser], object] = lambda _parser: None
+    lock: Lock = Lock.NONE
     reports: bool = False
-    aside: bool = False
     configures: bool = False
-
-
-ONLY_COMMAND = Command("", "")
-DOCTOR = Command("doctor", "examine whether a run can succeed", looks_only=True)
 
 
 @dataclass(frozen=True)
 class Script(Generic[C]):
-    """What `execute` has to know of a script.
+    """What stays the same in all runs of a script.
 
-    `name` is the prefix of its metrics and the stem of its files in the state directory. `flags`
-    are those that only it has, with their help; with one of `looking` it changes nothing; `options`
-    are flags with a value, with what argparse has to know of them. Of the `commands`, where it has
-    any, the first one is done when none is named; `flags` and `options` are this one's. Its
-    metrics are in `metrics_file`.
+    Attributes:
+        name: the prefix of its metrics, and the stem of its files in the state directory.
+        command: as it is called.
+        description: one line.
+        config_type: of its configuration.
+        config_file: where that is, unless --config says otherwise.
+        metrics_file: describes its metrics.
     """
 
     name: str
@@ -75,10 +83,6 @@ class Script(Generic[C]):
     description: str
     config_type: type[C]
     config_file: Path
-    flags: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    looking: Collection[str] = ()
-    commands: Sequence[Command] = ()
     metrics_file: Path = METRICS_FILE
 
 
@@ -110,8 +114,13 @@ class Parser(argparse.ArgumentParser):
         return f"; {meant}" if meant.startswith("did") else ""
 
 
-def argument_parser(script: Script[C]) -> argparse.ArgumentParser:
-    """Return what reads a command line; it ends the process for --help and wrong usage."""
+def argument_parser(
+    script: Script[C], commands: Mapping[str, Command[J]]
+) -> argparse.ArgumentParser:
+    """Return the parser of a command line: the script's arguments, then its commands.
+
+    The first command is done when none is named, so its arguments are the script's, too.
+    """
     parser = Parser(
         prog=script.command,
         description=script.description,
@@ -119,50 +128,44 @@ def argument_parser(script: Script[C]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    _add_flags(parser, script, default=False)
-    _add_own_flags(parser, script, default=None)
+    default = next(iter(commands))
+    common_arguments(parser, script)
+    commands[default].arguments(parser)
     parser.add_argument("--version", action="version", version=f"{script.command} {__version__}")
-    if script.commands:
-        default = script.commands[0].name
-        title = f"commands (without one: {default})"
-        parsers = parser.add_subparsers(title=title, dest="command", metavar=METAVAR)
-        for command in script.commands:
-            subparser = parsers.add_parser(
-                command.name, help=command.help, description=command.help, allow_abbrev=False
-            )
+    title = f"commands (without one: {default})"
+    parsers = parser.add_subparsers(title=title, dest="command", metavar=METAVAR)
+    parser.set_defaults(command=default)
+    for name, command in commands.items():
+        subparser = parsers.add_parser(
+            name, help=command.help, description=command.help, allow_abbrev=False
+        )
+        if name != default:
             command.arguments(subparser)
-            # A flag may stand before the command, and must not be undone by its absence after it.
-            _add_flags(subparser, script, default=argparse.SUPPRESS)
-            if command.name == default:
-                _add_own_flags(subparser, script, default=argparse.SUPPRESS)
-        parser.set_defaults(command=default)
+        # A flag may stand before the command, and must not be undone by its absence after it.
+        subparser.argument_default = argparse.SUPPRESS
+        common_arguments(subparser, script)
+        if name == default:
+            command.arguments(subparser)
     return parser
 
 
-def _add_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: object) -> None:
-    def add(*names: str, **options: Any) -> None:
-        if "metavar" not in options:
-            options |= {"action": "store_true", "default": default}
-        elif default is argparse.SUPPRESS:
-            options["default"] = default
-        parser.add_argument(*names, **options)
-
+def common_arguments(parser: argparse.ArgumentParser, script: Script[Any]) -> None:
+    """Add the arguments that all scripts have."""
+    flag = partial(parser.add_argument, action="store_true")
+    add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help=f"default: {script.config_file}")
-    add("--check-config", help="check the configuration, show it with its sources, and end")
+    flag("--check-config", help="check the configuration, show it with its sources, and end")
     if "db_uri" in script.config_type.__struct_fields__:
         add("--db-uri", metavar="URI", help="database; a password belongs in the configuration")
-    add("--dry-run", help="change nothing; print what would change")
-    add("--force", help="run even if nothing changed, and accept losses beyond the limits")
-    add("--stdout", help="log plainly to standard output")
+    flag("--dry-run", help="change nothing; print what would change")
+    flag("--force", help="run even if nothing changed, and accept losses beyond the limits")
+    flag("--stdout", help="log plainly to standard output")
     add("--textfile", metavar="DIR", help="write metrics for node_exporter's textfile collector")
-    add("-v", "--verbose", help="log each step")
+    flag("-v", "--verbose", help="log each step")
 
 
-def _add_own_flags(parser: argparse.ArgumentParser, script: Script[C], *, default: object) -> None:
-    """Add what only this script has."""
-    for flag, meaning in script.flags.items():
-        parser.add_argument(
-            f"--{flag}", help=meaning, action="store_true", default=default or False
-        )
-    for option, details in script.options.items():
-        parser.add_argument(f"--{option}", default=default, **details)
+def rollback_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--rollback`."""
+    parser.add_argument(
+        "--rollback", action="store_true", help="put back what the last update replaced"
+    )

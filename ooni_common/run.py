@@ -1,9 +1,9 @@
 """Running a script: lock, signals, metrics and exit status.
 
-A script describes itself with a `Script` and has one function that does the work, given a `Job`:
+A script has a table of its commands, each with the function that does it, given a `Job`:
 
     def main(argv: Sequence[str] | None = None) -> int:
-        return execute(SCRIPT, update, argv)
+        return execute(SCRIPT, {"run": Command(update, "…", lock=Lock.RUN)}, argv)
 """
 
 import argparse
@@ -11,13 +11,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from ooni_common import __version__
-from ooni_common.command_line import ONLY_COMMAND, Command, Script, argument_parser
+from ooni_common.command_line import Command, Lock, Script, argument_parser
 from ooni_common.config import Config, secrets_of
 from ooni_common.config_sources import load_config, sources_of
 from ooni_common.config_text import config_as_toml
@@ -36,6 +36,7 @@ C_co = TypeVar("C_co", bound=Config, covariant=True)
 log = logging.getLogger("ooni.run")
 
 STDERR = 2  # also where sys.stderr is None, because it is closed
+Clock = Callable[[], float]  # returns Unix time, seconds
 RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
 
 
@@ -43,9 +44,8 @@ RUNNING, DONE, FAILED = 1, 0, 2  # the gauge `status`
 class Job(Generic[C_co]):
     """One run of a script: what its work is given.
 
-    `flags` are those of its own that were set, `command` is one of its commands and `arguments` are
-    that command's, and the script's `options`. It is `attended` where somebody reads along: on a
-    terminal, or with --stdout.
+    `command` is the name of one of its commands, `arguments` are what argparse made of the command
+    line. It is `attended` where somebody reads along: on a terminal, or with --stdout.
     """
 
     config: C_co
@@ -56,38 +56,48 @@ class Job(Generic[C_co]):
     dry_run: bool = False
     force: bool = False
     attended: bool = False
-    flags: frozenset[str] = frozenset()
     command: str = ""
     arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
+    clock: Clock = time.time
 
 
 def execute(
-    script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[str] | None = None
+    script: Script[C],
+    commands: Mapping[str, Command[Job[C]]],
+    argv: Sequence[str] | None = None,
+    clock: Clock = time.time,
 ) -> int:
-    """Run `work` once as the command line says; return the exit status.
+    """Do once what the command line says; return the exit status.
 
     Args:
-        script: the script's description.
-        work: does the job; raises a `ScriptError` when it can't.
+        script: which one.
+        commands: what it can do, by name; the first one is done when none is named.
         argv: the arguments after the program's name; None: those of the process.
+        clock: the job's.
 
     Raises:
         SystemExit: for --help, --version and wrong usage (2).
     """
     with all_written():
-        return _executed(script, work, argv)
+        arguments = argument_parser(script, commands).parse_args(argv)
+        return _executed(script, commands[arguments.command], arguments, clock)
 
 
-def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[str] | None) -> int:
-    arguments = argument_parser(script).parse_args(argv)
+def _executed(
+    script: Script[C], command: Command[Job[C]], arguments: argparse.Namespace, clock: Clock
+) -> int:
     formatter = set_up_logging(to_stdout=arguments.stdout, verbose=arguments.verbose)
     try:
-        config = _load(script, arguments)
+        file, chosen = script.config_file, arguments.config
+        if command.configures:
+            file, chosen = Path(os.devnull), None
+        flags = keys_among(arguments)
+        config = load_config(script.config_type, file, chosen_file=chosen, flags=flags)
         formatter.secrets = secrets_of(config)
         if arguments.check_config:
             show(f"{configuration_shown(script, config, arguments)}\n# the configuration is valid")
         else:
-            _run(script, work, config, arguments)
+            _run(script, command, config, arguments, clock)
     except ScriptError as error:
         # A traceback is for bugs; this is for the operator, who is told once.
         log.log(logging.DEBUG if isinstance(error, RefusedBefore) else logging.ERROR, "%s", error)
@@ -99,21 +109,6 @@ def _executed(script: Script[C], work: Callable[[Job[C]], None], argv: Sequence[
         log.exception("this is a bug in %s %s, please report it", script.command, __version__)
         return ScriptError.status
     return 0
-
-
-def _load(script: Script[C], arguments: argparse.Namespace) -> C:
-    configures = _command_of(script, arguments).configures
-    return load_config(
-        script.config_type,
-        Path(os.devnull) if configures else script.config_file,
-        chosen_file=None if configures else arguments.config,
-        flags=keys_among(arguments),
-    )
-
-
-def _command_of(script: Script[C], arguments: argparse.Namespace) -> Command:
-    commands = {command.name: command for command in script.commands}
-    return commands.get(getattr(arguments, "command", ""), ONLY_COMMAND)
 
 
 def keys_among(arguments: argparse.Namespace) -> dict[str, str]:
@@ -134,47 +129,59 @@ def configuration_shown(script: Script[C], config: C, arguments: argparse.Namesp
 
 
 def _run(
-    script: Script[C], work: Callable[[Job[C]], None], config: C, arguments: argparse.Namespace
+    script: Script[C],
+    command: Command[Job[C]],
+    config: C,
+    arguments: argparse.Namespace,
+    clock: Clock,
 ) -> None:
     """Do the work under the lock, with metrics; what changes nothing has neither."""
     signals = StopSignals()
-    flags = frozenset(flag for flag in script.flags if getattr(arguments, flag))
-    command = _command_of(script, arguments)
-    looks_only = arguments.dry_run or command.looks_only or not flags.isdisjoint(script.looking)
+    lock = command.lock if changes_something(arguments) else Lock.NONE
     reports = command.reports and not arguments.dry_run
-    is_silent = (looks_only and not reports) or command.aside
     job = Job(
         config=config,
-        metrics=Metrics(script.name, "" if is_silent else config.statsd),
+        metrics=Metrics(script.name, config.statsd if reports or lock is Lock.RUN else ""),
         signals=signals,
         user_agent=f"{script.command}/{__version__} (+https://ooni.org)",
         state_file=config.state_dir / f"{script.name}.json",
         dry_run=arguments.dry_run,
         force=arguments.force,
         attended=arguments.stdout or os.isatty(STDERR),
-        flags=flags,
-        command=command.name,
+        command=arguments.command,
         arguments=arguments,
+        clock=clock,
     )
-    with signals.installed(), _errors_of_this_machine(), contextlib.closing(job.metrics):
-        if looks_only:
-            try:
-                work(job)
-            finally:
-                if reports:  # into a file of its own: a run may be at work, and write that of runs
-                    file = f"{script.name}-{command.name}"
-                    _textfile_writer(script, config, job.metrics, file)(logging.WARNING)
-            return
-        make_writable("state_dir", config.state_dir)
-        lock = f"{script.name}.{command.name}.lock" if command.aside else f"{script.name}.lock"
-        with locked(config.state_dir / lock):
-            report = (
-                _nothing
-                if command.aside
-                else _textfile_writer(script, config, job.metrics, script.name)
-            )
+    with (
+        signals.installed(),
+        _errors_of_this_machine(),
+        contextlib.closing(job.metrics),
+        _holding(lock, script, job),
+    ):
+        if lock is Lock.RUN:
+            report = _textfile_writer(script, job, script.name)
             with _measured(job.metrics, report), _errors_of_this_machine():
-                work(job)
+                command.function(job)
+            return
+        try:
+            command.function(job)
+        finally:
+            if reports:  # into a file of its own: a run may be at work, and write that of runs
+                _textfile_writer(script, job, f"{script.name}-{job.command}")(logging.WARNING)
+
+
+def changes_something(arguments: argparse.Namespace) -> bool:
+    """Tell whether a command may change something, by the flags that decide it."""
+    looks_only = arguments.dry_run or getattr(arguments, "check", False)
+    return not looks_only and getattr(arguments, "confirm", True)
+
+
+def _holding(lock: Lock, script: Script[C], job: Job[C]) -> contextlib.AbstractContextManager[None]:
+    if lock is Lock.NONE:
+        return contextlib.nullcontext()
+    make_writable("state_dir", job.config.state_dir)
+    of_command = f".{job.command}" if lock is Lock.OWN else ""
+    return locked(job.config.state_dir / f"{script.name}{of_command}.lock")
 
 
 @contextlib.contextmanager
@@ -201,26 +208,20 @@ def _exit_status(error: BaseException) -> int:
     return error.status if isinstance(error, ScriptError | Stopped) else ScriptError.status
 
 
-def _nothing(_level: int) -> None:
-    pass
-
-
-def _textfile_writer(
-    script: Script[C], config: Config, metrics: Metrics, file: str
-) -> Callable[[int], None]:
+def _textfile_writer(script: Script[C], job: Job[C], file: str) -> Callable[[int], None]:
     """Return what writes the metrics into a file, if the configuration names a folder for it.
 
     A file that can't be written fails no run: that is only logged, with the level that it is given.
     """
-    if not config.textfile_dir:
-        return _nothing
-    path = Path(config.textfile_dir) / f"ooni_{file}.prom"
+    if not job.config.textfile_dir:
+        return lambda _level: None
+    path = Path(job.config.textfile_dir) / f"ooni_{file}.prom"
     previous = _previous_text(path)
 
     def write(level: int) -> None:
         try:
             described = metrics_of(script.name, script.metrics_file)
-            content = textfile(script.name, described, metrics.sent, previous)
+            content = textfile(script.name, described, job.metrics.sent, previous)
             write_atomically(path, content)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error

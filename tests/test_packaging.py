@@ -14,7 +14,6 @@ import pytest
 
 from dev.e2e.upgrades import PACKAGES
 from ooni_common import __version__
-from ooni_common.command_line import argument_parser
 from ooni_common.textfile import metrics_of
 
 ROOT = Path(__file__).parents[1]
@@ -120,8 +119,8 @@ def test_the_verification_is_a_service_of_the_backup_tool(tmp_path: Path) -> Non
         "LoadCredential=db-backup.conf:/etc/ooni/db-backup.conf",
         "SyslogIdentifier=ooni-db-backup",
     } < lines
-    parser = argument_parser(importlib.import_module("ooni_db_backup").SCRIPT)
-    assert parser.parse_args(["verify", "--sample", "20"]).sample == 20
+    tool = importlib.import_module("ooni_db_backup")
+    assert tool.main(["verify", "--sample", "20", "--check-config"]) == 0
     INSTALL_TOOLS.fill(SERVICES["ooni-db-backup-verify"], "timer.in", unit)
     assert "OnCalendar=monthly" in unit.read_text().splitlines()
 

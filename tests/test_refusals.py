@@ -31,11 +31,12 @@ class Runs:
             signals=StopSignals(),
             user_agent="",
             state_file=folder / "lists.json",
+            clock=lambda: self.now,
         )
 
     def next(self, **changes: Any) -> Refusals:
         """Return what a run with another job, in place of the usual one, remembers."""
-        return Refusals(replace(self.job, **changes), lambda: self.now)
+        return Refusals(replace(self.job, **changes))
 
     def refuse(self, error: Exception | None = None, **changes: Any) -> None:
         """Run, and fail."""

@@ -1,5 +1,6 @@
 """Running a script: its flags, exit statuses, log lines, lock, signals and metrics."""
 
+import argparse
 import errno
 import json
 import logging
@@ -23,7 +24,7 @@ import pytest
 
 from dev.servers.statsd import StatsdListener
 from ooni_common import __version__
-from ooni_common.command_line import ROLLBACK, Command, Script
+from ooni_common.command_line import Command, Lock, Script, rollback_argument
 from ooni_common.config import Config as CommonConfig
 from ooni_common.config import DatabaseConfig, Secret, SecretUrl
 from ooni_common.errors import (
@@ -97,7 +98,7 @@ class Tool:
         script = Script(
             "tool", "ooni-tool", "Do something.", Config, self.file, metrics_file=self.metrics_file
         )
-        return execute(script, work, flags)
+        return execute(script, {"run": Command(work, "the job", lock=Lock.RUN)}, flags)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ from pathlib import Path
 from ooni_common.config import Config, Secret
 from ooni_common.errors import *
 from ooni_common.output import show
-from ooni_common.command_line import Script
+from ooni_common.command_line import Command, Lock, Script
 from ooni_common.files import write_atomically
 from ooni_common.run import Job, execute
 
@@ -152,8 +153,9 @@ def say(text):
 def work(job):
 {work}
 
-status = execute(Script("tool", "ooni-tool", "Do something.", ToolConfig, Path(sys.argv[1])), work,
-                 sys.argv[2:])
+commands = {{"run": Command(work, "the job", lock=Lock.RUN)}}
+status = execute(Script("tool", "ooni-tool", "Do something.", ToolConfig, Path(sys.argv[1])),
+                 commands, sys.argv[2:])
 {after}
 sys.exit(status)
 """
@@ -289,7 +291,7 @@ def test_too_many_open_files_ask_to_try_again_later(tool: Tool) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [("--no-such-flag",), ("--dry",), ("argument",), ("--rollback",), ("--db-uri", "x")]
+    "flags", [("--no-such-flag",), ("--dry",), ("argument",), ("--rollback",), ("--db-uri=x",)]
 )
 def test_wrong_usage_ends_with_2(
     tool: Tool, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
@@ -308,15 +310,25 @@ def test_wrong_usage_ends_with_2(
 
 def commanded(tool: Tool, *arguments: str) -> Job[Config]:
     """Run a script that has commands; return what its work was given."""
-    commands = (
-        Command("work", "the job"),
-        Command("look", "look only", looks_only=True),
-        Command("help-out", "by hand", lambda parser: parser.add_argument("what"), aside=True),
-    )
-    script = Script("tool", "ooni-tool", "", Config, tool.file, commands=commands)
     jobs: list[Job[Config]] = []
-    assert execute(script, jobs.append, arguments) == 0
+    do = jobs.append
+    commands = {
+        "work": Command(do, "the job", add_check, Lock.RUN),
+        "look": Command(do, "look only"),
+        "help-out": Command(do, "by hand", lambda parser: parser.add_argument("what"), Lock.OWN),
+        "delete": Command(do, "delete something", add_confirm, Lock.OF_RUNS),
+    }
+    script = Script("tool", "ooni-tool", "", Config, tool.file)
+    assert execute(script, commands, arguments) == 0
     return jobs[0]
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--check", action="store_true")
+
+
+def add_confirm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--confirm", action="store_true")
 
 
 def test_without_a_command_the_first_one_is_done(tool: Tool) -> None:
@@ -336,15 +348,22 @@ def test_only_the_job_needs_its_lock(tool: Tool, capsys: pytest.CaptureFixture[s
     with locked(tool.state_dir / "tool.lock"):
         assert commanded(tool, "look").command == "look"
         assert commanded(tool, "help-out", "x").command == "help-out"
-        with pytest.raises(AssertionError):
-            commanded(tool, "work")
+        assert commanded(tool, "delete").command == "delete"
+        for changes_nothing in (("--check",), ("work", "--check"), ("delete", "--dry-run")):
+            commanded(tool, *changes_nothing)
+        for changes in (("work",), ("delete", "--confirm")):
+            with pytest.raises(AssertionError):
+                commanded(tool, *changes)
+        commanded(tool, "delete", "--confirm", "--dry-run")
     assert "another run" in capsys.readouterr().err
     with locked(tool.state_dir / "tool.help-out.lock"), pytest.raises(AssertionError):
         commanded(tool, "help-out", "x")
 
 
 def test_only_the_job_sends_metrics(tool: Tool, statsd: StatsdListener) -> None:
-    for arguments in (("look",), ("help-out", "x"), ("work", "--dry-run")):
+    for arguments in (
+        ("look",), ("help-out", "x"), ("work", "--dry-run"), ("--check",), ("delete", "--confirm"),
+    ):  # fmt: skip
         commanded(tool, *arguments)
     assert statsd.received() == []
     commanded(tool, "work")
@@ -358,9 +377,11 @@ def test_help_says_what_the_script_does_its_flags_and_its_exit_statuses(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = Path("/etc/ooni/tool.conf")
-    script = Script("tool", "ooni-tool", "Do something.", ConfigWithDatabase, file, flags=ROLLBACK)
+    script = Script("tool", "ooni-tool", "Do something.", ConfigWithDatabase, file)
+    do: Callable[[Job[ConfigWithDatabase]], None] = raising(AssertionError())
+    commands = {"run": Command(do, "the job", rollback_argument)}
     with pytest.raises(SystemExit) as caught:
-        execute(script, raising(AssertionError()), ["--help"])
+        execute(script, commands, ["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert "Do something." in text
@@ -389,12 +410,13 @@ def test_the_work_is_given_what_the_command_line_says(tool: Tool) -> None:
     assert jobs[0].user_agent == f"ooni-tool/{__version__} (+https://ooni.org)"
 
 
-def test_rollback_is_a_flag_of_the_scripts_that_can(tool: Tool) -> None:
-    script = Script("tool", "ooni-tool", "", Config, tool.file, flags=ROLLBACK)
+def test_an_argument_of_the_first_command_can_stand_without_it(tool: Tool) -> None:
+    script = Script("tool", "ooni-tool", "", Config, tool.file)
     jobs: list[Job[Config]] = []
-    assert execute(script, jobs.append, ["--rollback"]) == 0
-    assert execute(script, jobs.append, []) == 0
-    assert [job.flags for job in jobs] == [{"rollback"}, frozenset()]
+    commands = {"run": Command(jobs.append, "the job", rollback_argument, Lock.RUN)}
+    for argv in (["--rollback"], ["--rollback", "run"], ["run", "--rollback"], ["run"], []):
+        assert execute(script, commands, argv) == 0
+    assert [job.arguments.rollback for job in jobs] == [True, True, True, False, False]
 
 
 def test_a_configuration_named_on_the_command_line_is_used(tool: Tool) -> None:
@@ -439,7 +461,7 @@ def test_the_database_of_the_command_line_is_that_of_the_job(
 ) -> None:
     script = Script("tool", "ooni-tool", "", ConfigWithDatabase, tool.folder / "none.conf")
     argv = ["--check-config", "--db-uri", f"clickhouse://me:{SECRET}@db.example/x"]
-    assert execute(script, raising(AssertionError()), argv) == 0
+    assert execute(script, {"run": Command(raising(AssertionError()), "the job")}, argv) == 0
     shown = 'db_uri = "clickhouse://me:***@db.example/x"  # the command line\n'
     assert shown in capsys.readouterr().out
 

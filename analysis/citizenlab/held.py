@@ -14,7 +14,6 @@ from ooni_common.config import DatabaseConfig
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
 from ooni_common.swap.update import UpdateState
-from refusals import Clock
 
 log = logging.getLogger("ooni.citizenlab")
 
@@ -29,11 +28,11 @@ class HeldLists:
         now: when this run began, in Unix time.
     """
 
-    def __init__(self, job: Job[DatabaseConfig], days: int, clock: Clock) -> None:
+    def __init__(self, job: Job[DatabaseConfig], days: int) -> None:
         self._path = job.state_file.with_suffix(".holds.json")
         self._job = job
         self._days = days
-        self.now = clock()
+        self.now = job.clock()
         self.holds = read_state(self._path, Holds)
         source = read_state(job.state_file, UpdateState).source
         self._lost = not self.holds.logged and source.get("version") == __version__
