@@ -194,7 +194,7 @@ def test_the_sample_is_what_its_labels_say() -> None:
         assert (sample.anomalies <= sample.measurements).all()
         times = [hour for hour, _ in sample.events]
         assert times == sorted(times)
-    national = [sample.events for sample in made if sample.scenario == "national block"]
+    national = [sample.events for sample in made if sample.scenario == "national blocking"]
     assert len({tuple(events) for events in national}) == 1
 
 
@@ -218,7 +218,7 @@ def test_it_is_better_than_the_detectors_that_it_is_compared_with(tmp_path: Path
             assert figures["median_delay_h"] <= cusum["by_scenario"][scenario]["median_delay_h"]
     table = shown(results)
     assert max(len(line) for line in table.splitlines()) <= 80
-    assert all(name in table for name in (*results, "partial block", "median delay, hours"))
+    assert all(name in table for name in (*results, "partial blocking", "median delay, hours"))
 
 
 def test_names_of_scenarios_are_shown_without_what_is_in_them_for_terminals(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 START = datetime(2025, 1, 1, tzinfo=UTC)
 HOURS = 60 * 24
 RATES = (0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 8.0, 20.0)  # measurements per hour
-NETWORKS = 30  # of a national block
+NETWORKS = 30  # of a national blocking
 
 
 @dataclass
@@ -128,11 +128,11 @@ def _shifted(series: Series, hour: int, _random: np.random.Generator) -> None:
 
 SCENARIOS: dict[str, Scenario] = {
     "quiet": _quiet,
-    "permanent block": _blocked_for(HOURS),
-    "block of 10 days": _blocked_for(240),
-    "block of 2 days": _blocked_for(48),
-    "block of 12 hours": _blocked_for(12),
-    "partial block": _partly,
+    "permanent blocking": _blocked_for(HOURS),
+    "blocking of 10 days": _blocked_for(240),
+    "blocking of 2 days": _blocked_for(48),
+    "blocking of 12 hours": _blocked_for(12),
+    "partial blocking": _partly,
     "slow onset": _slowly,
     "unblocking": _unblocked,
     "outage of 3 hours": _outage,
@@ -142,7 +142,7 @@ SCENARIOS: dict[str, Scenario] = {
     "one probe, 500 times": _one_probe,
     "noise by day and night": _day_and_night,
     "share shifts": _shifted,
-    "national block": _blocked_for(HOURS),
+    "national blocking": _blocked_for(HOURS),
 }
 
 
@@ -164,7 +164,7 @@ def samples(seed: int, series: int) -> Iterator[Sample]:
     for scenario, follow in SCENARIOS.items():
         hour = 0
         for number in range(series):
-            national = scenario == "national block" and number % NETWORKS
+            national = scenario == "national blocking" and number % NETWORKS
             if not national:  # all networks of a country are blocked at once
                 hour = int(random.integers(20 * 24, 30 * 24))
             rate = float(random.choice(RATES))
