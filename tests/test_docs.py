@@ -32,3 +32,8 @@ def test_the_threat_model_names_tests_that_exist() -> None:
     names = SHOWN_BY.findall((ROOT / "SECURITY.md").read_text())
     assert len(names) > 10
     assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs/decisions").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))
