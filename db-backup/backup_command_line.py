@@ -75,6 +75,14 @@ def restore_arguments(parser: argparse.ArgumentParser) -> None:
         help="of its export only these rows, such as 202306; can be given several times",
     )
     parser.add_argument(
+        "--partition",
+        dest="partitions",
+        action="append",
+        default=[],
+        metavar="PARTITION",
+        help="of a backup only these rows, by the partition's ID or text, such as 202306; likewise",
+    )
+    parser.add_argument(
         "--to-database", default="", metavar="DB", help="there, under its own name unless --as"
     )
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -190,13 +191,28 @@ def restore(job: Job[Config]) -> None:
     ):
         raise UsageError("--skip, --schema-only and --data-only are for --all")
     if arguments.chunks and (arguments.everything or arguments.source not in ("", EXPORTS)):
-        raise UsageError("--chunk is for the export of one table")
+        raise UsageError(
+            "--chunk is for the export of one table; in a backup it has partitions: --partition"
+        )
+    if arguments.partitions:
+        _check_partitions(arguments)
     if job.config.split(arguments.name)[0]:
         raise UsageError("--as takes the name of a table alone; for its database: --to-database")
     if arguments.everything:
         each_in_turn(_whole_databases(job), _restore_database)
         return
     each_in_turn(by_source([of_table(job)], job.config), _restore_table)
+
+
+def _check_partitions(arguments: Namespace) -> None:
+    """Raise UsageError where partitions can't be restored alone."""
+    if arguments.everything or arguments.source == EXPORTS or arguments.chunks:
+        raise UsageError("--partition is for one table of a backup; for its export: --chunk")
+    if arguments.replace:
+        raise UsageError(
+            "--partition restores beside the live table (--as, --to-database), as --replace would"
+            " take all its other rows away; the log has the statement that replaces the partition"
+        )
 
 
 def _whole_databases(job: Job[Config]) -> list[Job[Config]]:
@@ -235,6 +251,8 @@ def _restore_table(job: Job[Config]) -> None:
         restore_backup(job, backup, arguments.table)
         return
     check_names([arguments.table], _stored_tables(job), "export or backup of a table")
+    if arguments.partitions:
+        raise UsageError(f"{arguments.table!r} is in no good backup; for its export: --chunk")
     if arguments.replace or arguments.to_database:
         raise UsageError("an export is only restored under a new name (--as)")
     restore_export(job, arguments.table)

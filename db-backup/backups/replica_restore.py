@@ -117,8 +117,7 @@ class ReplicaRestore:
     def fill_beside(self, node: Node, name: str, staging: Place) -> None:
         """Fill a plain table on one node, and compare its rows."""
         server, manifest = self._standings.server(node), self._standings.manifest(node.shard)
-        wanted = self._wanted
-        fill(server, manifest, name, staging, trusted=wanted.trusted, looked=wanted.looked)
+        fill(server, manifest, name, staging, self._wanted.filling)
 
     def _replicated(self, name: str, saved: SavedTable, among: list[Node]) -> list[str]:
         """Restore a table of one shard that replicates, on these nodes."""

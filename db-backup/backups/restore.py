@@ -13,7 +13,7 @@ from backups.definitions import Definitions, creation_order, is_table
 from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
 from backups.server_manifest import Looked
-from backups.table_restore import attach, check_exchange, fill, put_in_place
+from backups.table_restore import Filling, attach, check_exchange, fill, put_in_place
 from inventory import is_replicated
 from ooni_common.database import StatementFailed, StatementRefused, quoted
 from ooni_common.doctor import worst_of
@@ -38,6 +38,7 @@ class Wanted:
         rows: whether rows are restored, and not only what has them.
         structure: whether tables are made; otherwise those that are there are filled.
         looked: the server's manifests that were looked at; None: none were.
+        partitions: the IDs of those that are restored; empty: all.
     """
 
     manifest: BackupManifest
@@ -50,6 +51,7 @@ class Wanted:
     rows: bool = True
     structure: bool = True
     looked: Looked | None = None
+    partitions: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -60,6 +62,11 @@ class Wanted:
         # A table of one node alone can be in no definitions of the backup.
         more = [name for name in self.places if name not in self.manifest.definitions]
         return [name for name in (*order, *more) if name not in self.skipped]
+
+    @property
+    def filling(self) -> Filling:
+        """How tables are filled."""
+        return Filling(self.trusted, self.looked, self.partitions)
 
     def place(self, name: str) -> Place:
         """Return where something goes."""
@@ -194,8 +201,7 @@ class _Restore:
 
     def _fill_beside(self, name: str, staging: Place) -> None:
         """Fill a plain table, and compare its rows."""
-        trusted, looked = self._wanted.trusted, self._wanted.looked
-        fill(self._server, self._manifest, name, staging, trusted=trusted, looked=looked)
+        fill(self._server, self._manifest, name, staging, self._wanted.filling)
 
     def _present(self) -> dict[str, Rows]:
         """Return what is there in the place of each table.
@@ -265,7 +271,7 @@ def settled(
     manifest = manifest or wanted.manifest
     saved, staging = manifest.tables[name], place.staging(started)
     with dropped_on_failure(server.database, [staging]):
-        fill(server, manifest, name, staging, trusted=wanted.trusted, looked=wanted.looked)
+        fill(server, manifest, name, staging, wanted.filling)
         try:
             merged = is_merged(server, saved, place, staging)
             reason = "rows are missing, or are others"

@@ -11,6 +11,7 @@ from backups.commands import (
     proven_state,
     stored_backups,
 )
+from backups.partitions import id_by_value, replacements, with_partitions
 from backups.restore import Wanted, report, restore_tables
 from backups.server_manifest import check_layout, check_server_manifests
 from backups.shards import check_shards, server_of
@@ -54,6 +55,11 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
     if table:
         check_names([table], manifest.tables, f"table in the backup {manifest.name}:")
     target = arguments.to_database or job.config.database
+    partitions: tuple[str, ...] = ()
+    if arguments.partitions:
+        manifest, partitions = with_partitions(
+            manifest, table, arguments.partitions, lambda value: _partition_of(job, value)
+        )
     if table:
         beside = not (arguments.to_database or arguments.replace)
         name = arguments.name or (f"{table}_restored" if beside else table)
@@ -75,6 +81,7 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
         skipped=frozenset(arguments.skip),
         rows=not arguments.schema_only,
         structure=not arguments.data_only,
+        partitions=partitions,
     )
     if job.config.signing_key and not backup.is_signed:
         log.warning(
@@ -104,6 +111,18 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
     report(restored)
     if not restored.lines:
         log.info("nothing to do: all is as in the backup %s", manifest.name)
+    if partitions:
+        live = Place(job.config.database, table)
+        log.info(
+            "other partitions are not in it; to replace those of the live table: %s",
+            replacements(live, wanted.place(table), partitions),
+        )
+
+
+def _partition_of(job: Job[Config], value: str) -> str:
+    """Return the ID of the partition that has a text as its value: the server has to be asked."""
+    with connected_to_servers(job.config) as nodes:
+        return id_by_value(nodes.first, value)
 
 
 def explain_restore(wanted: Wanted) -> None:

@@ -125,6 +125,7 @@ class ServerBackups:
         *,
         has_base: bool = False,
         structure_only: bool = False,
+        partitions: Sequence[str] = (),
     ) -> None:
         """Restore rows into tables that are there, or make the tables that are not.
 
@@ -133,9 +134,12 @@ class ServerBackups:
             path: where the backup is, in the bucket.
             has_base: whether it needs another one.
             structure_only: make tables, without rows; those that are there stay as they are.
+            partitions: the IDs of those whose rows are restored; empty: all.
         """
+        ids = ", ".join(f"ID {literal(partition)}" for partition in partitions)
+        only = f" PARTITIONS {ids}" if ids else ""
         listed = ", ".join(
-            f"TABLE {_full_name(*source)} AS {_full_name(*target)}"
+            f"TABLE {_full_name(*source)} AS {_full_name(*target)}{only}"
             for source, target in tables.items()
         )
         settings = {

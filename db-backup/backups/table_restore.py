@@ -6,6 +6,8 @@ which keeps the old content.
 
 import logging
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backups.comparison import compared, content_of
@@ -29,14 +31,27 @@ CODES_OF_DEFINITIONS = {36, 48, 56, 80, 115, 344}
 GONE = r"HTTP response code: 404\b|\b(NOT_FOUND|NO_SUCH_KEY|NoSuchKey)\b"
 
 
+@dataclass(frozen=True)
+class Filling:
+    """How a table is filled.
+
+    Attributes:
+        trusted: whether a schema is executed that does more than a table needs.
+        looked: the server's manifests, as they were when they were checked; None: they were not.
+        partitions: the IDs of those whose rows are wanted; empty: all. The manifest has no others.
+    """
+
+    trusted: bool = False
+    looked: Looked | None = None
+    partitions: Sequence[str] = ()
+
+
 def fill(
     server: ServerBackups,
     manifest: BackupManifest,
     name: str,
     place: Place,
-    *,
-    trusted: bool = False,
-    looked: Looked | None = None,
+    how: Filling = Filling(),
 ) -> None:
     """Make a table of the rows of one in a backup, and compare them with the manifest.
 
@@ -45,8 +60,7 @@ def fill(
         manifest: of the backup.
         name: of the table in it.
         place: where the rows go; there is nothing.
-        trusted: whether a schema is executed that does more than a table needs.
-        looked: the server's manifests, as they were when they were checked.
+        how: it is filled.
 
     Raises:
         DataRefused: they are other rows, or they can't be restored; or a manifest was changed.
@@ -56,13 +70,13 @@ def fill(
     where, saved = f"{manifest.name}: {name}", manifest.tables[name]
     try:
         with blamed_on(f"{where}: it can't be restored"):
-            content = _filled(server, manifest, name, place, trusted=trusted)
+            content = _filled(server, manifest, name, place, how)
     except (StatementFailed, StatementRefused) as error:
         if not (error.code in CODES_OF_DEFINITIONS or _is_fault_of_backup(error)):
             raise
         raise DataRefused(f"{where}: it can't be restored: {error}") from None
-    if looked and saved.method != "rows":
-        looked.check_unchanged()
+    if how.looked and saved.method != "rows":
+        how.looked.check_unchanged()
     if findings := saved.findings(content):
         raise DataRefused(f"{where}: {'; '.join(findings)}")
     proof = "as backed up" if compared(saved, content) else "as many as were backed up"
@@ -77,11 +91,11 @@ def _is_fault_of_backup(error: StatementFailed | StatementRefused) -> bool:
 
 
 def _filled(
-    server: ServerBackups, manifest: BackupManifest, name: str, place: Place, *, trusted: bool
+    server: ServerBackups, manifest: BackupManifest, name: str, place: Place, how: Filling
 ) -> Partitions:
     """Make a table of the rows of one in a backup; return what it has."""
     database, saved = server.database, manifest.tables[name]
-    make_table(database, manifest, saved.storage_schema, place, trusted=trusted)
+    make_table(database, manifest, saved.storage_schema, place, trusted=how.trusted)
     merges = saved.engine.endswith("MergeTree")
     if merges:  # rows that become one are not those of the manifest any more
         database.query(f"SYSTEM STOP MERGES {place}")
@@ -93,7 +107,7 @@ def _filled(
         part = manifest.parts[saved.method]
         source = (manifest.database, name)
         tables = {source: (place.database, place.table)}
-        server.restore(tables, part.path, has_base=bool(part.base))
+        server.restore(tables, part.path, has_base=bool(part.base), partitions=how.partitions)
     content = content_of(server, saved, place, _plain(saved.engine))
     if merges:
         database.query(f"SYSTEM START MERGES {place}")

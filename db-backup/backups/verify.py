@@ -8,7 +8,7 @@ from backups.definitions import Definitions, creation_order
 from backups.manifest import BackupManifest
 from backups.server import ServerBackups
 from backups.server_manifest import Looked
-from backups.table_restore import fill
+from backups.table_restore import Filling, fill
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import DataRefused
 from staging import Place, drop
@@ -52,7 +52,7 @@ def verify_backup(
     def rows(name: str) -> None:
         place = Place(scratch, name).staging(server.clock())
         try:
-            fill(server, manifest, name, place, trusted=trusted, looked=looked)
+            fill(server, manifest, name, place, Filling(trusted, looked))
         finally:
             drop(database, place)
 
