@@ -36,13 +36,14 @@ from dev.samples.measurements import create, fill
 from dev.samples.test_lists import SampleTestLists
 from dev.servers.fault_proxy import Exchange, FaultProxy, passed
 from dev.servers.git import GitServer
-from dev.servers.s3 import KEY, KEY_ID, S3Server
+from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
 from dev.servers.upstream import SampleUpstream
 
 ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable
 DETECTOR_DAYS = int(os.environ.get("OONI_BENCH_DAYS", "60"))
 BACKUP_ROWS = int(os.environ.get("OONI_BENCH_ROWS", "5000000"))
+PARQUET_ROWS = int(os.environ.get("OONI_BENCH_ROWS", "20000000"))
 TABLE = 'chunk_by = "table"'
 MONTHS = 'chunk_by = "month", column = "measurement_start_time"'
 DAYS = 'chunk_by = "day", column = "measurement_start_time"'
@@ -70,6 +71,7 @@ def main() -> None:
         "backup-memory": bench_backup_memory,
         "backup-private": bench_backup_private,
         "backup-levels": bench_backup_levels,
+        "parquet": bench_parquet,
         "detector": bench_detector,
     }
     for name in sys.argv[1:] or benches:
@@ -273,6 +275,32 @@ def bench_backup_memory(folder: Path) -> None:
         with sample_fastpath(part, rows) as (db, s3):
             figures = run(Contender(backup_command(part, db, s3.endpoint, "public")), ENVIRONMENT)
         print(f"{rows:>12,} rows: {figures.peak:.0f} MiB, {figures.wall:.1f} s")
+
+
+def bench_parquet(folder: Path, rows: int = PARQUET_ROWS) -> None:
+    """Measure memory of the database and of the tool for exports as Parquet, in one chunk."""
+    print(f"\nBackup tool: `fastpath` with {rows:,} rows as Parquet")
+    print(f"{'':<28} {'wall':>8} {'tool':>10} {'database':>10}")
+    with sample_fastpath(folder, rows) as (db, s3):
+        command = backup_command(folder, db, s3.endpoint, "public")
+        config = Path(command[-1])
+        csv_alone = config.read_text()
+        both = f'formats = ["csv.zstd", "parquet"]\n{csv_alone}'
+        steps = {
+            "CSV alone": (csv_alone, command),
+            "Parquet beside that CSV": (both, command),
+            "both at a time": (both, [*command, "--force"]),
+        }
+        for name, (text, step) in steps.items():
+            config.write_text(text)
+            forget_peak_of(db.pid)
+            before = peak_of(db.pid)
+            figures = run(Contender(step), ENVIRONMENT)
+            database = f"{peak_of(db.pid) - before:+6.0f} MiB"
+            print(f"{name:<28} {figures.wall:6.1f} s {figures.peak:6.0f} MiB {database}")
+        for key, size in contents(s3.client(), "ooni-data").items():
+            if key.endswith((".csv.zstd", ".parquet")):
+                print(f"{key}: {size / 2**20:.0f} MiB")
 
 
 def bench_backup_levels(folder: Path) -> None:
