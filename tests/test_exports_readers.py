@@ -1,6 +1,7 @@
 """DuckDB, pandas, ClickHouse and the shell read the exports as the pages say."""
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -8,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import jsonschema
 import pytest
 
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from portal.places import Places
+from test_portal import SCHEMA
 
 PLACES = Places(LAYOUT)
 FILE = "t_202601.csv.zstd"
@@ -185,3 +188,55 @@ def test_one_command_downloads_everything_and_the_next_one_checks_it(tool: Backu
 def test_programs_ask_what_has_changed_since_a_day(tool: BackupTool) -> None:
     publish_all(tool)
     assert shell(tool, "since", LAYOUT.index).endswith(f"Z csv/{FILE}\n")
+
+
+# --- Parquet ---
+
+
+@pytest.mark.long
+def test_each_tool_reads_parquet_as_the_page_says(
+    backup_tool: BackupTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, name = backup_tool, "t_202601.parquet"
+    tool.database.execute("CREATE TABLE t (at DateTime, s String) ENGINE = MergeTree ORDER BY at")
+    tool.database.execute("INSERT INTO t VALUES ('2026-01-01 10:00:00', '\\\\N'), (0, 'x')")
+    months = {"policy": "public", "chunk_by": "month", "column": "at"}
+    formats = ["csv.zstd", "parquet"]
+    assert tool.run("export", tables={"t": months}, formats=formats)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(tool.get(f"{LAYOUT.parquets}{name}"))
+    with duckdb.connect() as connection:
+        statement = snippet(tool, "duckdb-parquet")
+        assert connection.execute(statement).fetchall() == [(1,)]
+        rows = connection.execute(statement.replace("count(*)", "s", 1)).fetchall()
+    assert rows == [("\\N",)]
+    names: dict[str, Any] = {}
+    exec(snippet(tool, "pandas-parquet"), names)
+    assert names["rows"]["s"].tolist() == ["\\N"]
+    publish_all(tool)
+    statement = snippet(tool, "url-parquet").replace("BASE", address(tool))
+    assert tool.database.execute(statement) == [(1,)]
+
+
+@needs[0]
+@pytest.mark.long
+def test_one_command_downloads_all_files_of_parquet(
+    tool: BackupTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert PLACES.parquet_urls not in tool.objects()
+    assert "download-parquet" not in tool.get(LAYOUT.index).decode()
+    assert tool.run("export", formats=["csv.zstd", "parquet"])[0] == 0
+    publish_all(tool)
+    for name in ("download-parquet", "check"):
+        shell(tool, name, LAYOUT.index)
+    parquet = "parquet/t_202601.parquet"
+    assert Path(parquet).read_bytes() == tool.get(f"{LAYOUT.prefix}/{parquet}")
+    page = tool.get(PLACES.page("t")).decode()
+    assert f'<a href="../{parquet}"' in page
+    index = json.loads(tool.get(PLACES.catalogue))
+    file = index["tables"][0]["files"][0]["parquet"]
+    assert (file["path"], file["bytes"]) == (parquet, Path(parquet).stat().st_size)
+    jsonschema.validate(index, json.loads(Path(SCHEMA).read_text()))
+    assert tool.run("export", formats=["csv.zstd"])[0] == 0
+    assert PLACES.parquet_urls not in tool.objects()
+    assert "parquet" not in tool.get(PLACES.page("t")).decode().lower()

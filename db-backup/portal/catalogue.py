@@ -45,6 +45,24 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     meaning: str
 
 
+class ParquetFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that has the same rows as Parquet.
+
+    Attributes:
+        path: relative to index.json, as in SHA256SUMS.
+        url: the same for requests: percent-encoded, and whole if base_url is known.
+        bytes: of the file.
+        sha256: of the file.
+        changed: when this version of the file was there.
+    """
+
+    path: str
+    url: str
+    bytes: int
+    sha256: str
+    changed: str
+
+
 class File(msgspec.Struct, frozen=True, kw_only=True):
     """A file with rows.
 
@@ -59,6 +77,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
         read: when its rows were read from the database; UTC, ISO 8601.
         changed: when this version of the file was there.
         gone: since when the database has none of these rows any more; "" while it has.
+        parquet: the same rows as Parquet; null if there is no such file.
     """
 
     path: str
@@ -71,6 +90,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     read: str
     changed: str
     gone: str
+    parquet: ParquetFile | None = None
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +132,11 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     column_changes: list[SchemaChange]
     files: list[File]
 
+    @property
+    def has_parquet(self) -> bool:
+        """Whether any of its files is there as Parquet, too."""
+        return any(file.parquet for file in self.files)
+
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     """All that is exported.
@@ -147,6 +172,12 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         """All files, those that changed last first."""
         files = [(table, file) for table in self.tables for file in table.files]
         return sorted(files, key=lambda pair: (pair[1].changed, pair[1].path), reverse=True)
+
+    @property
+    def parquet_files(self) -> list[ParquetFile]:
+        """All files of Parquet."""
+        files = [file for table in self.tables for file in table.files]
+        return [file.parquet for file in files if file.parquet]
 
     @property
     def has_places(self) -> bool:
@@ -246,10 +277,18 @@ def _table(sources: Sources, name: str) -> Table:
 
 
 def _file(sources: Sources, export: Export) -> File:
-    path, base = sources.places.relative(export.key), sources.about.base_url
+    parquet = None
+    if stored := export.parquet:
+        parquet = ParquetFile(
+            path=sources.places.relative(stored.key),
+            url=_url(sources, stored.key),
+            bytes=stored.compressed_bytes,
+            sha256=stored.sha256,
+            changed=stored.finished,
+        )
     return File(
-        path=path,
-        url=f"{base}/{quote(path)}" if base else quote(path),
+        path=sources.places.relative(export.key),
+        url=_url(sources, export.key),
         period=_period(export),
         rows=export.rows,
         bytes=export.bytes,
@@ -258,7 +297,13 @@ def _file(sources: Sources, export: Export) -> File:
         read=export.started,
         changed=export.finished,
         gone=export.dropped,
+        parquet=parquet,
     )
+
+
+def _url(sources: Sources, key: str) -> str:
+    path, base = sources.places.relative(key), sources.about.base_url
+    return f"{base}/{quote(path)}" if base else quote(path)
 
 
 def _period(export: Export) -> str:

@@ -107,7 +107,10 @@ class Pages:
                 "snippets": snippets,
             }
 
-        files = [(file, _size(rows_of.file_row(file, "../"))) for file in reversed(table.files)]
+        parquet = table.has_parquet
+        files = [
+            (file, _size(rows_of.file_row(file, "../", parquet))) for file in reversed(table.files)
+        ]
         contents = self._paged("table.html.jinja", files, context)
         return [
             Page(self.places.page(table.name, number), page)

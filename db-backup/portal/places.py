@@ -4,7 +4,8 @@
     <prefix>/tables/2.html …             more tables, where one page can't list all
     <prefix>/pages/<table>.1.html …      a table: columns, snippets, files
     <prefix>/index.json                  all of it for programs
-    <prefix>/urls.txt                    the addresses of all files with rows
+    <prefix>/urls.txt                    the addresses of all files with rows as CSV
+    <prefix>/urls-parquet.txt            and of those as Parquet, if there are any
     <prefix>/changes.xml                 Atom: the files that changed last
     <prefix>/schema/changes.json         which columns came and went
     <prefix>/snapshots/<time>.SHA256SUMS the checksums of a run, to cite
@@ -41,6 +42,11 @@ class Places:
     def urls(self) -> str:
         """The key of the list of addresses."""
         return f"{self.layout.prefix}/urls.txt"
+
+    @property
+    def parquet_urls(self) -> str:
+        """The key of the list of addresses of the files of Parquet."""
+        return f"{self.layout.prefix}/urls-parquet.txt"
 
     @property
     def feed(self) -> str:

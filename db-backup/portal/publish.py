@@ -85,6 +85,7 @@ def write_portal(bucket: Bucket, places: Places, about: About, publication: Publ
     for page in [*written, *lists]:
         bucket.put(page.key, page.content, HTML)
     _write_lists(bucket, places, catalogue)
+    _write_parquet_list(bucket, places, catalogue, keys)
     _delete_stale(bucket, places, keys, _kept(places, publication, written, lists, keys))
     return first
 
@@ -93,7 +94,13 @@ def _present(bucket: Bucket, places: Places, keys: Collection[str] | None) -> se
     """Return the keys of the portal's objects that are there."""
     if keys is not None:
         return set(keys)
-    prefixes = (places.pages, places.lists, places.snapshots, places.schema_changes)
+    prefixes = (
+        places.pages,
+        places.lists,
+        places.snapshots,
+        places.schema_changes,
+        places.parquet_urls,
+    )
     return {listed.key for prefix in prefixes for listed in bucket.listing(prefix)}
 
 
@@ -104,6 +111,17 @@ def _write_lists(bucket: Bucket, places: Places, catalogue: Catalogue) -> None:
     bucket.put(places.feed, feed_of(catalogue, places), ATOM)
     content = msgspec.json.format(msgspec.json.encode(catalogue), indent=1) + b"\n"
     bucket.put(places.catalogue, content, JSON)
+
+
+def _write_parquet_list(
+    bucket: Bucket, places: Places, catalogue: Catalogue, keys: Collection[str]
+) -> None:
+    """Write the list of the files of Parquet, or delete it where there are none any more."""
+    urls = "".join(f"{file.url}\n" for file in catalogue.parquet_files)
+    if urls:
+        bucket.put(places.parquet_urls, urls.encode(), TEXT)
+    elif places.parquet_urls in keys:
+        bucket.delete_keys([places.parquet_urls])
 
 
 def _kept(

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from portal.catalogue import File, Table
+from portal.catalogue import File, ParquetFile, Table
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # needs no quoting in any of the languages
 COUNTRY = "IT"
@@ -51,6 +51,8 @@ def snippets_of(table: Table, file: File, base: str) -> list[Snippet]:
     if has_country:
         found.append(_pandas_country(name, unique))
     found += _clickhouse(file, base)
+    if file.parquet:
+        found += _of_parquet(file, file.parquet, base)
     if has_country:
         found.append(_clickhouse_country(file, base, unique))
     return found
@@ -127,6 +129,31 @@ def _clickhouse(file: File, base: str) -> list[Snippet]:
             "s3",
             "ClickHouse, from S3",
             f"SELECT count() FROM s3({rest.format('NOSIGN, ')}",
+            str(file.rows),
+        ),
+    ]
+
+
+def _of_parquet(file: File, parquet: ParquetFile, base: str) -> list[Snippet]:
+    name = parquet.path.rsplit("/", 1)[1]
+    pandas = f'import pandas\n\nrows = pandas.read_parquet("{name}")\nprint(len(rows))'
+    return [
+        Snippet(
+            "duckdb-parquet",
+            "Parquet, DuckDB: count the rows",
+            f"SELECT count(*) FROM read_parquet('{name}');",
+            f"{file.rows:,}",
+        ),
+        Snippet(
+            "pandas-parquet",
+            "Parquet, pandas with the package pyarrow: all rows",
+            pandas,
+            str(file.rows),
+        ),
+        Snippet(
+            "url-parquet",
+            "Parquet, ClickHouse over HTTP: count the rows",
+            f"SELECT count() FROM url('{base}/{parquet.path}', 'Parquet')",
             str(file.rows),
         ),
     ]
