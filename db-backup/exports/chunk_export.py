@@ -255,9 +255,14 @@ class ChunkExporter:
         if not lane.parquet:
             yield Beside(None)
             return
+        try:
+            http = lane.parquet.interface()
+        except ScriptError as error:
+            yield Beside(None, error)
+            return
         key = self._layout.parquet(self._manifest.table, chunk.name)
         size = PARQUET_SHARE * expected
-        with uploading_parquet(self._bucket, key, lane.parquet, chunk, size) as upload:
+        with uploading_parquet(self._bucket, key, lane.parquet, http, chunk, size) as upload:
             self.flights.begin(flight, upload.upload)
             yield Beside(upload)
 

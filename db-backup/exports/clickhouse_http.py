@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlencode, urlsplit
 
 import urllib3
@@ -63,11 +63,14 @@ class ClickHouseHTTP:
     Args:
         config: the addresses, and the limits of a statement.
         user_agent: names the tool.
+        host: of another node than the addresses have; "": as they have it.
     """
 
-    def __init__(self, config: Config, user_agent: str) -> None:
-        self._login = login_of(config.db_uri, config.http_url)
+    def __init__(self, config: Config, user_agent: str, host: str = "") -> None:
+        login = login_of(config.db_uri, config.http_url)
+        self._login = replace(login, address=with_host(login.address, host)) if host else login
         self._config = config
+        self._user_agent = user_agent
         self._headers = urllib3.make_headers(
             user_agent=user_agent,
             basic_auth=f"{self._login.user}:{self._login.password}",
@@ -79,6 +82,16 @@ class ClickHouseHTTP:
     def address(self) -> str:
         """Where it is, without the login."""
         return self._login.address
+
+    def at(self, host: str) -> "ClickHouseHTTP":
+        """Return the interface of another node, on the same port."""
+        return ClickHouseHTTP(self._config, self._user_agent, host)
+
+    def value(self, expression: str) -> str:
+        """Return the text of an expression."""
+        query = f"SELECT {expression} FORMAT RawBLOB"
+        with self.result(query, {}) as pieces:
+            return b"".join(pieces).decode(errors="replace")
 
     @contextlib.contextmanager
     def rows(
@@ -242,6 +255,14 @@ def login_of(db_uri: SecretUrl, http_url: SecretUrl) -> Login:
         password=unquote(login.password or ""),
         database=unquote(native.path.strip("/")) or "default",
     )
+
+
+def with_host(address: str, host: str) -> str:
+    """Return an address with another host, on the same port."""
+    parts = urlsplit(address)
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=f"{host}{port}").geturl()
 
 
 def written_rows(summary: str) -> int | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
+from exports.node_http import NodeHTTP
 from exports.parquet_footer import LARGEST_FOOTER, DamagedFooter, footer_of
 from exports.reader import NOT_AS_DEMANDED, Chunk, Reader
 from inventory import QUOTED, Column
@@ -63,11 +64,11 @@ class ParquetFormat:
     """How a table's chunks become Parquet.
 
     Attributes:
-        http: of the server that has the table.
+        nodes: know the interface of the server that has the table.
         settings: of the query; those that this server knows.
     """
 
-    http: ClickHouseHTTP
+    nodes: NodeHTTP
     settings: Mapping[str, object]
 
     def check(self, reader: Reader) -> None:
@@ -75,14 +76,14 @@ class ParquetFormat:
 
         Raises:
             ConfigError: it has columns of types that have no lossless form in it, or is read from
-                several servers.
+                several shards.
             Unavailable: the HTTP interface does not answer.
         """
         name, columns = reader.table.name, reader.table.columns
         check_binary_columns(reader)
-        if reader.replicas:
+        if len(reader.databases) > 1:
             raise ConfigError(
-                f"{name}: no Parquet of the tables of a cluster: each shard's rows would be a file"
+                f"{name}: no Parquet of a table on several shards: the rows of each would be a file"
                 f" of its own; tables.{name}.formats = ['csv.zstd'] says that there is none"
             )
         if self._can_write(reader, columns):
@@ -108,7 +109,8 @@ class ParquetFormat:
         part = replace(reader, table=replace(reader.table, columns=tuple(columns)))
         query = part.select_unordered(self.types(part))
         try:
-            with self.http.result(f"{query} LIMIT 0 FORMAT Parquet", self.settings) as pieces:
+            http = self.nodes.of(reader)
+            with http.result(f"{query} LIMIT 0 FORMAT Parquet", self.settings) as pieces:
                 for _ in pieces:
                     pass
         except ServerError as error:
@@ -122,7 +124,7 @@ def parquet_format(http: ClickHouseHTTP, reader: Reader) -> ParquetFormat:
     """Return how a table's chunks become Parquet; the server is asked which settings it knows."""
     names = ", ".join(map(literal, SETTINGS))
     rows = reader.database.query(f"SELECT name FROM system.settings WHERE name IN ({names})")
-    return ParquetFormat(http, {name: SETTINGS[name] for (name,) in rows})
+    return ParquetFormat(NodeHTTP(http), {name: SETTINGS[name] for (name,) in rows})
 
 
 def check_binary_columns(reader: Reader) -> None:
@@ -149,12 +151,21 @@ class ParquetRows:
         self._bandwidth = bandwidth
         self._texts = texts_of(reader)
 
-    def send(self, chunk: Chunk, upload: Upload) -> int:
+    def interface(self) -> ClickHouseHTTP:
+        """Return what the next chunk is read from; on a cluster, that may be another node now.
+
+        Raises:
+            Unavailable: it isn't where it should be.
+        """
+        return self._form.nodes.of(self._reader)
+
+    def send(self, chunk: Chunk, upload: Upload, http: ClickHouseHTTP) -> int:
         """Read and upload a chunk.
 
         Args:
             chunk: which rows.
             upload: gets them.
+            http: has them.
 
         Returns:
             How many rows there are.
@@ -165,7 +176,7 @@ class ParquetRows:
         types = self._form.types(self._reader)
         query = f"{self._reader.select(chunk, self._demand, types)} FORMAT Parquet"
         end = End()
-        with self._form.http.result(query, self._form.settings) as pieces:
+        with http.result(query, self._form.settings) as pieces:
             for piece in pieces:
                 self._bandwidth.spend(len(piece))
                 for passed in end.add(piece):

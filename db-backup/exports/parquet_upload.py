@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from exports.chunk_rows import RowsDiffer
+from exports.clickhouse_http import ClickHouseHTTP
 from exports.manifest import Export, ParquetObject, now
 from exports.parquet_rows import PARQUET, ParquetRows
 from exports.reader import Chunk
@@ -26,6 +27,7 @@ class ParquetUpload:
 
     Args:
         rows: sends them.
+        http: has them.
         chunk: which rows.
         upload: of the object.
         token: of the upload.
@@ -34,8 +36,11 @@ class ParquetUpload:
         upload: of the object.
     """
 
-    def __init__(self, rows: ParquetRows, chunk: Chunk, upload: Upload, token: str) -> None:
+    def __init__(
+        self, rows: ParquetRows, http: ClickHouseHTTP, chunk: Chunk, upload: Upload, token: str
+    ) -> None:
         self._source = rows
+        self._http = http
         self._chunk = chunk
         self.upload = upload
         self._token = token
@@ -54,7 +59,7 @@ class ParquetUpload:
             self._sending.wait(ABORT_TIME)
 
     def _send(self) -> None:
-        self._rows = self._source.send(self._chunk, self.upload)
+        self._rows = self._source.send(self._chunk, self.upload, self._http)
 
     def finish(self, rows: int) -> ParquetObject:
         """Wait until all parts are there. Nobody sees an object yet.
@@ -106,14 +111,20 @@ class RowsChanged(RowsDiffer):
 
 @dataclass(frozen=True)
 class Beside:
-    """The Parquet object of a chunk, which may fail alone; None: there is to be none."""
+    """The Parquet object of a chunk, which may fail alone.
+
+    Attributes:
+        upload: of it; None: there is to be none, or it can't begin.
+        failure: why it can't.
+    """
 
     upload: ParquetUpload | None
+    failure: ScriptError | None = None
 
     def finished(self, rows: int) -> tuple[ParquetObject | None, ScriptError | None]:
         """Wait until all parts of so many rows are there; return the object, or why not."""
         if not self.upload:
-            return None, None
+            return None, self.failure
         try:
             return self.upload.finish(rows), None
         except ScriptError as error:
@@ -133,7 +144,12 @@ class Beside:
 
 @contextlib.contextmanager
 def uploading_parquet(
-    bucket: Bucket, key: str, rows: ParquetRows, chunk: Chunk, expected: int
+    bucket: Bucket,
+    key: str,
+    rows: ParquetRows,
+    http: ClickHouseHTTP,
+    chunk: Chunk,
+    expected: int,
 ) -> Iterator[ParquetUpload]:
     """Give a chunk's Parquet object on its way; unless it is published, nothing is left of it.
 
@@ -141,12 +157,13 @@ def uploading_parquet(
         bucket: gets the object.
         key: of it.
         rows: sends them.
+        http: has them.
         chunk: which rows.
         expected: how many bytes it will have, about.
     """
     token = uuid.uuid4().hex
     with uploading(bucket, key, PARQUET, token, expected) as upload:
-        beside = ParquetUpload(rows, chunk, upload, token)
+        beside = ParquetUpload(rows, http, chunk, upload, token)
         beside.start()
         try:
             yield beside

@@ -10,6 +10,7 @@ from dev.cluster.configuration import NAME
 from dev.samples import measurements
 from dev.servers.s3 import S3Server
 from exports.clickhouse_http import PORTS
+from exports.parquet_footer import footer_of
 from exports.row_source import ReplicaSource
 from production.backup_tool import Tool
 from production.harness import everywhere, wait_for
@@ -231,3 +232,29 @@ def test_without_any_replica_of_a_shard_there_is_no_export(sharded: Tool, shards
     status, log = sharded.run("export")
     assert (status, "0 of the 2 nodes of shard 2 take part" in log) == (69, True), log
     assert sharded.exports() == {}
+
+
+PARQUET = {"formats": ["csv.zstd", "parquet"]}
+
+
+def test_parquet_is_read_from_the_node_that_has_counted_the_rows(
+    counting: Tool, cluster: Cluster
+) -> None:
+    first, second, _ = (node.http_url().partition("?")[0] for node in cluster.nodes)
+    counting.config |= PARQUET
+    status, log = counting.run("export", http_url=second)
+    assert (status, "the HTTP interface of" in log) == (69, True), log
+    assert numbers(counting) == list(range(100))
+    counting.succeed("export", http_url=first)
+    (parquet,) = (one for key, one in counting.objects().items() if "/parquet/" in key)
+    assert footer_of(parquet).rows == 100
+    counting.succeed("verify")
+    assert "nothing to do" in counting.succeed("export", http_url=first)
+
+
+def test_of_several_shards_there_is_no_parquet(sharded: Tool) -> None:
+    status, log = sharded.run("export", **PARQUET)
+    assert (status, "numbers: no Parquet of a table on several shards" in log) == (78, True), log
+    assert numbers(sharded) == list(range(1000))
+    one = {"policy": "public", "formats": ["csv.zstd"]}
+    assert "nothing to do" in sharded.succeed("export", **PARQUET, tables={"numbers": one})
