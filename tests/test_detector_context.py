@@ -111,6 +111,35 @@ def test_one_kind_of_probe_gives_at_most_half_of_what_suffices(more: int, told: 
     assert bool(changes([*quiet(1, bucket=NO_OTHERS), *six, *second], country)) == told
 
 
+@pytest.mark.parametrize(
+    ("good", "blocked", "told"),
+    [
+        pytest.param(1, 2, False, id="a fifth of what suffices"),
+        pytest.param(0, 1, True, id="a third"),
+        pytest.param(2, 5, False, id="almost a quarter"),
+    ],
+)
+def test_a_second_kind_of_probe_supports_with_a_quarter_of_what_suffices(
+    good: int, blocked: int, told: bool
+) -> None:
+    assert _told_with(Run(QUIET + 1, 1, blocked, good, B, NO_OTHERS)) == told
+
+
+def test_a_second_kind_of_probe_needs_less_where_a_network_of_the_country_is_blocked() -> None:
+    second = Run(QUIET + 1, 1, 5, 2, B, NO_OTHERS)
+    country = [run for asn in range(3, 10) for run in quiet(asn, end=QUIET + 8)]
+    blocked = [*quiet(2, end=QUIET - 12), *bad(2, QUIET - 12, QUIET + 8)]
+    assert not _told_with(second, *country, *quiet(2, end=QUIET + 8))
+    assert _told_with(second, *country, *blocked)
+
+
+def _told_with(*more: Run) -> bool:
+    """Tell whether a blocking that one kind of probe sees is told within seven hours."""
+    first = bad(1, QUIET, QUIET + 7, bucket=NO_OTHERS)
+    fine = others(20, 0, QUIET + 7, bad=0, good=6, source=C)
+    return 1 in changes([*quiet(1, bucket=NO_OTHERS), *first, *more], fine, end=QUIET + 7)
+
+
 @pytest.mark.parametrize("runs", [1, 100])
 def test_one_kind_of_probe_decides_nothing_for_ten_days_while_others_see_nothing(runs: int) -> None:
     end = QUIET + 250
