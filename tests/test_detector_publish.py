@@ -150,14 +150,14 @@ def test_the_page_is_written_last_and_a_second_run_writes_nothing(
     assert contents(tmp_path) == dict(outputs_of(fewer))
 
 
-def made_of(report: Report, made: list[str]) -> Iterator[Draft]:
+def made_of(report: Report, made: list[str], public_url: str = "") -> Iterator[Draft]:
     """Yield all drafts, and note which of those that need not be made again are made."""
 
     def make(draft: Draft) -> bytes:
         made.append(draft.path)
         return draft.make()
 
-    for draft in drafts_of(report, news_of(report), Site()):
+    for draft in drafts_of(report, news_of(report), Site(public_url)):
         yield draft._replace(make=partial(make, draft)) if draft.seed else draft
 
 
@@ -175,6 +175,20 @@ def test_what_cannot_have_changed_is_not_made_again(tmp_path: Path) -> None:
     assert set(made) == {name for name in could if before[name] != after[name]}
     assert len(made) < len(could) / 2
     assert contents(folder) == after
+
+
+def test_feeds_are_made_again_only_for_what_they_tell_or_where_they_are_served(
+    tmp_path: Path,
+) -> None:
+    folder, ledger = tmp_path / "output", tmp_path / "ledger.json"
+    report = sample_report(20, series=50)
+    address = "https://example.org/"
+    for shown, public_url in ((report, ""), (report, address), (sample_report(21), address)):
+        publish_drafts(made_of(shown, [], public_url), folder, ledger)
+        assert contents(folder) == dict(outputs_of(shown, public_url=public_url))
+    made: list[str] = []
+    publish_drafts(made_of(shown, made, address), folder, ledger)
+    assert made == []
 
 
 @pytest.mark.parametrize("damage", ["removed", "changed", "ledger"])

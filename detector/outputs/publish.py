@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from outputs.news import News, news_of
 from outputs.report import Report
 from outputs.wording import iso
 from outputs.writing import writing
-from pages.drafts import Draft, ready
+from pages.drafts import Draft, ready, seed_of
 from pages.rendering import Site
 from pages.site import pages_of
 
@@ -62,8 +63,12 @@ def drafts_of(report: Report, news: News, site: Site) -> Iterator[Draft]:
     """
     all_feeds: list[Feed] = []
     for feed in feeds.feeds_of(report, news):
-        yield ready(f"rss/{feed.path}.xml", feeds.as_rss(feed, site.public_url))
-        yield ready(f"json/{feed.path}.json", feeds.as_json(feed, site.public_url))
+        seed = seed_of(feed, site.public_url)
+        for path, make in (
+            (f"rss/{feed.path}.xml", feeds.as_rss),
+            (f"json/{feed.path}.json", feeds.as_json),
+        ):
+            yield Draft(path, partial(make, feed, site.public_url), seed)
         all_feeds.append(feed)
     summary = statuses.services_of(report)
     yield ready("json/status.json", statuses.as_json(report, summary))

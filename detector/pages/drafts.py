@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,8 @@ def _program() -> bytes:
     import babel  # noqa: PLC0415 (most commands need neither)
     import jinja2  # noqa: PLC0415
 
-    digest = hashlib.sha256(f"{babel.__version__} {jinja2.__version__}".encode())
+    versions = (babel.__version__, jinja2.__version__, version("feedgenerator"))
+    digest = hashlib.sha256(" ".join(versions).encode())
     for folder in ("outputs", "pages"):
         for pattern in ("*.py", "*.jinja"):
             for path in sorted((ROOT / folder).glob(pattern)):
