@@ -153,7 +153,7 @@ def test_a_statement_that_fails_on_the_server(healthy: BackupTool) -> None:
 @pytest.mark.parametrize("name", ["not a bucket", "UPPER/case", "x" * 300])
 def test_a_bucket_of_an_impossible_name(healthy: BackupTool, name: str) -> None:
     status, log = healthy.run("list", public_bucket_name=name)
-    assert (status, "bucket name" in log, len(log.splitlines())) == (78, True, 1), log
+    assert (status, "public_bucket_name: " in log, len(log.splitlines())) == (78, True, 1), log
 
 
 @pytest.mark.parametrize("side", ["public", "private"])
