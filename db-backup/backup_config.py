@@ -73,6 +73,7 @@ class Config(TablesConfig, frozen=True, kw_only=True):
     keep_days: Days = 0
     heartbeat_url: Secret = Secret("")
     keep: dict[str, Annotated[int, Meta(ge=1)]] = msgspec.field(default_factory=dict)
+    prune_after_days: Days = 0
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     max_running_queries: Annotated[int, Meta(ge=1)] = 20
     max_wait: Seconds = 6 * 3600
@@ -105,6 +106,8 @@ class Config(TablesConfig, frozen=True, kw_only=True):
                 f"manifest_key: expected at least {SHORTEST_KEY} characters, as of"
                 " `openssl rand -hex 32`"
             )
+        if 0 < self.prune_after_days < 1:
+            raise ValueError("prune_after_days: expected 0 for never, or 1 or more")
         for period in self.keep:
             if period not in get_args(Period):
                 meant = did_you_mean(period, get_args(Period))

@@ -1,6 +1,6 @@
 """Making exports and backups: `run`, `export` and `backup`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from backup_config import Config
@@ -10,6 +10,7 @@ from backups.prune_command import keep_as_scheduled
 from backups.stored import good_backups
 from databases import by_names, each_in_turn, of_each_database
 from exports.commands import export_tables
+from exports.prune_command import prune_as_configured
 from heartbeat import tell_success
 from inventory import all_table_names, check_names
 from ooni_common.doctor import preflight
@@ -42,7 +43,7 @@ def run_database(job: Job[Config]) -> Sequence[ScriptError]:
         failures: list[ScriptError] = []
         if _exports(config) and (public or _may_have_exports(config, private)):
             existing = None if nodes.absent else names
-            failures += _failures(lambda: export_tables(job, nodes, public, existing))
+            failures += _failures(lambda: export_and_prune(job, nodes, public, existing))
         if _backs_up(config) and (private or config.action == "backup"):
             failures += _failures(lambda: back_up_as_scheduled(job, nodes, private))
         elif _backs_up(config) and config.private_bucket_name:
@@ -61,6 +62,16 @@ def run_database(job: Job[Config]) -> Sequence[ScriptError]:
                     ' they are gone for good, list them as "gone": what was saved of them stays'
                 )
             )
+    return failures
+
+
+def export_and_prune(
+    job: Job[Config], nodes: Nodes, names: Sequence[str], existing: Collection[str] | None
+) -> Sequence[ScriptError]:
+    """Export the public tables; where all are, delete objects that nothing has named for long."""
+    failures = export_tables(job, nodes, names, existing)
+    if job.config.prune_after_days and not failures:
+        prune_as_configured(job)
     return failures
 
 

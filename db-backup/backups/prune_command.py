@@ -1,7 +1,6 @@
 """Deleting backups: those that are too old, or one that is named."""
 
 import logging
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -11,14 +10,12 @@ from backups.prune import Unwanted, delete_backup, needing, newest_chains, of_sc
 from backups.stored import Backup, good_backups
 from inventory import check_names
 from one_writer import writing
-from ooni_common.errors import ConfigError, DataRefused, UsageError
+from ooni_common.errors import DataRefused, UsageError
 from ooni_common.output import counted
 from ooni_common.run import Job
-from store import Bucket
+from store_clocks import check_clocks
 
 log = logging.getLogger("ooni.db_backup")
-
-DAY = 86_400  # seconds
 
 
 def prune_backups(job: Job[Config], *, confirmed: bool) -> None:
@@ -55,22 +52,6 @@ def keep_as_scheduled(job: Job[Config]) -> None:
     if gone and not job.dry_run:
         kept = len(backups) - len(gone)
         log.info("%s deleted (keep); kept: %d", counted(len(gone), "backup"), kept)
-
-
-def check_clocks(buckets: Sequence[Bucket]) -> None:
-    """Refuse to delete by age where this machine, or the store, does not know what day it is.
-
-    Raises:
-        ConfigError: they are more than a day apart.
-    """
-    for bucket in buckets:
-        days = (time.time() - bucket.time()) / DAY
-        if abs(days) > 1:
-            direction = "ahead of" if days > 0 else "behind"
-            raise ConfigError(
-                f"this machine is {abs(days):,.0f} days {direction} the clock of {bucket.url}:"
-                " nothing is deleted by age; check its NTP"
-            )
 
 
 def present_backups(job: Job[Config]) -> list[Backup]:

@@ -87,6 +87,18 @@ def leftovers(
     yield from _unnamed(bucket, layout, manifests, is_withdrawn, newest)
 
 
+def unnamed(
+    bucket: Bucket, layout: ExportLayout, manifests: TableManifests, older_than: timedelta
+) -> list[Leftover]:
+    """Return the objects with rows that no manifest names, and that are older than that.
+
+    While a manifest is damaged there are none: nobody knows what it names.
+    """
+    newest = datetime.now(UTC) - older_than
+    leftovers_of_all = _unnamed(bucket, layout, manifests, lambda _: False, newest)
+    return [one for one in leftovers_of_all if one.key.startswith(tuple(layout.with_rows))]
+
+
 def _unnamed(
     bucket: Bucket,
     layout: ExportLayout,

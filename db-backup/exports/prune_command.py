@@ -7,16 +7,41 @@ from backup_config import Config
 from documents import TOOL
 from exports.commands import public_bucket
 from exports.manifest import RunManifest, now
-from exports.prune import Unwanted, delete, leftovers
+from exports.prune import Unwanted, delete, leftovers, unnamed
 from exports.stored import read_table_manifests
 from one_writer import writing
 from ooni_common.errors import DataRefused
 from ooni_common.output import counted
 from ooni_common.run import Job
 from portal.about import about_of
+from store_clocks import check_clocks
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
+
+
+def prune_as_configured(job: Job[Config]) -> None:
+    """Delete what no manifest names any more, after a run whose exports have succeeded.
+
+    The manifests are read while no other host writes there: what a run elsewhere has just made is
+    named by one, or that run is at work, and this one ends with 75.
+    """
+    bucket, layout = public_bucket(job)
+    check_clocks([bucket])
+    age = timedelta(days=job.config.prune_after_days)
+    with writing(job, bucket, layout):
+        manifests = read_table_manifests(bucket, layout)
+        gone = unnamed(bucket, layout, manifests, age)
+        verb = "would delete" if job.dry_run else "deleting"
+        for leftover in gone:
+            log.info("%s %s (%s): %s", verb, leftover.key, in_units(leftover.size), leftover.reason)
+        if job.dry_run or not gone:
+            return
+        bucket.delete_keys([leftover.key for leftover in gone])
+    total = in_units(sum(leftover.size for leftover in gone))
+    log.info("%s deleted (prune_after_days, %s)", counted(len(gone), "object"), total)
+    if versions := bucket.versions_kept():
+        log.warning("%s", versions)
 
 
 def prune_exports(job: Job[Config], *, confirmed: bool) -> None:

@@ -21,6 +21,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
         contact: an address of mail or the web, or a text; "" for none.
         base_url: of the exports, as the public reads them, without a slash at the end; "": unknown.
         databases: other ones that have pages of their own.
+        snapshots: how many snapshots stay, at most.
     """
 
     licence: str
@@ -29,6 +30,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     contact: str = ""
     base_url: str = ""
     databases: tuple[str, ...] = ()
+    snapshots: int = 1000
 
     @property
     def contact_link(self) -> str:
@@ -57,4 +59,5 @@ def about_of(config: PagesConfig) -> About:
         contact=config.public_contact,
         base_url=config.public_base_url.removesuffix("index.html").rstrip("/"),
         databases=config.public_databases,
+        snapshots=config.keep_snapshots,
     )

@@ -1,6 +1,9 @@
 """The keys of db-backup.conf of which the pages are made."""
 
 import re
+from typing import Annotated
+
+from msgspec import Meta
 
 from ooni_common.config import DatabaseConfig, check_url
 
@@ -15,6 +18,7 @@ class PagesConfig(DatabaseConfig, frozen=True, kw_only=True):
     public_licence_url: str = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
     public_owner: str = "Open Observatory of Network Interference"
     public_contact: str = ""
+    keep_snapshots: Annotated[int, Meta(ge=1)] = 1000
 
     @property
     def public_databases(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Putting the portal into the bucket: what has changed of it, and none of it where nothing has."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from documents import JSON, TEXT
 from exports.manifest import RunManifest, TableManifest
 from ooni_common.errors import ScriptError
+from ooni_common.output import counted
 from portal.about import About
 from portal.catalogue import Catalogue, Sources, catalogue_of
 from portal.feed import feed_of
@@ -68,6 +69,7 @@ def write_portal(bucket: Bucket, places: Places, about: About, publication: Publ
         snapshot = places.snapshot(run.finished)
         bucket.put(snapshot, publication.sums, TEXT)
         snapshots = places.snapshots_among({*snapshots, snapshot})
+    snapshots, too_many = snapshots[: about.snapshots], snapshots[about.snapshots :]
     before = read_history(bucket, places)
     unusable = run.tables.keys() - publication.manifests.keys()
     history = brought_up_to_date(before, publication.manifests, unusable, run.finished)
@@ -86,7 +88,8 @@ def write_portal(bucket: Bucket, places: Places, about: About, publication: Publ
         bucket.put(page.key, page.content, HTML)
     _write_lists(bucket, places, catalogue)
     _write_parquet_list(bucket, places, catalogue, keys)
-    _delete_stale(bucket, places, keys, _kept(places, publication, written, lists, keys))
+    kept = _kept(places, publication, written, lists, keys)
+    _delete_stale(bucket, [*_stale_pages(places, keys, kept), *too_many])
     return first
 
 
@@ -138,15 +141,18 @@ def _kept(
     return {page.key for page in [*written, *lists]} | unchanged
 
 
-def _delete_stale(
-    bucket: Bucket, places: Places, keys: Iterable[str], kept: Collection[str]
-) -> None:
-    """Delete the pages that nothing leads to any more; where that fails, they do no harm."""
+def _stale_pages(places: Places, keys: Iterable[str], kept: Collection[str]) -> list[str]:
+    """Return the keys of pages that are not among those that stay."""
     ours = (places.pages, places.lists)
-    stale = sorted(key for key in keys if key.startswith(ours) and key not in kept)
+    return sorted(key for key in keys if key.startswith(ours) and key not in kept)
+
+
+def _delete_stale(bucket: Bucket, stale: Sequence[str]) -> None:
+    """Delete what nothing leads to any more; where that fails, it does no harm."""
     if not stale:
         return
     try:
         bucket.delete_keys(stale)
     except ScriptError as error:
-        log.warning("%s; %d pages stay that nothing leads to", error, len(stale))
+        what = counted(len(stale), "object")
+        log.warning("%s; %s of the pages stay that nothing leads to", error, what)
