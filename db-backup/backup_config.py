@@ -193,8 +193,8 @@ class Config(TablesConfig, frozen=True, kw_only=True):
         name = getattr(self, f"{side}_bucket_name")
         if name and not BUCKET_NAME.fullmatch(name):
             raise ValueError(
-                f"{side}_bucket_name: {name[:80]!r} is no bucket's name: expected up to 255 letters,"
-                " digits and - . _"
+                f"{side}_bucket_name: {name[:80]!r} is no bucket's name: expected up to 255"
+                " letters, digits and - . _"
             )
         if endpoint := getattr(self, f"{side}_endpoint"):
             check_url(f"{side}_endpoint", endpoint, ("https", "http"))
