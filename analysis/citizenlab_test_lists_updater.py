@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
-from citizenlab.git import Git, TreeEntry, cloned, head_commit
+from citizenlab.git import Git, TreeEntry, cloned, environment_of, head_commit
 from citizenlab.held import HeldLists, asked_for
 from citizenlab.holds import Holds, Plan, Rules, plan_of
 from citizenlab.lists import Rows, TestList, format_of, is_list, read_lists
@@ -37,7 +37,6 @@ from ooni_common.doctor import Note
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
-from ooni_common.proxies import environment_of
 from ooni_common.run import Clock, Job, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.content import Content

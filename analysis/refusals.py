@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
@@ -17,11 +18,12 @@ from ooni_common import __version__
 from ooni_common.config import Config, DatabaseConfig
 from ooni_common.errors import ConfigError, DataRefused, NotStored, RefusedBefore
 from ooni_common.run import Job
-from ooni_common.state import Moment, read_state, write_state
+from ooni_common.state import read_state, write_state
 
 log = logging.getLogger("ooni.refusals")
 
 DAY = 86_400  # seconds
+Moment = Annotated[float, msgspec.Meta(ge=0, le=32_503_680_000)]  # Unix time, up to the year 3000
 
 
 class RefusedForNow(DataRefused):

@@ -7,8 +7,8 @@ an older version, which took them. Others count for some days: then somebody had
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from ooni_common.state import Moment, read_state, write_state
-from refusals import RefusedForNow
+from ooni_common.state import read_state, write_state
+from refusals import Moment, RefusedForNow
 
 DAY = 86_400  # seconds
 BESIDE_LOADED = 0.0  # in the place of a time

@@ -26,8 +26,8 @@ from exports.row_source import choose, tags_failures
 from inventory import all_names, all_table_names, read_table, table_names
 from one_writer import check_writer
 from ooni_common.database import Database
-from ooni_common.database_checks import ServerFacts, check_clock, check_zone, facts_of
-from ooni_common.doctor import Check, Checks, Note, machine_checks, skew
+from ooni_common.database_checks import MOST_SKEW, ServerFacts, check_clock, check_zone, facts_of
+from ooni_common.doctor import Check, Checks, Note, machine_checks
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.grants import Need, check_grants, written
 from ooni_common.node_checks import attendance, check_clocks, on_all
@@ -79,7 +79,7 @@ class Doctor:
             "bucket, list": listed,
             **_named("bucket", checks),
             "bucket, hosts": lambda: check_writer(bucket, layout, self.config.state_dir),
-            "bucket, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
+            "bucket, clock": lambda: self._check_clock(bucket),
         }
 
     def _examinations_of_backups(self) -> dict[str, Callable[[], str]]:
@@ -93,8 +93,11 @@ class Doctor:
             "backups, hosts": lambda: check_writer(bucket, layout, self.config.state_dir),
             "backups, server": lambda: self._servers_write(bucket, f"{probe}.native"),
             "backups, access": lambda: on_all(self.nodes, self.nodes.up, _access),
-            "backups, clock": lambda: skew(bucket.time(), self.clock(), "the store's clock"),
+            "backups, clock": lambda: self._check_clock(bucket),
         }
+
+    def _check_clock(self, bucket: Bucket) -> str:
+        return check_clock(bucket.time(), self.clock(), "the store's clock", MOST_SKEW)
 
     def check_backups(self) -> str:
         """Say how many backups there are; no table that they have may be missing."""

@@ -4,6 +4,7 @@ A measurement that failed tells nothing and is not counted. `fastpath` replaces 
 a measurement that was processed again once, whether the server has merged its rows or not.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -12,7 +13,11 @@ from typing import TypeVar
 
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError
+from ooni_common.nodes import Node, Nodes
+from ooni_common.replicas import lag_of
 from series import HOUR, Target, hour_of
+
+log = logging.getLogger("ooni.detector")
 
 Counts = TypeVar("Counts")
 
@@ -93,6 +98,28 @@ def _received(database: Database, start: int, end: int) -> int | None:
         return hour_of(datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=UTC))
     except ValueError:
         return None
+
+
+def least_lagging(nodes: Nodes, table: str) -> Database:
+    """Return the connection to the node that lacks least of a table: one may be back just now.
+
+    Raises:
+        Unavailable, ConfigError: too few nodes are left.
+    """
+    if not nodes.is_cluster:
+        return nodes.first
+
+    def lag(node: Node) -> int | None:
+        if not node.database.exists(table):
+            return None
+        ((database,),) = node.database.query("SELECT currentDatabase()")
+        return lag_of(node.database, database, table)
+
+    lags = {node: lag for node, lag in nodes.each(lag).items() if lag is not None}
+    best = min(lags, key=lambda node: lags[node], default=nodes.up[0])
+    if lags.get(best):
+        log.warning("%s: %s, the best replica that is up, lacks rows", table, best)
+    return best.database
 
 
 def counts_ahead(

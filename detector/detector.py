@@ -26,7 +26,7 @@ from pathlib import Path
 from blocking_tables import EVENTS, TABLES, read_events, updates_of
 from checkpoint import read_checkpoint, write_checkpoint
 from context import CHUNK, context_of
-from counts import FASTPATH_COLUMNS, counts_ahead, measured_hours
+from counts import FASTPATH_COLUMNS, counts_ahead, least_lagging, measured_hours
 from dates import date_argument
 from detector_config import Config
 from evaluation.evaluate import declare_arguments, evaluate
@@ -39,7 +39,6 @@ from ooni_common.files import make_writable
 from ooni_common.garbage import without_garbage_collection
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
-from ooni_common.replicas import least_lagging
 from ooni_common.run import Job, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.preview import preview_tables

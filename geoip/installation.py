@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ooni_common.doctor import OUT_OF_SOMETHING
 from ooni_common.errors import ConfigError
-from ooni_common.files import write_atomically
+from ooni_common.files import sync_folder, write_atomically
 
 STAMP = "geoipdbts"
 MONTH = re.compile("[0-9]{4}-(0[1-9]|1[0-2])")
@@ -112,7 +112,7 @@ class Installation:
         for path in (*self._databases(), self._folder / STAMP):
             with contextlib.suppress(FileNotFoundError):
                 _staged(path).replace(path)
-        _sync(self._folder)
+        sync_folder(self._folder)
 
 
 def _staged(path: Path) -> Path:
@@ -138,14 +138,6 @@ def _finish(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fchmod(descriptor, MODE)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

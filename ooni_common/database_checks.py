@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from ooni_common.database import Database
-from ooni_common.doctor import MOST_SKEW, Note
+from ooni_common.doctor import Note
 from ooni_common.errors import ConfigError
 
+MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
 MOST_WRONG = 3600  # seconds; the hours and months of a run are told by this machine's clock
 FACTS = (
     "SELECT version(), currentDatabase(), timezone(), serverTimezone(), toFloat64(now64(3)),"
@@ -87,18 +88,26 @@ def check_zone(facts: ServerFacts) -> str:
     return f"the server has {facts.server_zone}; sessions are in UTC"
 
 
-def check_clock(theirs: float, ours: float) -> str:
+def check_clock(
+    theirs: float, ours: float, clock: str = "the database's clock", most: float = MOST_WRONG
+) -> str:
     """Compare a server's clock with this machine's, in Unix seconds.
 
+    Args:
+        theirs: the time there.
+        ours: here.
+        clock: what it is called.
+        most: seconds that a run can bear; of a database, more make it take other hours for over.
+
     Raises:
-        ConfigError: one of them is so wrong that a run takes other hours for over.
+        ConfigError: they differ by more.
     """
     seconds = round(ours - theirs)
     if is_near(seconds):
         return f"{abs(seconds)} s from this machine's"
     direction = "ahead of" if seconds > 0 else "behind"
-    text = f"this machine is {abs(seconds)} s {direction} the database's clock; check its NTP"
-    if abs(seconds) > MOST_WRONG:
+    text = f"this machine is {abs(seconds)} s {direction} {clock}; check its NTP"
+    if abs(seconds) > most:
         raise ConfigError(text)
     return Note(text)
 

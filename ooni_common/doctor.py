@@ -26,7 +26,6 @@ from ooni_common.output import show
 log = logging.getLogger("ooni.doctor")
 
 CHECK_WIDTH = 15  # characters, of a check's name
-MOST_SKEW = 60  # seconds; S3 refuses requests whose clock is 15 minutes wrong
 OUT_OF_SOMETHING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 # What needs a person outweighs what another run may not meet.
 WORST_FIRST = [
@@ -221,16 +220,3 @@ def check_statsd(address: str) -> str:
     except (OSError, UnicodeError):
         return Note(f"{host} has no address, so that all are lost: change statsd")
     return f"sent to {address} ({addresses[0][4][0]}, UDP)"
-
-
-def skew(theirs: float, ours: float, clock: str) -> str:
-    """Say how much two clocks differ, given in Unix seconds.
-
-    Raises:
-        ConfigError: too much.
-    """
-    seconds = round(ours - theirs)
-    if abs(seconds) > MOST_SKEW:
-        direction = "ahead of" if seconds > 0 else "behind"
-        raise ConfigError(f"this machine is {abs(seconds)} s {direction} {clock}; check its NTP")
-    return f"{abs(seconds)} s from this machine's"

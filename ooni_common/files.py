@@ -37,11 +37,16 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let what was done in a folder outlast a power cut: files made, renamed or removed."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

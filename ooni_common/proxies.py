@@ -32,12 +32,6 @@ def proxy_of(address: SplitResult, environ: Mapping[str, str]) -> Proxy | None:
     return Proxy(proxy, environ[proxy].strip())
 
 
-def environment_of(address: SplitResult, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that lead a program with rules of its own, such as git, the same way."""
-    proxy = proxy_of(address, environ)
-    return {"all_proxy": proxy.url} if proxy else {"no_proxy": "*"}
-
-
 def _is_excepted(address: SplitResult, environ: Mapping[str, str]) -> bool:
     entries = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     host = (address.hostname or "").rstrip(".")

@@ -6,7 +6,7 @@ import secrets
 import time
 
 from ooni_common.database import Database, StatementRefused, literal
-from ooni_common.nodes import Node, Nodes
+from ooni_common.nodes import Node
 from ooni_common.server_errors import REPLICA_IN_ZOOKEEPER
 
 log = logging.getLogger("ooni.replicas")
@@ -141,25 +141,3 @@ def lag_of(connection: Database, database: str, table: str) -> int:
     for is_cut_off, lag in rows:
         return UNKNOWN_LAG if is_cut_off else int(lag)
     return 0
-
-
-def least_lagging(nodes: Nodes, table: str) -> Database:
-    """Return the connection to the node that lacks least of a table: one may be back just now.
-
-    Raises:
-        Unavailable, ConfigError: too few nodes are left.
-    """
-    if not nodes.is_cluster:
-        return nodes.first
-
-    def lag(node: Node) -> int | None:
-        if not node.database.exists(table):
-            return None
-        ((database,),) = node.database.query("SELECT currentDatabase()")
-        return lag_of(node.database, database, table)
-
-    lags = {node: lag for node, lag in nodes.each(lag).items() if lag is not None}
-    best = min(lags, key=lambda node: lags[node], default=nodes.up[0])
-    if lags.get(best):
-        log.warning("%s: %s, the best replica that is up, lacks rows", table, best)
-    return best.database

@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -18,7 +18,6 @@ S = TypeVar("S")
 
 log = logging.getLogger("ooni.state")
 
-Moment = Annotated[float, msgspec.Meta(ge=0, le=32_503_680_000)]  # Unix time, up to the year 3000
 LARGEST = 64 * 1024 * 1024  # bytes; the largest one that is written has some megabytes
 
 

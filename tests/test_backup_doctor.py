@@ -14,7 +14,7 @@ from dev.servers.fault_proxy import (
     without,
 )
 from dev.servers.loopback import Request
-from ooni_common.doctor import skew
+from ooni_common.database_checks import MOST_SKEW, check_clock
 from ooni_common.errors import ConfigError
 
 
@@ -229,10 +229,10 @@ def test_uploads_that_were_interrupted_are_mentioned(healthy: BackupTool) -> Non
 
 @pytest.mark.parametrize(("theirs", "text"), [(1000.0, "0 s"), (1059.0, "59 s"), (941.0, "59 s")])
 def test_clocks_may_differ_a_little(theirs: float, text: str) -> None:
-    assert skew(theirs, 1000.0, "the database's clock").startswith(text)
+    assert check_clock(theirs, 1000.0, "the store's clock", MOST_SKEW).startswith(text)
 
 
 @pytest.mark.parametrize(("theirs", "direction"), [(900.0, "ahead of"), (1100.0, "behind")])
 def test_clocks_may_not_differ_much(theirs: float, direction: str) -> None:
     with pytest.raises(ConfigError, match=f"100 s {direction} the store's clock; check its NTP"):
-        skew(theirs, 1000.0, "the store's clock")
+        check_clock(theirs, 1000.0, "the store's clock", MOST_SKEW)

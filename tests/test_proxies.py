@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from citizenlab.git import Git
+from citizenlab.git import Git, environment_of
 from dev.servers.misbehaving import MisbehavingServer, status
 from ooni_common.config import SecretUrl
 from ooni_common.errors import Unavailable
 from ooni_common.fetch import Fetcher, Limits
-from ooni_common.proxies import environment_of, proxy_of
+from ooni_common.proxies import proxy_of
 
 PROXY = "http://proxy.example:3128"
 OTHER = "http://other.example:3128"

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
+from urllib.parse import SplitResult
 
 from ooni_common.errors import ConfigError, DataRefused, TryAgainLater, Unavailable
+from ooni_common.proxies import proxy_of
 
 MIB = 2**20
 MAX_FILE_BYTES = 10 * MIB  # of any file in the repository; the largest list has 0.2 MB
@@ -244,6 +246,12 @@ def authorization(token: str) -> str:
     """
     login = token if ":" in token else f"x-access-token:{token}"
     return f"Authorization: Basic {base64.b64encode(login.encode()).decode()}"
+
+
+def environment_of(address: SplitResult, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that lead a program with rules of its own, such as git, the same way."""
+    proxy = proxy_of(address, environ)
+    return {"all_proxy": proxy.url} if proxy else {"no_proxy": "*"}
 
 
 def _environment(environ: Mapping[str, str], ca_file: Path | None, token: str) -> dict[str, str]:

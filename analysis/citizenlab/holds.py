@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from citizenlab.lists import TestList, file_of
-from ooni_common.state import Moment
+from refusals import Moment
 
 DAY = 86_400  # seconds
 TOLERATED_ROWS = 20  # that a country may lose, however small it is; hosts, too

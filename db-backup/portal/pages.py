@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from ooni_common.output import printable
+from ooni_common.templates import templates_in
 from portal.about import About
 from portal.catalogue import Catalogue, Table
 from portal.places import Places
@@ -174,13 +175,7 @@ def _rows_of() -> Any:  # noqa: ANN401 (macros)
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates_in(Path(__file__).parent)
     environment.filters |= {
         "units": in_units,
         "number": lambda number: f"{number:,}",

@@ -96,15 +96,9 @@ def render(template: str, path: str, site: Site, **values: object) -> bytes:
 
 @functools.cache
 def _environment() -> "jinja2.Environment":
-    import jinja2  # noqa: PLC0415 (most commands need none)
+    from ooni_common.templates import templates_in  # noqa: PLC0415 (most commands need none)
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates_in(Path(__file__).parent)
     environment.filters |= {
         "clean": clean,
         "counted": counted,
