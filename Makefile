@@ -51,7 +51,7 @@ compat: $(READY) $(ENGINES) $(STATEMENTS)/.complete ## run what the tools send o
 
 # What the tools send in these tests and in the demo; CI records it in all tests, on the way.
 SENDING := $(addsuffix .py,$(addprefix tests/test_,analysis asnmeta_updater backup_doctor backups \
-  backups_prune citizenlab_test_lists_updater detector digest doctor exports exports_native \
+  backups_prune citizenlab_test_lists_updater detector digest doctor exports exports_native exports_parquet \
   fingerprints_updater))
 SENDERS := $(shell git ls-files ooni_common analysis db-backup detector tests 2> /dev/null)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from backups.manifest import SavedTable
 from backups.stored import Backup
-from exports.manifest import Export, TableManifest, summary
+from exports.manifest import Export, ParquetObject, TableManifest, summary
 from exports.stored import TableManifests
 from ooni_common.output import printable, printable_json
 from throttle import in_units
@@ -144,7 +144,7 @@ def exports_as_table(manifests: Mapping[str, TableManifest], damaged: Mapping[st
                 name,
                 f"{figures.chunks}",
                 f"{figures.rows:,}",
-                in_units(figures.compressed_bytes),
+                in_units(figures.compressed_bytes + figures.parquet_bytes),
                 _time(newest) + state,
             )
         )
@@ -154,21 +154,20 @@ def exports_as_table(manifests: Mapping[str, TableManifest], damaged: Mapping[st
 
 
 def chunks_as_table(manifest: TableManifest) -> str:
-    """Return one line for each chunk of a table."""
+    """Return one line for each object of a table."""
     rows = [_row("OBJECT", "", "ROWS", "SIZE", "EXPORTED (UTC)")]
-    rows += [_chunk_row(export) for export in manifest.exports]
+    rows += [_object_row(export, one) for export in manifest.exports for one in export.stored]
     return "\n".join(rows)
 
 
-def _chunk_row(export: Export) -> str:
+def _object_row(export: Export, stored: Export | ParquetObject) -> str:
     dropped = " gone" if export.dropped else ""
-    name = export.key.rpartition("/")[2]
     return _row(
-        name,
+        stored.key.rpartition("/")[2],
         "",
         f"{export.rows:,}",
-        in_units(export.compressed_bytes),
-        _time(export.finished) + dropped,
+        in_units(stored.compressed_bytes),
+        _time(stored.finished) + dropped,
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,40 @@ def test_a_parquet_object_that_came_before_a_kill_is_taken_over(
     assert parquets(tool) == NAMES
     assert written.items() <= times(tool).items()
     assert tool.verifies()
+
+
+@pytest.mark.long
+def test_a_chunk_that_fails_leaves_nothing_of_its_parquet_object(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool.query("INSERT INTO t SELECT '2026-01-05', number, hex(rand64()) FROM numbers(1000000)")
+    begun: list[str] = []
+
+    def fail_when_it_has_begun(*_arguments: object) -> None:
+        deadline = time.monotonic() + 60
+        while PARQUET + NAMES[0] not in begun and time.monotonic() < deadline:
+            begun.extend(tool.uploads())
+            time.sleep(0.01)
+        raise RowsDiffer("t: other rows")
+
+    monkeypatch.setattr("exports.parquet_rows.LARGEST_FOOTER", 2**16)
+    monkeypatch.setattr("exports.chunk_rows.ChunkRows.check", fail_when_it_has_begun)
+    status, _ = tool.run("export", retries=0)
+    assert (status, PARQUET + NAMES[0] in begun) == (69, True)
+    assert (tool.uploads(), tool.exports(), parquets(tool)) == ([], [], [])
+
+
+@pytest.mark.long
+def test_the_list_has_both_objects(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    listed = tool.run("list", "t")[1]
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("t_")]
+    assert names == [
+        "t_202601.csv.zstd",
+        "t_202601.parquet",
+        "t_202602.csv.zstd",
+        "t_202602.parquet",
+    ]
 
 
 @pytest.mark.long
