@@ -367,6 +367,16 @@ def test_a_chunk_that_fails_leaves_nothing_of_its_parquet_object(
 
 
 @pytest.mark.long
+def test_a_footer_that_is_too_large_is_refused_and_smaller_chunks_are_named(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exports.parquet_footer.LARGEST_FOOTER", 100)
+    status, printed = tool.run("export", retries=0)
+    assert (status, "more than 100; smaller chunks have smaller ones" in printed) == (65, True)
+    assert (len(tool.exports()), parquets(tool)) == (2, [])
+
+
+@pytest.mark.long
 def test_the_list_has_both_objects(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     listed = tool.run("list", "t")[1]

@@ -92,6 +92,8 @@ def check_parquet(pieces: Iterator[bytes], parquet: ParquetObject, rows: int) ->
     if sha256.hexdigest() != parquet.sha256:
         yield f"{parquet.key}: SHA-256 {sha256.hexdigest()} instead of {parquet.sha256}"
     try:
+        for _ in end.before_footer():
+            pass
         footer = footer_of(end.content)
     except DamagedFooter as error:
         yield f"{parquet.key}: {error}"

@@ -26,6 +26,10 @@ class DamagedFooter(DataRefused):
     """The end of a file is not that of a Parquet file that is whole."""
 
 
+class LargeFooter(DamagedFooter):
+    """The footer is larger than what is read."""
+
+
 @dataclass(frozen=True)
 class Element:
     """An element of the schema: a column, or a part of one.
@@ -108,20 +112,31 @@ class Footer:
         return bytes(encoded) + b"\0"
 
 
+def size_of_footer(tail: bytes) -> int:
+    """Return how many bytes at the end of a file are its footer, given the last ones.
+
+    Raises:
+        DamagedFooter: the file does not end as a Parquet file does.
+        LargeFooter: they are too many.
+    """
+    if tail[-len(MAGIC) :] != MAGIC or len(tail) < ENDING:
+        raise DamagedFooter("it does not end as a Parquet file")
+    size = int.from_bytes(tail[-ENDING : -len(MAGIC)], "little") + ENDING
+    if size > LARGEST_FOOTER:
+        raise LargeFooter(f"its footer has {size:,} bytes, more than {LARGEST_FOOTER:,}")
+    return size
+
+
 def footer_of(tail: bytes) -> Footer:
     """Return the footer of a file.
 
     Args:
-        tail: the last bytes of the file, all of it or LARGEST_FOOTER at least.
+        tail: the last bytes of the file: as many as the footer has at least.
 
     Raises:
         DamagedFooter: the file does not end as a Parquet file does.
     """
-    if tail[-len(MAGIC) :] != MAGIC or len(tail) < ENDING + len(MAGIC):
-        raise DamagedFooter("it does not end as a Parquet file")
-    size = int.from_bytes(tail[-ENDING : -len(MAGIC)], "little")
-    if size > LARGEST_FOOTER - ENDING:
-        raise DamagedFooter(f"its footer has {size:,} bytes, more than {LARGEST_FOOTER:,}")
+    size = size_of_footer(tail) - ENDING
     if not size or size > len(tail) - ENDING:
         raise DamagedFooter("its footer is cut")
     content = tail[-ENDING - size : -ENDING]

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.node_http import NodeHTTP
-from exports.parquet_footer import LARGEST_FOOTER, DamagedFooter, footer_of
+from exports.parquet_footer import (
+    ENDING,
+    LARGEST_FOOTER,
+    DamagedFooter,
+    LargeFooter,
+    footer_of,
+    size_of_footer,
+)
 from exports.reader import NOT_AS_DEMANDED, Chunk, Reader
 from inventory import QUOTED, Column
 from ooni_common.database import ServerError, literal, quoted
@@ -183,9 +190,17 @@ class ParquetRows:
                 self._bandwidth.spend(len(piece))
                 for passed in end.add(piece):
                     upload.write(passed)
-        name, tail = self._reader.table.name, end.content
+        name = self._reader.table.name
         try:
+            for passed in end.before_footer():
+                upload.write(passed)
+            tail = end.content
             footer = footer_of(tail)
+        except LargeFooter as error:
+            which = chunk.name or "the whole table"
+            raise DataRefused(
+                f"{name}: {which}: no Parquet: {error}; smaller chunks have smaller ones"
+            ) from None
         except DamagedFooter as error:
             raise RowsDiffer(f"{name}: {chunk.name}: no whole Parquet file came: {error}") from None
         upload.write(tail[: -footer.size])
@@ -242,6 +257,17 @@ class End:
         self._pieces.append(piece)
         self._size += len(piece)
         while self._size - len(self._pieces[0]) >= LARGEST_FOOTER:
+            self._size -= len(self._pieces[0])
+            yield self._pieces.popleft()
+
+    def before_footer(self) -> Iterator[bytes]:
+        """Yield what does not belong to the footer after all, when the file is there.
+
+        Raises:
+            DamagedFooter: it does not end as a Parquet file does.
+        """
+        size = size_of_footer(b"".join(piece[-ENDING:] for piece in self._pieces)[-ENDING:])
+        while self._size - len(self._pieces[0]) >= size:
             self._size -= len(self._pieces[0])
             yield self._pieces.popleft()
 
