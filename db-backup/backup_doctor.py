@@ -138,7 +138,7 @@ class Doctor:
         absent = set(self.nodes.absent)
         names = all_table_names(self.nodes)
         if unlisted := self.config.unlisted(names):
-            listed = ", ".join(map(repr, unlisted))
+            listed = self.config.listed(unlisted)
             raise DataRefused(f"not listed: {listed}; say public, private, both or none of each")
         counts: dict[str, int] = {}
         lossy: list[str] = []
@@ -157,7 +157,7 @@ class Doctor:
                 self._check_parquet(name, reader)
                 lossy += [f"{name}.{column}" for column in lossy_columns(table)]
         if (missing := self.config.missing(names)) and not self.nodes.absent:
-            listed = ", ".join(map(repr, missing))
+            listed = self.config.listed(missing)
             raise DataRefused(f'listed, but not there: {listed}; "gone", if that is for good')
         text = ", ".join(f"{count} {policy}" for policy, count in sorted(counts.items())) or "none"
         lost = [f"{node}: {why}" for node, why in self.nodes.absent.items() if node not in absent]

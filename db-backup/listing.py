@@ -14,6 +14,7 @@ from ooni_common.output import printable, printable_json
 from throttle import in_units
 
 NAME_WIDTH = 26  # so that a line has 80 columns
+BACKUP_WIDTH = 16  # of a name without a database
 BACKUP_COLUMNS = ("BACKUP", "CHAIN", "AGE", "TABLES", "ROWS", "WRITTEN", "STATE")
 
 
@@ -71,9 +72,10 @@ def stored_as_json(
 
 def backups_as_table(backups: Mapping[str, Backup], now: datetime) -> str:
     """Return one line for each backup, by name, and below it why it is not good."""
-    rows = [_backup_row(*BACKUP_COLUMNS)]
+    width = max([BACKUP_WIDTH, *map(len, backups)])
+    rows = [_backup_row(width, *BACKUP_COLUMNS)]
     for name, backup in backups.items():
-        rows.append(_backup_line(name, backup, now))
+        rows.append(_backup_row(width, name, *_backup_cells(backup, now)))
         if backup.state in ("damaged", "unfinished"):
             rows.append(f"    {printable(backup.reason)}")
     return "\n".join(rows)
@@ -98,12 +100,11 @@ def age_of(duration: timedelta) -> str:
     return f"{seconds} s"
 
 
-def _backup_line(name: str, backup: Backup, now: datetime) -> str:
+def _backup_cells(backup: Backup, now: datetime) -> tuple[str, ...]:
     age, manifest = age_of(now - backup.started), backup.manifest
     if manifest is None:
-        return _backup_row(name, "", age, "", "", "", backup.state)
-    return _backup_row(
-        name,
+        return ("", age, "", "", "", backup.state)
+    return (
         "full" if manifest.kind == "full" else f"+{manifest.number - 1}",
         age,
         f"{len(manifest.tables)}",
@@ -113,9 +114,11 @@ def _backup_line(name: str, backup: Backup, now: datetime) -> str:
     )
 
 
-def _backup_row(*cells: str) -> str:
+def _backup_row(width: int, *cells: str) -> str:
     name, chain, age, tables, rows, size, state = cells
-    return f"{name:<16}  {chain:<5} {age:>6} {tables:>7} {rows:>16} {size:>8}  {state}".rstrip()
+    return (
+        f"{name:<{width}}  {chain:<5} {age:>6} {tables:>7} {rows:>16} {size:>8}  {state}".rstrip()
+    )
 
 
 def _saved_line(name: str, saved: SavedTable) -> str:

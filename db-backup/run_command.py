@@ -52,13 +52,13 @@ def run_database(job: Job[Config]) -> Sequence[ScriptError]:
             failures.append(
                 DataRefused(
                     "tables that are not listed in the configuration (public, private, both or"
-                    f" none): {listed_names(config, unlisted)}; the listed ones are done"
+                    f" none): {config.listed(unlisted)}; the listed ones are done"
                 )
             )
         if (missing := config.missing(names)) and not nodes.absent:
             failures.append(
                 DataRefused(
-                    f"tables that are listed, but not there: {listed_names(config, missing)}; if"
+                    f"tables that are listed, but not there: {config.listed(missing)}; if"
                     ' they are gone for good, list them as "gone": what was saved of them stays'
                 )
             )
@@ -151,11 +151,6 @@ def _back_up_database(job: Job[Config]) -> Sequence[ScriptError]:
         preflight(checks_before_a_run(nodes))
         private = _among(job.config, all_table_names(nodes), lambda policy: policy.backed_up)
         return back_up_tables(job, nodes, private, full=job.arguments.full)
-
-
-def listed_names(config: Config, names: Sequence[str]) -> str:
-    """Return the names of tables as the configuration has them."""
-    return ", ".join(repr(config.qualifier + name) for name in names)
 
 
 def _among(config: Config, names: Sequence[str], has: Callable[[TablePolicy], bool]) -> list[str]:

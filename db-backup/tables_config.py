@@ -66,6 +66,10 @@ class TablesConfig(PagesConfig, frozen=True, kw_only=True):
         """What stands before the names of this database's tables; "" for that of db_uri."""
         return ""
 
+    def listed(self, names: Iterable[str]) -> str:
+        """Return the names of tables for a message, as the file has them."""
+        return ", ".join(repr(self.qualifier + name) for name in names)
+
     @property
     def public_databases(self) -> tuple[str, ...]:
         """The other databases of which something is public, in their order in the file."""

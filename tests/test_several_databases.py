@@ -289,6 +289,7 @@ def test_what_nobody_has_listed_in_another_database_fails_the_run(tool: BackupTo
     assert "fastpath" not in "".join(tool.objects())
     status, text = tool.run("doctor")
     assert (status, f"FAILED  {other}, tables" in text) == (65, True)
+    assert f"not listed: '{other}.fastpath'" in text
 
 
 @pytest.mark.long
