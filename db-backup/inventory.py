@@ -278,7 +278,7 @@ def refreshes_itself(create: str) -> bool:
 
 def merges_rows(engine: str) -> bool:
     """Tell whether the server makes one row of those with the same key, whenever it likes."""
-    return bool(re.search("Replacing|Collapsing|Summing|Aggregating|Graphite", engine))
+    return bool(re.search("Replacing|Collapsing|Coalescing|Summing|Aggregating|Graphite", engine))
 
 
 def is_replicated(engine: str) -> bool:

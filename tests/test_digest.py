@@ -9,8 +9,9 @@ import pytest
 from db_backup_harness import BACKUPS, LAYOUT, BackupTool
 from digest import Expression, row_hash, split_arguments
 from documents import encoded
+from exports.fingerprint import Fingerprint
 from exports.manifest import Export, TableManifest
-from exports.reader import Chunk, Fingerprint
+from exports.reader import Chunk
 from ooni_common.errors import DataRefused
 
 # Each table has rows with a NULL; the change is of one cell of such a row.

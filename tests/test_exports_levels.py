@@ -2,13 +2,16 @@
 
 import json
 import re
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from db_backup_harness import LAYOUT, BackupTool
 from exports.clickhouse_http import ClickHouseHTTP
+from inventory import SourceTable, read_table
 from ooni_common.errors import Unavailable
 
 pytestmark = pytest.mark.long
@@ -193,3 +196,82 @@ def test_a_manifest_of_2_0_is_followed_once_as_2_0_does(backup_tool: BackupTool)
     execute("INSERT INTO m VALUES ('2024-02-05', 5000, 2, 'late')")
     assert exported_by(backup_tool) == ["202402"]
     assert_exports_have_the_rows(backup_tool)
+
+
+def twice_in_each_month(tool: BackupTool) -> None:
+    """Make a table whose rows are there twice, in parts that have not been merged; export it."""
+    execute = tool.database.execute
+    execute(f"CREATE TABLE m (t DateTime, id UInt32, v UInt32, text String)"
+            f" ENGINE = {ENGINES['replacing']}"
+            " SETTINGS max_bytes_to_merge_at_max_space_in_pool = 1")  # fmt: skip
+    for version in (1, 2):
+        for month in (1, 2, 3):
+            execute(INSERT.format(month, version, 100))
+    status, log = tool.run(tables={"m": BY_MONTH})
+    assert status == 0, log
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["", "where parts tell nothing"])
+def test_rows_that_merges_drop_are_no_change(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
+    if not told:
+        monkeypatch.setattr("exports.plan.read_snapshot", lambda *_: None)
+    twice_in_each_month(backup_tool)
+    execute = backup_tool.database.execute
+    execute("ALTER TABLE m UPDATE text = 'y' WHERE id = 1", settings=NOW)
+    # Where parts tell nothing, nothing tells of cells beside key and version.
+    assert exported_by(backup_tool) == (MONTHS if told else [])
+    execute("OPTIMIZE TABLE m FINAL")
+    assert execute("SELECT count() FROM m") == [(300,)]
+    if told:
+        execute("ALTER TABLE m UPDATE text = 'z' WHERE id = 70000", settings=NOW)
+    assert exported_by(backup_tool) == []
+    execute("INSERT INTO m VALUES ('2024-02-05', 5000, 2, 'late')")
+    assert exported_by(backup_tool) == ["202402"]
+
+
+def test_a_digest_of_before_is_compared_with_one_of_all_rows(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("exports.plan.read_snapshot", lambda *_: None)
+        patched.setattr("exports.reader.Reader.digests_merged", False)
+        twice_in_each_month(backup_tool)
+    assert exported_by(backup_tool) == []
+    execute = backup_tool.database.execute
+    execute("INSERT INTO m VALUES ('2024-02-05', 5000, 2, 'late')")
+    assert exported_by(backup_tool) == ["202402"]
+
+
+def test_rows_of_a_table_with_a_ttl_are_always_counted(backup_tool: BackupTool) -> None:
+    make(backup_tool, "plain")
+    execute = backup_tool.database.execute
+    execute("ALTER TABLE m ADD COLUMN until DateTime DEFAULT '2100-01-01'")
+    execute("ALTER TABLE m MODIFY TTL until", settings=NOW)
+    assert exported_by(backup_tool) == MONTHS
+    assert exported_by(backup_tool) == []
+    execute("INSERT INTO m VALUES ('2024-02-05', 5000, 1, 'short', now() + 2)")
+    execute("SYSTEM STOP TTL MERGES m")
+    assert exported_by(backup_tool) == ["202402"]
+    assert not any(export.fingerprint.is_read for export in backup_tool.manifest("m").exports)
+    time.sleep(2.5)
+    execute("SYSTEM START TTL MERGES m")
+    execute("OPTIMIZE TABLE m FINAL")
+    assert execute("SELECT count() FROM m") == [(300,)]
+    assert exported_by(backup_tool) == ["202402"]
+    assert_exports_have_the_rows(backup_tool)
+
+
+def test_a_table_that_becomes_one_of_another_engine_is_another_table(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(backup_tool, "plain")
+    assert exported_by(backup_tool) == []
+
+    def read_another(*arguments: Any) -> SourceTable:
+        return replace(read_table(*arguments), engine="AnotherMergeTree")
+
+    monkeypatch.setattr("exports.commands.read_table", read_another)
+    assert exported_by(backup_tool) == MONTHS
+    assert exported_by(backup_tool) == []

@@ -13,8 +13,9 @@ import pytest
 from db_backup_harness import LAYOUT, ROOT, BackupTool
 from dev.samples.measurements import FASTPATH, JSONL
 from dev.servers.fault_proxy import FaultProxy
+from exports.fingerprint import Fingerprint
 from exports.manifest import Export, RunManifest, TableManifest, summary
-from exports.reader import Chunk, Fingerprint
+from exports.reader import Chunk
 from portal.about import About
 from portal.catalogue import Catalogue, Sources, catalogue_of
 from portal.comments import comments_of

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from exports.reader import Chunk, Fingerprint, Reader, name_of_type
+from exports.fingerprint import Fingerprint
+from exports.reader import Chunk, Reader, name_of_type
 from exports.storage import Changes
 from inventory import QUOTED, SourceTable, first_column
 from ooni_common.database import ServerError, literal, quoted
@@ -83,22 +84,27 @@ def survey(
 
 
 def digests(
-    reader: Reader, chunks: Sequence[Chunk], *, whole: bool = False
+    reader: Reader, chunks: Sequence[Chunk], *, whole: bool = False, stored: bool = False
 ) -> dict[str, Fingerprint]:
-    """Return the fingerprints of chunks, by name, for which their rows are read; `whole`: all."""
+    """Return the fingerprints of chunks, by name, for which their rows are read.
+
+    `whole` and `stored` are as in Reader.fingerprint.
+    """
+
+    def fingerprint(chunk: Chunk) -> Fingerprint:
+        return reader.fingerprint(chunk.condition, whole=whole, stored=stored)
+
     if reader.policy.chunk_by not in ("month", "day"):
-        return {chunk.name: reader.fingerprint(chunk.condition, whole=whole) for chunk in chunks}
+        return {chunk.name: fingerprint(chunk) for chunk in chunks}
     if not chunks:
         return {}
     time = _time(reader)
     numbers = [time.number(chunk.name) for chunk in chunks]
-    read = reader.fingerprints(time.expression, numbers, whole=whole)
+    read = reader.fingerprints(time.expression, numbers, whole=whole, stored=stored)
     # One that has vanished meanwhile has no rows.
     gone = [chunk for chunk in chunks if time.number(chunk.name) not in read]
     fingerprints = {time.chunk(number).name: figures for number, figures in read.items()}
-    return fingerprints | {
-        chunk.name: reader.fingerprint(chunk.condition, whole=whole) for chunk in gone
-    }
+    return fingerprints | {chunk.name: fingerprint(chunk) for chunk in gone}
 
 
 def grown_chunks(reader: Reader, chunks: Sequence[Chunk], changes: Changes) -> set[str]:

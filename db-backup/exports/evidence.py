@@ -48,7 +48,7 @@ class Evidence:
         """
         name = self._manifest.surveyed
         changes = self._since(name)
-        return name if changes and (changes.none or changes.behind) else self.storage
+        return name if changes and (changes.same_parts or changes.behind) else self.storage
 
     def changes(self, export: Export) -> Changes | None:
         """Return what has changed in the table since an export; None: it is not known."""

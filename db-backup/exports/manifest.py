@@ -27,7 +27,8 @@ import msgspec
 from msgspec import Meta
 
 from documents import Number
-from exports.reader import CHUNK_NAME, Chunk, Fingerprint
+from exports.fingerprint import Fingerprint
+from exports.reader import CHUNK_NAME, Chunk
 from exports.storage import Storage
 from store import Layout, Origin, escaped
 

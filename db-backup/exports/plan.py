@@ -14,8 +14,9 @@ import msgspec
 
 from exports.chunks import DamagedRanges, check_columns, digests, of_one_server, survey
 from exports.evidence import Evidence
+from exports.fingerprint import Fingerprint, counted
 from exports.manifest import Export, TableManifest
-from exports.reader import Chunk, Fingerprint, Reader, counted
+from exports.reader import Chunk, Reader
 from exports.snapshot import read_snapshot
 from exports.storage import Changes, Storage
 from inventory import merges_rows, without_zones
@@ -209,7 +210,7 @@ class _Planner:
             if rows == last.fingerprint.rows:
                 fingerprint = last.fingerprint
             changes = self.evidence.changes(last)
-            if changes and changes.none:
+            if changes and changes.same_parts:
                 storage = last.storage  # as good, and the manifest stays as it is
         return Step(chunk, fingerprint, reason, last, storage)
 
@@ -227,10 +228,24 @@ class _Planner:
             for step in steps
             if step.reason == "undecided" or (step.exports and not self.evidence.snapshot)
         ]
-        whole = [step for step in asks if self._asks_all_columns(step)]
-        read = digests(self.reader, [step.chunk for step in asks if step not in whole])
-        read |= digests(self.reader, [step.chunk for step in whole], whole=True)
+        read = self._read(asks)
         return [self._decided(step, read) for step in steps]
+
+    def _read(self, steps: Sequence[Step]) -> dict[str, Fingerprint]:
+        """Return the digests of chunks, by name, each of what its last one is of."""
+        kinds: dict[tuple[bool, bool], list[Chunk]] = {}
+        for step in steps:
+            kind = (self._asks_all_columns(step), self._asks_stored_rows(step))
+            kinds.setdefault(kind, []).append(step.chunk)
+        read: dict[str, Fingerprint] = {}
+        for (whole, stored), chunks in kinds.items():
+            read |= digests(self.reader, chunks, whole=whole, stored=stored)
+        return read
+
+    def _asks_stored_rows(self, step: Step) -> bool:
+        """Tell whether a digest is compared with one of before 2.0.2, which is of all rows."""
+        last = step.last.fingerprint if step.last and step.reason == "undecided" else None
+        return last is not None and last.is_read and last.merged is None
 
     def _asks_all_columns(self, step: Step) -> bool:
         """Tell whether the digest of key and version does not suffice."""
@@ -263,10 +278,16 @@ class _Planner:
         if reason:
             return reason
         same = rows == last.fingerprint.rows
-        merged = changes and changes.complete and merges_rows(self.reader.table.engine)
+        merges = merges_rows(self.reader.table.engine)
+        merged = changes and changes.complete and not changes.expires and merges
         if changes and (same or merged) and not self.evidence.has_new_rows(last):
             return "unchanged"
-        return "undecided" if same else "changed"
+        return "undecided" if same or self._may_be_merged(rows, last) else "changed"
+
+    def _may_be_merged(self, rows: int, last: Export) -> bool:
+        """Tell whether a chunk may have fewer rows because of merges, as its digest will tell."""
+        merged = last.fingerprint.merged is not None and self.reader.digests_merged
+        return merged and rows < last.fingerprint.rows
 
     def _loss(
         self, chunk: Chunk, rows: int, last: Export, changes: Changes | None

@@ -8,18 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from digest import (
-    FIRST_SCHEME,
-    SCHEME,
-    Expression,
-    digest,
-    expressions,
-    is_sound,
-    row_hash,
-    split_arguments,
-    sum_of_digests,
-)
-from documents import Digest, Number
+from digest import SCHEME, Expression, digest, expressions, is_sound, row_hash, split_arguments
+from exports.fingerprint import Fingerprint, combined, of_merged
 from exports.storage import Changes
 from inventory import SourceTable, merges_rows, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
@@ -30,71 +20,11 @@ from table_replicas import TableReplicas
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
 SAMPLED_OF_SHARDS = 2_000  # of all together: they are sorted by a statement that has them
 NOT_AS_DEMANDED = 395  # a code of ClickHouse: throwIf
-LONGEST_NUMBER = 100  # digits of a version; no type has more than 78
+# Merges never make one row of those of several partitions.
+AS_MERGES = "do_not_merge_across_partitions_select_final = 1"
 # A whole table, those without a time, a range (00001), a month (202501), a day (20250131).
 CHUNK_NAME = r"(|null|[0-9]{5,8})"
 ChunkName = Annotated[str, msgspec.Meta(pattern=rf"^{CHUNK_NAME}\Z")]
-
-
-class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What tells whether the rows of a chunk are the same as before.
-
-    Attributes:
-        rows: how many.
-        version: the highest value of the version column, as text; "" without one.
-        hash: the digest of each row's key and version, or of all of it (digest.py).
-        keys: how many rows there are when those with the same key have become one, about; it says
-            how many are lost, and nothing of whether they are the same.
-        scheme: of the digest. In the first one, `version`, `hash` and `keys` can be None, where
-            each row has a NULL. In today's they are None where the rows were only counted.
-        whole: the digest of all columns, where `hash` is of key and version, and cells of rows were
-            changed; None: it was not asked for.
-    """
-
-    rows: Number
-    version: str | None
-    hash: Digest | None
-    keys: Number | None
-    scheme: str = FIRST_SCHEME
-    whole: Digest | None = None
-
-    @property
-    def is_read(self) -> bool:
-        """Whether it is more than the number of rows."""
-        return self.hash is not None
-
-    def same_as(self, other: "Fingerprint") -> bool:
-        """Tell whether the rows are the same; all columns, if these were asked."""
-        if self.whole is not None and self.whole != other.whole:
-            return False
-        return (self.rows, self.version, self.hash) == (other.rows, other.version, other.hash)
-
-
-def counted(rows: int) -> Fingerprint:
-    """Return the fingerprint of rows that were not read."""
-    return Fingerprint(rows, None, None, None, SCHEME)
-
-
-def combined(fingerprints: Sequence[Fingerprint]) -> Fingerprint:
-    """Return the fingerprint of the rows of several shards, at least one."""
-    if len(fingerprints) == 1:
-        return fingerprints[0]
-    versions = sorted({one.version or "" for one in fingerprints} - {""}, key=_as_version)
-    wholes = [one.whole for one in fingerprints]
-    return Fingerprint(
-        rows=sum(one.rows for one in fingerprints),
-        version=versions[-1] if versions else "",
-        hash=sum_of_digests(one.hash for one in fingerprints),
-        keys=sum(one.keys or 0 for one in fingerprints),
-        scheme=fingerprints[0].scheme,
-        whole=None if None in wholes else sum_of_digests(wholes),
-    )
-
-
-def _as_version(text: str) -> tuple[int, str]:
-    """Return what sorts versions: numbers by their value, times as they are written."""
-    is_number = text.isdecimal() and len(text) <= LONGEST_NUMBER
-    return (int(text), "") if is_number else (0, text)
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -145,8 +75,11 @@ class Reader:
     @property
     def _source(self) -> str:
         """What to select from."""
+        return self._source_of(merged=self.policy.final)
+
+    def _source_of(self, *, merged: bool) -> str:
         source = quoted(self.table.name)
-        return f"{source} FINAL" if self.policy.final else source
+        return f"{source} FINAL" if merged or self.policy.final else source
 
     @property
     def _key(self) -> str:
@@ -206,24 +139,58 @@ class Reader:
                 counts[value] = counts.get(value, 0) + count
         return dict(sorted(counts.items()))
 
-    def fingerprint(self, condition: str, *, whole: bool = False) -> Fingerprint:
-        """Return the fingerprint of the rows under a condition; `whole`: of all columns, too."""
-        sql = f"SELECT {self._figures_of(whole=whole)} FROM {self._source}{_where(condition)}"
-        return combined([Fingerprint(*figures) for (figures,) in self._ask_shards(sql)])
+    @property
+    def digests_merged(self) -> bool:
+        """Whether digests are of the rows that merges will leave, though all are exported.
+
+        Else a merge that drops some would be a change.
+        """
+        return merges_rows(self.table.engine) and not self.policy.final
+
+    def fingerprint(
+        self, condition: str, *, whole: bool = False, stored: bool = False
+    ) -> Fingerprint:
+        """Return the fingerprint of the rows under a condition.
+
+        Args:
+            condition: as SQL; "" for all rows.
+            whole: of all columns, too.
+            stored: of all rows that are stored, also where merges will drop some.
+        """
+        merged = self.digests_merged and not stored
+        sql = (
+            f"SELECT {self._figures_of(whole=whole)} FROM {self._source_of(merged=merged)}"
+            f"{_where(condition)}"
+        )
+        answers = self._ask_shards(sql, AS_MERGES if merged else "")
+        read = combined([Fingerprint(*figures) for (figures,) in answers])
+        return of_merged(read, self.count(condition)) if merged else read
 
     def fingerprints(
-        self, expression: str, values: Collection[int], *, whole: bool = False
+        self,
+        expression: str,
+        values: Collection[int],
+        *,
+        whole: bool = False,
+        stored: bool = False,
     ) -> dict[int, Fingerprint]:
-        """Return the fingerprint of the rows for these values of an expression of integers."""
+        """Return those of the rows for these values of an expression of integers, as above."""
+        merged = self.digests_merged and not stored
         # No alias: it would stand for a column of the same name wherever that is hashed.
         shards = self._ask_shards(
-            f"SELECT toInt64({expression}), {self._figures_of(whole=whole)} FROM {self._source}"
-            f" WHERE {_among(expression, values)} GROUP BY toInt64({expression})"
+            f"SELECT toInt64({expression}), {self._figures_of(whole=whole)}"
+            f" FROM {self._source_of(merged=merged)}"
+            f" WHERE {_among(expression, values)} GROUP BY toInt64({expression})",
+            AS_MERGES if merged else "",
         )
         fingerprints: dict[int, list[Fingerprint]] = {}
         for chunk, *figures in itertools.chain.from_iterable(shards):
             fingerprints.setdefault(chunk, []).append(Fingerprint(*figures))
-        return {chunk: combined(shards) for chunk, shards in fingerprints.items()}
+        read = {chunk: combined(shards) for chunk, shards in fingerprints.items()}
+        if not merged:
+            return read
+        rows = self.counts(expression, values=values)
+        return {chunk: of_merged(one, rows.get(chunk, 0)) for chunk, one in read.items()}
 
     def check(self) -> None:
         """Raise DataRefused for a column whose values can't be compared."""
@@ -315,10 +282,11 @@ class Reader:
             answers.append(database.query(sql))
         return answers
 
-    def _ask_shards(self, sql: str) -> list[list[tuple[Any, ...]]]:
+    def _ask_shards(self, sql: str, setting: str = "") -> list[list[tuple[Any, ...]]]:
         """Return the answer of each shard."""
-        settings = f" SETTINGS {self.settings}" if self.settings else ""
-        return [database.query(f"{sql}{settings}") for database in self.databases]
+        settings = ", ".join(filter(None, (self.settings, setting)))
+        clause = f" SETTINGS {settings}" if settings else ""
+        return [database.query(f"{sql}{clause}") for database in self.databases]
 
     @cached_property
     def _figures(self) -> str:

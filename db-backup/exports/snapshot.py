@@ -11,6 +11,9 @@ from ooni_common.replicas import lag_of
 
 OWN_COLUMNS = {"_part"}  # a column of the table of this name would hide the server's own
 NO_TABLE = "00000000-0000-0000-0000-000000000000"  # of databases that give tables no UUID
+TTL = re.compile(r"\bTTL\b")
+# The clause of the table, if it only deletes rows: those of columns, and GROUP BY, change cells.
+EXPIRING_ROWS = re.compile(r"^TTL (?!.*\bGROUP BY\b)", re.MULTILINE | re.DOTALL)
 FOLDER = r"/store/\w{3}/([0-9a-f-]{36})/"
 
 
@@ -21,9 +24,9 @@ def read_snapshot(databases: Iterable[Database], table: SourceTable) -> Snapshot
         databases: the connections, one to each shard.
         table: what it is.
     """
-    if not table.engine.endswith("MergeTree") or re.search(
-        r"\bTTL\b", re.sub(QUOTED, "", table.create)
-    ):
+    create = re.sub(QUOTED, "", table.create)
+    expires = bool(EXPIRING_ROWS.search(create))
+    if not table.engine.endswith("MergeTree") or len(TTL.findall(create)) > expires:
         return None
     if OWN_COLUMNS & {column.name for column in table.columns}:
         return None
@@ -32,7 +35,9 @@ def read_snapshot(databases: Iterable[Database], table: SourceTable) -> Snapshot
     except StatementRefused:  # the user may not see them
         return None
     complete = tuple(shard for shard in shards if shard)
-    return Snapshot(complete) if len(complete) == len(shards) else None
+    if len(complete) < len(shards):
+        return None
+    return Snapshot(complete, expires=expires)
 
 
 def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
@@ -83,7 +88,7 @@ def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
         table=identity,
         path=path,
         taken=taken,
-        columns=hashlib.sha256(repr(columns).encode()).hexdigest()[:16],
+        columns=hashlib.sha256(repr([table.engine, *columns]).encode()).hexdigest()[:16],
         parts=parts,
         lag=lag,
         merges_rows=merges_rows(table.engine),

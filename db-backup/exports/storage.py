@@ -5,9 +5,10 @@ which has their blocks; a mutation writes each part again, with a version that i
 mutation. So a part whose blocks were all there, and which no later mutation has written, has the
 same rows as before, however it was merged and whichever replica answers.
 
-The server does not say so of everything: a table with a TTL loses rows while parts are merged, and
-an UPDATE that writes patches changes rows of other parts. Of these, and of other engines than
-MergeTree, nothing is told here, and the digest of the rows decides (chunks.py).
+The server does not say so of everything. A table with a TTL loses rows while parts are merged: of
+these, parts only tell where rows have come, and all are counted. An UPDATE that writes patches
+changes rows of other parts: of these, and of other engines than MergeTree, nothing is told here,
+and the digest of the rows decides (chunks.py).
 """
 
 import bisect
@@ -34,7 +35,7 @@ class ShardStorage(msgspec.Struct, frozen=True):
         table: its UUID; in a database that gives none, since when it is defined as it is.
         path: in ZooKeeper, of a replicated table: replicas can have UUIDs of their own.
         taken: when, as Unix time.
-        columns: a hash of names, types and defaults.
+        columns: a hash of the engine, and of names, types and defaults.
         partitions: by ID, the blocks, in their order.
         rows: by ID, how many the parts had; nothing where that was not noted.
     """
@@ -86,6 +87,7 @@ class Changes:
         mutated: whether rows of before were changed or deleted.
         behind: whether blocks are missing on a replica that has yet to carry out some of the log of
             all of them, so that it may never have had them.
+        expires: whether merges may delete rows or change cells, as a TTL says.
         adds_up: whether the earlier parts still have as many rows. A merge can hide that a part
             between two others was dropped; of one with new rows nobody knows.
     """
@@ -95,6 +97,7 @@ class Changes:
     mutated: bool
     behind: bool = False
     adds_up: bool = True
+    expires: bool = False
 
     @property
     def any_parts(self) -> bool:
@@ -104,11 +107,16 @@ class Changes:
     @property
     def keeps_rows(self) -> bool:
         """Whether rows can only have been added, or merged with others of the same key."""
-        return self.complete and not self.mutated
+        return self.complete and not self.mutated and not self.expires
 
     @property
     def none(self) -> bool:
         """Whether the rows are as they were, but for merges."""
+        return self.same_parts and not self.expires
+
+    @property
+    def same_parts(self) -> bool:
+        """Whether the parts tell of no change."""
         return self.complete and self.adds_up and not self.any_parts
 
 
@@ -217,9 +225,15 @@ class ShardParts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The parts of a table at one time, shard by shard."""
+    """The parts of a table at one time, shard by shard.
+
+    Attributes:
+        shards: one after the other.
+        expires: whether the table has a TTL.
+    """
 
     shards: tuple[ShardParts, ...]
+    expires: bool = False
 
     @cached_property
     def storage(self) -> Storage:
@@ -238,6 +252,7 @@ class Snapshot:
         return Changes(
             parts=tuple(tuple(part.name for part in parts) for parts in new),
             complete=all(complete),
+            expires=self.expires,
             behind=any(
                 shard.lag and not whole for shard, whole in zip(self.shards, complete, strict=True)
             ),
