@@ -40,10 +40,11 @@ ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
 
 @dataclass
 class Tally:
-    """How many chunks were exported, and the bytes of their objects."""
+    """How many chunks were exported, the bytes of their objects, and those of their rows as CSV."""
 
     exported: int = 0
     uploaded: int = 0
+    read: int = 0
 
 
 class ChunkExporter:
@@ -273,6 +274,7 @@ class ChunkExporter:
             self._tally.exported += 1
             if step.reason != "without Parquet":
                 self._tally.uploaded += export.compressed_bytes
+                self._tally.read += export.bytes
             if export.parquet:
                 self._tally.uploaded += export.parquet.compressed_bytes
         seconds = max(time.monotonic() - began, 0.001)

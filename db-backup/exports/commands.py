@@ -15,9 +15,10 @@ from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.export import Exporter
 from exports.manifest import ExportLayout, RunManifest, TableManifest, now
-from exports.plan import Step, planned
+from exports.plan import Step, planned, tell
 from exports.publication import publish
 from exports.reader import Reader
+from exports.rotation import Rotation, looked_at
 from exports.row_source import ChosenSource, ReplicaSource
 from exports.stored import TableManifests, read_table_manifest, read_table_manifests
 from inventory import check_names, is_in_utc, read_table
@@ -41,12 +42,26 @@ LOCK = "db-backup.lock"  # in the state directory, since the first run
 
 @dataclass
 class Outcome:
-    """What became of the tables of a run."""
+    """What became of the tables of a run.
+
+    Attributes:
+        failures: what could not be done.
+        uploaded: bytes of objects.
+        exported: how many chunks.
+        skipped: how many chunks, as they were unchanged.
+        decided: bytes of columns that the server has read to decide.
+        looked: bytes of columns that it has read for the rotation.
+        read: bytes of CSV that were exported.
+        published: whether the pages were written.
+    """
 
     failures: list[ScriptError]
     uploaded: int = 0
     exported: int = 0
     skipped: int = 0
+    decided: int = 0
+    looked: int = 0
+    read: int = 0
     published: bool = False
 
 
@@ -107,6 +122,9 @@ def export_tables(
             outcome.failures.append(vanished)
         job.metrics.gauge("uploaded_bytes_tot", outcome.uploaded)
         job.metrics.gauge("skipped_chunks", outcome.skipped)
+        job.metrics.gauge("bytes_to_decide", outcome.decided)
+        job.metrics.gauge("bytes_of_rotation", outcome.looked)
+        job.metrics.gauge("bytes_to_export", outcome.read)
         if not job.dry_run:
             run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
             with suppress(ScriptError) if outcome.failures else nullcontext():
@@ -208,13 +226,19 @@ def export_table(
     if not job.dry_run:
         exporter.recover()
     exporter.throttle.wait()
+    rotation = Rotation(job.config.state_dir)
+    share = rotation.share(job.config.qualifier + name, len(manifest.chunks))
     plan = planned(
         reader,
         manifest,
         lambda export: exporter.is_lost(export, objects),
         max_shrink=job.config.max_shrink,
         force=job.force,
+        look=lambda plan: looked_at(reader, manifest, plan, share, job.config.max_shrink),
     )
+    tell(name, plan)
+    outcome.decided += plan.decided
+    outcome.looked += plan.looked
     plan = exporter.also_parquet(plan, objects)
     steps = plan.steps
     if owner := owner_of_its_names(name, steps, manifests, exporter.layout):
@@ -237,8 +261,12 @@ def export_table(
     try:
         with job.metrics.timer(f"table_{metric_name(job.config.qualifier + name)}_backup_time_ms"):
             exporter.carry_out(plan, objects)
+        rotation.end_run(job.config.qualifier + name)
     finally:
         outcome.failures += exporter.parquet_failures()
+        if exporter.tally.read:
+            log.info("%s: %s of CSV read to export", name, in_units(exporter.tally.read))
+        outcome.read += exporter.tally.read
         outcome.exported += exporter.tally.exported
         outcome.uploaded += exporter.tally.uploaded
         if manifest.generation:

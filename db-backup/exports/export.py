@@ -15,7 +15,7 @@ from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.flights import Flights
 from exports.lanes import Forms, Lanes, lanes_of
-from exports.manifest import TIME_FORMAT, Export, ExportLayout, ParquetObject, TableManifest
+from exports.manifest import TIME_FORMAT, Export, ExportLayout, ParquetObject, TableManifest, now
 from exports.manifest_file import ManifestFile
 from exports.parquet_plan import with_parquet
 from exports.parquet_rows import ParquetFormat, parquet_format
@@ -211,6 +211,8 @@ class Exporter:
         listed, parquet = objects.get(last.key), last.parquet
         if parquet and (seen := objects.get(parquet.key)):
             parquet = msgspec.structs.replace(parquet, etag=seen.etag)
+        if step.looked:
+            self.manifest.looks[step.chunk.name] = now()
         self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
             last,
             chunk=step.chunk,

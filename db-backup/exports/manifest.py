@@ -121,7 +121,8 @@ class TableManifest(msgspec.Struct, kw_only=True):
 
     Attributes:
         table: its name.
-        generation: another one each time that the manifest is written.
+        generation: another one each time that the manifest is written, unless it only tells more
+            of how to see what changes.
         schema: the CREATE TABLE statement.
         columns: names and types of the columns of the files.
         chunks: what is there.
@@ -130,6 +131,8 @@ class TableManifest(msgspec.Struct, kw_only=True):
         storages: the blocks that the table had, by the name by which exports refer to them.
         surveyed: the name of the blocks of which no chunk is missing here: a run has ended well
             that had counted them all; "" if that is not known. 2.0 has neither.
+        looks: when rows of chunks were read by the rotation, since they were exported: UTC, ISO
+            8601, by the name of the chunk. 2.0 has none.
         line_breaks: whether values have line breaks, so that rows have to be counted exactly.
         tool: name and version.
         server: the database's version.
@@ -144,6 +147,7 @@ class TableManifest(msgspec.Struct, kw_only=True):
     pending: dict[str, Export] = {}
     storages: dict[str, Storage] = {}
     surveyed: str = ""
+    looks: dict[str, str] = {}
     line_breaks: bool = False
     tool: str = ""
     server: str = ""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from documents import JSON, LARGEST_MANIFEST, SQL, TOOL, encoded, weight
+from exports.fingerprint import counted
 from exports.manifest import (
     Export,
     ExportLayout,
@@ -59,6 +60,7 @@ class ManifestFile:
         self.lock = threading.RLock()
         self._key = layout.manifest(manifest.table)
         self._before = msgspec.json.encode(manifest)
+        self._published = what_is_published(manifest)
         self._size = weight(self._before)  # of the manifest at most, with what came since
         self._told = 0  # bytes of what is about to come, since it was written
         self._written_at: float | None = None  # by this run
@@ -142,7 +144,8 @@ class ManifestFile:
         manifest = self._manifest
         # The same bytes, in whichever order the exports came.
         manifest.chunks = dict(sorted(manifest.chunks.items()))
-        manifest.generation = uuid.uuid4().hex
+        if not manifest.generation or what_is_published(manifest) != self._published:
+            manifest.generation = uuid.uuid4().hex
         manifest.tool, manifest.server = TOOL, self._server
         if manifest.schema != self._schema:
             self._bucket.put(self._layout.schema(manifest.table), schema_file(manifest), SQL)
@@ -150,6 +153,7 @@ class ManifestFile:
         content = encoded(manifest, self._key, LARGEST_MANIFEST)
         self._bucket.put_document(self._key, content, JSON)
         self._before = msgspec.json.encode(manifest)
+        self._published = what_is_published(manifest)
         self._size, self._told = weight(self._before), 0
         self._written_at = self._clock()
         self._storages = set(manifest.storages)
@@ -213,3 +217,16 @@ class ManifestFile:
         table, manifest = self._reader.table, self._manifest
         manifest.schema = table.create
         manifest.columns = [(column.name, column.type) for column in table.columns]
+
+
+def what_is_published(manifest: TableManifest) -> bytes:
+    """Return what others are told of a table: all but how to tell whether it has changed."""
+    exports = {
+        name: msgspec.structs.replace(export, fingerprint=counted(export.rows), storage="")
+        for name, export in manifest.chunks.items()
+    }
+    return msgspec.json.encode(
+        msgspec.structs.replace(
+            manifest, chunks=exports, pending={}, storages={}, surveyed="", looks={}
+        )
+    )

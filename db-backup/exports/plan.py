@@ -21,6 +21,7 @@ from exports.snapshot import read_snapshot
 from exports.storage import Changes, Storage
 from inventory import merges_rows, without_zones
 from ooni_common.errors import Unavailable
+from ooni_common.output import counted as counted_things
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -33,6 +34,7 @@ Reason = Literal[
     "with an older digest",
     "lost from the bucket",
     "without Parquet",
+    "found by rotation",
     "unchanged",
     "shrunk",
     "dropped",
@@ -47,6 +49,7 @@ EXPORTED: tuple[Reason, ...] = (
     "with an older digest",
     "lost from the bucket",
     "without Parquet",
+    "found by rotation",
 )
 
 
@@ -60,6 +63,7 @@ class Step:
         reason: of what is done.
         last: the export of before.
         storage: the name of the blocks that the table had before; "" if not known.
+        looked: whether the rotation has looked at its rows, and they are as they were.
     """
 
     chunk: Chunk
@@ -67,6 +71,7 @@ class Step:
     reason: Reason
     last: Export | None
     storage: str = ""
+    looked: bool = False
 
     @property
     def exports(self) -> bool:
@@ -89,11 +94,17 @@ class Plan:
         steps: chunk by chunk.
         storage: the blocks that the table had before anything else was asked; None: not known.
         surveyed: the name of blocks of which no chunk is missing when all of it is done.
+        decided: how many bytes of columns the server has read to decide.
+        looks: at how many chunks the rotation has looked.
+        looked: how many bytes that has read.
     """
 
     steps: list[Step]
     storage: Storage | None
     surveyed: str = ""
+    decided: int = 0
+    looks: int = 0
+    looked: int = 0
 
     def begin(self, manifest: TableManifest) -> None:
         """Let a manifest have the blocks that its exports will refer to."""
@@ -103,6 +114,11 @@ class Plan:
     def complete(self, manifest: TableManifest) -> None:
         """Let a manifest say that no chunk is missing."""
         manifest.surveyed = self.surveyed
+        manifest.looks = {
+            name: looked
+            for name, looked in sorted(manifest.looks.items())
+            if (export := manifest.chunks.get(name)) and export.finished < looked
+        }
 
 
 def plan(
@@ -138,9 +154,8 @@ def plan(
     steps += [
         planner.absent(export) for export in manifest.exports if export.chunk.name not in present
     ]
-    _tell(reader.table.name, steps, reader.bytes_read - before)
     storage = evidence.snapshot.storage if evidence.snapshot else None
-    return Plan(steps, storage, evidence.surveyed)
+    return Plan(steps, storage, evidence.surveyed, reader.bytes_read - before)
 
 
 def _surveyed(
@@ -158,10 +173,13 @@ def _surveyed(
     return surveyed
 
 
-def _tell(table: str, steps: Sequence[Step], size: int) -> None:
+def tell(table: str, plan: Plan) -> None:
     """Log what it has cost to decide, and what stays as it is because a replica is behind."""
-    log.info("%s: %s read to decide", table, in_units(size))
-    if behind := sum(step.reason == "behind" for step in steps):
+    log.info("%s: %s read to decide", table, in_units(plan.decided))
+    if plan.looked:
+        looks = counted_things(plan.looks, "chunk")
+        log.info("%s: %s read for the rotation: %s", table, in_units(plan.looked), looks)
+    if behind := sum(step.reason == "behind" for step in plan.steps):
         log.warning(
             "%s: this replica has yet to fetch parts that were exported; until then %s as exported",
             table,
@@ -176,15 +194,18 @@ def planned(
     *,
     max_shrink: float,
     force: bool,
+    look: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Plan:
     """Plan as `plan` does; when a node of a cluster fails, with another one of its shard.
+
+    `look` changes the plan by what a look at some chunks shows (rotation.py).
 
     Raises:
         Unavailable: a shard has none left, or it is not the nodes that fail.
     """
     while True:
         try:
-            return plan(reader, manifest, is_lost, max_shrink=max_shrink, force=force)
+            return look(plan(reader, manifest, is_lost, max_shrink=max_shrink, force=force))
         except Unavailable:
             if not (reader.replicas and reader.replicas.lost_any()):
                 raise

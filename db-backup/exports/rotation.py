@@ -1,0 +1,149 @@
+"""The rotation: each run looks at some chunks whose rows nothing says have changed.
+
+What the parts of a table can't tell, such as what a row policy hides, is only seen by reading
+keys. RUNS runs look at all chunks, those first whose rows were read longest ago, be it by a look or
+for an export. The manifest says when. A run that was killed does not count: the next one looks at
+as many chunks.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from documents import Number
+from exports.chunks import digests
+from exports.fingerprint import Fingerprint
+from exports.manifest import Export, TableManifest
+from exports.plan import Plan, Reason, Step
+from exports.reader import Reader
+from ooni_common.state import read_state, write_state
+
+RUNS = 26  # half a year of weekly ones
+
+
+class RotationState(msgspec.Struct):
+    """How many runs each table has had, by its name."""
+
+    runs: dict[str, Number] = {}
+
+
+class Rotation:
+    """Says which chunks a run looks at.
+
+    Args:
+        state_dir: where the number of runs is kept. If it is lost, a table of fewer than RUNS
+            chunks waits a while longer.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._file = state_dir / "rotation.json"
+        self._state = read_state(self._file, RotationState)
+
+    def share(self, table: str, chunks: int) -> int:
+        """Return how many chunks of a table this run looks at.
+
+        Of few chunks it is one now and then; not those of all tables in the same run.
+        """
+        if chunks >= RUNS:
+            return math.ceil(chunks / RUNS)
+        run = self._state.runs.get(table, 0) + zlib.crc32(table.encode()) % RUNS
+        return chunks * (run + 1) // RUNS - chunks * run // RUNS
+
+    def end_run(self, table: str) -> None:
+        """Count a run that has done all with a table.
+
+        Raises:
+            ConfigError: it can't be written.
+        """
+        runs = (self._state.runs.get(table, 0) + 1) % RUNS
+        self._state.runs[table] = runs
+        write_state(self._file, self._state)
+
+
+def looked_at(
+    reader: Reader, manifest: TableManifest, plan: Plan, share: int, max_shrink: float
+) -> Plan:
+    """Return a plan with what a look at some chunks has shown.
+
+    Args:
+        reader: of the table.
+        manifest: of its last export.
+        plan: what was decided without looking.
+        share: how many chunks are looked at.
+        max_shrink: the share of its rows (0 to 1) that a chunk may have lost.
+    """
+    # Where parts tell nothing, all rows were read; a replica that is behind has not all of them.
+    if plan.storage is None or any(step.reason == "behind" for step in plan.steps):
+        return plan
+    before = reader.bytes_read
+    looks = due(plan.steps, manifest.looks, share)
+    asked = [*looks, *_affordable(plan.steps)]
+    whole = [step for step in asked if step.last and step.last.fingerprint.whole is not None]
+    read = digests(reader, [step.chunk for step in asked if step not in whole])
+    read |= digests(reader, [step.chunk for step in whole], whole=True)
+    steps = [_after_look(reader, plan, step, read, max_shrink) for step in plan.steps]
+    return replace(plan, steps=steps, looks=len(looks), looked=reader.bytes_read - before)
+
+
+def due(steps: Sequence[Step], looks: Mapping[str, str], share: int) -> list[Step]:
+    """Return those of the unchanged chunks whose rows were read longest ago.
+
+    Args:
+        steps: of all chunks.
+        looks: when chunks were last looked at, by name.
+        share: how many are wanted.
+    """
+    unchanged = [(step, step.last) for step in steps if step.reason == "unchanged" and step.last]
+
+    def read_at(pair: tuple[Step, Export]) -> tuple[str, str]:
+        step, last = pair
+        return max(looks.get(step.chunk.name, ""), last.finished), step.chunk.name
+
+    return [step for step, _ in sorted(unchanged, key=read_at)[:share]]
+
+
+def _affordable(steps: Sequence[Step]) -> list[Step]:
+    """Return the chunks that are exported, for a digest, unless that would cost too much.
+
+    A chunk without one gets it at its first look. So of the first export of a table there are none.
+    """
+    exported = [step for step in steps if step.exports and not step.fingerprint.is_read]
+    rows = sum(step.fingerprint.rows for step in exported)
+    return exported if rows * RUNS <= sum(step.fingerprint.rows for step in steps) else []
+
+
+def _after_look(
+    reader: Reader, plan: Plan, step: Step, read: Mapping[str, Fingerprint], max_shrink: float
+) -> Step:
+    now = read.get(step.chunk.name)
+    if now is None:
+        return step
+    if step.exports or step.last is None:
+        return replace(step, fingerprint=now)
+    last = step.last.fingerprint
+    if _is_as(now, last):
+        now = msgspec.structs.replace(now, whole=last.whole)
+        return replace(step, fingerprint=now, looked=True)
+    reason: Reason = "found by rotation"
+    if _rows_after_merges(reader, now) < _rows_after_merges(reader, last) * (1 - max_shrink):
+        reason = "shrunk"
+    storage = plan.storage.name if plan.storage else ""
+    return replace(step, fingerprint=now, reason=reason, storage=storage)
+
+
+def _is_as(now: Fingerprint, last: Fingerprint) -> bool:
+    """Tell whether rows are those that were exported, as far as the two fingerprints can tell."""
+    if last.is_read and (now.merged is None) == (last.merged is None):
+        return now.same_as(last)
+    if now.merged is None:
+        return now.rows == last.rows
+    return now.rows <= last.rows
+
+
+def _rows_after_merges(reader: Reader, fingerprint: Fingerprint) -> int:
+    keys = fingerprint.keys if reader.merges else None
+    return fingerprint.rows if keys is None else keys
