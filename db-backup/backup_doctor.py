@@ -13,7 +13,8 @@ from backup_config import Config
 from backups.backup import not_encrypted
 from backups.commands import vanished_from
 from backups.manifest import BackupLayout
-from backups.plan import access, check_engine
+from backups.plan import access
+from backups.saving import check_engine
 from backups.server import ServerBackups
 from backups.stored import read_backups
 from databases import OtherConfig

@@ -1,5 +1,6 @@
 """The store: a bucket of S3, whose objects are complete or not there."""
 
+import base64
 import contextlib
 import hashlib
 import itertools
@@ -241,13 +242,24 @@ class Bucket:
             )
         return written.get("ETag", "")
 
-    def put_document(self, key: str, content: bytes, content_type: str) -> None:
+    def put_document(
+        self, key: str, content: bytes, content_type: str, *, was_read: bool = False
+    ) -> None:
         """Write an object that must be readable, and read it back.
+
+        Args:
+            key: of the object.
+            content: of it.
+            content_type: of it.
+            was_read: whether this run has read what was there, so that what the store says of the
+                content (ETag) is enough, where that is its MD5.
 
         Raises:
             Unavailable: it is another one.
         """
-        self.put(key, content, content_type)
+        etag = self.put(key, content, content_type)
+        if was_read and etag.strip('"') == base64.b64decode(content_md5(content)).hex():
+            return
         if self.get(key, max(len(content), LARGEST_DOCUMENT)) != content:
             raise Unavailable(f"{self.url}/{key}: it is not what was written")
 

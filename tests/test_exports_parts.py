@@ -11,9 +11,9 @@ import pytest
 import exports.plan
 from db_backup_harness import LAYOUT, BackupTool
 from exports.clickhouse_http import ClickHouseHTTP
-from exports.snapshot import NO_TABLE
-from exports.storage import Part, ShardParts, Snapshot, Storage
 from ooni_common.errors import Unavailable
+from table_blocks import Part, ShardParts, Snapshot, Storage
+from table_parts import NO_TABLE
 
 pytestmark = pytest.mark.long
 

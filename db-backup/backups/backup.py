@@ -20,8 +20,9 @@ from backups.manifest import (
     ServerBackup,
     of_all_shards,
 )
-from backups.plan import Plan, Saving, ShardPlan
+from backups.plan import Plan, ShardPlan
 from backups.prune import delete_backup
+from backups.saving import Saving
 from backups.server import ServerBackups
 from backups.signature import signature_of
 from backups.stored import Backup, needed_objects
@@ -88,6 +89,7 @@ def _check_room(plan: Plan) -> None:
     size = 0
     for shard in plan.shards:
         size += len(msgspec.json.encode([shard.content, shard.definitions, shard.access]))
+        size += len(msgspec.json.encode([one.storage for one in shard.coverage.values()]))
         for saving in shard.savings:
             size += len(msgspec.json.encode([saving.schema, saving.storage_schema]))
     if len(plan.shards) > 1:  # it also says what they are together
@@ -214,6 +216,7 @@ def _saved(saving: Saving, shard: ShardPlan) -> SavedTable:
         scheme=SCHEME,
         partitions=content,
         later=later,
+        storage=shard.coverage[saving.name].storage,
     )
 
 

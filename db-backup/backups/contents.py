@@ -4,7 +4,7 @@ The rows of a partition are only read where its parts are not those of before: a
 rows every hour costs its newest partition.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -69,6 +69,7 @@ def read_content(
     source: ContentSource,
     earlier: Mapping[str, Partition] | None = None,
     settings: str = "",
+    covered: Collection[str] = (),
 ) -> Partitions:
     """Return the content of a table, by the ID of the partition.
 
@@ -77,13 +78,14 @@ def read_content(
         source: the table.
         earlier: its content of before; partitions whose parts are the same are not read again.
         settings: of the query, as SQL; "" for none.
+        covered: the partitions that have the rows of before, whatever their parts are.
     """
     has_partitions = source.engine.endswith("MergeTree")
     parts = _parts(database, source) if has_partitions else {}
     same = {
-        name: partition
+        name: msgspec.structs.replace(partition, parts=parts[name])
         for name, partition in (earlier or {}).items()
-        if partition.parts != NO_PARTS and partition.parts == parts.get(name)
+        if name in parts and (name in covered or partition.parts == parts[name] != NO_PARTS)
     }
     if parts and parts.keys() == same.keys():
         return same

@@ -29,6 +29,7 @@ from digest import FIRST_SCHEME
 from documents import Number
 from inventory import merges_rows
 from store import Layout
+from table_blocks import ShardStorage
 
 MANIFEST_FORMAT = 1
 NAME_PATTERN = r"\d{8}T\d{6}Z"  # the time of its start, UTC
@@ -54,6 +55,7 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
         partitions: the rows, before the backup was begun.
         later: the partitions that had other rows when it was finished. Which of the two a backup
             has of these, or what in between, nobody knows.
+        storage: the blocks that the table had, before all that; None where that is not known.
     """
 
     method: SavedAs
@@ -64,6 +66,7 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
     scheme: str = FIRST_SCHEME
     partitions: dict[str, Partition]
     later: dict[str, Partition] = {}
+    storage: ShardStorage | None = None
 
     @property
     def rows(self) -> int:
@@ -216,6 +219,7 @@ def _added(first: SavedTable, second: SavedTable) -> SavedTable:
         first,
         partitions=both(first.partitions, second.partitions),
         later=both(first.later, second.later),
+        storage=None,
     )
 
 

@@ -1,76 +1,35 @@
 """What a backup will have: what has changed since the last good one, on each shard."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from backups.contents import (
-    ALIASES_OF_2_0_0,
-    PARTITION,
-    ContentSource,
     Partitions,
     differences,
     read_content,
 )
+from backups.coverage import Coverage, read_coverage
 from backups.manifest import BackupKind, BackupManifest, SavedAs, SavedTable
+from backups.saving import Saving, saving_of
 from backups.server import ServerBackups
 from backups.shards import ShardServers
 from backups.stored import Backup, good_backups
-from digest import SCHEME, Expression, digest, is_sound
+from digest import SCHEME
 from inventory import (
-    BACKED_UP,
-    NOT_BACKED_UP,
-    UNREADABLE_ENGINES,
-    WITHOUT_OWN_ROWS,
-    Column,
     definitions,
     loaded_first,
+    merges_rows,
     read_table,
-    refreshes_itself,
-    storage_of,
 )
-from ooni_common.database import Database, StatementRefused, quoted
-from ooni_common.errors import ConfigError, DataRefused
+from ooni_common.database import Database, StatementRefused
+from ooni_common.errors import DataRefused
 from ooni_common.output import counted
 from ooni_common.replicas import without_replica
 
 log = logging.getLogger("ooni.db_backup")
 
 NOT_GRANTED = 497
-
-
-@dataclass(frozen=True)
-class Saving:
-    """A table that is to be saved.
-
-    Attributes:
-        name: of the table.
-        server: which has it.
-        method: how its rows are saved.
-        source: the table that has the rows.
-        columns: those that are saved.
-        schema: SHOW CREATE of the table.
-        storage_schema: SHOW CREATE of the one that has the rows.
-    """
-
-    name: str
-    server: ServerBackups
-    method: SavedAs
-    source: ContentSource
-    columns: Sequence[Column]
-    schema: str
-    storage_schema: str
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        return tuple(column.name for column in self.columns)
-
-    def proves(self, earlier: SavedTable) -> bool:
-        """Tell whether the checksums of an earlier backup have seen every row of this table."""
-        if not earlier.has_checksums:
-            return True
-        return is_sound(hashed(self.columns), earlier.scheme, ALIASES_OF_2_0_0)
 
 
 @dataclass(frozen=True)
@@ -83,6 +42,7 @@ class ShardPlan:
         definitions: the CREATE statement of everything in the database, by name.
         needed: what the server has to load before a table, by its name.
         access: the statements that create users, roles and grants; "" if they may not be seen.
+        coverage: what the parts of each table tell, before its content was read.
         content: of each table, before.
         elsewhere: the tables that another server of the shard has, and this one has not.
         base: what the last good backup has of it, if that could be the base.
@@ -93,6 +53,7 @@ class ShardPlan:
     definitions: Mapping[str, str]
     needed: Mapping[str, Collection[str]]
     access: str
+    coverage: Mapping[str, Coverage]
     content: Mapping[str, Partitions]
     elsewhere: Collection[str]
     base: BackupManifest | None
@@ -179,6 +140,8 @@ def plan_backup(
     else:
         changes = (_change(shard.base, shard) for shard in shards if shard.base)
         reason = next(filter(None, changes), "")
+    if reason:
+        shards = [_as_merged(shard) for shard in shards]
     return Plan(database, shards, list(refused.values()), last, reason, kind)
 
 
@@ -193,12 +156,15 @@ def _plan_shard(
     savings = []
     for name in names:
         try:
-            saving = _saving(servers, database, name)
+            saving = saving_of(servers, database, name)
         except DataRefused as error:
             refused[name] = error
         else:
             savings += [saving] if saving else []
-    content = {saving.name: _content(saving, base) for saving in savings}
+    coverage = {saving.name: _coverage(saving, base) for saving in savings}
+    content = {
+        saving.name: _content(saving, base, coverage[saving.name].unchanged) for saving in savings
+    }
     created = definitions(servers.main.database)
     for name, server in servers.elsewhere.items():
         created[name] = read_table(server.database, name).create
@@ -208,73 +174,30 @@ def _plan_shard(
         definitions=created,
         needed=loaded_first(servers.main.database),
         access=access(servers.main.database),
+        coverage=coverage,
         content=content,
         elsewhere=servers.elsewhere.keys(),
         base=base,
     )
 
 
-def _saving(servers: ShardServers, database: str, name: str) -> Saving | None:
-    """Return how a table is saved; None if the shard has no rows of it."""
-    server = servers.of(name)
-    if server is None:
-        return None
-    policy = server.config.policy_of(name)
-    if policy is None:
-        raise ConfigError(f"{name!r} is not listed")
-    table = read_table(server.database, name)
-    storage = storage_of(server.database, name)
-    keeper = table if storage == name else read_table(server.database, storage)
-    _check_engine(name, keeper.engine)
-    if refreshes_itself(table.create):
-        log.info("%s recomputes its rows; only its definition is saved", name)
-        return None
-    if keeper.engine in NOT_BACKED_UP or (
-        name in servers.elsewhere and BACKED_UP.fullmatch(keeper.engine)
-    ):
-        method: SavedAs = "rows"
-    elif BACKED_UP.fullmatch(keeper.engine):
-        method = policy.method
-    else:
-        log.info("%s: the engine %s has no rows of its own", name, keeper.engine)
-        return None
-    if PARTITION in {
-        column.name for column in keeper.columns
-    }:  # then nobody can ask for the rows of a partition
-        raise DataRefused(f"{name!r}: its column {PARTITION} hides the server's own; rename it")
-    try:
-        digest_of_rows = digest(hashed(keeper.columns)) if policy.checksum else ""
-    except DataRefused as error:
-        raise DataRefused(f"{name!r}: {error}, or set checksum = false for the table") from None
-    source = ContentSource(database, storage, keeper.engine, digest_of_rows)
-    return Saving(name, server, method, source, keeper.columns, table.create, keeper.create)
+def _coverage(saving: Saving, last: BackupManifest | None) -> Coverage:
+    """Return what the parts of a table tell."""
+    saved = last.tables.get(saving.name) if last else None
+    return read_coverage(saving.server.database, saving.keeper, saved)
 
 
-def hashed(columns: Iterable[Column]) -> list[Expression]:
-    """Return columns as what is hashed of each row."""
-    return [Expression(quoted(column.name), column.type) for column in columns]
+def _as_merged(shard: ShardPlan) -> ShardPlan:
+    """Return a plan with the rows that a backup will have of tables of which merges drop some."""
+    merged = {
+        saving.name: _content(saving, shard.base, ())
+        for saving in shard.savings
+        if merges_rows(saving.source.engine) and shard.coverage[saving.name].unchanged
+    }
+    return replace(shard, content={**shard.content, **merged})
 
 
-def check_engine(database: Database, name: str) -> None:
-    """Raise DataRefused if the rows of a table can't be saved in any way."""
-    _check_engine(name, read_table(database, storage_of(database, name)).engine)
-
-
-def _check_engine(name: str, engine: str) -> None:
-    if engine in UNREADABLE_ENGINES:
-        raise DataRefused(
-            f"{name!r}: nobody can read the rows of the engine {engine}, and the server's BACKUP"
-            " leaves them out; make it 'none', and keep its rows in another table"
-        )
-    saved = BACKED_UP.fullmatch(engine) or engine in NOT_BACKED_UP
-    if not saved and not WITHOUT_OWN_ROWS.fullmatch(engine):
-        raise DataRefused(
-            f"{name!r}: rows of the engine {engine} can't be saved; make it 'none', and keep its"
-            " rows in another table"
-        )
-
-
-def _content(saving: Saving, last: BackupManifest | None) -> Partitions:
+def _content(saving: Saving, last: BackupManifest | None, covered: Collection[str]) -> Partitions:
     """Return what a table has; partitions that are as in the last backup are not read."""
     unchanged: Partitions = {}
     saved = last.tables.get(saving.name) if last else None
@@ -288,7 +211,8 @@ def _content(saving: Saving, last: BackupManifest | None) -> Partitions:
         }
     server = saving.server
     server.throttle.wait()
-    return read_content(server.database, saving.source, unchanged, server.config.settings_clause)
+    settings = server.config.settings_clause
+    return read_content(server.database, saving.source, unchanged, settings, covered)
 
 
 def _change(last: BackupManifest, shard: ShardPlan) -> str:
@@ -309,7 +233,7 @@ def _change(last: BackupManifest, shard: ShardPlan) -> str:
     changed = [
         name
         for name in sorted(names)
-        if last.tables[name].later or differences(last.tables[name].partitions, content[name])
+        if _has_changed(last.tables[name], content[name], shard.coverage[name].unchanged)
     ]
     if changed:
         return f"changed: {', '.join(changed)}"
@@ -319,6 +243,19 @@ def _change(last: BackupManifest, shard: ShardPlan) -> str:
     ):
         return "changed definitions"
     return "changed users, roles or grants" if shard.access != last.access else ""
+
+
+def _has_changed(saved: SavedTable, content: Partitions, unchanged: Collection[str]) -> bool:
+    """Tell whether a table has other rows than a backup.
+
+    Args:
+        saved: what the backup has.
+        content: of the table now.
+        unchanged: the partitions whose rows are those of before the backup, but for merges.
+    """
+    # While the backup was made, other rows may have come and gone again.
+    later = saved.later.keys() - (unchanged if merges_rows(saved.engine) else ())
+    return bool(later or differences(saved.partitions, content).keys() - unchanged)
 
 
 def same_definition(first: str, second: str) -> bool:

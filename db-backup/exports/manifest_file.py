@@ -144,14 +144,15 @@ class ManifestFile:
         manifest = self._manifest
         # The same bytes, in whichever order the exports came.
         manifest.chunks = dict(sorted(manifest.chunks.items()))
-        if not manifest.generation or what_is_published(manifest) != self._published:
+        same = bool(manifest.generation) and what_is_published(manifest) == self._published
+        if not same:
             manifest.generation = uuid.uuid4().hex
         manifest.tool, manifest.server = TOOL, self._server
         if manifest.schema != self._schema:
             self._bucket.put(self._layout.schema(manifest.table), schema_file(manifest), SQL)
             self._schema, self._schema_is_written = manifest.schema, True
         content = encoded(manifest, self._key, LARGEST_MANIFEST)
-        self._bucket.put_document(self._key, content, JSON)
+        self._bucket.put_document(self._key, content, JSON, was_read=same)
         self._before = msgspec.json.encode(manifest)
         self._published = what_is_published(manifest)
         self._size, self._told = weight(self._before), 0

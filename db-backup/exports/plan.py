@@ -17,11 +17,11 @@ from exports.evidence import Evidence
 from exports.fingerprint import Fingerprint, counted
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Reader
-from exports.snapshot import read_snapshot
-from exports.storage import Changes, Storage
 from inventory import merges_rows, without_zones
 from ooni_common.errors import Unavailable
 from ooni_common.output import counted as counted_things
+from table_blocks import Changes, Storage
+from table_parts import read_snapshot
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -117,7 +117,7 @@ class Plan:
         manifest.looks = {
             name: looked
             for name, looked in sorted(manifest.looks.items())
-            if (export := manifest.chunks.get(name)) and export.finished < looked
+            if (export := manifest.chunks.get(name)) and export.finished <= looked
         }
 
 

@@ -10,10 +10,10 @@ import msgspec
 
 from digest import SCHEME, Expression, digest, expressions, is_sound, row_hash, split_arguments
 from exports.fingerprint import Fingerprint, combined, of_merged
-from exports.storage import Changes
 from inventory import SourceTable, merges_rows, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
+from table_blocks import Changes
 from table_policy import TablePolicy
 from table_replicas import TableReplicas
 

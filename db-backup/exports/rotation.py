@@ -99,9 +99,10 @@ def due(steps: Sequence[Step], looks: Mapping[str, str], share: int) -> list[Ste
     """
     unchanged = [(step, step.last) for step in steps if step.reason == "unchanged" and step.last]
 
-    def read_at(pair: tuple[Step, Export]) -> tuple[str, str]:
+    def read_at(pair: tuple[Step, Export]) -> tuple[str, bool, str]:
         step, last = pair
-        return max(looks.get(step.chunk.name, ""), last.finished), step.chunk.name
+        looked = looks.get(step.chunk.name, "")
+        return max(looked, last.finished), looked >= last.finished, step.chunk.name
 
     return [step for step, _ in sorted(unchanged, key=read_at)[:share]]
 

@@ -14,7 +14,7 @@ and the digest of the rows decides (chunks.py).
 import bisect
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated
 
@@ -75,6 +75,11 @@ class Part:
     def mutation(self) -> int:
         """The number of the mutation that has written it; 0 for none."""
         return 0 if self.version == self.first else self.version
+
+    @property
+    def is_insert(self) -> bool:
+        """Whether it is as it was inserted: no merge has written it since."""
+        return self.name == f"{self.partition}_{self.first}_{self.last}_0"
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,32 @@ class ShardParts:
         return self.path != "" and any(
             gap not in numbers or gap + 1 != end for gap, end in _gaps(part, spans)
         )
+
+    def unchanged_partitions(self, earlier: ShardStorage) -> list[str]:
+        """Return the IDs of the partitions whose rows are as they were, but for merges."""
+        parts: dict[str, list[Part]] = {}
+        for part in self.parts:
+            parts.setdefault(part.partition, []).append(part)
+        return [
+            name
+            for name, spans in earlier.partitions.items()
+            if replace(self, parts=parts.get(name, [])).has_same_rows(
+                msgspec.structs.replace(
+                    earlier, partitions={name: spans}, rows={name: earlier.rows.get(name, 0)}
+                )
+            )
+        ]
+
+    def has_same_rows(self, earlier: ShardStorage) -> bool:
+        """Tell whether the rows are as they were, but for merges.
+
+        Where there are no replicas, a number of a block that was dropped can be used again.
+        """
+        again = self.path == "" and any(
+            part.is_insert and part.modified > earlier.taken for part in self.parts
+        )
+        new = self.new_since(earlier)
+        return not (again or new) and self.is_complete(earlier) and self.adds_up(earlier, new)
 
     def adds_up(self, earlier: ShardStorage, new: Collection[Part]) -> bool:
         """Tell whether the parts that are not new have the rows that there were."""
