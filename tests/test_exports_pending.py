@@ -375,3 +375,20 @@ def test_what_2_0_has_left_pending_is_taken_over(tool: BackupTool) -> None:
     assert (status, log.count("taken over")) == (0, 1), log
     assert tool.manifest("events").pending == {}
     assert tool.verifies()
+
+
+def test_a_dry_run_says_what_it_would_take_over(tool: BackupTool) -> None:
+    add_days(tool, 2)
+    assert tool.run()[0] == 0
+    key = LAYOUT.manifest("events")
+    manifest = json.loads(tool.get(key))
+    (name, export), *_ = manifest["chunks"].items()
+    del manifest["chunks"][name]
+    tool.put(key, json.dumps(manifest).encode())
+    coming = {"table": "events", "export": export}
+    tool.put(LAYOUT.pending_export("events", name), json.dumps(coming).encode())
+    with tool.unchanged():
+        status, log = tool.run("export", "--dry-run")
+    assert status == 0, log
+    assert f"{export['key']}: would be taken over from a run that was interrupted" in log
+    assert ("would export 0 chunks" in log, "unchanged: 2" in log) == (True, True), log

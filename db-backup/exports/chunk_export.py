@@ -11,13 +11,14 @@ import msgspec
 
 from backup_config import Config
 from exports.chunk_rows import LineBreaksInValues
+from exports.fingerprint import counted
 from exports.flights import Flight, Flights
 from exports.lanes import Lane, Lanes
 from exports.manifest import Export, ExportLayout, now
 from exports.manifest_file import ManifestFile
 from exports.parquet_upload import Beside, RowsChanged, uploading_parquet
 from exports.plan import Step, types_of
-from exports.reader import Chunk, Reader, counted
+from exports.reader import Chunk, Reader
 from exports.sizes import check_size, expected_size
 from exports.stored import published
 from ooni_common.errors import ScriptError, Unavailable

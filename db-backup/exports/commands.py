@@ -223,8 +223,7 @@ def export_table(
     """Export what has changed in one table, or is lost; its manifest is added to the others."""
     reader, manifest = exporter.reader, exporter.manifest
     name = manifest.table
-    if not job.dry_run:
-        exporter.recover()
+    exporter.recover()
     exporter.throttle.wait()
     rotation = Rotation(job.config.state_dir)
     share = rotation.share(job.config.qualifier + name, len(manifest.chunks))

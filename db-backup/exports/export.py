@@ -73,7 +73,8 @@ class Exporter:
         """Take over what an interrupted run has published."""
         came = published(self._bucket, self.manifest)
         for export in came.values():
-            log.info("%s: taken over from a run that was interrupted", export.key)
+            taken = "would be taken" if self._job.dry_run else "taken"
+            log.info("%s: %s over from a run that was interrupted", export.key, taken)
         self.manifest.chunks.update(came)
         self.manifest.pending.clear()
 
