@@ -18,6 +18,7 @@ ROWS = int(os.environ.get("OONI_BENCH_ROWS", "50000000"))
 DAYS = 1095  # three years, so that a week is 0.6 % of them
 KEY = "measurement_start_time, report_id, input, measurement_uid"
 READ = re.compile(r"fastpath: ([0-9.,]+) (\w+) read to decide")
+LOOKED = re.compile(r"fastpath: ([0-9.,]+) (\w+) read for the rotation")
 UNITS = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
@@ -55,8 +56,16 @@ def measure_levels(command: Sequence[str], db: EmbeddedClickHouse) -> None:
         for name, (change, goal) in steps.items():
             change()
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            ((number, unit),) = READ.findall(done.stderr + done.stdout)
-            size = float(number.replace(",", "")) * UNITS[unit]
+            log = done.stderr + done.stdout
+            size, looked = (bytes_in(log, pattern) for pattern in (READ, LOOKED))
             wanted = f" (goal: {goal})" if goal else ""
-            last = (done.stderr + done.stdout).strip().splitlines()[-1]
-            print(f"{name:<16} {size / 1e3:>12,.1f} kB  {100 * size / key:8.4f} %{wanted}  {last}")
+            last = log.strip().splitlines()[-1]
+            print(f"{name:<16} {size / 1e3:>12,.1f} kB  {100 * size / key:8.4f} %{wanted}", end="")
+            print(f"; rotation: {100 * looked / key:.2f} %  {last}")
+
+
+def bytes_in(log: str, pattern: re.Pattern[str]) -> float:
+    """Return how many bytes a log says, in a line of this pattern; 0 without one."""
+    return sum(
+        float(number.replace(",", "")) * UNITS[unit] for number, unit in pattern.findall(log)
+    )
