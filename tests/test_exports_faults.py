@@ -791,7 +791,7 @@ def test_a_second_run_waits_for_nobody(backup_tool: BackupTool, database_proxy: 
 
 
 def test_no_file_is_written_outside_of_the_state_directory(backup_tool: BackupTool) -> None:
-    """As strace sees it; what a run opens for writing has to be its lock."""
+    """As strace sees it; what a run opens for writing has to be its lock or its state."""
     backup_tool.fill("fastpath", 30_000, days=31)
     backup_tool.configure(tables={"fastpath": "public"})
     trace = backup_tool.folder / "trace"
@@ -822,7 +822,8 @@ def test_no_file_is_written_outside_of_the_state_directory(backup_tool: BackupTo
     opened = re.findall(r'(?:openat\(\w+, |open\()"([^"]+)", ([A-Z_|]+)', trace.read_text())
     written = {path for path, flags in opened if re.search("WRONLY|RDWR|CREAT|TMPFILE", flags)}
     state = backup_tool.folder / "state"
-    assert written == {str(state / "db-backup.lock"), str(state / ".writer.json.new")}
+    names = ("db-backup.lock", ".writer.json.new", ".rotation.json.new")
+    assert written == {str(state / name) for name in names}
     assert "memfd_create" not in trace.read_text()
     assert not list((backup_tool.folder / "state").glob("*.tmp"))
 
