@@ -244,20 +244,14 @@ class Exporter:
         config, total = self._job.config, len(steps)
         jobs = jobs_at_once(config.jobs)
         count = min(jobs, total)
+        forms = Forms(self._source, self._form)
         newest = max(step.chunk.name for step in steps)
         numbered = list(enumerate(steps, 1))
         # A range that was split shrinks last, when all that it gives away is there.
         shrinking = [one for one in numbered if _may_shrink(one[1])]
         others = [one for one in numbered if not _may_shrink(one[1])]
         with (
-            lanes_of(
-                config,
-                self.reader,
-                Forms(self._source, self._form),
-                self.throttle,
-                count,
-                jobs // count,
-            ) as lanes,
+            lanes_of(config, self.reader, forms, self.throttle, count, jobs // count) as lanes,
             self._showing(steps, lanes.count) as show,
         ):
             exporter = ChunkExporter(self._job, self._bucket, lanes, self._file, self.tally, show)
