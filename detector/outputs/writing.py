@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ooni_common.errors import ConfigError
+from ooni_common.files import sync_folder
 
 TOGETHER = 500  # files that are on the disk twice for a moment
 
@@ -48,7 +49,7 @@ class Writer:
             with _named(path, temporary):
                 temporary.replace(path)
         for folder in sorted({path.parent for *_, path in self._waiting}):
-            _sync_folder(folder)
+            sync_folder(folder)
         self._close()
 
     def discard(self) -> None:
@@ -87,11 +88,3 @@ def _named(path: Path, temporary: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
