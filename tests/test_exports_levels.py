@@ -32,12 +32,6 @@ INSERT = (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be looked at but what the levels ask for."""
-    monkeypatch.setattr("exports.commands.looked_at", lambda _reader, _manifest, plan, *_: plan)
-
-
 def make(tool: BackupTool, engine: str, *, rows: int = 100) -> None:
     """Make a table of three months, with one part for each, and export it."""
     tool.database.execute(

@@ -10,6 +10,8 @@ from db_backup_harness import BackupTool
 from exports.rotation import RUNS, Rotation, due
 from test_exports_levels import BY_MONTH, INSERT, exported_by
 
+pytestmark = pytest.mark.rotation
+
 FEW_RUNS = 3
 MONTHS = ["202401", "202402", "202403", "202404", "202405"]
 LOOKS = re.compile(r"m: [0-9.,]+ \w+ read for the rotation: (\d+) chunk")
