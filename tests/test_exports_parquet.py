@@ -112,7 +112,7 @@ def test_what_was_exported_before_gets_parquet_without_its_csv_being_sent_again(
     before = {name: export_of(tool, name) for name in ("202601", "202602")}
     written = times(tool)
     status, printed = tool.run("export", "--dry-run", **BOTH)
-    assert (status, printed.count("without Parquet")) == (0, 2)
+    assert (status, printed.count("lacks Parquet")) == (0, 2)
     assert tool.run("export", **BOTH)[0] == 0
     assert parquets(tool) == NAMES
     assert {key: time for key, time in times(tool).items() if key.startswith(CSV)} == written
@@ -377,6 +377,16 @@ def test_a_footer_that_is_too_large_is_refused_and_smaller_chunks_are_named(
 
 
 @pytest.mark.long
+def test_what_is_no_parquet_file_is_refused_and_the_table_is_named(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exports.parquet_footer.MAGIC", b"PAR2")
+    status, printed = tool.run("export", retries=0, tables={"t": "public"})
+    assert (status, "t: the whole table: no whole Parquet file came" in printed) == (69, True)
+    assert (tool.exports(), parquets(tool)) == (["t.csv.zstd"], [])
+
+
+@pytest.mark.long
 def test_the_list_has_both_objects(tool: BackupTool) -> None:
     assert tool.run("export")[0] == 0
     listed = tool.run("list", "t")[1]
@@ -582,3 +592,22 @@ def test_a_binary_column_that_is_not_there_is_named(tool: BackupTool) -> None:
     status, printed = tool.run("export", tables={"t": table})
     assert (status, "binary_columns: there is no column 'inputt'" in printed) == (78, True)
     assert (len(tool.exports()), parquets(tool)) == (2, [])
+
+
+@pytest.mark.long
+def test_other_binary_columns_let_all_parquet_objects_have_the_same_types(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    written = times(tool)
+    table = {"t": MONTHS | {"binary_columns": ["s"]}}
+    status, printed = tool.run("export", "--dry-run", tables=table)
+    assert (status, printed.count("lacks Parquet")) == (0, 2)
+    assert tool.run("export", tables=table)[0] == 0
+    assert {key: time for key, time in times(tool).items() if key.startswith(CSV)} == {
+        key: time for key, time in written.items() if key.startswith(CSV)
+    }
+    for name in NAMES:
+        schema = pyarrow.parquet.read_schema(io.BytesIO(tool.get(PARQUET + name)))
+        assert schema.field("s").type == pyarrow.binary()
+    with tool.unchanged():
+        assert tool.run("export", tables=table)[0] == 0
+    assert tool.verifies()

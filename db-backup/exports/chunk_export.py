@@ -123,17 +123,17 @@ class ChunkExporter:
             self._wait_after(failure)
             if isinstance(failure, RowsChanged):
                 step = replace(step, reason="changed", fingerprint=counted(failure.rows))
-            elif step.reason != "without Parquet" and self._came(step.chunk.name):
+            elif step.reason != "lacks Parquet" and self._came(step.chunk.name):
                 if not self._lacks_parquet(step.chunk):
                     return  # the answer was lost, and not the object
-                step = replace(step, reason="without Parquet")
+                step = replace(step, reason="lacks Parquet")
 
     def _attempt(self, step: Step, place: str, *, exact: bool) -> tuple[Step, ScriptError | None]:
         """Do a step; return what is left of it to do, and why."""
-        if step.reason == "without Parquet":
+        if step.reason == "lacks Parquet":
             return step, self._add_parquet(step)
         failure = self._export(step, place, exact=exact)
-        return replace(step, reason="without Parquet") if failure else step, failure
+        return replace(step, reason="lacks Parquet") if failure else step, failure
 
     def _wait_after(self, failure: ScriptError) -> None:
         log.warning("%s; trying again in %g s", failure, self._job.config.retry_wait)
@@ -273,7 +273,7 @@ class ChunkExporter:
         self._file.arrived(export)
         with self._file.lock:
             self._tally.exported += 1
-            if step.reason != "without Parquet":
+            if step.reason != "lacks Parquet":
                 self._tally.uploaded += export.compressed_bytes
                 self._tally.read += export.bytes
             if export.parquet:
@@ -283,7 +283,7 @@ class ChunkExporter:
             size = in_units(export.parquet.compressed_bytes)
             where = self._layout.relative(export.parquet.key)
             log.info("%s: %s rows as Parquet, %s", where, f"{export.rows:,}", size)
-        if step.reason == "without Parquet":
+        if step.reason == "lacks Parquet":
             return
         log.info(
             "%s: %s: %s rows, %s of CSV as %s, in %.1f s (%s/s)",

@@ -18,7 +18,7 @@ from exports.lanes import Forms, Lanes, lanes_of
 from exports.manifest import TIME_FORMAT, Export, ExportLayout, ParquetObject, TableManifest, now
 from exports.manifest_file import ManifestFile
 from exports.parquet_plan import with_parquet
-from exports.parquet_rows import ParquetFormat, parquet_format
+from exports.parquet_rows import ParquetFormat, binary_columns_of, parquet_format
 from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Reader
 from exports.stored import published
@@ -89,6 +89,7 @@ class Exporter:
             steps = with_parquet(
                 plan.steps,
                 lambda parquet: self.is_lost(parquet, objects),
+                binary_columns_of(self.reader),
                 makes=form is not None,
                 keeps=wanted,
             )
@@ -195,7 +196,7 @@ class Exporter:
             self._name_parquet(step)
             if step.reason == "dropped":
                 self._mark_dropped(step)
-            elif step.reason in ("unchanged", "without Parquet") and step.last:
+            elif step.reason in ("unchanged", "lacks Parquet") and step.last:
                 self._keep(step, step.last, objects)
         return self._export([step for step in steps if step.exports])
 

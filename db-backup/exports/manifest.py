@@ -49,6 +49,7 @@ class ParquetObject(msgspec.Struct, frozen=True, kw_only=True):
         etag: what the store calls this version of the object; "" if not known.
         started: when the rows were read, UTC, ISO 8601.
         finished: when they were all uploaded.
+        binary_columns: the columns whose texts are bytes in it, sorted.
     """
 
     key: str
@@ -58,6 +59,7 @@ class ParquetObject(msgspec.Struct, frozen=True, kw_only=True):
     etag: str = ""
     started: str
     finished: str
+    binary_columns: Annotated[tuple[str, ...], Meta(max_length=MOST_COLUMNS)] = ()
 
     @property
     def origin(self) -> Origin:

@@ -10,30 +10,45 @@ from exports.plan import Step
 
 
 def with_parquet(
-    steps: Sequence[Step], is_lost: Callable[[ParquetObject], bool], *, makes: bool, keeps: bool
+    steps: Sequence[Step],
+    is_lost: Callable[[ParquetObject], bool],
+    binary_columns: tuple[str, ...],
+    *,
+    makes: bool,
+    keeps: bool,
 ) -> list[Step]:
     """Return steps by which each chunk has a Parquet object, or none is named.
 
     Args:
         steps: that were planned for the CSV.
         is_lost: tells whether an object is gone, or another one.
+        binary_columns: the columns whose texts are to be bytes, sorted. An object with others is
+            made again, so that the files of a table have the same types.
         makes: whether there are to be objects now.
         keeps: whether those that are there stay. Where the configuration wants none any more, no
             manifest names them, and prune deletes them as what is left over.
     """
-    return [_with_parquet(step, is_lost, makes=makes, keeps=keeps) for step in steps]
+    return [
+        _with_parquet(step, is_lost, binary_columns, makes=makes, keeps=keeps) for step in steps
+    ]
 
 
 def _with_parquet(
-    step: Step, is_lost: Callable[[ParquetObject], bool], *, makes: bool, keeps: bool
+    step: Step,
+    is_lost: Callable[[ParquetObject], bool],
+    binary_columns: tuple[str, ...],
+    *,
+    makes: bool,
+    keeps: bool,
 ) -> Step:
     if step.last is None:
         return step
     last = step.last
     if last.parquet and (not keeps or is_lost(last.parquet)):
         last = _without(last)
-    lacks = makes and step.reason == "unchanged" and not last.parquet
-    return replace(step, last=last, reason="without Parquet" if lacks else step.reason)
+    is_there = last.parquet is not None and last.parquet.binary_columns == binary_columns
+    lacks = makes and step.reason == "unchanged" and not is_there
+    return replace(step, last=last, reason="lacks Parquet" if lacks else step.reason)
 
 
 def _without(export: Export) -> Export:

@@ -145,6 +145,11 @@ def check_binary_columns(reader: Reader) -> None:
         )
 
 
+def binary_columns_of(reader: Reader) -> tuple[str, ...]:
+    """Return the columns whose texts become bytes, sorted."""
+    return tuple(sorted(set(reader.policy.binary_columns)))
+
+
 class ParquetRows:
     """Reads chunks of one table as Parquet, and uploads them.
 
@@ -159,6 +164,11 @@ class ParquetRows:
         self._reader = reader
         self._bandwidth = bandwidth
         self._texts = texts_of(reader)
+
+    @property
+    def binary_columns(self) -> tuple[str, ...]:
+        """The columns whose texts become bytes, sorted."""
+        return binary_columns_of(self._reader)
 
     def interface(self) -> ClickHouseHTTP:
         """Return what the next chunk is read from; on a cluster, that may be another node now.
@@ -190,21 +200,20 @@ class ParquetRows:
                 self._bandwidth.spend(len(piece))
                 for passed in end.add(piece):
                     upload.write(passed)
-        name = self._reader.table.name
+        which = f"{self._reader.table.name}: {chunk.name or 'the whole table'}"
         try:
             for passed in end.before_footer():
                 upload.write(passed)
             tail = end.content
             footer = footer_of(tail)
         except LargeFooter as error:
-            which = chunk.name or "the whole table"
             raise DataRefused(
-                f"{name}: {which}: no Parquet: {error}; smaller chunks have smaller ones"
+                f"{which}: no Parquet: {error}; smaller chunks have smaller ones"
             ) from None
         except DamagedFooter as error:
-            raise RowsDiffer(f"{name}: {chunk.name}: no whole Parquet file came: {error}") from None
+            raise RowsDiffer(f"{which}: no whole Parquet file came: {error}") from None
         upload.write(tail[: -footer.size])
-        binary = self._reader.policy.binary_columns
+        binary = self.binary_columns
         upload.write(footer.with_bytes(binary) if binary else tail[-footer.size :])
         return footer.rows
 

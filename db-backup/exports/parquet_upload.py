@@ -88,6 +88,7 @@ class ParquetUpload:
             token=self._token,
             started=self._started,
             finished=now(),
+            binary_columns=self._source.binary_columns,
         )
 
     def publish(self, parquet: ParquetObject) -> ParquetObject:

@@ -33,7 +33,7 @@ Reason = Literal[
     "again, by --force",
     "with an older digest",
     "lost from the bucket",
-    "without Parquet",
+    "lacks Parquet",
     "found by rotation",
     "unchanged",
     "shrunk",
@@ -48,7 +48,7 @@ EXPORTED: tuple[Reason, ...] = (
     "again, by --force",
     "with an older digest",
     "lost from the bucket",
-    "without Parquet",
+    "lacks Parquet",
     "found by rotation",
 )
 
