@@ -84,6 +84,9 @@ NOT_HERE = {
     "ooni-db-backup forget fastpath --chunk 202306 --note 'asked for by the volunteer' --confirm": (
         "the same, with a chunk"
     ),
+    "ooni-db-backup restore measurements --partition 202306": (
+        "the sandbox keeps no private table with partitions: tests/test_restore_partitions.py"
+    ),
     "detector evaluate --observations FILE --labels FILE": "the demo does it",
     "detector evaluate --observations observations.csv.gz --labels labels.json": "the demo does it",
 }

@@ -14,8 +14,10 @@ from exports.chunk_rows import LineBreaksInValues
 from exports.fingerprint import counted
 from exports.flights import Flight, Flights
 from exports.lanes import Lane, Lanes
+from exports.losses import has_shrunk
 from exports.manifest import Export, ExportLayout, now
 from exports.manifest_file import ManifestFile
+from exports.parquet_failures import ParquetFailures
 from exports.parquet_upload import Beside, RowsChanged, uploading_parquet
 from exports.plan import Step, types_of
 from exports.reader import Chunk, Reader
@@ -32,9 +34,8 @@ log = logging.getLogger("ooni.db_backup")
 
 ZSTD = "application/zstd"
 MOST_IN_FLIGHT = 8 * PART_SIZE  # bytes of all chunks together, beside those that a lane gathers
-PARQUET_SHARE = (
-    2  # times as large as the CSV's object, at most, an object of Parquet is taken to be
-)
+# How many times as large as the CSV's object one of Parquet is taken to be, at most.
+PARQUET_SHARE = 2
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
 
@@ -61,7 +62,7 @@ class ChunkExporter:
 
     Attributes:
         flights: the chunks that are on their way.
-        without_parquet: why chunks have got no Parquet object, by name.
+        failures: why chunks have got no Parquet object.
     """
 
     def __init__(
@@ -86,12 +87,13 @@ class ChunkExporter:
         # A single thread waits for its own parts alone.
         self._in_flight = BytesInFlight(MOST_IN_FLIGHT) if lanes.count > 1 else None
         self.flights = Flights()
-        self.without_parquet: dict[str, ScriptError] = {}
+        self.failures = ParquetFailures(bucket, file)
 
     def export(self, step: Step, place: str, *, may_grow: bool) -> None:
         """Export a chunk; once more, counting exactly, if its lines are not its rows.
 
-        If its Parquet object fails, the CSV goes on, and the object is tried again alone.
+        If its Parquet object fails, the CSV goes on, and the object is tried again alone. Where the
+        database or the store does not answer, that ends all Parquet of the table for this run.
 
         Rows that come while it is read look like line breaks in values. So a chunk that may grow is
         counted exactly from the start: it would be read twice each time.
@@ -116,17 +118,19 @@ class ChunkExporter:
                 failure = error
             if failure is None:
                 return
+            if isinstance(failure, RowsChanged) and not failure.few:
+                step = replace(step, reason="changed", fingerprint=counted(failure.rows))
+                exact = True
+                continue
             failures += 1
-            if not isinstance(failure, Unavailable) or failures > self._job.config.retries:
-                self._leave_without_parquet(step, failure)
+            if not self.failures.may_pass(failure) or failures > self._job.config.retries:
+                self.failures.note(step, failure)
                 return
             self._wait_after(failure)
-            if isinstance(failure, RowsChanged):
-                step = replace(step, reason="changed", fingerprint=counted(failure.rows))
-            elif step.reason != "lacks Parquet" and self._came(step.chunk.name):
-                if not self._lacks_parquet(step.chunk):
-                    return  # the answer was lost, and not the object
-                step = replace(step, reason="lacks Parquet")
+            left = self._still_to_do(step)
+            if left is None:
+                return
+            step = left
 
     def _attempt(self, step: Step, place: str, *, exact: bool) -> tuple[Step, ScriptError | None]:
         """Do a step; return what is left of it to do, and why."""
@@ -135,16 +139,16 @@ class ChunkExporter:
         failure = self._export(step, place, exact=exact)
         return replace(step, reason="lacks Parquet") if failure else step, failure
 
+    def _still_to_do(self, step: Step) -> Step | None:
+        """Return what is left of a step after a failure: perhaps only its answer was lost."""
+        if step.reason == "lacks Parquet" or not self._came(step.chunk.name):
+            return step
+        return replace(step, reason="lacks Parquet") if self._lacks_parquet(step.chunk) else None
+
     def _wait_after(self, failure: ScriptError) -> None:
         log.warning("%s; trying again in %g s", failure, self._job.config.retry_wait)
         time.sleep(self._job.config.retry_wait)
         self._lanes.look_again()
-
-    def _leave_without_parquet(self, step: Step, failure: ScriptError) -> None:
-        """Note why a chunk gets no Parquet object now."""
-        log.warning("%s", failure)
-        with self._file.lock:
-            self.without_parquet[step.chunk.name] = failure
 
     def _lacks_parquet(self, chunk: Chunk) -> bool:
         """Tell whether a chunk that was exported has yet to get a Parquet object."""
@@ -232,7 +236,7 @@ class ChunkExporter:
             with self._lanes.taken() as lane, self.flights.one() as flight:
                 rows = lane.reader.count(chunk.condition)
                 if rows != export.rows:
-                    return RowsChanged(export, rows)
+                    return RowsChanged(export, rows, few=self._are_few(lane.reader, export, rows))
                 with (
                     self._job.metrics.timer("upload_to_s3"),
                     self._parquet_of(chunk, lane, flight, export.compressed_bytes) as beside,
@@ -249,13 +253,18 @@ class ChunkExporter:
             return error
         return failure
 
+    def _are_few(self, reader: Reader, export: Export, rows: int) -> bool:
+        """Tell whether a chunk of so many rows can't just replace its export."""
+        shrink = self._job.config.max_shrink
+        return not rows or has_shrunk(reader, export.chunk, rows, export.fingerprint, shrink)
+
     @contextmanager
     def _parquet_of(
         self, chunk: Chunk, lane: Lane, flight: Flight, expected: int
     ) -> Iterator[Beside]:
         """Give the Parquet object of a chunk on its way, if there is to be one."""
-        if not lane.parquet:
-            yield Beside(None)
+        if not lane.parquet or self.failures.ended:
+            yield Beside(None, self.failures.ended)
             return
         try:
             http = lane.parquet.interface()

@@ -17,7 +17,7 @@ from exports.flights import Flights
 from exports.lanes import Forms, Lanes, lanes_of
 from exports.manifest import TIME_FORMAT, Export, ExportLayout, ParquetObject, TableManifest, now
 from exports.manifest_file import ManifestFile
-from exports.parquet_plan import with_parquet
+from exports.parquet_plan import merged_since, with_parquet
 from exports.parquet_rows import ParquetFormat, binary_columns_of, parquet_format
 from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Reader
@@ -107,6 +107,7 @@ class Exporter:
                 self.without_parquet[""] = error
                 return planned(None)
             self._form = form
+            also = replace(also, steps=merged_since(also.steps, self.reader))
         return also
 
     def is_lost(self, export: Export | ParquetObject, objects: Mapping[str, Listed]) -> bool:
@@ -269,7 +270,7 @@ class Exporter:
             if not sick or self.reader.policy.chunk_by != "range":
                 sick += self._attempt(attempt, shrinking, exporter.flights, lanes)
             lanes.rest()
-        self.without_parquet |= exporter.without_parquet
+        self.without_parquet |= exporter.failures.by_chunk
         return sick
 
     def _attempt(

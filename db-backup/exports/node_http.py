@@ -1,6 +1,7 @@
 """The HTTP interface of the very node that a table is read from.
 
-On a cluster, the one of the configuration is that of any node: another one may lack rows.
+The one of the configuration may be that of another node, which may lack rows: on a cluster, or
+where several servers share a name.
 """
 
 import contextlib
@@ -34,9 +35,7 @@ class NodeHTTP:
         Raises:
             Unavailable: it is not where it should be.
         """
-        if not reader.replicas:
-            return self._http
-        name = reader.replicas.chosen[0].name
+        name = reader.replicas.chosen[0].name if reader.replicas else ""
         if name not in self._of:
             self._of[name] = self._of_node(name, reader)
         return self._of[name]
@@ -44,6 +43,13 @@ class NodeHTTP:
     def _of_node(self, node: str, reader: Reader) -> ClickHouseHTTP:
         expression = IDENTITY.format(literal(reader.table.name))
         ((identity,),) = reader.databases[0].query(f"SELECT {expression}")
+        if not node:
+            if self._http.value(expression) == identity:
+                return self._http
+            raise Unavailable(
+                f"no Parquet: {self._http.address} is another server than db_uri reaches; name one"
+                " in http_url"
+            )
         own = self._http.at(node.rpartition(":")[0])
         for http in (self._http, own):
             with contextlib.suppress(ScriptError):  # it is another one, or none

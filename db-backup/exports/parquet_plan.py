@@ -7,6 +7,7 @@ import msgspec
 
 from exports.manifest import Export, ParquetObject
 from exports.plan import Step
+from exports.reader import Reader
 
 
 def with_parquet(
@@ -53,3 +54,27 @@ def _with_parquet(
 
 def _without(export: Export) -> Export:
     return msgspec.structs.replace(export, parquet=None)
+
+
+def merged_since(steps: Sequence[Step], reader: Reader) -> list[Step]:
+    """Return steps in which chunks that the server has merged since their CSV get both objects.
+
+    That a merge alone is no change was decided before; but both objects have the same rows.
+
+    Args:
+        steps: with those that make Parquet objects.
+        reader: of the table.
+    """
+    if not reader.merges:
+        return list(steps)
+
+    def of_today(step: Step) -> Step:
+        if step.reason != "lacks Parquet" or not step.last:
+            return step
+        rows = reader.count(step.chunk.condition)
+        if rows == step.last.rows:
+            return step
+        fingerprint = msgspec.structs.replace(step.fingerprint, rows=rows)
+        return replace(step, reason="changed", fingerprint=fingerprint)
+
+    return [of_today(step) for step in steps]

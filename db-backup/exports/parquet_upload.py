@@ -101,13 +101,15 @@ class RowsChanged(RowsDiffer):
 
     Attributes:
         rows: that it has.
+        few: whether too many are gone for the export to be replaced without a new plan.
     """
 
-    def __init__(self, export: Export, rows: int) -> None:
+    def __init__(self, export: Export, rows: int, *, few: bool) -> None:
         super().__init__(
             f"{export.key}: it has {export.rows:,} rows, and the database counts {rows:,} now"
         )
         self.rows = rows
+        self.few = few
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import msgspec
 from exports.chunks import DamagedRanges, check_columns, digests, of_one_server, survey
 from exports.evidence import Evidence
 from exports.fingerprint import Fingerprint, counted
+from exports.losses import has_shrunk
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Reader
 from inventory import merges_rows, without_zones
@@ -336,13 +337,9 @@ class _Planner:
 
     def _has_shrunk(self, chunk: Chunk, rows: int, last: Export, changes: Changes | None) -> bool:
         """Tell whether too many rows are gone; those that the server has merged are not."""
-        before = last.fingerprint
-        if rows >= before.rows or (changes and changes.keeps_rows):
+        if changes and changes.keeps_rows:
             return False
-        if not self.reader.merges:
-            return rows < before.rows * (1 - self.max_shrink)
-        keys = before.rows if before.keys is None else before.keys
-        return (self.reader.fingerprint(chunk.condition).keys or 0) < keys * (1 - self.max_shrink)
+        return has_shrunk(self.reader, chunk, rows, last.fingerprint, self.max_shrink)
 
 
 def types_of(reader: Reader) -> tuple[str, ...]:
