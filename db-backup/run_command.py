@@ -68,11 +68,11 @@ def run_database(job: Job[Config]) -> Sequence[ScriptError]:
 def export_and_prune(
     job: Job[Config], nodes: Nodes, names: Sequence[str], existing: Collection[str] | None
 ) -> Sequence[ScriptError]:
-    """Export the public tables; where all are, delete objects that nothing has named for long."""
-    failures = export_tables(job, nodes, names, existing)
-    if job.config.prune_after_days and not failures:
-        prune_as_configured(job)
-    return failures
+    """Export the public tables; where all are, delete what they have given up long ago."""
+    outcome = export_tables(job, nodes, names, existing)
+    if job.config.prune_after_days and not outcome.failures:
+        prune_as_configured(job, outcome.coming)
+    return outcome.failures
 
 
 def back_up_as_scheduled(
@@ -135,7 +135,7 @@ def _export_database(job: Job[Config]) -> Sequence[ScriptError]:
                     f"{name!r} is not public in the configuration; public are: {', '.join(public)}"
                 )
         existing = None if job.arguments.tables or nodes.absent else names
-        return export_tables(job, nodes, job.arguments.tables or public, existing)
+        return export_tables(job, nodes, job.arguments.tables or public, existing).failures
 
 
 def backup(job: Job[Config]) -> None:

@@ -1,6 +1,7 @@
 """What a run deletes of the exports by itself: what no manifest names, and older snapshots."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,8 +46,17 @@ def tool(backup_tool: BackupTool) -> BackupTool:
         backup_tool.database.execute(f"INSERT INTO {name} SELECT number FROM numbers(10)")
     backup_tool.configure(tables={"t": "public", "u": "public"})
     assert backup_tool.run("run")[0] == 0
+    let_begin_long_ago(backup_tool, "t")
     backup_tool.put(STRAY, b"of a time when t had months")
     return backup_tool
+
+
+def let_begin_long_ago(tool: BackupTool, table: str) -> None:
+    """Let a manifest say that it has begun before all objects came."""
+    key = LAYOUT.manifest(table)
+    begun = re.sub(rb'("begun": ?)"[^"]+"', rb'\1"2020-01-01T00:00:00Z"', tool.get(key))
+    assert b"2020-01-01" in begun
+    tool.put(key, begun)
 
 
 @pytest.mark.long
@@ -72,14 +82,66 @@ def test_an_object_that_nothing_names_goes_when_it_is_old_enough(
 
 
 def test_what_somebody_has_to_confirm_is_left_to_them(tool: BackupTool, days_pass: Pass) -> None:
-    """Of a table that is not public any more, or gone, the export may be the last copy."""
+    """Of a table that is not public any more, or gone, an export may be the last copy."""
+    gone = f"{CSV}u_202601.csv.zstd"
+    let_begin_long_ago(tool, "u")
+    tool.put(gone, b"perhaps named by a newer manifest than the one that was put back")
     tool.database.execute("DROP TABLE u SYNC")
     days_pass(DAYS + 1)
     tables = {"t": "none", "u": "gone"}
     assert tool.run("run", prune_after_days=DAYS, tables=tables)[0] == 0
-    assert tool.exports() == ["t.csv.zstd", "u.csv.zstd"]
-    status, log = tool.run("prune")
+    assert {STRAY, gone} < set(tool.objects())
+    status, log = tool.run("prune", "--older-than", f"{DAYS}")
     assert (status, "t is not public any more" in log) == (0, True)
+    assert all(f"would delete {key}" in log for key in (STRAY, gone))
+
+
+@pytest.mark.parametrize("lost", [[LAYOUT.manifest("t")], [LAYOUT.manifest("t"), LAYOUT.run]])
+def test_what_a_lost_manifest_may_have_named_is_left_to_somebody(
+    tool: BackupTool, days_pass: Pass, lost: list[str]
+) -> None:
+    """The database may have these rows no more; the new manifest does not know of them."""
+    for key in lost:
+        tool.client.delete_object(Bucket=tool.bucket_name, Key=key)
+    days_pass(DAYS + 1)
+    # Where the manifest of all is lost, too, nothing tells that this one was there.
+    assert tool.run("run", prune_after_days=DAYS)[0] == (65 if len(lost) == 1 else 0)
+    assert tool.run("export", "--force", "t")[0] == 0
+    days_pass(10 * DAYS)
+    assert tool.run("run")[0] == 0
+    assert STRAY in tool.objects()
+    assert f"would delete {STRAY}" in tool.run("prune")[1]
+
+
+@pytest.mark.parametrize("begun", ["", "9999-01-01T00:00:00Z"])
+def test_while_nobody_knows_since_when_a_manifest_is_whole_nothing_goes(
+    tool: BackupTool, days_pass: Pass, begun: str
+) -> None:
+    key = LAYOUT.manifest("t")
+    tool.put(key, tool.get(key).replace(b"2020-01-01T00:00:00Z", begun.encode()))
+    days_pass(DAYS + 1)
+    with tool.unchanged():
+        assert tool.run("run", prune_after_days=DAYS)[0] == 0
+
+
+@pytest.mark.long
+def test_a_dry_run_shows_nothing_that_the_run_would_export(
+    backup_tool: BackupTool, days_pass: Pass
+) -> None:
+    execute, stray = backup_tool.database.execute, f"{CSV}m_202601.csv.zstd"
+    execute("CREATE TABLE m (t DateTime) ENGINE = MergeTree ORDER BY t")
+    execute("INSERT INTO m VALUES ('2026-02-05 00:00:00')")
+    by_month = {"policy": "public", "chunk_by": "month", "column": "t"}
+    assert backup_tool.run("run", tables={"m": by_month}, prune_after_days=DAYS)[0] == 0
+    let_begin_long_ago(backup_tool, "m")
+    backup_tool.put(stray, b"that nothing names")
+    days_pass(DAYS + 1)
+    assert f"would delete {stray}" in backup_tool.run("run", "--dry-run")[1]
+    execute("INSERT INTO m VALUES ('2026-01-05 00:00:00')")
+    status, log = backup_tool.run("run", "--dry-run")
+    assert (status, "would export 202601" in log, "would delete" in log) == (0, True, False)
+    assert backup_tool.run("run")[0] == 0
+    assert backup_tool.verifies()
 
 
 def test_while_a_manifest_is_damaged_nothing_is_deleted(tool: BackupTool, days_pass: Pass) -> None:

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -53,6 +53,7 @@ class Outcome:
         looked: bytes of columns that it has read for the rotation.
         read: bytes of CSV that were exported.
         published: whether the pages were written.
+        coming: the keys that objects would get if this were no dry run.
     """
 
     failures: list[ScriptError]
@@ -63,6 +64,7 @@ class Outcome:
     looked: int = 0
     read: int = 0
     published: bool = False
+    coming: set[str] = field(default_factory=set)
 
 
 def export_tables(
@@ -70,7 +72,7 @@ def export_tables(
     nodes: Nodes,
     names: Sequence[str],
     existing: Collection[str] | None = None,
-) -> list[ScriptError]:
+) -> Outcome:
     """Export what has changed in these tables, publish what there is then, and log it.
 
     A table that fails does not keep the others from being done; a database or a store that does not
@@ -81,9 +83,6 @@ def export_tables(
         nodes: of the cluster.
         names: the tables.
         existing: all tables of the database; None: it is not known, or not asked, what is gone.
-
-    Returns:
-        What has failed.
     """
     bucket, layout = public_bucket(job)
     started = now()
@@ -132,7 +131,7 @@ def export_tables(
                     bucket, layout, read, run_manifest, about_of(job.config), objects
                 )
     log_outcome(job, outcome)
-    return outcome.failures
+    return outcome
 
 
 def beginning_of(
@@ -141,11 +140,12 @@ def beginning_of(
     """Return the manifest of a table that has none, or whose damage is given up by --force.
 
     If it is what is pending that is damaged, the manifest itself is kept: it may name objects whose
-    rows the database has no more.
+    rows the database has no more. What is pending then may be such an object, too.
     """
     if table in read.damaged:
         with suppress(DataRefused):
-            return read_table_manifest(bucket, layout, table, ()) or TableManifest(table=table)
+            if kept := read_table_manifest(bucket, layout, table, ()):
+                return msgspec.structs.replace(kept, begun="")
     return TableManifest(table=table)
 
 
@@ -251,7 +251,10 @@ def export_table(
             counted(renewed, "chunk"),
         )
     if job.dry_run:
-        outcome.exported += sum(step.exports for step in steps)
+        exported = [step.chunk.name for step in steps if step.exports]
+        outcome.exported += len(exported)
+        for key_of in (exporter.layout.export, exporter.layout.parquet):
+            outcome.coming |= {key_of(name, chunk) for chunk in exported}
         for error in exporter.without_parquet.values():
             outcome.failures.append(error)
         for step in steps:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -15,7 +14,7 @@ from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.flights import Flights
 from exports.lanes import Forms, Lanes, lanes_of
-from exports.manifest import TIME_FORMAT, Export, ExportLayout, ParquetObject, TableManifest, now
+from exports.manifest import Export, ExportLayout, ParquetObject, TableManifest, as_stamp, now
 from exports.manifest_file import ManifestFile
 from exports.parquet_plan import merged_since, with_parquet
 from exports.parquet_rows import ParquetFormat, binary_columns_of, parquet_format
@@ -184,6 +183,7 @@ class Exporter:
             return [export.key for export in lost]
         for export in lost:
             log.warning("%s: lost, and forgotten", export.key)
+            self.manifest.begun = ""  # its Parquet object may be the last copy
             del self.manifest.chunks[export.chunk.name]
         return []
 
@@ -234,9 +234,8 @@ class Exporter:
             "%s is not among the chunks of the table any more; what was exported stays",
             self.layout.relative(step.last.key),
         )
-        stamp = f"{datetime.fromtimestamp(self._bucket.time(), UTC):{TIME_FORMAT}}"
         self.manifest.chunks[step.chunk.name] = msgspec.structs.replace(
-            step.last, dropped=stamp, storage=""
+            step.last, dropped=as_stamp(self._bucket.time()), storage=""
         )
 
     def _export(self, steps: Sequence[Step]) -> list[DataRefused]:

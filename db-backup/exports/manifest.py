@@ -136,6 +136,9 @@ class TableManifest(msgspec.Struct, kw_only=True):
         looks: when rows of chunks were read by the rotation, since they were exported: UTC, ISO
             8601, by the name of the chunk. 2.0 has none.
         line_breaks: whether values have line breaks, so that rows have to be counted exactly.
+        begun: since when nothing that it named was lost, by the clock of the store: UTC, ISO 8601.
+            Of an object that is older nobody knows whether a manifest before this one named it.
+            "" if not known; 2.0 has none.
         tool: name and version.
         server: the database's version.
         format: of this document.
@@ -151,6 +154,7 @@ class TableManifest(msgspec.Struct, kw_only=True):
     surveyed: str = ""
     looks: dict[str, str] = {}
     line_breaks: bool = False
+    begun: str = ""
     tool: str = ""
     server: str = ""
     format: int = MANIFEST_FORMAT
@@ -280,6 +284,11 @@ class ExportLayout(Layout):
 def now() -> str:
     """Return the time, UTC, as manifests have it."""
     return f"{datetime.now(UTC):{TIME_FORMAT}}"
+
+
+def as_stamp(seconds: float) -> str:
+    """Return a Unix time as manifests have it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):{TIME_FORMAT}}"
 
 
 def named_keys(manifests: Iterable[TableManifest]) -> set[str]:

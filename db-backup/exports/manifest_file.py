@@ -15,6 +15,7 @@ from exports.manifest import (
     ExportLayout,
     PendingExport,
     TableManifest,
+    as_stamp,
     schema_file,
 )
 from exports.reader import Chunk, Reader
@@ -148,6 +149,7 @@ class ManifestFile:
         if not same:
             manifest.generation = uuid.uuid4().hex
         manifest.tool, manifest.server = TOOL, self._server
+        manifest.begun = manifest.begun or as_stamp(self._bucket.time())
         if manifest.schema != self._schema:
             self._bucket.put(self._layout.schema(manifest.table), schema_file(manifest), SQL)
             self._schema, self._schema_is_written = manifest.schema, True
@@ -228,6 +230,6 @@ def what_is_published(manifest: TableManifest) -> bytes:
     }
     return msgspec.json.encode(
         msgspec.structs.replace(
-            manifest, chunks=exports, pending={}, storages={}, surveyed="", looks={}
+            manifest, chunks=exports, pending={}, storages={}, surveyed="", looks={}, begun=""
         )
     )

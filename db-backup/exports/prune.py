@@ -14,14 +14,15 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from documents import JSON, encoded
-from exports.manifest import ExportLayout, RunManifest, named_keys
+from exports.manifest import ExportLayout, RunManifest, as_stamp, named_keys
 from exports.publication import publish
 from exports.stored import TableManifests
 from portal.about import About
-from store import Bucket
+from store import Bucket, Listed
 
 # After the prefix: what else is there, somebody else has put there.
 EXPORTED = r"(csv/[^/]+\.csv\.zstd|parquet/[^/]+\.parquet)"
+UNNAMED = "no manifest names it"
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,57 @@ def leftovers(
     yield from _unnamed(bucket, layout, manifests, is_withdrawn, newest)
 
 
-def unnamed(
-    bucket: Bucket, layout: ExportLayout, manifests: TableManifests, older_than: timedelta
+def given_up(
+    bucket: Bucket,
+    layout: ExportLayout,
+    manifests: TableManifests,
+    is_exported: Callable[[str], bool],
+    older_than: timedelta,
 ) -> list[Leftover]:
-    """Return the objects with rows that no manifest names, and that are older than that.
+    """Return the old objects that no manifest names, and that a run deletes by itself.
 
-    While a manifest is damaged there are none: nobody knows what it names.
+    The manifest of their table has begun before they came, so it is what has given them up. Those
+    that are older may have rows of which only a lost manifest told; and so may those of a table
+    that has no manifest, or is exported no more. While a manifest is damaged there are none: nobody
+    knows what it names.
+
+    Args:
+        bucket: has the exports.
+        layout: where they are in it.
+        manifests: of all tables.
+        is_exported: tells whether a table is exported now.
+        older_than: how old an object must be.
     """
+    if manifests.damaged:
+        return []
     newest = datetime.now(UTC) - older_than
-    leftovers_of_all = _unnamed(bucket, layout, manifests, lambda _: False, newest)
-    return [one for one in leftovers_of_all if one.key.startswith(tuple(layout.with_rows))]
+
+    def is_given_up(listed: Listed) -> bool:
+        came = as_stamp(listed.modified.timestamp())
+        owners = [
+            manifest
+            for table, manifest in manifests.sound.items()
+            if layout.may_be_of(table, listed.key)
+        ]
+        return bool(owners) and all(
+            is_exported(owner.table) and "" < owner.begun < came for owner in owners
+        )
+
+    return [
+        Leftover(listed.key, listed.size, UNNAMED)
+        for listed in _unnamed_objects(bucket, layout, manifests)
+        if listed.modified <= newest and is_given_up(listed)
+    ]
+
+
+def _unnamed_objects(
+    bucket: Bucket, layout: ExportLayout, manifests: TableManifests
+) -> Iterator[Listed]:
+    """Yield the objects with rows that no sound manifest names."""
+    named = named_keys(manifests.sound.values())
+    for listed in (one for prefix in layout.with_rows for one in bucket.listing(prefix)):
+        if listed.key not in named and re.fullmatch(EXPORTED, layout.relative(listed.key)):
+            yield listed
 
 
 def _unnamed(
@@ -109,17 +151,13 @@ def _unnamed(
     """Yield the objects that no manifest names, as far as it is known whose they are."""
     withdrawn = [table for table in sorted(manifests.damaged) if is_withdrawn(table)]
     unknown = manifests.damaged.keys() - withdrawn
-    named = named_keys(manifests.sound.values())
-    for listed in (one for prefix in layout.with_rows for one in bucket.listing(prefix)):
-        is_export = re.fullmatch(EXPORTED, layout.relative(listed.key))
-        if listed.key in named or not is_export:
-            continue
+    for listed in _unnamed_objects(bucket, layout, manifests):
         owners = [table for table in withdrawn if layout.may_be_of(table, listed.key)]
         if owners and not any(layout.may_be_of(table, listed.key) for table in unknown):
             reason = f"{owners[0]} is not public any more"
             yield Leftover(listed.key, listed.size, reason)
         elif not unknown and listed.modified <= newest:
-            yield Leftover(listed.key, listed.size, "no manifest names it")
+            yield Leftover(listed.key, listed.size, UNNAMED)
     for table in manifests.pending.keys() - manifests.sound.keys() - manifests.damaged.keys():
         for key in manifests.pending[table]:
             yield Leftover(key, 0, "it is of a table without a manifest")

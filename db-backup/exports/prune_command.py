@@ -1,13 +1,14 @@
 """Deleting exports that nobody needs, as the command says."""
 
 import logging
+from collections.abc import Collection
 from datetime import timedelta
 
 from backup_config import Config
 from documents import TOOL
 from exports.commands import public_bucket
 from exports.manifest import RunManifest, now
-from exports.prune import Unwanted, delete, leftovers, unnamed
+from exports.prune import Unwanted, delete, given_up, leftovers
 from exports.stored import read_table_manifests
 from one_writer import writing
 from ooni_common.errors import DataRefused
@@ -20,18 +21,24 @@ from throttle import in_units
 log = logging.getLogger("ooni.db_backup")
 
 
-def prune_as_configured(job: Job[Config]) -> None:
-    """Delete what no manifest names any more, after a run whose exports have succeeded.
+def prune_as_configured(job: Job[Config], coming: Collection[str] = ()) -> None:
+    """Delete what the exports have given up, after a run whose exports have succeeded.
 
     The manifests are read while no other host writes there: what a run elsewhere has just made is
     named by one, or that run is at work, and this one ends with 75.
+
+    Args:
+        job: of the run.
+        coming: the keys of what a dry run would have exported, and a manifest named.
     """
     bucket, layout = public_bucket(job)
     check_clocks([bucket])
     age = timedelta(days=job.config.prune_after_days)
     with writing(job, bucket, layout):
         manifests = read_table_manifests(bucket, layout)
-        gone = unnamed(bucket, layout, manifests, age)
+        exported = job.config.is_exported
+        old = given_up(bucket, layout, manifests, exported, age)
+        gone = [leftover for leftover in old if leftover.key not in coming]
         verb = "would delete" if job.dry_run else "deleting"
         for leftover in gone:
             log.info("%s %s (%s): %s", verb, leftover.key, in_units(leftover.size), leftover.reason)
