@@ -77,9 +77,14 @@ class Part:
         return 0 if self.version == self.first else self.version
 
     @property
-    def is_insert(self) -> bool:
-        """Whether it is as it was inserted: no merge has written it since."""
-        return self.name == f"{self.partition}_{self.first}_{self.last}_0"
+    def is_one_block(self) -> bool:
+        """Whether no merge has made it of several: it was inserted, or attached, as one."""
+        return self.first == self.last
+
+    def is_insert(self, level: int) -> bool:
+        """Tell whether it is as it was inserted, where inserts have parts of up to this level."""
+        name = f"{self.partition}_{self.first}_{self.last}_"
+        return self.is_one_block and self.name in {f"{name}{one}" for one in range(level + 1)}
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ class ShardParts:
     Attributes:
         lag: how many entries of the replicas' log were to be carried out, before they were listed.
         merges_rows: whether there can be fewer rows after a merge.
+        started: when the server was, as Unix time by its own clock.
     """
 
     table: str
@@ -141,6 +147,7 @@ class ShardParts:
     parts: Sequence[Part]
     lag: int = 0
     merges_rows: bool = False
+    started: int = 0
 
     @cached_property
     def storage(self) -> ShardStorage:
@@ -189,7 +196,7 @@ class ShardParts:
         spans = _within(part, earlier)
         if not spans or part.last > earlier.partitions[part.partition][-1][1]:
             return True
-        if self.is_mutated(part, earlier):
+        if self.is_mutated(part, earlier) or self._is_again(part, earlier):
             return True
         # A replica gives blocks their numbers before it has them: one that came later can lie
         # between two that were there. A mutation takes a number, too, which no block has.
@@ -198,8 +205,24 @@ class ShardParts:
             gap not in numbers or gap + 1 != end for gap, end in _gaps(part, spans)
         )
 
+    def _is_again(self, part: Part, earlier: ShardStorage) -> bool:
+        """Tell whether a part was inserted with the number of a block that was dropped.
+
+        Replicas give no number twice. A part that was merged alone (OPTIMIZE FINAL) has a higher
+        level, and its rows are those of before.
+        """
+        # Engines that merge rows do so with those of an insert (optimize_on_insert).
+        level = 1 if self.merges_rows else 0
+        return self.path == "" and part.modified > earlier.taken and part.is_insert(level)
+
     def unchanged_partitions(self, earlier: ShardStorage) -> list[str]:
-        """Return the IDs of the partitions whose rows are as they were, but for merges."""
+        """Return the IDs of the partitions whose rows are as they were, but for merges.
+
+        A server counts from the highest number that it has when it starts. What was inserted since
+        and merged, nobody tells from what was dropped before.
+        """
+        if self.path == "" and self.started > earlier.taken:
+            return []
         parts: dict[str, list[Part]] = {}
         for part in self.parts:
             parts.setdefault(part.partition, []).append(part)
@@ -216,10 +239,11 @@ class ShardParts:
     def has_same_rows(self, earlier: ShardStorage) -> bool:
         """Tell whether the rows are as they were, but for merges.
 
-        Where there are no replicas, a number of a block that was dropped can be used again.
+        Where there are no replicas, a number of a block that was dropped can be used again, also by
+        a part of another table, of whatever level.
         """
         again = self.path == "" and any(
-            part.is_insert and part.modified > earlier.taken for part in self.parts
+            part.is_one_block and part.modified > earlier.taken for part in self.parts
         )
         new = self.new_since(earlier)
         return not (again or new) and self.is_complete(earlier) and self.adds_up(earlier, new)
@@ -240,6 +264,8 @@ class ShardParts:
         """Tell whether all blocks of before are in the parts."""
         covered: dict[str, list[tuple[int, int]]] = {}
         for part in self.parts:
+            if self._is_again(part, earlier):
+                continue
             spans = covered.setdefault(part.partition, [])
             if spans and part.first <= spans[-1][1] + 1:
                 spans[-1] = (spans[-1][0], max(spans[-1][1], part.last))

@@ -50,13 +50,14 @@ def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
     tables = database.query(
         # In some databases without UUIDs, the folder of a table is named by one.
         f"SELECT if(uuid = {literal(NO_TABLE)}, extract(toString(data_paths), {literal(FOLDER)}),"
-        " toString(uuid)), toUnixTimestamp(metadata_modification_time), toUnixTimestamp(now())"
+        " toString(uuid)), toUnixTimestamp(metadata_modification_time), toUnixTimestamp(now()),"
+        " toUnixTimestamp(now()) - uptime()"
         f" FROM system.tables WHERE {where.format('name')}",
         names,
     )
     if not tables:
         return None
-    ((uuid, defined, taken),) = tables
+    ((uuid, defined, taken, started),) = tables
     if not uuid and not 0 < defined < taken:  # in the same second there can be another one
         return None
     identity = uuid or f"of {defined}"
@@ -92,4 +93,5 @@ def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
         parts=parts,
         lag=lag,
         merges_rows=merges_rows(table.engine),
+        started=started,
     )

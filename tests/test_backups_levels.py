@@ -5,6 +5,7 @@ import re
 import pytest
 
 from db_backup_harness import BackupTool
+from table_blocks import ShardParts
 from test_exports_levels import NOW
 
 pytestmark = pytest.mark.long
@@ -113,23 +114,98 @@ def test_a_manifest_without_blocks_is_compared_as_before(
     assert backup_tool.backups()[-1].tables["m"].storage is not None
 
 
+def newest_part(tool: BackupTool) -> str:
+    """Return the name of the part of `m` with the highest number."""
+    ((part,),) = tool.database.execute(
+        "SELECT argMax(name, max_block_number) FROM system.parts WHERE active AND table = 'm'"
+        " AND database = currentDatabase()"
+    )
+    return str(part)
+
+
+def drop_newest_part(tool: BackupTool) -> None:
+    """Drop it, and load the table again, as a server does that is started again."""
+    tool.database.execute(f"ALTER TABLE m DROP PART '{newest_part(tool)}'")
+    for statement in ("DETACH TABLE m", "ATTACH TABLE m", "SELECT sleep(1.1)"):
+        tool.database.execute(statement)
+
+
 def test_another_part_with_the_number_of_a_dropped_one_is_new(backup_tool: BackupTool) -> None:
     """A server that is started again counts from the highest number that it has."""
     make(backup_tool, "plain")
     execute = backup_tool.database.execute
     execute("INSERT INTO m VALUES ('2024-02-05', 5000, 2, 'x')")
     assert changes_seen(backup_tool) == "changed: m"
-    ((part,),) = execute(
-        "SELECT argMax(name, max_block_number) FROM system.parts WHERE active AND table = 'm'"
-        " AND database = currentDatabase()"
-    )
-    execute(f"ALTER TABLE m DROP PART '{part}'")
-    execute("DETACH TABLE m")
-    execute("ATTACH TABLE m")
-    execute("SELECT sleep(1.1)")
+    part = newest_part(backup_tool)
+    drop_newest_part(backup_tool)
     execute("INSERT INTO m VALUES ('2024-02-05', 5000, 2, 'y')")
-    assert [(part,)] == execute(
-        "SELECT argMax(name, max_block_number) FROM system.parts WHERE active AND table = 'm'"
-        " AND database = currentDatabase()"
+    assert newest_part(backup_tool) == part
+    assert changes_seen(backup_tool) == "changed: m"
+
+
+def test_a_number_is_seen_to_be_used_again_where_rows_merge(backup_tool: BackupTool) -> None:
+    """The server merges the rows of an insert, and its part has the level of a merged one."""
+    tool, insert = backup_tool, "INSERT INTO m VALUES ('2024-02-05', 5000, 2, '{}')"
+    make(tool, "replacing")
+    tool.database.execute(insert.format("x"))
+    assert changes_seen(tool) == "changed: m"
+    part = newest_part(tool)
+    drop_newest_part(tool)
+    tool.database.execute(insert.format("y"))
+    assert newest_part(tool) == part
+    assert changes_seen(tool) == "changed: m"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_number_is_seen_to_be_used_again_by_an_attached_part(
+    backup_tool: BackupTool, engine: str
+) -> None:
+    tool, execute = backup_tool, backup_tool.database.execute
+    make(tool, engine)
+    execute(FILL.format("m", 2, 3))
+    execute(FILL.format("n", 2, 3).replace("'x'", "'y'"))
+    execute("OPTIMIZE TABLE n FINAL")
+    assert changes_seen(tool) == "changed: m, n"
+    drop_newest_part(tool)
+    execute("ALTER TABLE m ATTACH PARTITION 202402 FROM n")
+    assert changes_seen(tool) == "changed: m"
+
+
+def use_numbers_again(tool: BackupTool) -> None:
+    """Make other rows of the same number, in merged parts with the blocks of before."""
+    execute = tool.database.execute
+    execute("OPTIMIZE TABLE m FINAL")
+    assert changes_seen(tool) == ""
+    for statement in ("TRUNCATE TABLE m", "DETACH TABLE m", "ATTACH TABLE m"):
+        execute(statement)
+    for month in (1, 2):
+        for version in (1, 2):
+            execute(FILL.format("m", month, version).replace("'x'", "'y'"))
+    execute("OPTIMIZE TABLE m FINAL")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_blocks_are_not_trusted_that_are_older_than_the_server(
+    backup_tool: BackupTool, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(backup_tool, engine)
+    backup_tool.configure(max_shrink=1)
+    use_numbers_again(backup_tool)
+    monkeypatch.setattr(  # as if it had been started after the backup
+        "table_parts.ShardParts", lambda **kept: ShardParts(**kept | {"started": 2**40})
     )
     assert changes_seen(backup_tool) == "changed: m"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_blocks_miss_is_in_the_next_backup(backup_tool: BackupTool, engine: str) -> None:
+    """A table that is loaded again, with new parts that are merged by then, tells nothing."""
+    make(backup_tool, engine)
+    backup_tool.configure(max_shrink=1)
+    use_numbers_again(backup_tool)
+    assert changes_seen(backup_tool) == ""
+    backup_tool.database.execute(FILL.format("n", 1, 1))
+    assert changes_seen(backup_tool) == "changed: n"
+    for command in ("verify",), ("restore", "m"):
+        status, log = backup_tool.run(*command)
+        assert status == 0, log

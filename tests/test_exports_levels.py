@@ -211,6 +211,28 @@ def twice_in_each_month(tool: BackupTool) -> None:
     assert status == 0, log
 
 
+@pytest.mark.parametrize("engine", ["MergeTree", "ReplacingMergeTree(v)"])
+def test_a_part_is_new_that_has_the_number_of_a_dropped_one(
+    backup_tool: BackupTool, engine: str
+) -> None:
+    """A server that is started again counts from the highest number that it has."""
+    execute = backup_tool.database.execute
+    execute(
+        f"CREATE TABLE m (t DateTime, id UInt32, v UInt32, text String) ENGINE = {engine}"
+        " PARTITION BY toYYYYMM(t) ORDER BY id"
+    )
+    for month in (1, 2):
+        execute(INSERT.format(month, 1, 100))
+    assert backup_tool.run(tables={"m": BY_MONTH})[0] == 0
+    execute("ALTER TABLE m DROP PARTITION 202402")
+    for statement in ("DETACH TABLE m", "ATTACH TABLE m", "SELECT sleep(1.1)"):
+        execute(statement)
+    execute(INSERT.format(2, 1, 100).replace("'x'", "'y'"))
+    assert exported_by(backup_tool) == ["202402"]
+    execute("OPTIMIZE TABLE m FINAL")
+    assert exported_by(backup_tool) == []
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["", "where parts tell nothing"])
 def test_rows_that_merges_drop_are_no_change(
     backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, *, told: bool

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -384,6 +385,33 @@ def test_a_merge_hides_no_dropped_part() -> None:
         changes = after.changes(before.storage)
         assert changes is not None
         assert (changes.complete, changes.adds_up) == (True, adds_up)
+
+
+@pytest.mark.parametrize("merges_rows", [False, True])
+def test_a_number_that_is_used_again_hides_no_dropped_block(*, merges_rows: bool) -> None:
+    """Of engines that merge rows, inserts have parts of level 1; OPTIMIZE FINAL makes the next."""
+
+    def at(level: int, modified: int, path: str) -> Snapshot:
+        listed = [Part("all", f"all_0_0_{level}", 0, 0, 0, modified)]
+        shard = ShardParts("uuid", path, 100, "columns", listed, merges_rows=merges_rows)
+        return Snapshot((shard,))
+
+    insert = int(merges_rows)
+    before = at(insert, 90, "")
+    assert judged(before, at(insert, 90, "")) == (0, True, False)
+    assert judged(before, at(insert, 101, "")) == (1, False, False)
+    assert judged(before, at(insert + 1, 101, "")) == (0, True, False)
+    assert judged(at(insert, 90, "/path"), at(insert, 101, "/path")) == (0, True, False)
+
+
+def test_blocks_do_not_tell_of_partitions_across_a_start_of_the_server() -> None:
+    (before,) = parts((0, 0, 0), path="").shards
+    for started, unchanged in ((100, ["all"]), (101, [])):
+        now = replace(before, started=started)
+        assert now.unchanged_partitions(before.storage) == unchanged
+    (replicated,) = parts((0, 0, 0)).shards
+    now = replace(replicated, started=101)
+    assert now.unchanged_partitions(replicated.storage) == ["all"]
 
 
 def test_a_mutation_that_was_half_done_is_seen_later() -> None:

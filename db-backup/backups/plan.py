@@ -188,11 +188,15 @@ def _coverage(saving: Saving, last: BackupManifest | None) -> Coverage:
 
 
 def _as_merged(shard: ShardPlan) -> ShardPlan:
-    """Return a plan with the rows that a backup will have of tables of which merges drop some."""
+    """Return a plan with the rows that a backup will have of partitions that were not read.
+
+    Merges drop some. And a manifest has to say what there is, also where the blocks tell wrongly
+    that nothing has changed: else nothing could be restored that the server has saved.
+    """
     merged = {
         saving.name: _content(saving, shard.base, ())
         for saving in shard.savings
-        if merges_rows(saving.source.engine) and shard.coverage[saving.name].unchanged
+        if shard.coverage[saving.name].unchanged
     }
     return replace(shard, content={**shard.content, **merged})
 
