@@ -80,7 +80,8 @@ def restore_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PARTITION",
-        help="of a backup only these rows, by the partition's ID or text, such as 202306; likewise",
+        help="of a backup only these rows, by the partition's ID, such as 202306, or by its key if"
+        " that is a text; likewise",
     )
     parser.add_argument(
         "--to-database", default="", metavar="DB", help="there, under its own name unless --as"

@@ -17,7 +17,7 @@ from backups.plan import access
 from backups.saving import check_engine
 from backups.server import ServerBackups
 from backups.stored import read_backups
-from databases import OtherConfig
+from databases import OtherConfig, advise
 from exports.chunks import check_chunks, lossy_columns
 from exports.clickhouse_http import NO_TAG, ClickHouseHTTP
 from exports.manifest import ExportLayout
@@ -204,9 +204,13 @@ def checks_of_another(config: OtherConfig, user_agent: str) -> Checks:
 
     def of_it(check: Callable[[Doctor], str]) -> Check:
         def connected_check() -> str:
-            with connected_nodes(config, one_suffices=True) as nodes:
-                http = ClickHouseHTTP(config, user_agent)
-                return check(Doctor(config, nodes, http, user_agent))
+            try:
+                with connected_nodes(config, one_suffices=True) as nodes:
+                    http = ClickHouseHTTP(config, user_agent)
+                    return check(Doctor(config, nodes, http, user_agent))
+            except ScriptError as error:
+                advise(error)
+                raise
 
         return connected_check
 

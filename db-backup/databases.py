@@ -20,6 +20,7 @@ from ooni_common.config import SecretUrl
 from ooni_common.errors import ScriptError, UsageError
 from ooni_common.metrics import Metrics
 from ooni_common.run import Job
+from ooni_common.server_errors import ANOTHER_DATABASE
 from table_policy import TablePolicy, is_name, shipped_policies, with_months
 
 log = logging.getLogger("ooni.db_backup")
@@ -127,9 +128,12 @@ def by_names(job: Job[Config], key: str) -> list[Job[Config]]:
     Args:
         job: of the command.
         key: the argument that has the names. Where it is empty: each database.
+
+    Raises:
+        UsageError: one of them is no name.
     """
     names: Sequence[str] = getattr(job.arguments, key)
-    split = [job.config.split(name) for name in names]
+    split = [split_name(job.config, name) for name in names]
 
     def own(database: str) -> list[str]:
         return [rest for of, rest in split if of == database]
@@ -147,12 +151,12 @@ def by_source(jobs: Sequence[Job[Config]], config: Config) -> list[Job[Config]]:
     A name without a database is one of the only database that is asked for, else of that of db_uri.
 
     Raises:
-        UsageError: none has.
+        UsageError: none has, or it is no name.
     """
     source: str = jobs[0].arguments.source
     if source in OF_EACH:
         return list(jobs)
-    database, name = config.split(source)
+    database, name = split_name(config, source)
     if not database and len(jobs) == 1:
         return list(jobs)
     chosen = [with_arguments(one, source=name) for one in jobs if name_of_database(one) == database]
@@ -162,10 +166,27 @@ def by_source(jobs: Sequence[Job[Config]], config: Config) -> list[Job[Config]]:
 
 
 def of_table(job: Job[Config], key: str = "table") -> Job[Config]:
-    """Return the job for the database of the one table on the command line."""
-    database, table = job.config.split(getattr(job.arguments, key))
+    """Return the job for the database of the one table on the command line.
+
+    Raises:
+        UsageError: it has no name.
+    """
+    database, table = split_name(job.config, getattr(job.arguments, key))
     one = next(one for one in of_each_database(job) if name_of_database(one) == database)
     return with_arguments(one, **{key: table})
+
+
+def split_name(config: Config, name: str) -> tuple[str, str]:
+    """Return the database and the rest of a name on the command line; "" for that of db_uri.
+
+    Raises:
+        UsageError: there is no rest. It must never mean all that the database has.
+    """
+    database, rest = config.split(name)
+    if not rest:
+        whose = f"of the database {database} " if database else ""
+        raise UsageError(f"{name!r}: the name of a table or backup {whose}is missing")
+    return database, rest
 
 
 def with_arguments(job: Job[Config], **arguments: object) -> Job[Config]:
@@ -207,8 +228,15 @@ def raise_first(failures: Sequence[ScriptError]) -> None:
 def of_database(config: Config, error: ScriptError) -> ScriptError:
     """Return a failure whose message says of which database it is."""
     if config.qualifier:
+        advise(error)
         error.args = (f"database {config.qualifier[:-1]}: {error}", *error.args[1:])
     return error
+
+
+def advise(error: ScriptError) -> None:
+    """Let a failure name the key that has the databases beside that of db_uri."""
+    message = str(error).replace(ANOTHER_DATABASE, "correct its name in databases")
+    error.args = (message, *error.args[1:])
 
 
 def name_of_database(job: Job[Config]) -> str:

@@ -45,6 +45,7 @@ LOW_CARDINALITY_OF_UTC = re.compile(
 )
 NOT_CONVERTIBLE = re.compile(r"\b(AggregateFunction|Variant|Dynamic|JSON|Object)\b(?! )")
 MOST_LISTED = 20  # names in a message
+MOST_CHARACTERS = 10_000  # of a text: a query may have 262,144 bytes
 
 
 @dataclass(frozen=True)
@@ -311,6 +312,22 @@ def check_names(names: Iterable[str], existing: Collection[str], kind: str = "ta
     for name in names:
         if name not in existing:
             raise UsageError(f"there is no {kind} {name!r}{_instead(name, sorted(set(existing)))}")
+
+
+def check_text(option: str, value: str) -> None:
+    """Check that the server can be asked for a text of the command line.
+
+    Raises:
+        UsageError: it is too long for a query, or its bytes are not UTF-8.
+    """
+    if len(value) > MOST_CHARACTERS:
+        raise UsageError(
+            f"{option}: it has {len(value):,} characters, more than {MOST_CHARACTERS:,}"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # what Python makes of such bytes
+        raise UsageError(f"{option}: {value!r} is not UTF-8") from None
 
 
 def _instead(name: str, existing: list[str]) -> str:

@@ -35,7 +35,7 @@ from backup_command_line import (
 )
 from backup_config import Config
 from backup_doctor import Doctor, checks_of_another
-from databases import by_names, other_configs
+from databases import by_names, each_in_turn, other_configs
 from exports.clickhouse_http import ClickHouseHTTP
 from init_command import init, tell_whether_configured
 from inventory import check_names, read_table, table_names
@@ -77,12 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show_schema(job: Job[Config]) -> None:
     """Print the statements that create the tables."""
-    for one in by_names(job, "tables"):
-        with connected(one.config) as database:
-            names = table_names(database)
-            check_names(one.arguments.tables, names)
-            for name in one.arguments.tables or names:
-                show(f"{read_table(database, name).create};\n")
+    each_in_turn(by_names(job, "tables"), _show_schema_of_database)
+
+
+def _show_schema_of_database(job: Job[Config]) -> None:
+    with connected(job.config) as database:
+        names = table_names(database)
+        check_names(job.arguments.tables, names)
+        for name in job.arguments.tables or names:
+            show(f"{read_table(database, name).create};\n")
 
 
 def examine(job: Job[Config]) -> None:

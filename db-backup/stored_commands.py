@@ -21,13 +21,14 @@ from databases import (
     of_each_database,
     of_table,
     raise_first,
+    split_name,
     with_arguments,
 )
 from exports.commands import public_bucket
 from exports.restore_command import restore_export
 from exports.stored import TableManifests, exported_tables, read_table_manifests
 from exports.verify_command import verify_exports
-from inventory import check_names
+from inventory import check_names, check_text
 from listing import (
     Stored,
     backup_as_table,
@@ -196,6 +197,8 @@ def restore(job: Job[Config]) -> None:
         )
     if arguments.partitions:
         _check_partitions(arguments)
+    check_text("--as", arguments.name)
+    check_text("--to-database", arguments.to_database)
     if job.config.split(arguments.name)[0]:
         raise UsageError("--as takes the name of a table alone; for its database: --to-database")
     if arguments.everything:
@@ -226,7 +229,7 @@ def _whole_databases(job: Job[Config]) -> list[Job[Config]]:
         jobs = [one for one in jobs if one.config.backs_up_any or stored_backups(one)] or jobs[:1]
     if len(jobs) > 1 and job.arguments.to_database:
         raise UsageError("--to-database: of which database? Name a backup of it with --from")
-    skipped = [job.config.split(name) for name in job.arguments.skip]
+    skipped = [split_name(job.config, name) for name in job.arguments.skip]
     return [
         with_arguments(
             one, skip=[name for database, name in skipped if database == name_of_database(one)]

@@ -7,6 +7,7 @@ MOST_CHARACTERS = 160  # of the server's own words in a line
 
 GRANT = "grant it to the user of db_uri"
 LOGIN = "check user and password in db_uri"
+ANOTHER_DATABASE = "name another one in db_uri"
 ATOMIC = "create the database with ENGINE = Atomic and move its tables there"
 UTC = (
     "every tool sets it to UTC: use a profile with readonly = 0 (2 is enough where nothing is"
@@ -53,7 +54,7 @@ REFUSALS = (
     Rule(48, "NOT_IMPLEMENTED", "check the version of the server, and the engine of the table"),
     Rule(56, "UNKNOWN_STORAGE", "this server can't have such a table"),
     Rule(80, "INCORRECT_QUERY", ATOMIC, r"not Atomic|\bReplicated database"),
-    Rule(81, "UNKNOWN_DATABASE", "create it, or name another one in db_uri"),
+    Rule(81, "UNKNOWN_DATABASE", f"create it, or {ANOTHER_DATABASE}"),
     Rule(115, "UNKNOWN_SETTING", "remove it where it is set, or upgrade the server"),
     Rule(122, "INCOMPATIBLE_COLUMNS", OTHER_PATH, "ZooKeeper"),
     Rule(139, "NO_ELEMENTS_IN_CONFIG", "add it to the configuration of the server"),

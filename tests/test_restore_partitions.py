@@ -153,11 +153,17 @@ def test_what_makes_no_sense_is_said(tool: BackupTool) -> None:
         (["--all", "--partition", "202306"], "--partition is for one table of a backup"),
         (["m", "--partition", "1", "--from", "exports"], "for its export: --chunk"),
         (["m", "--partition", "1", "--chunk", "1"], "for its export: --chunk"),
+        (["s", "--partition", "\udcff"], "is not UTF-8"),
+        (["s", "--partition", "a" * 300_000], "--partition: it has 300,000 characters"),
+        (["s", "--partition", "2023-06", "--as", "\udcff"], "is not UTF-8"),
+        (["s", "--partition", "2023-06", "--to-database", "\udcff"], "is not UTF-8"),
         (["x", "--partition", "1"], "there is no export or backup of a table 'x'"),
     ):
         status, log = tool.run("restore", *arguments)
         assert (status, reason in log) == (2, True), log
     assert tool.database.execute("SHOW TABLES LIKE '%restor%'") == []
+    status, log = tool.run("restore", "m", "--partition", "202306", "--as", "whole")
+    assert (status, log.strip().endswith("use --as or --to-database")) == (78, True), log
 
 
 @pytest.mark.long

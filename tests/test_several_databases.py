@@ -11,7 +11,7 @@ import pytest
 
 from backup_config import Config
 from backups.manifest import BackupManifest
-from databases import JointMetrics, by_names, by_source, other_configs
+from databases import JointMetrics, by_names, by_source, of_table, other_configs
 from db_backup_harness import BackupTool
 from ooni_common.config import SecretUrl
 from ooni_common.errors import UsageError
@@ -117,6 +117,16 @@ def test_names_go_to_their_databases() -> None:
         ("third", ["b"]),
     ]
     assert len(by_names(job_of(configured(), tables=[]), "tables")) == 3
+
+
+@pytest.mark.parametrize("name", ["", "other."])
+def test_a_name_without_a_rest_is_none(name: str) -> None:
+    """Else it would mean all that the database has."""
+    job = job_of(configured(), tables=["t", name], table=name, source="")
+    with pytest.raises(UsageError, match="is missing"):
+        by_names(job, "tables")
+    with pytest.raises(UsageError, match="is missing"):
+        of_table(job)
 
 
 @pytest.mark.parametrize(
@@ -319,3 +329,32 @@ def test_of_a_database_without_public_tables_the_bucket_of_exports_does_not_say(
     assert status == 0, log
     everything = tool.client.list_objects_v2(Bucket=tool.bucket_name).get("Contents", [])
     assert not [one["Key"] for one in everything if other in one["Key"]]
+
+
+@pytest.mark.long
+def test_no_command_takes_a_database_for_a_table_or_a_backup(tool: BackupTool) -> None:
+    other = other_of(tool)
+    reason = f"'{other}.': the name of a table or backup of the database {other} is missing"
+    for arguments in (
+        ["restore", f"{other}.", "--replace"],
+        ["restore", f"{other}.", "--partition", "0"],
+        ["restore", "--all", "--from", f"{other}."],
+        ["restore", "--all", "--skip", f"{other}."],
+        ["verify", f"{other}."],
+        ["export", f"{other}."],
+        ["schema", f"{other}."],
+        ["delete", f"{other}."],
+        ["forget", f"{other}.", "--chunk", "x"],
+    ):
+        status, log = tool.run(*arguments)
+        assert (status, reason in log) == (2, True), log
+
+
+@pytest.mark.long
+def test_a_database_that_is_missing_keeps_no_schema_from_being_shown(tool: BackupTool) -> None:
+    other = other_of(tool)
+    tool.configure(databases=[f"{other}_gone", other])
+    status, log = tool.run("schema")
+    assert (status, log.count("CREATE TABLE")) == (78, 4), log
+    assert "does not exist" in log
+    assert "create it, or correct its name in databases" in log

@@ -108,7 +108,7 @@ class _Restore:
             elif others:
                 refused.append(f"{place} on {', '.join(map(str, others))}")
         if refused:
-            raise in_the_way(refused)
+            raise in_the_way(refused, self._wanted)
 
     def _restore_table(self, name: str, standings: Held) -> list[str]:
         """Restore a table where it is missing; return lines about that."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import msgspec
 
 from backups.manifest import BackupManifest, SavedTable
-from inventory import check_names
+from inventory import check_names, check_text
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused, UsageError
 from staging import Place
@@ -51,7 +51,12 @@ def with_partitions(
 
 
 def id_by_value(database: Database, value: str) -> str:
-    """Return the ID of the partition that has a text as its value."""
+    """Return the ID of the partition that has a text as its value.
+
+    Raises:
+        UsageError: no server can be asked for such a text.
+    """
+    check_text("--partition", value)
     ((partition,),) = database.query("SELECT partitionId(%(value)s)", {"value": value})
     return str(partition)
 

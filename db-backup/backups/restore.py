@@ -115,12 +115,12 @@ def not_made(place: Place) -> DataRefused:
     )
 
 
-def in_the_way(tables: Sequence[str]) -> ConfigError:
+def in_the_way(tables: Sequence[str], wanted: Wanted) -> ConfigError:
     """Return the refusal to touch tables that are there."""
-    return ConfigError(
-        f"there already: {', '.join(tables)}; use --as, --to-database, or --replace, which keeps"
-        " the old content under another name"
-    )
+    advice = "use --as, --to-database, or --replace, which keeps the old content under another name"
+    if wanted.partitions:
+        advice = "use --as or --to-database"
+    return ConfigError(f"there already: {', '.join(tables)}; {advice}")
 
 
 def restore_tables(server: ServerBackups, wanted: Wanted) -> Restored:
@@ -220,7 +220,7 @@ class _Restore:
                 self._check_replaceable(self._manifest.tables[name], place)
             present[name] = rows
         if refused:
-            raise in_the_way(refused)
+            raise in_the_way(refused, self._wanted)
         return present
 
     def _rows_of(self, name: str, place: Place) -> Rows:
