@@ -13,10 +13,12 @@ import pyarrow.parquet
 import pytest
 
 from db_backup_harness import CSV, LAYOUT, BackupTool
-from exports.chunk_rows import RowsDiffer
+from exports.chunk_rows import ChunkRows, RowsDiffer
 from exports.manifest import Export
-from exports.parquet_footer import DamagedFooter, footer_of
+from exports.parquet_footer import DamagedFooter, footer_of, rows_of_footer
 from exports.parquet_rows import ParquetRows
+from exports.reader import Chunk
+from ooni_common.errors import Unavailable
 from test_restore_types import CHOSEN, RANDOM
 from test_restore_types import SETTINGS as SETTINGS_OF_TYPES
 
@@ -243,13 +245,67 @@ def test_a_removed_row_leaves_both_objects(tool: BackupTool) -> None:
     assert tool.verifies()
 
 
+@pytest.mark.parametrize("formats", [["csv.zstd"], BOTH["formats"]])
 @pytest.mark.long
-def test_a_removed_row_leaves_parquet_objects_that_no_manifest_names(tool: BackupTool) -> None:
+def test_a_removed_row_leaves_parquet_objects_that_no_manifest_names(
+    tool: BackupTool, formats: list[str]
+) -> None:
     assert tool.run("export")[0] == 0
+    old = export_of(tool, "202601").parquet
     assert tool.run("export", formats=["csv.zstd"])[0] == 0
     tool.database.execute("ALTER TABLE t DELETE WHERE n = 1 SETTINGS mutations_sync = 2")
-    assert tool.run("forget", "t", "--chunk", "202601", "--confirm")[0] == 0
-    assert parquets(tool) == [NAMES[1]]
+    command = ("forget", "t", "--chunk", "202601", "--confirm")
+    assert tool.run(*command, formats=formats)[0] == 0
+    assert parquets(tool) == ([NAMES[1]] if formats == ["csv.zstd"] else NAMES)
+    note = tool.get(LAYOUT.changes).decode()
+    assert old
+    assert f"parquet/{NAMES[0]}: rows were removed" in note
+    assert note.count(old.sha256) == 1
+
+
+@pytest.mark.long
+def test_a_removal_that_failed_at_first_tells_of_both_objects(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tool.run("export")[0] == 0
+    old = export_of(tool, "202601")
+    tool.database.execute("ALTER TABLE t DELETE WHERE n = 1 SETTINGS mutations_sync = 2")
+    command = ("forget", "t", "--chunk", "202601", "--confirm")
+    with monkeypatch.context() as patched:
+
+        def fail(*_arguments: object, **_options: object) -> None:
+            raise Unavailable("database: gone")
+
+        patched.setattr("exports.chunk_rows.ChunkRows.send", fail)
+        assert tool.run(*command, retries=0)[0] == 69
+    assert export_of(tool, "202601").parquet == old.parquet
+    assert tool.run(*command)[0] == 0
+    note = tool.get(LAYOUT.changes).decode()
+    assert [stored.sha256 in note for stored in old.stored] == [True, True]
+    assert tool.verifies()
+
+
+@pytest.mark.long
+def test_a_removal_that_stops_half_way_tells_of_what_it_has_replaced(
+    tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tool.run("export")[0] == 0
+    first, second = (export_of(tool, name) for name in ("202601", "202602"))
+    tool.database.execute("ALTER TABLE t DELETE WHERE n IN (1, 3) SETTINGS mutations_sync = 2")
+    send = ChunkRows.send
+    with monkeypatch.context() as patched:
+
+        def fail_later(self: ChunkRows, chunk: Chunk, *arguments: Any, **options: Any) -> Any:
+            if chunk.name == "202602":
+                raise Unavailable("database: gone")
+            return send(self, chunk, *arguments, **options)
+
+        patched.setattr(ChunkRows, "send", fail_later)
+        command = ("forget", "t", "--chunk", "202601", "--chunk", "202602", "--confirm")
+        assert tool.run(*command, retries=0)[0] == 69
+    note = tool.get(LAYOUT.changes).decode()
+    assert [stored.sha256 in note for stored in first.stored] == [True, True]
+    assert [stored.sha256 in note for stored in second.stored] == [False, False]
 
 
 @pytest.mark.long
@@ -428,6 +484,39 @@ def test_without_http_the_csv_of_all_tables_goes_on(tool: BackupTool) -> None:
 def test_what_is_no_footer_is_refused(content: bytes) -> None:
     with pytest.raises(DamagedFooter):
         footer_of(content)
+
+
+ROOT, ROW_COUNT = b"\x00", b"\x16\x04\x00"  # of two rows
+
+
+def file_with(schema: bytes) -> bytes:
+    """Return the end of a file with two rows and this schema."""
+    content = schema + ROW_COUNT
+    return content + len(content).to_bytes(4, "little") + b"PAR1"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        b"\x29\x2c" + ROOT + b"\x15\x0c\x38\x01s\x01\x01\x00",  # the number of a field is -1
+        b"\x29\x2c" + ROOT + b"\x15\x0c\x38\x01s\x01\xfe\xff\x7f\x00",  # and 1048575
+        b"\x29\x1c" + b"\x11" * 33 + b"\x00",  # 33 fields of an element
+        b"\x29\xfc\xa1\x8d\x06" + b"\x00" * 100_001,  # 100,001 elements
+        b"\x29\x0c",  # none
+        b"",
+    ],
+)
+def test_a_schema_that_no_table_has_is_refused(schema: bytes) -> None:
+    with pytest.raises(DamagedFooter):
+        footer_of(file_with(schema)).with_bytes(["s"])
+
+
+def test_a_text_that_is_said_to_be_bytes_keeps_its_other_fields() -> None:
+    text = b"\x15\x0c\x25\x00\x18\x01s\x25\x00\x4c\x1c\x00\x00\x00"
+    footer = footer_of(file_with(b"\x29\x2c" + ROOT + text))
+    assert footer.rows == rows_of_footer(file_with(b"\x29\x0c")) == 2
+    (element,) = footer_of(footer.with_bytes(["s"])).elements[1:]
+    assert (element.name, element.is_bytes, element.end - element.start) == (b"s", True, 8)
 
 
 @pytest.mark.long

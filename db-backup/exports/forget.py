@@ -4,8 +4,9 @@ Its chunk is exported again, in the place of the object, and what the bucket kee
 is deleted. Copies that others have made are out of reach: a public note asks them to follow.
 """
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from backup_config import Config
@@ -27,7 +28,7 @@ from exports.publication import publish
 from exports.row_source import ChosenSource
 from exports.stored import TableManifests, read_table_manifests
 from one_writer import writing
-from ooni_common.errors import UsageError
+from ooni_common.errors import ScriptError, UsageError
 from ooni_common.nodes import Nodes
 from ooni_common.output import counted
 from ooni_common.run import Job
@@ -60,10 +61,10 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
         ScriptError: it failed; the next call does all of it again.
     """
     bucket, layout = public_bucket(job)
-    read = read_table_manifests(bucket, layout)
+    read = read_table_manifests(bucket, layout, with_objects=True)
     manifest = _manifest_of(job.config, read, removal)
-    exporter, chosen = _planned(job, nodes, bucket, manifest, removal)
-    old = {name: manifest.chunks[name] for name in removal.chunks if name in manifest.chunks}
+    exporter, chosen = _planned(job, nodes, bucket, read, manifest, removal)
+    old = [manifest.chunks[name] for name in removal.chunks if name in manifest.chunks]
     for step in chosen.steps:
         verb = "delete" if step.reason == "dropped" else "export again"
         log.info("%s: %s %s", removal.table, verb if confirmed else f"would {verb}", step)
@@ -78,12 +79,20 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
         return
     with writing(job, bucket, layout):
         objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
-        exporter.carry_out(chosen, objects)
-        _delete_parquet(bucket, layout, read, manifest, removal)
+        was = [(stored.key, stored.sha256) for export in old for stored in export.stored]
+        unnamed = sorted(_unnamed_parquet(layout, read, removal) & objects.keys())
+        was += [(key, sha256) for key in unnamed if (sha256 := bucket.sha256(key))]
+        try:
+            exporter.carry_out(chosen, objects)
+        except BaseException:
+            with contextlib.suppress(ScriptError):  # what led here counts
+                _add_note(bucket, layout, removal, was, manifest.exports)
+            raise
         dropped = {step.chunk.name for step in chosen.steps if step.reason == "dropped"}
         gone = [export for name, export in manifest.chunks.items() if name in dropped]
-        new = {name: export for name, export in manifest.chunks.items() if export not in gone}
-        _add_note(bucket, layout, removal, old, new)  # the page has a link to it
+        new = [export for export in manifest.exports if export not in gone]
+        _add_note(bucket, layout, removal, was, new)  # the page has a link to it
+        bucket.delete_keys(sorted(_unnamed_parquet(layout, read, removal)))
         read.sound[removal.table] = manifest
         run = RunManifest(started=now(), finished=now(), tool=TOOL, server=manifest.server)
         about = about_of(job.config)
@@ -92,7 +101,7 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
             unwanted = Unwanted([_leftover(removal, export) for export in gone])
             delete(bucket, layout, read, unwanted, run, about)
         keys = [layout.parquet(removal.table, name) for name in removal.chunks]
-        keys += [export.key for export in old.values()]
+        keys += [export.key for export in old]
         versions = sum(_delete_versions(bucket, key) for key in keys)
     log.info(
         "%s: %s exported again, %d deleted, and %d older versions of their objects",
@@ -117,7 +126,12 @@ def _manifest_of(config: Config, read: TableManifests, removal: Removal) -> Tabl
 
 
 def _planned(
-    job: Job[Config], nodes: Nodes, bucket: Bucket, manifest: TableManifest, removal: Removal
+    job: Job[Config],
+    nodes: Nodes,
+    bucket: Bucket,
+    read: TableManifests,
+    manifest: TableManifest,
+    removal: Removal,
 ) -> tuple[Exporter, Plan]:
     """Return what exports the table, and its plan for the chunks."""
     reader = reader_of(job.config, nodes, removal.table)
@@ -129,23 +143,16 @@ def _planned(
     steps = [step for step in plan.steps if step.chunk.name in removal.chunks]
     # Chunks that are not among them may be missing from the manifest.
     chosen = replace(plan, steps=steps, surveyed=manifest.surveyed)
-    return exporter, exporter.also_parquet(chosen, {})
+    return exporter, exporter.also_parquet(chosen, read.objects or {})
 
 
-def _delete_parquet(
-    bucket: Bucket,
-    layout: ExportLayout,
-    read: TableManifests,
-    manifest: TableManifest,
-    removal: Removal,
-) -> None:
-    """Delete the Parquet objects of the chunks that have no successor, named by a manifest or not.
+def _unnamed_parquet(layout: ExportLayout, read: TableManifests, removal: Removal) -> set[str]:
+    """Return the keys that Parquet objects of the chunks may have, and that no manifest names.
 
-    There may be some of a time when the configuration wanted them.
+    There may be some of a time when the configuration wanted them, or of a run that has failed.
     """
-    others = [one for name, one in read.sound.items() if name != removal.table]
     keys = {layout.parquet(removal.table, name) for name in removal.chunks}
-    bucket.delete_keys(sorted(keys - named_keys([*others, manifest])))
+    return keys - named_keys(read.sound.values())
 
 
 def _leftover(removal: Removal, export: Export) -> Leftover:
@@ -158,20 +165,27 @@ def _add_note(
     bucket: Bucket,
     layout: ExportLayout,
     removal: Removal,
-    old: Mapping[str, Export],
-    new: Mapping[str, Export],
+    was: Iterable[tuple[str, str]],
+    new: Iterable[Export],
 ) -> None:
-    """Tell those who have copies, in a public file, which of them are to be replaced."""
+    """Tell those who have copies, in a public file, which of them are to be replaced.
+
+    Args:
+        bucket: has the file.
+        layout: where it is.
+        removal: what it is about.
+        was: key and SHA-256 of each object before.
+        new: the exports that there are now; objects that are as they were need no note.
+    """
     note = " ".join(removal.note.split())
-    successors = {stored.key: stored.sha256 for one in new.values() for stored in one.stored}
+    successors = {stored.key: stored.sha256 for one in new for stored in one.stored}
     lines = [
-        f"{now()} {layout.relative(stored.key)}: rows were removed."
-        f" Of copies, delete the object with SHA-256 {stored.sha256}"
-        f"{f'; its successor has {successors[stored.key]}' if stored.key in successors else ''}."
+        f"{now()} {layout.relative(key)}: rows were removed."
+        f" Of copies, delete the object with SHA-256 {sha256}"
+        f"{f'; its successor has {successors[key]}' if key in successors else ''}."
         f"{f' {note}' if note else ''}\n"
-        for export in old.values()
-        for stored in export.stored
-        if successors.get(stored.key) != stored.sha256
+        for key, sha256 in was
+        if successors.get(key) != sha256
     ]
     content = bucket.get(layout.changes) or b""
     if lines:
