@@ -9,7 +9,7 @@ import zstandard
 
 from exports.csv_rows import RowCounter
 from exports.manifest import Export, ParquetObject
-from exports.parquet_footer import DamagedFooter, footer_of
+from exports.parquet_footer import DamagedFooter, rows_of_footer
 from exports.parquet_rows import End
 from store import READ_SIZE
 
@@ -94,9 +94,9 @@ def check_parquet(pieces: Iterator[bytes], parquet: ParquetObject, rows: int) ->
     try:
         for _ in end.before_footer():
             pass
-        footer = footer_of(end.content)
+        found = rows_of_footer(end.content)
     except DamagedFooter as error:
         yield f"{parquet.key}: {error}"
         return
-    if footer.rows != rows:
-        yield f"{parquet.key}: {footer.rows:,} rows instead of {rows:,}"
+    if found != rows:
+        yield f"{parquet.key}: {found:,} rows instead of {rows:,}"

@@ -15,6 +15,9 @@ LARGEST_FOOTER = 16 * 1024 * 1024  # bytes; of 20 million rows and 40 columns it
 ENDING = 8  # bytes: the length of the footer, and the magic
 DEEPEST = 32  # structures within each other; the format needs 8
 LONGEST_VARINT = 10  # bytes, of 64 bits
+MOST_ELEMENTS = 100_000  # of a schema: ten for each column that a table can have here
+MOST_FIELDS = 32  # of an element; the format has 10
+LARGEST_NUMBER = 2**15 - 1  # of a field
 STOP, TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(13)
 SIZES = {BYTE: 1, DOUBLE: 8}
 SCHEMA, ROWS = 2, 3  # fields of FileMetaData
@@ -30,7 +33,7 @@ class LargeFooter(DamagedFooter):
     """The footer is larger than what is read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Element:
     """An element of the schema: a column, or a part of one.
 
@@ -40,7 +43,6 @@ class Element:
         children: how many of the next ones are parts of it.
         start: where it begins in the footer.
         end: where it ends.
-        fields: number, type, start and end of each field's value.
     """
 
     name: bytes
@@ -48,7 +50,6 @@ class Element:
     children: int
     start: int
     end: int
-    fields: tuple[tuple[int, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class Footer:
 
         Args:
             columns: their names in the table.
+
+        Raises:
+            DamagedFooter: a part of the schema can't be read.
         """
         names = {name.encode() for name in columns}
         pieces, position = [], 0
@@ -99,7 +103,8 @@ class Footer:
     def _without_text(self, element: Element) -> bytes:
         """Return an element without what says that its values are text."""
         encoded, last = bytearray(), 0
-        for number, kind, start, end in element.fields:
+        content = self.content[element.start : element.end]
+        for number, kind, start, end in _Reader(content).spans():
             if number in (CONVERTED, LOGICAL):
                 continue
             delta = number - last
@@ -107,7 +112,7 @@ class Footer:
                 encoded.append(delta << 4 | kind)
             else:
                 encoded += bytes([kind]) + _varint(number << 1)
-            encoded += self.content[start:end]
+            encoded += content[start:end]
             last = number
         return bytes(encoded) + b"\0"
 
@@ -136,25 +141,29 @@ def footer_of(tail: bytes) -> Footer:
     Raises:
         DamagedFooter: the file does not end as a Parquet file does.
     """
+    content = _content_of(tail)
+    elements = tuple(_Reader(content).schema())  # first: it may be refused before all is read
+    return Footer(content, _Reader(content).rows(), elements)
+
+
+def rows_of_footer(tail: bytes) -> int:
+    """Return how many rows a footer promises; nothing is kept of its schema.
+
+    Args:
+        tail: as `footer_of` has it.
+
+    Raises:
+        DamagedFooter: the file does not end as a Parquet file does.
+    """
+    return _Reader(_content_of(tail)).rows()
+
+
+def _content_of(tail: bytes) -> bytes:
+    """Return the bytes of a footer, without the length and the magic."""
     size = size_of_footer(tail) - ENDING
     if not size or size > len(tail) - ENDING:
         raise DamagedFooter("its footer is cut")
-    content = tail[-ENDING - size : -ENDING]
-    reader = _Reader(content)
-    elements: tuple[Element, ...] = ()
-    for number, kind in reader.fields():
-        if (number, kind) == (SCHEMA, LIST):
-            elements = tuple(reader.elements())
-        elif (number, kind) == (ROWS, I64):
-            rows = reader.integer()
-            break  # what follows are the row groups: as many as there are rows
-        else:
-            reader.skip(kind)
-    else:
-        reader.refuse()
-    if rows < 0 or not elements:
-        reader.refuse()
-    return Footer(content, rows, elements)
+    return tail[-ENDING - size : -ENDING]
 
 
 class _Reader:
@@ -180,21 +189,46 @@ class _Reader:
         number = 0
         while head := self._byte():
             number = number + (head >> 4) if head >> 4 else self.integer()
+            if not 0 < number <= LARGEST_NUMBER:
+                self.refuse()
             yield number, head & 15
 
-    def elements(self) -> Iterator[Element]:
-        """Yield the elements of the schema."""
+    def spans(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield number and type of each field, and where its value starts and ends."""
+        for number, kind in self.fields():
+            start = self.position
+            self.skip(kind)
+            yield number, kind, start, self.position
+
+    def rows(self) -> int:
+        """Read a footer up to the number of rows. The row groups follow: as many as it has."""
+        for number, kind in self.fields():
+            if (number, kind) == (ROWS, I64):
+                rows = self.integer()
+                return rows if rows >= 0 else self.refuse()
+            self.skip(kind)
+        return self.refuse()
+
+    def schema(self) -> Iterator[Element]:
+        """Read a footer up to its schema; yield the elements."""
+        for number, kind in self.fields():
+            if (number, kind) == (SCHEMA, LIST):
+                return self._elements()
+            self.skip(kind)
+        return self.refuse()
+
+    def _elements(self) -> Iterator[Element]:
         count, kind = self._list_head()
-        if kind != STRUCT:
+        if kind != STRUCT or not 0 < count <= MOST_ELEMENTS:
             self.refuse()
         for _ in range(count):
             yield self._element()
 
     def _element(self) -> Element:
-        start, fields = self.position, []
+        start, count = self.position, 0
         name, is_bytes, children = b"", False, 0
         for number, kind in self.fields():
-            begin = self.position
+            count += 1
             if (number, kind) == (NAME, BINARY):
                 name = self._bytes(self._unsigned())
             elif (number, kind) == (TYPE, I32):
@@ -203,10 +237,9 @@ class _Reader:
                 children = self.integer()
             else:
                 self.skip(kind)
-            fields.append((number, kind, begin, self.position))
-        if children < 0:
+        if children < 0 or count > MOST_FIELDS:
             self.refuse()
-        return Element(name, is_bytes, children, start, self.position, tuple(fields))
+        return Element(name, is_bytes, children, start, self.position)
 
     def skip(self, kind: int, depth: int = 0) -> None:
         """Read over a value."""
