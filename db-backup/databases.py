@@ -98,8 +98,18 @@ class JointMetrics(Metrics):
         values.append(value)
         if name not in LEAST:
             self._sender.gauge(name, sum(values))
-        elif len(values) == self._databases:
-            self._sender.gauge(name, min(values))
+        else:
+            self._send_least(name)
+
+    def leave_out_one(self) -> None:
+        """Expect one database less to say what is the worst of all."""
+        self._databases -= 1
+        for name in LEAST & self._values.keys():
+            self._send_least(name)
+
+    def _send_least(self, name: str) -> None:
+        if len(self._values[name]) >= self._databases:
+            self._sender.gauge(name, min(self._values[name]))
 
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter."""
@@ -120,6 +130,22 @@ def of_each_database(job: Job[Config]) -> list[Job[Config]]:
     backed_up = sum(config.backs_up_any for config in (job.config, *others))
     metrics = JointMetrics(job.metrics, max(1, backed_up))
     return [replace(job, config=config, metrics=metrics) for config in (job.config, *others)]
+
+
+def to_back_up(jobs: Sequence[Job[Config]]) -> Sequence[Job[Config]]:
+    """Return those jobs whose database has to have private tables: one does, in any case."""
+    if len(jobs) == 1:
+        return jobs
+    return [one for one in jobs if one.config.backs_up_any] or jobs[:1]
+
+
+def without_backup(job: Job[Config]) -> None:
+    """Let the metrics of all databases do without this one, where no table is private now.
+
+    Of several databases, a pattern needs to match no table of each.
+    """
+    if isinstance(job.metrics, JointMetrics) and job.config.backs_up_any:
+        job.metrics.leave_out_one()
 
 
 def by_names(job: Job[Config], key: str) -> list[Job[Config]]:

@@ -8,7 +8,7 @@ from backup_doctor import checks_before_a_run
 from backups.commands import back_up_tables, stored_backups, vanished_tables
 from backups.prune_command import keep_as_scheduled
 from backups.stored import good_backups
-from databases import by_names, each_in_turn, of_each_database
+from databases import by_names, each_in_turn, of_each_database, to_back_up, without_backup
 from exports.commands import export_tables
 from exports.prune_command import prune_as_configured
 from heartbeat import tell_success
@@ -25,13 +25,18 @@ def run(job: Job[Config]) -> None:
 
     One that fails does not keep the others from being done, in whichever database.
     """
-    each_in_turn(of_each_database(job), run_database)
+    jobs = of_each_database(job)
+    demanding = to_back_up(jobs) if job.config.action == "backup" else []
+    each_in_turn(jobs, lambda one: run_database(one, demands_private=one in demanding))
     if not job.dry_run:
         tell_success(job.config.heartbeat_url, job.user_agent)
 
 
-def run_database(job: Job[Config]) -> Sequence[ScriptError]:
-    """Do what the configuration says of the tables of one database; return what has failed."""
+def run_database(job: Job[Config], *, demands_private: bool) -> Sequence[ScriptError]:
+    """Do what the configuration says of the tables of one database; return what has failed.
+
+    `demands_private` makes it a failure that no table is private.
+    """
     config = job.config
     with connected_nodes(config, one_suffices=True) as nodes:
         preflight(checks_before_a_run(nodes))
@@ -44,10 +49,12 @@ def run_database(job: Job[Config]) -> Sequence[ScriptError]:
         if _exports(config) and (public or _may_have_exports(config, private)):
             existing = None if nodes.absent else names
             failures += _failures(lambda: export_and_prune(job, nodes, public, existing))
-        if _backs_up(config) and (private or config.action == "backup"):
+        if _backs_up(config) and (private or demands_private):
             failures += _failures(lambda: back_up_as_scheduled(job, nodes, private))
-        elif _backs_up(config) and config.private_bucket_name:
-            failures += _failures(lambda: vanished_tables(job, nodes, private))
+        else:
+            without_backup(job)
+            if _backs_up(config) and config.private_bucket_name:
+                failures += _failures(lambda: vanished_tables(job, nodes, private))
         if unlisted:
             failures.append(
                 DataRefused(
@@ -140,10 +147,7 @@ def _export_database(job: Job[Config]) -> Sequence[ScriptError]:
 
 def backup(job: Job[Config]) -> None:
     """Back up the private tables, all of a database at once."""
-    jobs = of_each_database(job)
-    if job.config.databases:
-        jobs = [one for one in jobs if one.config.backs_up_any] or jobs[:1]
-    each_in_turn(jobs, _back_up_database)
+    each_in_turn(to_back_up(of_each_database(job)), _back_up_database)
 
 
 def _back_up_database(job: Job[Config]) -> Sequence[ScriptError]:

@@ -3,11 +3,14 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from db_backup_harness import BackupTool
-from exports.rotation import RUNS, Rotation, due
+from db_backup_harness import LAYOUT, BackupTool
+from exports.plan import Plan
+from exports.rotation import RUNS, Rotation, due, looked_at
 from test_exports_levels import BY_MONTH, INSERT, exported_by
 
 pytestmark = pytest.mark.rotation
@@ -96,6 +99,68 @@ def test_a_run_looks_at_its_share_also_after_one_that_was_interrupted(
     assert "would keep" in backup_tool.run("--dry-run")[1]
 
 
+def make_replacing(tool: BackupTool) -> None:
+    """Make a table of two months whose rows are there twice until they are merged; export it."""
+    execute = tool.database.execute
+    execute(
+        "CREATE TABLE m (t DateTime, id UInt32, v UInt32, text String)"
+        " ENGINE = ReplacingMergeTree(v) ORDER BY (t, id)"
+    )
+    execute("SYSTEM STOP MERGES m")
+    for month in (1, 2):
+        for version in (1, 2):
+            execute(INSERT.format(month, version, 100))
+    assert tool.run(tables={"m": BY_MONTH})[0] == 0
+
+
+def merge(tool: BackupTool) -> None:
+    """Let each row be there once."""
+    tool.database.execute("SYSTEM START MERGES m")
+    tool.database.execute("OPTIMIZE TABLE m FINAL")
+
+
+@pytest.mark.long
+def test_a_row_that_comes_before_a_first_digest_is_read_is_exported(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_replacing(backup_tool)
+    monkeypatch.setattr("exports.rotation.RUNS", 1)
+    merge(backup_tool)
+
+    def looked_at_late(*arguments: Any) -> Plan:
+        late = "INSERT INTO m VALUES ('2024-01-05 00:00:00', 777, 9, 'LATE')"
+        backup_tool.database.execute(late)
+        return looked_at(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exports.commands.looked_at", looked_at_late)
+        assert exported_by(backup_tool) == []
+    exports = backup_tool.manifest("m").chunks
+    assert [exports[name].fingerprint.is_read for name in MONTHS[:2]] == [False, True]
+    assert list(backup_tool.manifest("m").looks) == ["202402"]
+    assert exported_by(backup_tool) == ["202401"]
+    assert b"LATE" in backup_tool.csv("m_202401.csv.zstd")
+
+
+@pytest.mark.long
+def test_merges_leave_a_digest_of_what_they_leave(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exports.rotation.RUNS", 1)
+    make_replacing(backup_tool)
+    assert exported_by(backup_tool) == []
+    before = backup_tool.manifest("m").chunks["202401"].fingerprint
+    assert (before.is_read, before.rows, before.merged) == (True, 200, 100)
+    merge(backup_tool)
+    manifest = backup_tool.manifest("m")
+    manifest.surveyed = ""  # so all rows are counted
+    backup_tool.put(LAYOUT.manifest("m"), msgspec.json.encode(manifest))
+    monkeypatch.setattr("exports.commands.looked_at", lambda _reader, _manifest, plan, *_: plan)
+    assert exported_by(backup_tool) == []
+    after = backup_tool.manifest("m").chunks["202401"].fingerprint
+    assert after == msgspec.structs.replace(before, rows=100)
+
+
 def interrupt(*_: object) -> None:
     """End a run in the middle."""
     raise KeyboardInterrupt
@@ -140,6 +205,10 @@ def test_those_come_first_whose_rows_were_read_longest_ago() -> None:
             ("e", 2, "unchanged"),
         )
     ]
-    looks = {"b": "2026-01-04T00:00:00Z", "gone": "2026-01-05T00:00:00Z"}
+    looks = {
+        "b": "2026-01-04T00:00:00Z",
+        "gone": "2026-01-05T00:00:00Z",
+        "d": "2099-01-01T00:00:00Z",  # by a clock that was wrong
+    }
     names = [step.chunk.name for step in due(steps, looks, 3)]  # type: ignore[arg-type]
     assert names == ["d", "e", "a"]

@@ -11,7 +11,15 @@ import pytest
 
 from backup_config import Config
 from backups.manifest import BackupManifest
-from databases import JointMetrics, by_names, by_source, of_table, other_configs
+from databases import (
+    JointMetrics,
+    by_names,
+    by_source,
+    of_each_database,
+    of_table,
+    other_configs,
+    without_backup,
+)
 from db_backup_harness import BackupTool
 from ooni_common.config import SecretUrl
 from ooni_common.errors import UsageError
@@ -162,6 +170,22 @@ def test_a_gauge_is_the_sum_and_what_is_proven_is_the_worst() -> None:
     joint.gauge("last_verified", 99)  # the other database was not proven
     gauges = {name: value for kind, name, value in metrics.sent if kind is MetricKind.GAUGE}
     assert gauges == {"backups": 2, "skipped_chunks": 8}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_database_without_private_tables_now_keeps_no_gauge_of_the_others_back(
+    *, first: bool
+) -> None:
+    config = configured(t="private", **{"other__x*": "private"})
+    main, other, third = of_each_database(job_of(config))
+    if first:
+        without_backup(other)
+    without_backup(third)  # it has none in the configuration either
+    main.metrics.gauge("backups", 7)
+    if not first:
+        assert not main.metrics.sent
+        without_backup(other)
+    assert main.metrics.sent == [(MetricKind.GAUGE, "backups", 7)]
 
 
 # --- with real databases ---
@@ -358,3 +382,14 @@ def test_a_database_that_is_missing_keeps_no_schema_from_being_shown(tool: Backu
     assert (status, log.count("CREATE TABLE")) == (78, 4), log
     assert "does not exist" in log
     assert "create it, or correct its name in databases" in log
+
+
+def test_a_run_that_only_backs_up_wants_private_tables_of_one_database(tool: BackupTool) -> None:
+    other = other_of(tool)
+    tables = {"shown": "none", "kept": "none", f"{other}.shown": "public", f"{other}.kept": "none"}
+    nothing = "no table is private in the configuration"
+    status, log = tool.run("run", action="backup", tables=tables)
+    assert (status, nothing in log) == (78, True), log
+    for name in ("kept", f"{other}.kept"):
+        status, log = tool.run("run", tables=tables | {name: "private"})
+        assert (status, nothing in log) == (0, False), log

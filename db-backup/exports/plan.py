@@ -229,8 +229,8 @@ class _Planner:
         reason = self._reason(chunk, rows, last) if last else "new"
         fingerprint, storage = counted(rows), self.evidence.storage
         if last and reason == "unchanged":
-            if rows == last.fingerprint.rows:
-                fingerprint = last.fingerprint
+            if rows == last.fingerprint.rows or last.fingerprint.merged is not None:
+                fingerprint = msgspec.structs.replace(last.fingerprint, rows=rows)
             changes = self.evidence.changes(last)
             if changes and changes.same_parts:
                 storage = last.storage  # as good, and the manifest stays as it is

@@ -15,12 +15,14 @@ from pathlib import Path
 import msgspec
 
 from documents import Number
-from exports.chunks import digests
+from exports.chunks import digests, grown_chunks
 from exports.fingerprint import Fingerprint
-from exports.manifest import Export, TableManifest
+from exports.manifest import Export, TableManifest, now
 from exports.plan import Plan, Reason, Step
-from exports.reader import Reader
+from exports.reader import Chunk, Reader
 from ooni_common.state import read_state, write_state
+from table_blocks import Storage
+from table_parts import read_snapshot
 
 RUNS = 26  # half a year of weekly ones
 
@@ -85,7 +87,16 @@ def looked_at(
     whole = [step for step in asked if step.last and step.last.fingerprint.whole is not None]
     read = digests(reader, [step.chunk for step in asked if step not in whole])
     read |= digests(reader, [step.chunk for step in whole], whole=True)
-    steps = [_after_look(reader, plan, step, read, max_shrink) for step in plan.steps]
+    first = [
+        step.chunk
+        for step in looks
+        if step.last and _is_first(read[step.chunk.name], step.last.fingerprint)
+    ]
+    late = _changed_since(reader, plan.storage, first)
+    steps = [
+        step if step.chunk.name in late else _after_look(reader, plan, step, read, max_shrink)
+        for step in plan.steps
+    ]
     return replace(plan, steps=steps, looks=len(looks), looked=reader.bytes_read - before)
 
 
@@ -98,13 +109,32 @@ def due(steps: Sequence[Step], looks: Mapping[str, str], share: int) -> list[Ste
         share: how many are wanted.
     """
     unchanged = [(step, step.last) for step in steps if step.reason == "unchanged" and step.last]
+    present = now()
 
     def read_at(pair: tuple[Step, Export]) -> tuple[str, bool, str]:
         step, last = pair
         looked = looks.get(step.chunk.name, "")
+        if looked > present:  # of a clock that was wrong: it would never be its turn again
+            looked = ""
         return max(looked, last.finished), looked >= last.finished, step.chunk.name
 
     return [step for step, _ in sorted(unchanged, key=read_at)[:share]]
+
+
+def _changed_since(reader: Reader, storage: Storage, chunks: Sequence[Chunk]) -> set[str]:
+    """Return the names of those of some chunks that may have other rows than blocks of before.
+
+    A digest that is compared with none would say of a row that came after the blocks were listed
+    that it was exported; so these are looked at another time.
+    """
+    if not chunks:
+        return set()
+    snapshot = read_snapshot(reader.databases, reader.table)
+    changes = snapshot.changes(storage) if snapshot else None
+    names = {chunk.name for chunk in chunks}
+    if not changes or changes.mutated or not (changes.complete and changes.adds_up):
+        return names
+    return names & grown_chunks(reader, chunks, changes)
 
 
 def _affordable(steps: Sequence[Step]) -> list[Step]:
@@ -120,29 +150,34 @@ def _affordable(steps: Sequence[Step]) -> list[Step]:
 def _after_look(
     reader: Reader, plan: Plan, step: Step, read: Mapping[str, Fingerprint], max_shrink: float
 ) -> Step:
-    now = read.get(step.chunk.name)
-    if now is None:
+    seen = read.get(step.chunk.name)
+    if seen is None:
         return step
     if step.exports or step.last is None:
-        return replace(step, fingerprint=now)
+        return replace(step, fingerprint=seen)
     last = step.last.fingerprint
-    if _is_as(now, last):
-        now = msgspec.structs.replace(now, whole=last.whole)
-        return replace(step, fingerprint=now, looked=True)
+    if _is_as(seen, last):
+        seen = msgspec.structs.replace(seen, whole=last.whole)
+        return replace(step, fingerprint=seen, looked=True)
     reason: Reason = "found by rotation"
-    if _rows_after_merges(reader, now) < _rows_after_merges(reader, last) * (1 - max_shrink):
+    if _rows_after_merges(reader, seen) < _rows_after_merges(reader, last) * (1 - max_shrink):
         reason = "shrunk"
     storage = plan.storage.name if plan.storage else ""
-    return replace(step, fingerprint=now, reason=reason, storage=storage)
+    return replace(step, fingerprint=seen, reason=reason, storage=storage)
 
 
-def _is_as(now: Fingerprint, last: Fingerprint) -> bool:
+def _is_as(seen: Fingerprint, last: Fingerprint) -> bool:
     """Tell whether rows are those that were exported, as far as the two fingerprints can tell."""
-    if last.is_read and (now.merged is None) == (last.merged is None):
-        return now.same_as(last)
-    if now.merged is None:
-        return now.rows == last.rows
-    return now.rows <= last.rows
+    if not _is_first(seen, last):
+        return seen.same_as(last)
+    if seen.merged is None:
+        return seen.rows == last.rows
+    return seen.rows <= last.rows
+
+
+def _is_first(seen: Fingerprint, last: Fingerprint) -> bool:
+    """Tell whether a digest has none of before to be compared with."""
+    return not last.is_read or (seen.merged is None) != (last.merged is None)
 
 
 def _rows_after_merges(reader: Reader, fingerprint: Fingerprint) -> int:
