@@ -39,7 +39,6 @@ SETTINGS: Mapping[str, object] = {
     "output_format_parquet_fixed_string_as_fixed_byte_array": 1,
     "output_format_parquet_datetime_as_uint32": 0,
     "output_format_parquet_date_as_uint16": 0,
-    "output_format_parquet_enum_as_byte_array": 1,
     "output_format_parquet_geometadata": 0,  # points are structures, and no WKB that says it's text
 }
 # What servers without these settings write as numbers, which say nothing to others: another type.
@@ -51,11 +50,9 @@ OTHER_TYPES = {
         "DateTime64(6, 'UTC')",
     ),
     "output_format_parquet_date_as_uint16": (r"\bDate\b", "Date32"),
-    "output_format_parquet_enum_as_byte_array": (
-        r"\bEnum(8|16)\(([^()']|'([^'\\]|\\.)*')*\)",
-        "String",
-    ),
 }
+# Newer servers mark them as enumerations, which pandas reads as bytes.
+ENUM = (r"\bEnum(8|16)\(([^()']|'([^'\\]|\\.)*')*\)", "String")
 # Parquet counts nanoseconds then, which end in 2262: servers before 26 write other times.
 NARROWED = re.compile(r"\bDateTime64\([78]\b")
 REFUSED_TYPES = (36, 50)  # codes: an empty Tuple; a type that Parquet has no form of
@@ -108,7 +105,7 @@ class ParquetFormat:
         """Return the types of the columns that are to have others; read back, they are the same."""
         missing = [pair for name, pair in OTHER_TYPES.items() if name not in self.settings]
         types = {column.name: reader.zoned_type(column.name) for column in reader.table.columns}
-        for pattern, other in missing:
+        for pattern, other in [*missing, ENUM]:
             types = {name: re.sub(pattern, other, kind) for name, kind in types.items()}
         return {name: kind for name, kind in types.items() if kind != reader.zoned_type(name)}
 
