@@ -110,7 +110,7 @@ class ClickHouseHTTP:
             ConfigError: a proxy keeps back the header by which a failure is known.
         """
         body = f"{select} FORMAT CSVWithNames".encode()
-        with self._answered(self._reading(settings or {}), body) as response:
+        with self._answered(self._reading(settings or {}, body), body) as response:
             if names and not response.headers.get(TAG):
                 raise ConfigError(f"{self.address}: {NO_TAG}")
             counter = RowCounter(exact=exact)
@@ -126,14 +126,16 @@ class ClickHouseHTTP:
         Whoever takes them has to see by their end whether they are all: of formats that have none,
         servers before 25.11 do not tell a failure in mid-stream for certain.
         """
-        with self._answered(self._reading(settings), query.encode()) as response:
+        body = query.encode()
+        with self._answered(self._reading(settings, body), body) as response:
             yield self._pieces(response)
 
-    def _reading(self, settings: Mapping[str, object]) -> dict[str, object]:
+    def _reading(self, settings: Mapping[str, object], query: bytes) -> dict[str, object]:
         """Return the settings of a query that reads a whole chunk, or more."""
         return {
             "readonly": 2,
             "cancel_http_readonly_queries_on_client_close": 1,
+            **_room_for(query),
             **self._config.query_settings,
             **OUTPUT_SETTINGS,
             **settings,
@@ -180,7 +182,7 @@ class ClickHouseHTTP:
         """
         head = f"{statement}\n".encode()
         parameters = {
-            **({"max_query_size": 2 * len(head)} if len(head) > LONGEST_STATEMENT else {}),
+            **_room_for(head),
             **settings,
             "optimize_on_insert": 0,  # rows with the same key are as many as they were
             "wait_end_of_query": 1,
@@ -238,6 +240,11 @@ class ClickHouseHTTP:
             raise reported_failure(tail, tag) or error from None
         if failure := reported_failure(tail, tag):
             raise failure
+
+
+def _room_for(statement: bytes) -> dict[str, object]:
+    """Return the setting that lets the server parse a statement with the names of many columns."""
+    return {"max_query_size": 2 * len(statement)} if len(statement) > LONGEST_STATEMENT else {}
 
 
 def login_of(db_uri: SecretUrl, http_url: SecretUrl) -> Login:
