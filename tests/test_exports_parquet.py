@@ -529,6 +529,38 @@ def test_every_cut_of_a_file_is_refused(tool: BackupTool) -> None:
             footer_of(content[:end])
 
 
+# --- what leads to the objects ---
+
+
+@pytest.mark.long
+def test_a_lost_list_of_the_files_is_written_again(tool: BackupTool) -> None:
+    status, printed = tool.run("export")
+    assert (status, "gone, or not what was written" in printed) == (0, False)
+    key = f"{LAYOUT.prefix}/urls-parquet.txt"
+    content = tool.get(key)
+    tool.client.delete_object(Bucket=tool.bucket_name, Key=key)
+    status, printed = tool.run("export")
+    assert (status, f"{key}: gone, or not what was written" in printed) == (0, True)
+    assert tool.get(key) == content
+    # Neither more files nor none of Parquet are a loss.
+    tool.database.execute("INSERT INTO t VALUES ('2026-03-05 10:00:00', 5, 'new')")
+    status, printed = tool.run("export", formats=["csv.zstd"])
+    assert (status, "gone, or not what was written" in printed) == (0, False)
+    assert key not in tool.objects()
+    status, printed = tool.run("export", **BOTH)
+    assert (status, "gone, or not what was written" in printed) == (0, False)
+    assert tool.get(key) == content + b"parquet/t_202603.parquet\n"
+
+
+@pytest.mark.long
+def test_a_table_with_the_names_of_many_columns_is_exported(backup_tool: BackupTool) -> None:
+    columns = ", ".join(f"`{'c' * 60}{number:04}` String" for number in range(2200))
+    backup_tool.query(f"CREATE TABLE w (k UInt32, {columns}) ENGINE = MergeTree ORDER BY k")
+    backup_tool.query("INSERT INTO w (k) VALUES (1)")
+    status, printed = backup_tool.run("export", tables={"w": "public"}, **BOTH)
+    assert (status, parquets(backup_tool)) == (0, ["w.parquet"]), printed
+
+
 # --- types ---
 
 KINDS = [kind.strip() for kind in RANDOM.replace("\n", " ").split(";")]
@@ -587,6 +619,24 @@ def test_values_of_every_type_are_the_same_when_they_are_read_back(
     ((*there,),) = client.execute(f"SELECT {figures} FROM t", settings=SETTINGS_OF_TYPES)
     ((*back,),) = client.execute(f"SELECT {figures} FROM {source}", settings=SETTINGS_OF_TYPES)
     assert [kind for kind, a, b in zip(kinds, there, back, strict=True) if a != b] == []
+
+
+@pytest.mark.long
+def test_enumerations_are_texts_for_pandas_too(backup_tool: BackupTool) -> None:
+    backup_tool.query(
+        "CREATE TABLE e (k UInt32, e Enum8('a' = 1), n Nullable(Enum16('b)' = 300)),"
+        " f Array(Enum8('c' = 1)), m Map(String, Enum8('d' = 1))) ENGINE = MergeTree ORDER BY k"
+    )
+    backup_tool.query("INSERT INTO e VALUES (1, 'a', 'b)', ['c'], {'k': 'd'})")
+    assert backup_tool.run("export", tables={"e": "public"}, **BOTH)[0] == 0
+    frame = pd.read_parquet(io.BytesIO(backup_tool.get(f"{PARQUET}e.parquet")))
+    assert frame.iloc[0].to_dict() | {"f": list(frame["f"][0])} == {
+        "k": 1,
+        "e": "a",
+        "n": "b)",
+        "f": ["c"],
+        "m": [("k", "d")],
+    }
 
 
 @pytest.mark.long

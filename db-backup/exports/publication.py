@@ -59,7 +59,14 @@ def publish(
     sums, edition = checksums(sound.values(), layout), about.edition
     before = last.tables if last else {}
     same_pages = last is not None and last.edition == edition
-    lost = same_pages and not manifests.damaged and _lost(layout, sums, sound, objects)
+    # Of other tables nobody knows the size that the checksums had.
+    sums_before = sums if tables == before else None
+    has_parquet = tables == before and any(table.parquet_bytes for table in tables.values())
+    lost = (
+        same_pages
+        and not manifests.damaged
+        and _lost(layout, sums_before, sound, objects, has_parquet=has_parquet)
+    )
     if same_pages and tables == before and not lost:
         return False
     run = msgspec.structs.replace(run, tables=tables, edition=edition)
@@ -79,17 +86,30 @@ def publish(
 
 def _lost(
     layout: ExportLayout,
-    sums: bytes,
+    sums: bytes | None,
     tables: Iterable[str],
     objects: Mapping[str, Listed] | None,
+    *,
+    has_parquet: bool,
 ) -> bool:
-    """Tell whether checksums or pages are gone, or other ones than were written."""
+    """Tell whether checksums or pages are gone, or other ones than were written.
+
+    Args:
+        layout: where they are.
+        sums: as they were written; None: not known.
+        tables: that have pages.
+        objects: in the bucket, by key; None: not listed.
+        has_parquet: whether there was a file of Parquet.
+    """
     if objects is None:
         return False
     listed = objects.get(layout.sums)
-    lost = [] if listed and listed.size == len(sums) else [layout.sums]
+    same = listed is not None and (sums is None or listed.size == len(sums))
+    lost = [] if same else [layout.sums]
     lost += [] if layout.index in objects else [layout.index]
-    lost += lost_pages(Places(layout), tables, objects)
+    places = Places(layout)
+    lost += lost_pages(places, tables, objects)
+    lost += [places.parquet_urls] if has_parquet and places.parquet_urls not in objects else []
     for key in lost:
         log.warning("%s: gone, or not what was written; writing it again", key)
     return bool(lost)
