@@ -375,13 +375,15 @@ def test_no_command_takes_a_database_for_a_table_or_a_backup(tool: BackupTool) -
 
 
 @pytest.mark.long
-def test_a_database_that_is_missing_keeps_no_schema_from_being_shown(tool: BackupTool) -> None:
+def test_a_missing_database_is_named_and_keeps_no_other_schema_back(tool: BackupTool) -> None:
     other = other_of(tool)
     tool.configure(databases=[f"{other}_gone", other])
     status, log = tool.run("schema")
     assert (status, log.count("CREATE TABLE")) == (78, 4), log
     assert "does not exist" in log
-    assert "create it, or correct its name in databases" in log
+    for text in (log, tool.run("doctor")[1]):
+        assert "create it, or correct its name in databases" in text
+        assert "db_uri" not in text
 
 
 def test_a_run_that_only_backs_up_wants_private_tables_of_one_database(tool: BackupTool) -> None:
