@@ -1,6 +1,7 @@
 """Running a part of a test as a user without privileges."""
 
 import codecs
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ NOBODY = 65534
 def without_privileges(*own: Path) -> Iterator[None]:
     """Let root's tests run into permissions as anybody would; `own` are then the user's own."""
     root = os.getuid() == 0
-    for encoding in ("ascii", "idna", "utf-8-sig"):  # the interpreter's files may be root's alone
+    # The interpreter's files may be root's alone, so what comes late comes before.
+    for encoding in ("ascii", "idna", "utf-8-sig"):
         codecs.lookup(encoding)
+    importlib.import_module("prometheus_client")
     if root:
         for path in own:
             _make_reachable(path)
