@@ -193,7 +193,7 @@ class Config(TablesConfig, frozen=True, kw_only=True):
         name = getattr(self, f"{side}_bucket_name")
         if name and not BUCKET_NAME.fullmatch(name):
             raise ValueError(
-                f"{side}_bucket_name: {name[:80]!r} is no bucket's name: expected up to 255"
+                f"{side}_bucket_name: {name[:80]!r} can't name a bucket: expected up to 255"
                 " letters, digits and - . _"
             )
         if endpoint := getattr(self, f"{side}_endpoint"):

@@ -156,7 +156,7 @@ def by_names(job: Job[Config], key: str) -> list[Job[Config]]:
         key: the argument that has the names. Where it is empty: each database.
 
     Raises:
-        UsageError: one of them is no name.
+        UsageError: one of them can not be a name.
     """
     names: Sequence[str] = getattr(job.arguments, key)
     split = [split_name(job.config, name) for name in names]
@@ -177,7 +177,7 @@ def by_source(jobs: Sequence[Job[Config]], config: Config) -> list[Job[Config]]:
     A name without a database is one of the only database that is asked for, else of that of db_uri.
 
     Raises:
-        UsageError: none has, or it is no name.
+        UsageError: none has it, or it can not be a name.
     """
     source: str = jobs[0].arguments.source
     if source in OF_EACH:
@@ -187,7 +187,7 @@ def by_source(jobs: Sequence[Job[Config]], config: Config) -> list[Job[Config]]:
         return list(jobs)
     chosen = [with_arguments(one, source=name) for one in jobs if name_of_database(one) == database]
     if not chosen:
-        raise UsageError(f"--from {source}: it is no backup of the database of these tables")
+        raise UsageError(f"--from {source}: the database of these tables has no such backup")
     return chosen
 
 
@@ -206,7 +206,7 @@ def split_name(config: Config, name: str) -> tuple[str, str]:
     """Return the database and the rest of a name on the command line; "" for that of db_uri.
 
     Raises:
-        UsageError: there is no rest. It must never mean all that the database has.
+        UsageError: it ends there, which must never mean all that the database has.
     """
     database, rest = config.split(name)
     if not rest:

@@ -100,7 +100,7 @@ def test_a_bucket_that_no_store_can_have_is_refused_and_nothing_is_written(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert init("--public-bucket", "A b", "--db-uri", NOWHERE, "--output", output) == 2
-    assert "public_bucket_name: 'A b' is no bucket's name" in capsys.readouterr().err
+    assert "public_bucket_name: 'A b' can't name a bucket" in capsys.readouterr().err
     assert not output.exists()
 
 
