@@ -45,7 +45,7 @@ class ParquetFailures:
         return isinstance(failure, Unavailable) and failure is not self.ended
 
     def note(self, step: Step, failure: ScriptError) -> None:
-        """Note why a chunk gets none now, and delete the one with its rows of before."""
+        """Note why a chunk gets none now, and delete its old one, whose rows have changed."""
         manifest, name = self._file.manifest, step.chunk.name
         with self._file.lock:
             if failure is self.ended:

@@ -59,7 +59,7 @@ def _without(export: Export) -> Export:
 def merged_since(steps: Sequence[Step], reader: Reader) -> list[Step]:
     """Return steps in which chunks that the server has merged since their CSV get both objects.
 
-    That a merge alone is no change was decided before; but both objects have the same rows.
+    The plan rightly takes a merge for no change, but both objects must have the same rows.
 
     Args:
         steps: with those that make Parquet objects.

@@ -62,7 +62,7 @@ PARQUET = "application/vnd.apache.parquet"
 
 
 class NotUTF8(DataRefused):
-    """Texts of a chunk are none, so that nobody could read its Parquet object."""
+    """A chunk has texts that are not UTF-8, so nobody could read its Parquet object."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class ParquetRows:
             How many rows there are.
 
         Raises:
-            Unavailable: the server has failed, or what came is no whole file.
+            Unavailable: the server has failed, or what came is not a whole file.
         """
         types = self._form.types(self._reader)
         query = f"{self._reader.select(chunk, self._demand, types)} FORMAT Parquet"
