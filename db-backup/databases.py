@@ -156,7 +156,7 @@ def by_names(job: Job[Config], key: str) -> list[Job[Config]]:
         key: the argument that has the names. Where it is empty: each database.
 
     Raises:
-        UsageError: one of them can not be a name.
+        UsageError: one of them cannot be a name.
     """
     names: Sequence[str] = getattr(job.arguments, key)
     split = [split_name(job.config, name) for name in names]
@@ -177,7 +177,7 @@ def by_source(jobs: Sequence[Job[Config]], config: Config) -> list[Job[Config]]:
     A name without a database is one of the only database that is asked for, else of that of db_uri.
 
     Raises:
-        UsageError: none has it, or it can not be a name.
+        UsageError: none has it, or it cannot be a name.
     """
     source: str = jobs[0].arguments.source
     if source in OF_EACH:

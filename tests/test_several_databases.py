@@ -155,7 +155,7 @@ def test_the_backup_that_is_named_chooses_the_database(
     config = configured()
     jobs = by_names(job_of(config, tables=tables, source=source), "tables")
     if chosen is None:
-        with pytest.raises(UsageError, match="no backup of the database"):
+        with pytest.raises(UsageError, match="the database of these tables has no such backup"):
             by_source(jobs, config)
     else:
         assert [one.config.database for one in by_source(jobs, config)] == chosen
