@@ -21,7 +21,7 @@ def test_the_tables_are_like_the_real_ones_and_always_the_same(database: Databas
     months = "SELECT DISTINCT toYYYYMM(measurement_start_time, 'UTC') FROM fastpath_1"
     assert client.execute(months) == [(202402,)]
     shares = client.execute(
-        "SELECT avg(anomaly = 't'), avg(test_name = 'webconnectivity') FROM fastpath_1"
+        "SELECT avg(anomaly = 't'), avg(test_name = 'web_connectivity') FROM fastpath_1"
     )[0]
     for share, expected in zip(shares, (0.05, 0.8), strict=True):
         assert abs(share - expected) < 0.1

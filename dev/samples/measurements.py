@@ -95,7 +95,8 @@ WITH
     pick_once(24, 5) > 0 AS web,
     domains[1 + pick(28, 11)] AS host,
     multiIf(pick(32, 100) < 3, 'dns', pick(32, 100) < 5, 'tcp_ip', '') AS blocking,
-    if(web, 'webconnectivity', tests[1 + pick_once(36, 5)]) AS test,
+    if(web, 'web_connectivity', tests[1 + pick_once(36, 5)]) AS name,
+    replaceAll(name, '_', '') AS test, -- as identifiers have it
     if(web, concat('https://', host, '/', if(pick(4, 7) = 0, '?q="a,b"', '')), '') AS url,
     concat(formatDateTime(begun, '%Y%m%dT%H%i%SZ', 'UTC'), '_', test, '_', cc, '_', toString(asn),
            '_n1_', substring(base64Encode(hex(r)), 1, 16)) AS report,
@@ -104,7 +105,7 @@ WITH
 """
 FASTPATH_ROWS = """\
 SELECT uid AS measurement_uid, report AS report_id, url AS input, cc AS probe_cc,
-    asn AS probe_asn, test AS test_name, at AS test_start_time, at AS measurement_start_time,
+    asn AS probe_asn, name AS test_name, at AS test_start_time, at AS measurement_start_time,
     '' AS filename,
     if(blocking = '', '{{}}', '{{"blocking_general":1.0,"analysis":{{"blocking_type":"dns"}}}}')
         AS scores,
