@@ -116,6 +116,24 @@ def test_pages_say_who_has_the_rights_and_whom_to_ask() -> None:
         assert '<a href="mailto:a@b.example">a@b.example</a>' in page
 
 
+@pytest.mark.parametrize(
+    ("site", "asked"),
+    [
+        (Site(), "permission:\nOpen Observatory of Network Interference."),
+        (Site(contact="a@b.example"), 'permission:\n<a href="mailto:a@b.example">a@b.example</a>.'),
+        (Site(licence="CC0 1.0", licence_url="https://cc0.example/"), ""),
+    ],
+)
+def test_newsrooms_read_what_the_licence_lets_them_do(site: Site, asked: str) -> None:
+    report = sample_report(1, series=20)
+    drafts = {draft.path: draft for draft in drafts_of(report, news_of(report), site)}
+    for path in ("data.html", "methodology.html"):
+        page = drafts[path].make().decode()
+        assert "Newsrooms, commercial ones too, may report what these pages say" in page
+        assert asked in page
+        assert ("ask for permission" in page) == bool(asked)
+
+
 def test_nothing_is_told_for_certain_where_nothing_was_measured() -> None:
     empty = replace(sample_report(1, series=20), statuses=[], incidents=[], events=[], charts={})
     files = dict(outputs_of(replace(empty, until=UNTIL)))

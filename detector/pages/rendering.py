@@ -66,6 +66,11 @@ class Site:
         on_the_web = self.contact.startswith(("https://", "http://"))
         return self.contact if on_the_web else f"mailto:{self.contact}"
 
+    @property
+    def is_non_commercial(self) -> bool:
+        """Whether the licence is one of Creative Commons that excludes commercial use."""
+        return "creativecommons.org/licenses/by-nc" in self.licence_url
+
 
 @dataclass(frozen=True)
 class Link:
