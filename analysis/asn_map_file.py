@@ -34,7 +34,7 @@ NUMBER = re.compile("0|[1-9][0-9]{0,9}")
 LARGEST_ASN = 2**32 - 1
 FIRST_DATE, LAST_DATE = date(1970, 1, 1), date(2149, 6, 6)  # of the database's type Date
 TOLERATED_REFUSED_SHARE = 0.01
-MOST_REFUSALS = 20  # are kept for the log; the others are counted
+MOST_LOGGED = 20  # refusals that are kept for the log; the others are counted
 EXCERPT = 100  # characters
 
 OPENING = re.compile(rb"[ \t\r\n]*\{")
@@ -177,7 +177,7 @@ class AsnMap:
 
     def _refuse(self, rows: int, reason: str) -> None:
         self.refused_rows += rows
-        if len(self.refusals) < MOST_REFUSALS:
+        if len(self.refusals) < MOST_LOGGED:
             self.refusals.append(f"{self.file}: {reason}")
 
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 from ooni_common.state import read_state, write_state
-from refusals import Moment, RefusedForNow
+from refusals import DAY, Moment, RefusedForNow
 
-DAY = 86_400  # seconds
 BESIDE_LOADED = 0.0  # in the place of a time
 
 Since = dict[str, Moment]  # what a row is known by → when it was first refused, in Unix time

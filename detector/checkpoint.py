@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from contextual import PARAMETERS, TABLES
+from contextual import CONTROL, PARAMETERS
 from following import PREFIX, Checkpoint, Follower
 from ooni_common.files import write_atomically
 from ooni_common.state import ignored, read_local
@@ -118,7 +118,7 @@ def _check(checkpoint: Checkpoint) -> None:
     if not 0 < checkpoint.hour <= checkpoint.until < LATEST_HOUR:
         raise ValueError(f"hours {checkpoint.hour} to {checkpoint.until}")
     for name, array in checkpoint.arrays.items():
-        is_table = name.startswith(PREFIX + TABLES) and array.ndim == 1
+        is_table = name.startswith(PREFIX + CONTROL) and array.ndim == 1
         if array.dtype.kind not in "if" or not (
             is_table or array.shape == (len(checkpoint.series),)
         ):

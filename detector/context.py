@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from control import SOURCE_BITS
 from counts import ANOMALY
 from ooni_common.database import Database
-from series import HOUR, Series, Target
+from series import HOUR, WEB_TEST, Series, Target
 
 Table = NDArray[np.int64]  # a row for each count, a column for each number
 
-WEB_TEST = "web_connectivity"  # the only test whose runs have other inputs
 BUCKETS = (0.1, 0.3, 0.6)  # shares of anomalies among them, up to which it is in bucket 1, 2, 3
 NO_CONTROL = 0  # the bucket of runs without others; those with more anomalies are in bucket 4
 CHUNK = 12  # hours that one question is about: the server holds all of their runs in memory

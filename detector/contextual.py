@@ -8,8 +8,8 @@ All state is in arrays: by series, and by key in tables (networks, countries, ki
 import numpy as np
 
 from control import Control, ControlParameters, OtherRows, RunRows
-from gate import NEVER, Gate, GateParameters
-from hours import Arrays, Indices, States, distinct
+from gate import Gate, GateParameters
+from hours import NEVER, Arrays, Indices, States, distinct
 from pooling import Groups, Pool, PoolParameters
 from sequential import Detector, Parameters
 from support import SupportParameters
@@ -22,7 +22,7 @@ PARAMETERS = (
     PoolParameters(),
 )
 LATELY = 3  # hours for which what was left out last is in doubt
-TABLES = "control_"  # begins the names of arrays that aren't series'
+CONTROL = "control_"  # begins the names of arrays that aren't series'
 
 
 class ContextDetector:
@@ -55,13 +55,13 @@ class ContextDetector:
         return np.asarray(np.where(self._left_out >= until - LATELY, self._since, NEVER))
 
     def arrays(self) -> Arrays:
-        """Return all that is known, by name; those that begin with TABLES are not by series."""
+        """Return all that is known, by name; those that begin with CONTROL are not by series."""
         parts = {
             "": self.test.arrays(),
             "gate_": self._gate.arrays(),
             "pool_": self._pool.arrays(),
             "doubt_": {"left_out": self._left_out, "since": self._since},
-            TABLES: self._control.arrays(),
+            CONTROL: self._control.arrays(),
         }
         return {
             prefix + name: array
@@ -82,7 +82,7 @@ class ContextDetector:
                 if given.dtype != array.dtype or len(given) > len(array):
                     raise ValueError(name)
                 array[: len(given)] = given
-        self._control.put({name.removeprefix(TABLES): array for name, array in arrays.items()})
+        self._control.put({name.removeprefix(CONTROL): array for name, array in arrays.items()})
 
     def advance(
         self, hour: int, runs: RunRows, others: OtherRows, groups: Groups

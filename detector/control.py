@@ -20,7 +20,7 @@ from keyed import Keyed, exact
 ASN_BITS = 31
 SOURCE_BITS = 20
 UNKNOWN_SOURCE = 0  # of runs whose software the table doesn't tell
-COUNTRIES = 2**12
+MOST_COUNTRIES = 2**12
 BUCKET_SHARES: Floats = np.array([0.0, 0.05, 0.2, 0.45, 0.8])  # typical of each bucket
 
 
@@ -149,7 +149,7 @@ class Control:
         self, world_of: Indices | None = None, parameters: ControlParameters | None = None
     ) -> None:
         self._parameters = parameters = parameters or ControlParameters()
-        self._world_of = np.zeros(COUNTRIES, dtype=np.int64) if world_of is None else world_of
+        self._world_of = np.zeros(MOST_COUNTRIES, dtype=np.int64) if world_of is None else world_of
         self._networks = Level((0.0, 0.0), parameters.usual_half_life, parameters.network_most)
         self._countries = Level(
             parameters.prior, parameters.usual_half_life, parameters.country_most

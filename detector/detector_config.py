@@ -8,9 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from ooni_common.config import DatabaseConfig, SecretUrl, check_url
-from series import Target
-
-WEB_TEST = "web_connectivity"  # the test whose inputs are URLs
+from series import WEB_TEST, Target
 
 Name = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 ServiceEntry = Annotated[str, Meta(min_length=1, max_length=4000, pattern=r"^[^\x00-\x1f\x7f]+\Z")]

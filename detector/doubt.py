@@ -12,8 +12,10 @@ import numpy as np
 from contextual import LATELY, ContextDetector
 from series import InDoubt, Series, Target, time_of
 
-COUNTRIES = 4  # in which a service fails, at least, and half of the measured ones
-NETWORKS = 3  # likewise, of a country
+# At least so many countries in which a service fails, and half of the measured ones; or in which
+# something begins at once.
+COUNTRIES = 4
+NETWORKS = 3  # that fail in a country, at least, and half of the measured ones
 HELD = 24  # hours after which a series that is not measured is not held any more
 
 

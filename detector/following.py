@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from context import ContextCounts
-from contextual import TABLES, ContextDetector
+from contextual import CONTROL, ContextDetector
 from control import ASN_BITS, OtherRows, RunRows
 from doubt import in_doubt
 from hours import Arrays, Floats, Indices, States
@@ -37,7 +37,8 @@ class Checkpoint:
     Attributes:
         hour: the first one, in hours since 1970, that the arrays do not know of.
         until: the end of the last hour that the run which made it had looked at.
-        series: in the order of the arrays; those that begin with PREFIX + TABLES are not by series.
+        series: in the order of the arrays; those that begin with PREFIX + CONTROL are
+            not by series.
         arrays: by name.
     """
 
@@ -123,7 +124,7 @@ class Follower:
         """
         order = sorted(range(len(self.series)), key=self.series.__getitem__)
         arrays = {
-            name: array.copy() if name.startswith(PREFIX + TABLES) else array[order]
+            name: array.copy() if name.startswith(PREFIX + CONTROL) else array[order]
             for name, array in self._arrays().items()
         }
         return Checkpoint(hour, until, [self.series[number] for number in order], arrays)

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hours import Arrays, Flags, Floats, Indices, Rows
+from hours import NEVER, Arrays, Flags, Floats, Indices, Rows
 from keyed import exact
 from sequential import Detector
 from series import OK
 
 HOURS = 3  # this one, and those before it
-NEVER = -(10**6)
 
 
 @dataclass(frozen=True)

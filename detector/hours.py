@@ -14,6 +14,8 @@ Arrays = dict[str, NDArray[Any]]
 LEAST_CONTRAST = 0.3  # by which a blocking raises the share of anomalies, at least
 MOST_CONTRAST = 0.93  # no such share is higher
 
+NEVER = -(10**6)  # an hour before all that are measured
+
 
 class Rows(NamedTuple):
     """What counts of an hour: a row for each series, kind of probe (source) and bucket.

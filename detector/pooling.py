@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hours import Arrays, Flags, Floats, Indices, Lowered, States, sums_of
+from hours import NEVER, Arrays, Flags, Floats, Indices, Lowered, States, sums_of
 from keyed import exact
 from sequential import Detector
 from series import BLOCKED, OK, UNKNOWN
-
-NEVER = -(10**6)  # hour
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ HOUR = 3600  # seconds
 UNKNOWN, OK, BLOCKED = 0, 1, 2
 STATE_NAMES = ("UNKNOWN", "OK", "BLOCKED")
 
+WEB_TEST = "web_connectivity"  # its inputs are URLs, and its runs alone have several
+
 Target = tuple[str, str]  # a test, and its input: a URL, or "" where a test has none
 
 

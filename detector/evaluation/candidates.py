@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from contextual import ContextDetector
-from control import COUNTRIES, UNKNOWN_SOURCE, OtherRows, RunRows, network_key
+from control import MOST_COUNTRIES, UNKNOWN_SOURCE, OtherRows, RunRows, network_key
 from evaluation.observations import Observations, Others
 from hours import Indices, States
 from ooni_common.errors import DataRefused
@@ -77,15 +77,15 @@ class _Places:
     """Numbers countries and worlds, as simulations have several of the same name."""
 
     def __init__(self) -> None:
-        self.world_of: Indices = np.zeros(COUNTRIES, dtype=np.int64)
+        self.world_of: Indices = np.zeros(MOST_COUNTRIES, dtype=np.int64)
         self._countries: dict[Hashable, int] = {}
         self._worlds: dict[Hashable, int] = {}
 
     def network(self, world: str, code: str, asn: str) -> int:
         """Return the key of a network."""
         country = self._countries.setdefault((world, code), len(self._countries))
-        if country >= COUNTRIES or not asn.isdecimal() or int(asn) >= 2**31:
-            raise DataRefused(f"AS{asn} of {code}: more than {COUNTRIES} countries, or no ASN")
+        if country >= MOST_COUNTRIES or not asn.isdecimal() or int(asn) >= 2**31:
+            raise DataRefused(f"AS{asn} of {code}: more than {MOST_COUNTRIES} countries, or no ASN")
         self.world_of[country] = self._worlds.setdefault(world, len(self._worlds))
         return int(network_key(country, int(asn)))
 

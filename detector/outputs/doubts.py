@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from doubt import COUNTRIES
 from outputs.incidents import Incident
 from outputs.report import Report
 from outputs.tallies import until_detected
@@ -11,7 +12,6 @@ from outputs.wording import clean, counted, spoken, within
 FEW_RUNS = 3
 OTHERS = 3  # networks of the country that show nothing
 AT_ONCE = timedelta(hours=3)  # between incidents that may have one cause
-COUNTRIES = 4  # in which something begins at once: the same number as the detector's own rule
 
 
 def doubts_of(report: Report, incident: Incident) -> Mapping[str, str]:
