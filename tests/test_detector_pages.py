@@ -116,6 +116,18 @@ def test_pages_say_who_has_the_rights_and_whom_to_ask() -> None:
         assert '<a href="mailto:a@b.example">a@b.example</a>' in page
 
 
+def test_an_incident_says_which_runs_its_counts_are_of() -> None:
+    report = sample_report(6, series=20)
+    incident = next(i for i in report.incidents if i.end and i.key in report.severities)
+    severity = report.severities[incident.key]
+    page = dict(outputs_of(report))[f"{incident_page(report.guid_of(incident))}.html"].decode()
+    text = " ".join(re.sub("<[^>]*>", " ", page).split())
+    assert re.search(r"[(]\d+%[)] from [\d,]+ runs?, in these networks while it lasted", text)
+    day = spoken_date(incident.last_detected)
+    assert re.search(f"in the 14 days before {day} , with .*% of all {severity.runs:,} runs", text)
+    assert 'href="https://db-ip.com"' in page
+
+
 @pytest.mark.parametrize(
     ("site", "asked"),
     [

@@ -181,7 +181,7 @@ def _severity_said(incident: Incident, severity: Severity | None) -> list[str]:
     said = (
         f"Blocked on {spoken(incident.last_detected)}: {severity.networks_blocked:,} of "
         f"{counted(severity.networks_measured, 'network')} that measured it in the 14 days before, "
-        f"with {share}% of {counted(severity.runs, 'run')}."
+        f"with {share}% of all {counted(severity.runs, 'run')} of these days."
     )
     return [said]
 

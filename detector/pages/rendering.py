@@ -148,11 +148,11 @@ def of_networks(part: int, whole: int) -> str:
     return f"{part:,} of {counted(whole, 'network')}"
 
 
-def said(tally: Tally, noun: str = "measurement") -> str:
-    """Return counts for people: "80 of 88 measurements (91%), 40 runs"."""
-    whole = counted(tally.measurements, noun) if noun else f"{tally.measurements:,}"
+def said(tally: Tally) -> str:
+    """Return counts for people: "80 of 88 measurements (91%) from 40 runs"."""
+    whole = counted(tally.measurements, "measurement")
     share = percent(tally.anomalies, tally.measurements)
-    return f"{tally.anomalies:,} of {whole} ({share}%), {counted(tally.runs, 'run')}"
+    return f"{tally.anomalies:,} of {whole} ({share}%) from {counted(tally.runs, 'run')}"
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
