@@ -190,6 +190,11 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the lists of what probes test are among the tables."""
         return any(table.name == "citizenlab" for table in self.tables)
 
+    @property
+    def has_network_names(self) -> bool:
+        """Whether the names of networks, which come from CAIDA, are among the tables."""
+        return any(table.name == "asnmeta" for table in self.tables)
+
 
 @dataclass(frozen=True)
 class Sources:
