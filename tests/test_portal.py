@@ -318,6 +318,17 @@ def test_five_hundred_tables_are_on_pages_that_are_not_large() -> None:
     assert '<a href="../pages/table_499.1.html">' in lists[-1].content.decode()
 
 
+def test_on_a_phone_no_column_of_a_table_is_cut_and_none_is_without_its_name() -> None:
+    """A narrow screen has a row below the other, with the name of each figure from the style."""
+    _, pages = made([manifest("t", ["202601"])])
+    for page in pages:
+        content = page.content.decode()
+        (style,) = re.findall(r"(?s)<style>.*?</style>", content)
+        for table in re.findall(r'(?s)<table class="names (\w+).*?</thead>', content):
+            assert f".{table} td:nth-child(" in style
+        assert "tbody tr:not([hidden])" in style  # or the filter would hide nothing
+
+
 def test_hostile_names_and_comments_stay_texts() -> None:
     columns = [
         (f"{name}{number}", f"Enum8('{name}' = 1)") for number in range(900) for name in HOSTILE
@@ -334,7 +345,14 @@ def test_hostile_names_and_comments_stay_texts() -> None:
 
 def test_who_exports_the_test_lists_names_their_authors() -> None:
     _, pages = made([manifest("citizenlab", [""])])
-    assert "https://github.com/citizenlab/test-lists" in pages[0].content.decode()
+    page = pages[0].content.decode()
+    assert "https://github.com/citizenlab/test-lists" in page
+    assert "CAIDA" not in page
+
+
+def test_who_exports_the_names_of_networks_names_their_source() -> None:
+    _, pages = made([manifest("asnmeta", [""])])
+    assert "CAIDA UCSD AS to Organization Mapping Dataset" in pages[0].content.decode()
 
 
 def test_without_tables_there_is_a_page_that_says_so() -> None:
