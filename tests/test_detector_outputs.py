@@ -429,7 +429,7 @@ def test_the_page_of_an_incident_shows_what_stands_behind_it() -> None:
     events = [event for asn in range(1, 31) for event in block(asn, end=40)]
     page = page_of_the_only_incident(files_of(report_of(events)))
     assert "Facebook in Iran Ended" in page.text
-    assert "80 of 80 measurements (100%) from 40 runs, in these networks while" in page.text
+    assert "80 of 80 measurements (100%) from 40 runs, in its networks while" in page.text
     assert "0 of 100 measurements (0%) from 50 runs, in the 3 days before" in page.text
     assert "Duration1 day 16 hours" in page.text
     assert "It is over since about 30 Jan 2026, 03:00 UTC" in page.text

@@ -122,7 +122,7 @@ def test_an_incident_says_which_runs_its_counts_are_of() -> None:
     severity = report.severities[incident.key]
     page = dict(outputs_of(report))[f"{incident_page(report.guid_of(incident))}.html"].decode()
     text = " ".join(re.sub("<[^>]*>", " ", page).split())
-    assert re.search(r"[(]\d+%[)] from [\d,]+ runs?, in these networks while it lasted", text)
+    assert re.search(r"[(]\d+%[)] from [\d,]+ runs?, in its networks while it lasted", text)
     day = spoken_date(incident.last_detected)
     assert re.search(f"in the 14 days before {day} , with .*% of all {severity.runs:,} runs", text)
     assert 'href="https://db-ip.com"' in page
