@@ -18,6 +18,7 @@ LINE_BREAK = re.compile(r"\r\n|\r|\n")
 BLANKS = " \t\r\n\u00a0\u3000\ufeff"
 MOST_CELLS = 1000  # of a row where their number is free
 MOST_REFUSALS = 10_000  # of one file; with more of them it is broken, whatever its size
+LONGEST_EXCERPT = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -197,10 +198,10 @@ def records(
         raise BrokenFileError(line, "unbalanced quotes" if unbalanced else str(error)) from None
 
 
-def excerpt(record: Sequence[str], length: int = 100) -> str:
+def excerpt(record: Sequence[str]) -> str:
     """Return a record for a log line: short, in one line, whatever it holds."""
     text = ",".join(record)
-    return ascii(text if len(text) <= length else text[:length] + "…")
+    return ascii(text if len(text) <= LONGEST_EXCERPT else text[:LONGEST_EXCERPT] + "…")
 
 
 def _header(

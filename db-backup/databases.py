@@ -191,15 +191,15 @@ def by_source(jobs: Sequence[Job[Config]], config: Config) -> list[Job[Config]]:
     return chosen
 
 
-def of_table(job: Job[Config], key: str = "table") -> Job[Config]:
+def of_table(job: Job[Config]) -> Job[Config]:
     """Return the job for the database of the one table on the command line.
 
     Raises:
         UsageError: it has no name.
     """
-    database, table = split_name(job.config, getattr(job.arguments, key))
+    database, table = split_name(job.config, job.arguments.table)
     one = next(one for one in of_each_database(job) if name_of_database(one) == database)
-    return with_arguments(one, **{key: table})
+    return with_arguments(one, table=table)
 
 
 def split_name(config: Config, name: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -139,12 +139,11 @@ def _region(response: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def store_errors(where: str, clock: Callable[[], float] = time.time) -> Iterator[None]:
+def store_errors(where: str) -> Iterator[None]:
     """Turn what boto3 raises in the block into an error that says what was being done.
 
     Args:
         where: that, with which bucket.
-        clock: this machine's, in Unix seconds.
     """
     from botocore import exceptions  # noqa: PLC0415 (--help must not wait for it)
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
@@ -152,7 +151,7 @@ def store_errors(where: str, clock: Callable[[], float] = time.time) -> Iterator
     try:
         yield
     except exceptions.ClientError as error:
-        raise meaning_of(error.response, where, clock()) from None
+        raise meaning_of(error.response, where, time.time()) from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
         raise ConfigError(f"{where}: no credentials are configured") from None
     except exceptions.ParamValidationError as error:

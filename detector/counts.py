@@ -5,7 +5,7 @@ a measurement that was processed again once, whether the server has merged its r
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from ooni_common.database import Database
 from ooni_common.errors import ConfigError
 from ooni_common.nodes import Node, Nodes
 from ooni_common.replicas import lag_of
-from series import HOUR, Target, hour_of
+from series import HOUR, hour_of
 
 log = logging.getLogger("ooni.detector")
 
@@ -157,9 +157,3 @@ def counts_ahead(
         except BaseException:
             database.close()  # or else an answer that nobody needs would be waited for
             raise
-
-
-def tests_and_inputs(targets: Collection[Target]) -> dict[str, tuple[str, ...]]:
-    """Return the parameters of MEASURED, whose rows may be of other pairs of these, too."""
-    tests, inputs = zip(*targets, strict=True)
-    return {"tests": tuple(set(tests)), "inputs": tuple(set(inputs))}

@@ -73,9 +73,9 @@ class Nodes:
         self._one_suffices = one_suffices
 
     @classmethod
-    def one(cls, database: Database, sleep: Callable[[float], None] = time.sleep) -> "Nodes":
+    def one(cls, database: Database) -> "Nodes":
         """Return a server of its own."""
-        return cls({1: 1}, [Node("", 1, database)], sleep=sleep)
+        return cls({1: 1}, [Node("", 1, database)])
 
     @property
     def first(self) -> Database:

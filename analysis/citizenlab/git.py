@@ -93,9 +93,9 @@ class Git:
         self._deadline = time.monotonic() + time_limit
         self._environment = _environment(os.environ, ca_file, token) | dict(proxies)
 
-    def run(self, *arguments: str, stdin: bytes = b"", max_bytes: int = MAX_OUTPUT_BYTES) -> bytes:
+    def run(self, *arguments: str, max_bytes: int = MAX_OUTPUT_BYTES) -> bytes:
         """Run one git command, and return what it printed; for the rest see `printed_by`."""
-        with self.printed_by(*arguments, stdin=stdin, max_bytes=max_bytes) as printed:
+        with self.printed_by(*arguments, max_bytes=max_bytes) as printed:
             return printed.read()
 
     @contextlib.contextmanager

@@ -133,8 +133,7 @@ class Plan:
         released: countries that are not held any more.
         holds: for the state file.
         lists: how many lists and countries there are.
-        live_rows: before.
-        rows: afterwards.
+        rows: in all, afterwards.
     """
 
     held: Sequence[Sick]
@@ -142,7 +141,6 @@ class Plan:
     released: Sequence[str]
     holds: Holds
     lists: int
-    live_rows: int
     rows: int = field(default=0)
 
     @property
@@ -191,7 +189,6 @@ def plan_of(
         released=sorted(holds.by_country.keys() - {one.cc for one in held}),
         holds=Holds({one.cc: next_holds[one.cc] for one in held}, tried, now),
         lists=len(countries),
-        live_rows=live_rows,
         rows=after,
     )
 

@@ -6,7 +6,6 @@ somebody has written; they are made where the manifest is signed, or somebody tr
 from a queue is never made: it would take messages that others wait for.
 """
 
-import logging
 import re
 from collections.abc import Sequence
 
@@ -19,8 +18,6 @@ from schemas.references import in_order, moved, references
 from schemas.refusals import blamed_on, refused_schema, show_statement
 from schemas.tokens import SchemaRefused
 from staging import Place, drop
-
-log = logging.getLogger("ooni.db_backup")
 
 HIDDEN = "'[HIDDEN]'"  # what SHOW CREATE has in the place of a password
 CONSUMERS = re.compile(

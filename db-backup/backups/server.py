@@ -124,16 +124,14 @@ class ServerBackups:
         path: str,
         *,
         has_base: bool = False,
-        structure_only: bool = False,
         partitions: Sequence[str] = (),
     ) -> None:
-        """Restore rows into tables that are there, or make the tables that are not.
+        """Restore rows into tables that are there; none is made.
 
         Args:
             tables: database and name in the backup → those of the table.
             path: where the backup is, in the bucket.
             has_base: whether it needs another one.
-            structure_only: make tables, without rows; those that are there stay as they are.
             partitions: the IDs of those whose rows are restored; empty: all.
         """
         ids = ", ".join(f"ID {literal(partition)}" for partition in partitions)
@@ -142,12 +140,7 @@ class ServerBackups:
             f"TABLE {_full_name(*source)} AS {_full_name(*target)}{only}"
             for source, target in tables.items()
         )
-        settings = {
-            "allow_different_table_def": "true",
-            "create_table": "'if-not-exists'" if structure_only else "0",
-        }
-        if structure_only:
-            settings["structure_only"] = "true"
+        settings = {"allow_different_table_def": "true", "create_table": "0"}
         if has_base:
             settings |= self._same_credentials()
         statement = f"RESTORE {listed} FROM {self._address.backup(path)}"

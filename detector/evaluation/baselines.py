@@ -3,7 +3,6 @@
 Both take the share of anomalies of each hour, however many measurements it has.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +10,6 @@ from numpy.typing import NDArray
 
 from hours import Floats, Indices
 from series import BLOCKED, OK, UNKNOWN
-
-Advance = Callable[
-    [int, Indices, Indices, Indices], tuple[Indices, NDArray[np.int8]]
-]  # Detector.advance
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The detectors that are evaluated, each fed with what it knows of: counts, or context, too."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -43,20 +43,15 @@ def changes_of(detector: Candidate, observations: Observations) -> Changes:
     return changes
 
 
-def our_changes(
-    observations: Observations,
-    others: Others | None,
-    alone: Callable[[int], Candidate] = lambda series: Detector(series, ALONE),
-) -> Changes:
+def our_changes(observations: Observations, others: Others | None) -> Changes:
     """Let the detector follow observations with their context, or without where there is none.
 
     Args:
         observations: with a row for each bucket and source, if the file tells.
         others: the inputs that nobody follows, if there are any.
-        alone: makes the detector for counts of which nothing else is known.
     """
     if observations.runs is None or any(not d.probe_cc for d in observations.details):
-        return changes_of(alone(len(observations.series)), observations.summed())
+        return changes_of(Detector(len(observations.series), ALONE), observations.summed())
     places = _Places()
     networks, groups = _placed(observations, places)
     others_at = np.array(

@@ -8,6 +8,7 @@ from ooni_common.errors import DataRefused
 from ooni_common.swap.content import Content, as_text
 from ooni_common.swap.update import Change, LossLimit, Table, Update
 
+SHOWN = 10  # rows that are lost or new
 log = logging.getLogger("ooni.swap")
 
 
@@ -66,7 +67,7 @@ def _check_loss(table: Table, limit: LossLimit, lost: int, rows: int, *, force: 
     log.warning("%s; accepted by --force", message)
 
 
-def sample_of_differences(database: Database, table: Table, rows: int = 10) -> Iterator[str]:
+def sample_of_differences(database: Database, table: Table) -> Iterator[str]:
     """Yield some of the rows that the live table or the shadow alone has, as lines for people."""
     columns = ", ".join(as_text(*column) for column in table.columns.items())
     for sign, left, right in (("-", table.name, table.shadow), ("+", table.shadow, table.name)):
@@ -74,7 +75,7 @@ def sample_of_differences(database: Database, table: Table, rows: int = 10) -> I
             f"FROM {quoted(left)} WHERE ({columns}) NOT IN (SELECT {columns} FROM {quoted(right)})"
         )
         (count,) = database.query(f"SELECT count() {missing}")[0]
-        for row in database.query(f"SELECT {columns} {missing} ORDER BY ALL LIMIT {rows}"):
+        for row in database.query(f"SELECT {columns} {missing} ORDER BY ALL LIMIT {SHOWN}"):
             yield f"{sign} {' | '.join(map(str, row))}"
-        if count > rows:
-            yield f"{sign} … and {count - rows:,} more"
+        if count > SHOWN:
+            yield f"{sign} … and {count - SHOWN:,} more"
