@@ -172,7 +172,7 @@ def test_a_chunk_that_an_interrupted_run_has_not_exported_is_not_forgotten(
 
 
 def as_by_2_0(tool: BackupTool) -> None:
-    """Leave in the manifest what a run of 2.0 would: it keeps nothing that it does not know."""
+    """Leave in the manifest what a run of 2.0.1 would: it keeps nothing that it does not know."""
     key = LAYOUT.manifest("m")
     manifest = json.loads(tool.get(key))
     for name in ("storages", "surveyed", "looks"):

@@ -202,7 +202,7 @@ def check_layout(config: Config, bucket: Bucket, manifest: BackupManifest) -> No
     """Check that a backup is one that can be restored here.
 
     Raises:
-        DataRefused: 2.0.x has made it of several shards, by ON CLUSTER.
+        DataRefused: 2.0.1 has made it of several shards, by ON CLUSTER.
         ConfigError: its rows would be read by a collection that nobody here has named.
     """
     if manifest.collection not in ("", config.private_named_collection):

@@ -28,7 +28,7 @@ NO_TIME = "null"  # the chunk of the rows without a time
 
 
 def of_one_server(query: str) -> str:
-    """Return the query of a chunk that 2.0.x asked of a cluster, as it is now."""
+    """Return the query of a chunk that 2.0.1 asked of a cluster, as it is now."""
     return OF_A_CLUSTER.sub(r"\1", query)
 
 

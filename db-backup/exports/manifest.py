@@ -14,7 +14,7 @@ An object can't change at the same instant as the manifest that names it, and a 
 chunks is too large to be written for each of them. So a small object says first what is about to
 come: the object with the rows is the one in `chunks` or that one, and its token tells which. The
 manifest takes what has come now and then, and at the end of a run; then the small objects go. A run
-that follows an interrupted one begins with that. 2.0 had what is about to come in the manifest.
+that follows an interrupted one begins with that. 2.0.1 had what is about to come in the manifest.
 """
 
 import re
@@ -86,8 +86,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         finished: when they were all uploaded.
         types: of its columns; empty in those of 2.0.0, which have the types of their manifest.
         dropped: since when the database has none of these rows any more; "" while it has.
-        parquet: the same rows as Parquet; None: there is no such object. 2.0 has none, and what it
-            writes loses it: then it is made again.
+        parquet: the same rows as Parquet; None: there is no such object. 2.0.1 has none, and what
+            it writes loses it: then it is made again.
     """
 
     chunk: Chunk
@@ -132,13 +132,13 @@ class TableManifest(msgspec.Struct, kw_only=True):
             of its own, too (stored.py).
         storages: the blocks that the table had, by the name by which exports refer to them.
         surveyed: the name of the blocks of which no chunk is missing here: a run has ended well
-            that had counted them all; "" if that is not known. 2.0 has neither.
+            that had counted them all; "" if that is not known. 2.0.1 has neither.
         looks: when rows of chunks were read by the rotation, since they were exported: UTC, ISO
-            8601, by the name of the chunk. 2.0 has none.
+            8601, by the name of the chunk. 2.0.1 has none.
         line_breaks: whether values have line breaks, so that rows have to be counted exactly.
         begun: since when nothing that it named was lost, by the clock of the store: UTC, ISO 8601.
             Of an object that is older nobody knows whether a manifest before this one named it.
-            "" if not known; 2.0 has none.
+            "" if not known; 2.0.1 has none.
         tool: name and version.
         server: the database's version.
         format: of this document.
@@ -187,7 +187,7 @@ class TableSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     """All tables, by name, as the last run that changed something has left them.
 
-    `edition` tells what the pages were made with (portal/about.py); 2.0 writes none.
+    `edition` tells what the pages were made with (portal/about.py); 2.0.1 writes none.
     """
 
     started: str

@@ -144,7 +144,7 @@ def _check_keys(layout: ExportLayout, table: str, export: Export, where: str) ->
 
 
 def _add_pending(manifest: TableManifest, export: Export) -> None:
-    """Add a pending export to a manifest, unless it has been taken, or 2.0 has a later one."""
+    """Add a pending export to a manifest, unless it has been taken, or 2.0.1 has a later one."""
     name = export.chunk.name
     taken, other = manifest.chunks.get(name), manifest.pending.get(name)
     if taken and _tokens(taken) == _tokens(export):
