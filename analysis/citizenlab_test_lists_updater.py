@@ -29,7 +29,7 @@ from citizenlab.git import Git, TreeEntry, cloned, environment_of, head_commit
 from citizenlab.held import HeldLists, asked_for
 from citizenlab.holds import Holds, Plan, Rules, plan_of
 from citizenlab.lists import Rows, TestList, format_of, is_list, read_lists
-from citizenlab.table import TABLE, live_countries, rows_to_load
+from citizenlab.table import TABLE, live_countries, rows_to_load, update_of
 from findings import causes_of, report_findings
 from ooni_common.command_line import DOCTOR, Command, Lock, Script, rollback_argument
 from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Share, check_url
@@ -39,8 +39,6 @@ from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
 from ooni_common.run import Clock, Job, execute
 from ooni_common.swap.agreement import agreed_database
-from ooni_common.swap.content import Content
-from ooni_common.swap.update import LossLimit, Update
 from refusals import Refusals
 from table_updates import (
     check_before_writing,
@@ -322,13 +320,7 @@ def load_rows(
 ) -> None:
     """Replace the table, or print what that would change."""
     config = job.config
-    new_content = Update(
-        TABLE,
-        (of_country.block() for of_country in rows),
-        (config.min_rows, config.max_rows),
-        (LossLimit(config.max_shrink, net=True),),
-        sum((of_country.content for of_country in rows), start=Content()),
-    )
+    new_content = update_of(rows, (config.min_rows, config.max_rows), config.max_shrink)
     for change in load(job, nodes, [new_content], source):
         job.metrics.gauge("citizenlab_test_list_len", change.live.rows)
 

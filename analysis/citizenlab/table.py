@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from citizenlab.holds import Live
 from citizenlab.lists import Rows, TestList, host_of
 from ooni_common.database import Database
-from ooni_common.swap.content import contents_by
-from ooni_common.swap.update import Table
+from ooni_common.swap.content import Content, contents_by
+from ooni_common.swap.update import LossLimit, Table, Update
 
 TABLE = Table(
     name="citizenlab",
@@ -57,3 +57,20 @@ def rows_to_load(database: Database, lists: Sequence[TestList], held: Sequence[s
             kept.setdefault(cc, []).append((row[0], row[1], row[2]))
         rows += [Rows(cc, of_country) for cc, of_country in kept.items()]
     return [of_country for of_country in rows if of_country.count]
+
+
+def update_of(rows: Sequence[Rows], bounds: tuple[int, int], max_shrink: float) -> Update:
+    """Return the update of the table to these rows.
+
+    Args:
+        rows: of all countries.
+        bounds: see `Update`.
+        max_shrink: the share of the live rows by which the table may become smaller.
+    """
+    return Update(
+        TABLE,
+        (of_country.block() for of_country in rows),
+        bounds,
+        (LossLimit(max_shrink, net=True),),
+        sum((of_country.content for of_country in rows), start=Content()),
+    )
