@@ -1,7 +1,9 @@
 """Exports as Parquet on every version: DuckDB reads the same from all, and nothing is lost."""
 
+import contextlib
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,12 +12,20 @@ import pytest
 
 from dev.embedded_clickhouse.errors import ServerError
 from dev.engines import Engine
+from exports.comparison import Records
+from exports.csv_rows import OUTPUT_SETTINGS
+from exports.fingerprint import counted
+from exports.manifest import Export, ParquetObject, TableManifest
 from exports.parquet_footer import footer_of
 from exports.parquet_rows import SETTINGS, ParquetFormat, texts_of
+from exports.plan import types_of
+from exports.read_back import NotReadBack, ReadBack, TextOfCSV
 from exports.reader import NOT_AS_DEMANDED, Chunk, Reader
 from inventory import Column, SourceTable
-from ooni_common.database import SESSION, Database
+from ooni_common.database import SESSION, Database, server_error
 from table_policy import TablePolicy
+from test_restore_types import RANDOM
+from test_restore_types import SETTINGS as SETTINGS_OF_TYPES
 
 pytestmark = [pytest.mark.compat, pytest.mark.timeout(600)]
 
@@ -151,3 +161,109 @@ def test_types_that_have_no_form_in_it_are_refused_with_codes_that_are_known(
             with pytest.raises(ServerError) as caught:
                 engine.execute("SELECT c FROM r LIMIT 0", "Parquet")
             assert caught.value.code == 50
+
+
+class EngineHTTP:
+    """What reading back needs of the HTTP interface, from an engine without one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def value(self, expression: str) -> str:
+        """Return the text of an expression."""
+        return self._engine.execute(f"SELECT {expression}", "RawBLOB").decode()
+
+    @contextlib.contextmanager
+    def result(self, query: bytes, settings: Mapping[str, object]) -> Iterator[Iterator[bytes]]:
+        """Run a query that names a format; give its result."""
+        for name, value in {**settings, "max_query_size": 2 * len(query)}.items():
+            self._engine.execute(f"SET {name} = {value!r}")
+        try:
+            rows = self._engine.execute(query.decode())
+        except ServerError as error:
+            raise server_error(error.code, error.text) from None
+        yield iter([rows])
+
+
+def finding_of(engine: Engine, reader: Reader, content: bytes, later: Engine | None = None) -> str:
+    """Return what `verify` says of a Parquet object, compared with the CSV of rows below 7.
+
+    With a later engine, that reads the object back.
+    """
+    for name, value in OUTPUT_SETTINGS.items():
+        for one in (engine, later or engine):
+            one.execute(f"SET {name} = {str(value)!r}")
+    chunk = Chunk("00000", "n < 7")
+    text = engine.execute(reader.select(chunk), "CSVWithNames")
+    records = Records()
+    records.write(text)
+    parquet = ParquetObject(
+        key="t.parquet",
+        compressed_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        token="",
+        started="",
+        finished="",
+    )
+    export = Export(
+        chunk=chunk,
+        key="t.csv.zstd",
+        query="",
+        rows=records.count,
+        bytes=len(text),
+        compressed_bytes=0,
+        sha256="",
+        token="",
+        fingerprint=counted(records.count),
+        started="",
+        finished="",
+        types=types_of(reader),
+        parquet=parquet,
+    )
+    columns = [(column.name, column.type) for column in reader.table.columns]
+    read_back = ReadBack(cast("Any", EngineHTTP(later or engine)))
+    csv = TextOfCSV(export.key, records, export.bytes)
+    manifest = TableManifest(table="t", columns=columns)
+    return read_back.compare(manifest, export, footer_of(content), iter([content]), csv)
+
+
+def test_what_is_read_back_has_the_text_of_the_csv(exporting: Engine) -> None:
+    reader = reader_of(exporting)
+    content = parquet(exporting, reader, Chunk("00000", "n < 7"))
+    assert finding_of(exporting, reader, content) == ""
+    exporting.execute("INSERT INTO t SELECT * REPLACE (3 AS n) FROM t WHERE n = 2")
+    exporting.execute("ALTER TABLE t DELETE WHERE n = 2 SETTINGS mutations_sync = 2")
+    assert "its rows are not those of t.csv.zstd" in finding_of(exporting, reader, content)
+
+
+def test_no_type_is_blamed(engine: Engine, engines: Mapping[str, Engine]) -> None:
+    for name, value in {**SESSION, **SETTINGS_OF_TYPES}.items():
+        if engine.rows(f"SELECT 1 FROM system.settings WHERE name = '{name}'"):
+            engine.execute(f"SET {name} = {value!r}")
+    kinds = [kind.strip() for kind in RANDOM.replace("\n", " ").split(";")]
+    if engine.version < "26":  # which refuse to write these
+        kinds = [kind for kind in kinds if "UUID" not in kind]
+    columns = ", ".join(f"c{index} {kind}" for index, kind in enumerate([*kinds, "Float64"]))
+    engine.execute(f"CREATE TABLE t (n UInt32, {columns}) ENGINE = MergeTree ORDER BY n")
+    drawn = ", ".join(f"c{index} {kind}" for index, kind in enumerate(kinds)).replace("'", "\\'")
+    floats = "['0', '-0', '1e308', '1e-308', 'inf', '-inf', 'nan', '0.1']"
+    engine.execute(
+        f"INSERT INTO t SELECT n % 7, * EXCEPT (n), toFloat64({floats}[n % 8 + 1]) FROM (SELECT"
+        f" rowNumberInAllBlocks() AS n, * FROM generateRandom('{drawn}', 1, 8, 4) LIMIT 200)"
+    )
+    texts = [f"c{index}" for index, kind in enumerate(kinds) if "String" in kind]
+    reader = reader_of(engine, *texts)
+    content = parquet(engine, reader, Chunk("00000", "n < 7"))
+    assert finding_of(engine, reader, content) == ""
+    # After an upgrade, or by another server: what they don't read of each other is no finding.
+    for other in engines.values():
+        for name, value in SESSION.items():
+            other.execute(f"SET {name} = {value!r}")
+        with contextlib.suppress(NotReadBack):
+            assert finding_of(engine, reader, content, other) == "", other.version
+    unread = [index for index, kind in enumerate(kinds) if "UUID" in kind or "DateTime64(9" in kind]
+    engine.execute("ALTER TABLE t " + ", ".join(f"DROP COLUMN c{index}" for index in unread))
+    fewer = reader_of(engine, *[name for name in texts if int(name[1:]) not in unread])
+    readable = parquet(engine, fewer, Chunk("00000", "n < 7"))
+    for other in engines.values():
+        assert finding_of(engine, fewer, readable, other) == "", other.version

@@ -14,8 +14,9 @@ import pytest
 
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from exports.chunk_rows import ChunkRows, RowsDiffer
+from exports.compact import DamagedFooter
 from exports.manifest import Export
-from exports.parquet_footer import DamagedFooter, footer_of, rows_of_footer
+from exports.parquet_footer import footer_of, rows_of_footer
 from exports.parquet_rows import ParquetRows
 from exports.reader import Chunk
 from ooni_common.errors import Unavailable

@@ -120,13 +120,15 @@ class ClickHouseHTTP:
             yield RowStream(counter.counting(pieces), counter)
 
     @contextlib.contextmanager
-    def result(self, query: str, settings: Mapping[str, object]) -> Iterator[Iterator[bytes]]:
+    def result(
+        self, query: str | bytes, settings: Mapping[str, object]
+    ) -> Iterator[Iterator[bytes]]:
         """Run a query that names a format; give the pieces of its result.
 
         Whoever takes them has to see by their end whether they are all: of formats that have none,
         servers before 25.11 do not tell a failure in mid-stream for certain.
         """
-        body = query.encode()
+        body = query.encode() if isinstance(query, str) else query
         with self._answered(self._reading(settings, body), body) as response:
             yield self._pieces(response)
 

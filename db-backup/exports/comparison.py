@@ -41,6 +41,9 @@ GEOMETRY = ("Point", "Ring", "LineString", "MultiLineString", "Polygon", "MultiP
 class Records:
     """The records of a CSV document with a header, as they come: their number, and their sum.
 
+    Args:
+        longest: bytes of a record; a longer one is not hashed.
+
     Attributes:
         header: the first one, without its line break; None before it is complete.
         count: of the others.
@@ -48,7 +51,8 @@ class Records:
         whole: whether each was short enough to be hashed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LONGEST_RECORD) -> None:
+        self._longest = longest
         self.header: bytes | None = None
         self.count = 0
         self.sum = 0
@@ -81,7 +85,7 @@ class Records:
         )
 
     def _keep(self, piece: bytes) -> None:
-        if len(self._begun) + len(piece) > LONGEST_RECORD:
+        if len(self._begun) + len(piece) > self._longest:
             self.whole = False
             self._begun.clear()
         self._begun += piece

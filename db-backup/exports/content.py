@@ -7,17 +7,27 @@ from typing import IO, cast
 
 import zstandard
 
+from exports.compact import DamagedFooter
+from exports.comparison import Records
 from exports.csv_rows import RowCounter
 from exports.manifest import Export, ParquetObject
-from exports.parquet_footer import DamagedFooter, rows_of_footer
+from exports.parquet_footer import rows_of_footer
 from exports.parquet_rows import End
 from store import READ_SIZE
 
 LARGEST_WINDOW = 128 * 1024 * 1024  # bytes that a decompressor keeps; level 22 has as many
 
 
-def check_csv(pieces: Iterator[bytes], export: Export) -> Iterator[str]:
-    """Yield what is wrong with an object of CSV, given its pieces and what its manifest says."""
+def check_csv(
+    pieces: Iterator[bytes], export: Export, records: Records | None = None
+) -> Iterator[str]:
+    """Yield what is wrong with an object of CSV.
+
+    Args:
+        pieces: of it.
+        export: what its manifest says.
+        records: get its text, too.
+    """
     counter, size, fault = RowCounter(exact=True), 0, ""
     source = _HashedObject(pieces)
     # However little it is in the bucket: no more is taken at once, nor than there should be.
@@ -27,6 +37,8 @@ def check_csv(pieces: Iterator[bytes], export: Export) -> Iterator[str]:
     try:
         while size <= export.bytes and (rows := reader.read(READ_SIZE)):
             counter.add(rows)
+            if records:
+                records.write(rows)
             size += len(rows)
     except zstandard.ZstdError as error:
         fault = str(error)
@@ -76,15 +88,18 @@ class _HashedObject(io.RawIOBase):
             pass
 
 
-def check_parquet(pieces: Iterator[bytes], parquet: ParquetObject, rows: int) -> Iterator[str]:
-    """Yield what is wrong with a Parquet object.
+def check_parquet(
+    pieces: Iterator[bytes], parquet: ParquetObject, rows: int, end: End
+) -> Iterator[str]:
+    """Yield what is wrong with a Parquet object, apart from its values.
 
     Args:
         pieces: of it.
         parquet: what its manifest says.
         rows: that it should have.
+        end: gets its footer.
     """
-    sha256, end = hashlib.sha256(), End()
+    sha256 = hashlib.sha256()
     for piece in pieces:
         sha256.update(piece)
         for _ in end.add(piece):

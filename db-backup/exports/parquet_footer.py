@@ -6,27 +6,26 @@ file, behind the rows. Whoever can write to a bucket can write a footer, so all 
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import NoReturn
 
-from ooni_common.errors import DataRefused
+from exports.compact import (
+    BINARY,
+    I32,
+    I64,
+    LIST,
+    STRUCT,
+    CompactReader,
+    DamagedFooter,
+    varint,
+)
 
 MAGIC = b"PAR1"
 LARGEST_FOOTER = 16 * 1024 * 1024  # bytes; of 20 million rows and 40 columns it has about 2 MiB
 ENDING = 8  # bytes: the length of the footer, and the magic
-DEEPEST = 32  # structures within each other; the format needs 8
-LONGEST_VARINT = 10  # bytes, of 64 bits
 MOST_ELEMENTS = 100_000  # of a schema: ten for each column that a table can have here
 MOST_FIELDS = 32  # of an element; the format has 10
-LARGEST_NUMBER = 2**15 - 1  # of a field
-STOP, TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(13)
-SIZES = {BYTE: 1, DOUBLE: 8}
-SCHEMA, ROWS = 2, 3  # fields of FileMetaData
+SCHEMA, ROWS, WRITTEN_BY = 2, 3, 6  # fields of FileMetaData
 TYPE, NAME, CHILDREN, CONVERTED, LOGICAL = 1, 4, 5, 6, 10  # fields of SchemaElement
 BYTE_ARRAY = 6  # a physical type
-
-
-class DamagedFooter(DataRefused):
-    """The end of a file is not that of a Parquet file that is whole."""
 
 
 class LargeFooter(DamagedFooter):
@@ -65,6 +64,15 @@ class Footer:
     content: bytes
     rows: int
     elements: tuple[Element, ...]
+
+    @property
+    def written_by(self) -> str:
+        """The program that has written the file, as it says; "" if it does not.
+
+        Raises:
+            DamagedFooter: a part of it can't be read.
+        """
+        return _Reader(self.content).written_by()
 
     @property
     def size(self) -> int:
@@ -111,7 +119,7 @@ class Footer:
             if 0 < delta < 16:
                 encoded.append(delta << 4 | kind)
             else:
-                encoded += bytes([kind]) + _varint(number << 1)
+                encoded += bytes([kind]) + varint(number << 1)
             encoded += content[start:end]
             last = number
         return bytes(encoded) + b"\0"
@@ -166,39 +174,8 @@ def _content_of(tail: bytes) -> bytes:
     return tail[-ENDING - size : -ENDING]
 
 
-class _Reader:
-    """Reads structures of Thrift's compact protocol.
-
-    Args:
-        content: all bytes.
-
-    Attributes:
-        position: of the next byte.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.position = 0
-
-    def refuse(self) -> NoReturn:
-        """Raise DamagedFooter."""
-        raise DamagedFooter("its footer is damaged")
-
-    def fields(self) -> Iterator[tuple[int, int]]:
-        """Yield number and type of each field; whoever gets them has to read the value."""
-        number = 0
-        while head := self._byte():
-            number = number + (head >> 4) if head >> 4 else self.integer()
-            if not 0 < number <= LARGEST_NUMBER:
-                self.refuse()
-            yield number, head & 15
-
-    def spans(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield number and type of each field, and where its value starts and ends."""
-        for number, kind in self.fields():
-            start = self.position
-            self.skip(kind)
-            yield number, kind, start, self.position
+class _Reader(CompactReader):
+    """Reads a footer as far as it is needed."""
 
     def rows(self) -> int:
         """Read a footer up to the number of rows. The row groups follow: as many as it has."""
@@ -209,6 +186,14 @@ class _Reader:
             self.skip(kind)
         return self.refuse()
 
+    def written_by(self) -> str:
+        """Read a footer up to the name of the program."""
+        for number, kind in self.fields():
+            if (number, kind) == (WRITTEN_BY, BINARY):
+                return self.binary().decode(errors="replace")
+            self.skip(kind)
+        return ""
+
     def schema(self) -> Iterator[Element]:
         """Read a footer up to its schema; yield the elements."""
         for number, kind in self.fields():
@@ -218,7 +203,7 @@ class _Reader:
         return self.refuse()
 
     def _elements(self) -> Iterator[Element]:
-        count, kind = self._list_head()
+        count, kind = self.list_head()
         if kind != STRUCT or not 0 < count <= MOST_ELEMENTS:
             self.refuse()
         for _ in range(count):
@@ -230,7 +215,7 @@ class _Reader:
         for number, kind in self.fields():
             count += 1
             if (number, kind) == (NAME, BINARY):
-                name = self._bytes(self._unsigned())
+                name = self.binary()
             elif (number, kind) == (TYPE, I32):
                 is_bytes = self.integer() == BYTE_ARRAY
             elif (number, kind) == (CHILDREN, I32):
@@ -240,75 +225,3 @@ class _Reader:
         if children < 0 or count > MOST_FIELDS:
             self.refuse()
         return Element(name, is_bytes, children, start, self.position)
-
-    def skip(self, kind: int, depth: int = 0) -> None:
-        """Read over a value."""
-        if depth > DEEPEST:
-            self.refuse()
-        if kind in SIZES or kind == BINARY:
-            self._bytes(SIZES.get(kind) or self._unsigned())
-        elif kind in (I16, I32, I64):
-            self._unsigned()
-        elif kind in (LIST, SET):
-            count, of_kind = self._list_head()
-            for _ in range(count):
-                self._skip_item(of_kind, depth)
-        elif kind == MAP:
-            self._skip_map(depth)
-        elif kind == STRUCT:
-            for _, of_kind in self.fields():
-                self.skip(of_kind, depth + 1)
-        elif kind not in (TRUE, FALSE):
-            self.refuse()
-
-    def _skip_map(self, depth: int) -> None:
-        count = self._unsigned()
-        kinds = self._byte() if count else 0
-        for _ in range(count):
-            self._skip_item(kinds >> 4, depth)
-            self._skip_item(kinds & 15, depth)
-
-    def _skip_item(self, kind: int, depth: int) -> None:
-        """Read over an item, of which a truth value has a byte of its own."""
-        self.skip(BYTE if kind in (TRUE, FALSE) else kind, depth + 1)
-
-    def _list_head(self) -> tuple[int, int]:
-        """Return the number of items of a list, and their type."""
-        head = self._byte()
-        count = self._unsigned() if head >> 4 == 15 else head >> 4
-        if count > len(self._content) - self.position:  # each has a byte at least
-            self.refuse()
-        return count, head & 15
-
-    def integer(self) -> int:
-        """Return a number that can be negative."""
-        number = self._unsigned()
-        return number >> 1 ^ -(number & 1)
-
-    def _unsigned(self) -> int:
-        number = 0
-        for shift in range(LONGEST_VARINT):
-            byte = self._byte()
-            number |= (byte & 127) << 7 * shift
-            if byte < 128:
-                return number
-        return self.refuse()
-
-    def _byte(self) -> int:
-        return self._bytes(1)[0]
-
-    def _bytes(self, size: int) -> bytes:
-        piece = self._content[self.position : self.position + size]
-        if len(piece) < size:
-            self.refuse()
-        self.position += size
-        return piece
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 127:
-        encoded.append(number & 127 | 128)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

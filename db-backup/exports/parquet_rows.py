@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
+from exports.compact import DamagedFooter
 from exports.node_http import NodeHTTP
 from exports.parquet_footer import (
     ENDING,
     LARGEST_FOOTER,
-    DamagedFooter,
     LargeFooter,
     footer_of,
     size_of_footer,

@@ -4,8 +4,10 @@ import logging
 import random
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from exports.compact import DamagedFooter
+from exports.comparison import Records
 from exports.content import check_csv, check_parquet
 from exports.manifest import (
     Export,
@@ -17,7 +19,10 @@ from exports.manifest import (
     schema_file,
     summary,
 )
+from exports.parquet_footer import footer_of
+from exports.parquet_rows import End
 from exports.publication import checksums
+from exports.read_back import LONGEST_RECORD, NotReadBack, ReadBack, TextOfCSV
 from exports.stored import (
     TableManifests,
     present_exports,
@@ -58,6 +63,7 @@ def verify(
     read: TableManifests,
     tables: Collection[str],
     effort: Effort,
+    read_back: ReadBack,
 ) -> Iterator[str]:
     """Yield what is wrong with the exports: a line each.
 
@@ -67,6 +73,7 @@ def verify(
         read: the manifests of all tables.
         tables: only these; empty: everything there is.
         effort: how much is done for it.
+        read_back: compares Parquet with CSV, and knows whether the database has failed.
     """
     manifests, wanted = read.sound, set(tables or read.damaged)
     skipped = frozenset[str]()
@@ -76,9 +83,9 @@ def verify(
     for table in sorted(set(tables) - manifests.keys() - read.damaged.keys()):
         yield f"{table}: it has no manifest"
     checks = list(_checks(bucket, read, tables, skipped, quick=effort.quick))
-    total = sum(check.stored.compressed_bytes for check in checks if not check.quick)
+    total = sum(check.bytes_to_read for check in checks)
     with progress("exports", total, "B") as shown:
-        checker = _Checker(bucket, layout, effort.bandwidth, shown)
+        checker = _Checker(bucket, layout, effort.bandwidth, shown, read_back)
         for findings in in_parallel(checker.check, checks, effort.jobs):
             yield from findings
     if checker.unmarked:
@@ -98,30 +105,56 @@ def verify(
 
 @dataclass(frozen=True)
 class _Check:
-    """An object of an export to be looked at, and the manifest that names it."""
+    """An export of which objects are to be looked at.
+
+    Attributes:
+        manifest: names it.
+        export: itself.
+        keys: of the objects.
+        read: those of them whose rows are read, too. With Parquet, the CSV is among them.
+    """
 
     manifest: TableManifest
     export: Export
-    stored: Stored
-    quick: bool
+    keys: frozenset[str]
+    read: frozenset[str]
+
+    @property
+    def compares(self) -> bool:
+        """Whether the rows of Parquet are compared with those of CSV."""
+        return bool(self.export.parquet and self.export.parquet.key in self.read)
+
+    @property
+    def bytes_to_read(self) -> int:
+        """How many bytes are read of its objects; Parquet is read twice."""
+        return sum(
+            stored.compressed_bytes * (1 if isinstance(stored, Export) else 2)
+            for stored in self.export.stored
+            if stored.key in self.read
+        )
 
 
 def _checks(
     bucket: Bucket,
-    read: TableManifests,
+    manifests: TableManifests,
     tables: Collection[str],
     skipped: Collection[str],
     *,
     quick: bool,
 ) -> Iterator[_Check]:
     """Yield what is to be looked at: not what the listing proves, where no rows are to be read."""
-    for name in sorted(read.sound.keys() & set(tables or read.sound)):
-        manifest = read.sound[name]
+    objects = manifests.objects or {}
+    for name in sorted(manifests.sound.keys() & set(tables or manifests.sound)):
+        manifest = manifests.sound[name]
         for export in present_exports(bucket, manifest).values():
-            for stored in export.stored:
-                looks_only = quick or stored.key in skipped
-                if not (looks_only and _is_as_listed(stored, read.objects or {})):
-                    yield _Check(manifest, export, stored, looks_only)
+            stored = {one.key: one for one in export.stored}
+            read = set() if quick else stored.keys() - set(skipped)
+            if export.parquet and export.parquet.key in read:
+                read.add(export.key)
+            listed = {key for key, one in stored.items() if _is_as_listed(one, objects)}
+            keys = stored.keys() - (listed - read)
+            if keys:
+                yield _Check(manifest, export, frozenset(keys), frozenset(read))
 
 
 def _skipped(
@@ -181,6 +214,7 @@ class _Checker:
         layout: where.
         bandwidth: of all together.
         shown: the progress over all.
+        read_back: compares Parquet with CSV.
 
     Attributes:
         unmarked: the keys of objects of which the store has no metadata, so that other things
@@ -188,33 +222,47 @@ class _Checker:
     """
 
     def __init__(
-        self, bucket: Bucket, layout: ExportLayout, bandwidth: Bandwidth, shown: Progress
+        self,
+        bucket: Bucket,
+        layout: ExportLayout,
+        bandwidth: Bandwidth,
+        shown: Progress,
+        read_back: ReadBack,
     ) -> None:
         self._bucket = bucket
         self._layout = layout
         self._bandwidth = bandwidth
         self._shown = shown
+        self._read_back = read_back
         self._done = 0
         self._lock = threading.Lock()
         self.unmarked: list[str] = []
 
     def check(self, check: _Check) -> list[str]:
-        """Return what is wrong with an object, unless a run has replaced it meanwhile."""
-        export, stored = check.export, check.stored
-        findings = list(self._check(export, stored, quick=check.quick))
+        """Return what is wrong with an export, unless a run has replaced it meanwhile."""
+        findings = list(self._check(check))
         if findings:
-            name = export.chunk.name
-            again = _written_since(self._bucket, self._layout, check.manifest, name)
+            again = _written_since(
+                self._bucket, self._layout, check.manifest, check.export.chunk.name
+            )
             if again:
-                anew = [one for one in again.stored if one.key == stored.key]
-                findings = [
-                    finding
-                    for one in anew
-                    for finding in self._check(again, one, quick=check.quick)
-                ]
+                findings = list(self._check(replace(check, export=again)))
         return findings
 
-    def _check(self, whole: Export, export: Stored, *, quick: bool) -> Iterator[str]:
+    def _check(self, check: _Check) -> Iterator[str]:
+        records = Records(LONGEST_RECORD) if check.compares else None
+        is_sound = True
+        for stored in check.export.stored:
+            if stored.key not in check.keys:
+                continue
+            quick = stored.key not in check.read
+            findings = list(self._look(stored, quick=quick))
+            if not (findings or quick):
+                findings = self._read(check, stored, records if is_sound else None)
+            is_sound = is_sound and not findings
+            yield from findings
+
+    def _look(self, export: Stored, *, quick: bool) -> Iterator[str]:
         head = self._bucket.look(export.key)
         if head is None:
             yield f"{export.key}: missing"
@@ -222,29 +270,48 @@ class _Checker:
             yield f"{export.key}: {head.size:,} bytes instead of {export.compressed_bytes:,}"
         elif _is_another(head, export, quick=quick):
             yield f"{export.key}: it is not the object that was uploaded"
-        else:
-            if not head.token:
-                self.unmarked.append(export.key)
-            if not quick:
-                yield from self._read(whole, export)
+        elif not head.token:
+            self.unmarked.append(export.key)
 
-    def _read(self, whole: Export, export: Stored) -> Iterator[str]:
+    def _read(self, check: _Check, stored: Stored, records: Records | None) -> list[str]:
+        """Read an object, and compare Parquet with the records of the CSV, if they are known."""
         try:
-            pieces = self._pieces(export)
-            if isinstance(export, Export):
-                findings = list(check_csv(pieces, export))
+            if isinstance(stored, Export):
+                findings = list(check_csv(self._pieces(stored), stored, records))
             else:
-                findings = list(check_parquet(pieces, export, whole.rows))
+                findings = self._read_parquet(check, stored, records)
         except NoSuchObject:
-            findings = [f"{export.key}: missing: it was deleted while it was verified"]
+            findings = [f"{stored.key}: missing: it was deleted while it was verified"]
         if not findings:
             log.info(
                 "%s: %s rows, %s: as exported",
-                export.key,
-                f"{whole.rows:,}",
-                in_units(export.compressed_bytes),
+                stored.key,
+                f"{check.export.rows:,}",
+                in_units(stored.compressed_bytes),
             )
-        yield from findings
+        return findings
+
+    def _read_parquet(
+        self, check: _Check, parquet: ParquetObject, records: Records | None
+    ) -> list[str]:
+        end, export = End(), check.export
+        findings = list(check_parquet(self._pieces(parquet), parquet, export.rows, end))
+        if findings or records is None:
+            return findings
+        csv = TextOfCSV(export.key, records, export.bytes)
+        try:
+            footer = footer_of(end.content)
+            pieces = self._pieces(parquet)
+            finding = self._read_back.compare(check.manifest, export, footer, pieces, csv)
+        except DamagedFooter as error:
+            finding = str(error)
+        except NotReadBack as error:
+            log.warning("%s: its values were not compared: %s", parquet.key, error)
+            return []
+        if finding:
+            return [f"{parquet.key}: {finding}"]
+        log.info("%s: its values are those of %s", parquet.key, export.key)
+        return []
 
     def _pieces(self, export: Stored) -> Iterator[bytes]:
         for piece in self._bucket.stream(export.key):

@@ -13,7 +13,7 @@ from dev.embedded_clickhouse.errors import Code, ServerError
 _TOKEN = re.compile(
     r"""
     (?P<skip>\s+|--[^\n]*|\#[ !][^\n]*|/\*.*?\*/)
-    |(?P<string>'(?:[^'\\]|\\.|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+    |(?P<string>'(?:[^'\\]++|\\.|'')*+'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
     |(?P<quoted>`(?:[^`\\]|\\.|``)*`|"(?:[^"\\]|\\.|"")*")
     |(?P<word>\w+)
     |(?P<sign>.)
