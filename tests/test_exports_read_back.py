@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -248,8 +249,12 @@ def test_a_row_group_that_is_too_large_is_said_not_to_be_compared(
 def test_a_failure_of_the_database_is_none_of_the_file(
     tool: BackupTool, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: int
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
+    result = ClickHouseHTTP.result
+
+    def fail(http: ClickHouseHTTP, query: str | bytes, settings: Any) -> Any:
+        if isinstance(query, bytes):
+            raise error
+        return result(http, query, settings)
 
     monkeypatch.setattr(ClickHouseHTTP, "result", fail)
     tool.put(f"{PARQUET}u.parquet", b"")

@@ -14,6 +14,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 from digest import JSON_TYPE, without_names
 from exports.clickhouse_http import ClickHouseHTTP
@@ -36,9 +37,8 @@ LARGEST_GROUP = 32 * 1024 * 1024  # bytes; 100,000 rows of `fastpath` have 4 MiB
 LONGEST_RECORD = 32 * 1024 * 1024  # bytes; longer ones are not compared
 MOST_MEMORY = 2 * 1024**3  # bytes, of the database, for a row group
 MEMORY_LIMIT_EXCEEDED, NOT_IMPLEMENTED = 241, 48  # codes of ClickHouse
-VERSION = re.compile(
-    r"\d+\.\d+"
-)  # as in ClickHouse v24.8.4.1-lts, ClickHouse version 26.9.2 (build …)
+# As in "ClickHouse v24.8.4.1-lts" and "ClickHouse version 26.9.2 (build …)".
+VERSION = re.compile(r"\d+\.\d+")
 OF_THE_QUERY = re.compile(r"\(for query\)|Query memory limit")  # and not of the server
 JSON_ALONE = re.compile(r"JSON(\(.*\))?", re.DOTALL)
 SETTINGS = {
@@ -130,7 +130,7 @@ class ReadBack:
             return ""
         return f"its rows are not those of {csv.key}, though they are as many"
 
-    def _fail(self, error: ScriptError) -> None:
+    def _fail(self, error: ScriptError) -> NoReturn:
         with self._lock:
             self.failure = self.failure or error
         raise NotReadBack(str(error)) from None

@@ -9,19 +9,9 @@ from dataclasses import dataclass, replace
 from exports.compact import DamagedFooter
 from exports.comparison import Records
 from exports.content import check_csv, check_parquet
-from exports.manifest import (
-    Export,
-    ExportLayout,
-    ParquetObject,
-    RunManifest,
-    TableManifest,
-    named_keys,
-    schema_file,
-    summary,
-)
+from exports.manifest import Export, ExportLayout, ParquetObject, TableManifest
 from exports.parquet_footer import footer_of
 from exports.parquet_rows import End
-from exports.publication import checksums
 from exports.read_back import LONGEST_RECORD, NotReadBack, ReadBack, TextOfCSV
 from exports.stored import (
     TableManifests,
@@ -29,7 +19,7 @@ from exports.stored import (
     read_table_manifest,
     read_table_manifests,
 )
-from ooni_common.errors import DataRefused
+from exports.verify_beside import check_beside
 from parallel import in_parallel
 from store import Bucket, Listed, NoSuchObject, ObjectHead
 from throttle import Bandwidth, Progress, in_units, progress
@@ -95,11 +85,11 @@ def verify(
             "size and ETag decided" if effort.quick or skipped else "their checksums decided",
         )
     if not tables and not read.damaged:  # else nobody knows what the damaged ones name
-        findings = list(_check_everything(bucket, layout, read))
+        findings = list(check_beside(bucket, layout, read))
         if findings:  # unless a run was at work meanwhile
             fresh_ones = read_table_manifests(bucket, layout, with_objects=True)
             if fresh_ones != read and not fresh_ones.damaged:
-                findings = list(_check_everything(bucket, layout, fresh_ones))
+                findings = list(check_beside(bucket, layout, fresh_ones))
         yield from findings
 
 
@@ -166,14 +156,6 @@ def _skipped(
     keys = sorted(stored.key for export in exports for stored in export.stored)
     chosen = random.SystemRandom().sample(keys, min(sample, len(keys)))
     return frozenset(keys) - set(chosen)
-
-
-def _check_everything(bucket: Bucket, layout: ExportLayout, read: TableManifests) -> Iterator[str]:
-    """Yield what is wrong with what is beside the objects of the manifests."""
-    keys = {key for key in read.objects or () if key.startswith(layout.with_rows)}
-    for key in sorted(keys - named_keys(read.sound.values())):
-        yield f"{key}: no manifest names it"
-    yield from _check_publication(bucket, layout, read)
 
 
 def _is_as_listed(export: Stored, objects: Mapping[str, Listed]) -> bool:
@@ -320,41 +302,3 @@ class _Checker:
             with self._lock:
                 self._done += len(piece)
                 self._shown.show(self._done, export.key)
-
-
-def _check_publication(bucket: Bucket, layout: ExportLayout, read: TableManifests) -> Iterator[str]:
-    """Check what is made from the manifests of the tables, unless a run is still at it."""
-    run = read.run
-    if read.run_damage:
-        yield read.run_damage
-    if run is None:
-        if read.sound and not read.run_damage:
-            log.warning("%s: not there yet: the first run is not complete", layout.run)
-        return
-    generations = {table: figures.generation for table, figures in run.tables.items()}
-    if generations != {table: manifest.generation for table, manifest in read.sound.items()}:
-        log.warning("%s: older than the exports: the last run is not complete", layout.run)
-        return
-    yield from _check_documents(bucket, layout, read.sound, run)
-
-
-def _check_documents(
-    bucket: Bucket, layout: ExportLayout, manifests: Mapping[str, TableManifest], run: RunManifest
-) -> Iterator[str]:
-    for table, manifest in manifests.items():
-        if summary(manifest) != run.tables[table]:
-            yield f"{layout.run}: it differs from {layout.manifest(table)}"
-        if _document(bucket, layout.schema(table)) != schema_file(manifest):
-            yield f"{layout.schema(table)}: it is not the schema of the manifest"
-    if _document(bucket, layout.sums) != checksums(manifests.values(), layout):
-        yield f"{layout.sums}: it differs from the manifests"
-    if _document(bucket, layout.index) is None:
-        yield f"{layout.index}: missing"
-
-
-def _document(bucket: Bucket, key: str) -> bytes | None:
-    """Return a small object; None also for one that is too large to be what was written."""
-    try:
-        return bucket.get(key)
-    except DataRefused:
-        return None
