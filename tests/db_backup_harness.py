@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 LAYOUT = ExportLayout("clickhouse_export")
 CSV = LAYOUT.exports
 BACKUPS = BackupLayout("clickhouse_backup")
+AMPLE = 120  # seconds; far more than what is waited for takes, for a machine under load
 
 
 class BackupTool:
@@ -224,3 +226,11 @@ def bucket_of(
         options=options or {},
     )
     return Bucket(store, "test")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when a condition holds."""
+    deadline = time.monotonic() + AMPLE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -10,9 +10,8 @@ import os
 import random
 import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ClickHouseServer, Database, fresh_database
-from db_backup_harness import BACKUPS, BackupTool
+from db_backup_harness import BACKUPS, BackupTool, wait_until
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.servers.fault_proxy import (
     Condition,
@@ -341,13 +340,6 @@ def is_being_cancelled(tool: BackupTool) -> bool:
     """Tell whether the server has heard that it is to end a backup."""
     sql = "SELECT max(is_cancelled) FROM system.processes WHERE query LIKE 'BACKUP %'"
     return bool(tool.database.execute(sql)[0][0])
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_stop_cancels_what_the_server_is_at(tool: BackupTool, store: FaultProxy) -> None:

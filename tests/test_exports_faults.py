@@ -29,7 +29,7 @@ import urllib3
 import uploads as uploads_module
 from backup_config import Config
 from conftest import Database
-from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
+from db_backup_harness import AMPLE, CSV, LAYOUT, BackupTool, bucket_of, wait_until
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.servers.fault_proxy import (
     Condition,
@@ -63,7 +63,6 @@ from uploads import uploading
 
 pytestmark = pytest.mark.long
 
-AMPLE = 120  # seconds; far more than what is waited for takes, for a machine under load
 PART_SIZE = 200_000  # bytes
 TraceFunction = Callable[[FrameType, str, Any], Any]
 KILLS = int(os.environ.get("OONI_TEST_KILLS", "5"))
@@ -990,13 +989,6 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
         for key in before.keys() | after.keys()
         if key.startswith(CSV) and after.get(key) != before.get(key)
     )
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + AMPLE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_the_state_of_the_bucket_survives_the_loss_of_the_state_directory(

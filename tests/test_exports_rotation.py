@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from db_backup_harness import LAYOUT, BackupTool
+from db_backup_harness import LAYOUT, BackupTool, wait_until
+from exports.manifest import now
 from exports.plan import Plan
 from exports.rotation import RUNS, Rotation, due, looked_at
 from test_exports_levels import BY_MONTH, INSERT, exported_by
@@ -39,8 +40,13 @@ def show(monkeypatch: pytest.MonkeyPatch, condition: str) -> None:
 
 
 def exported_within(tool: BackupTool, runs: int) -> list[str]:
-    """Return what so many runs export."""
-    return sorted(name for _ in range(runs) for name in exported_by(tool))
+    """Return what so many runs export, each in a second of its own: manifests have no fractions."""
+    names: list[str] = []
+    for _ in range(runs):
+        second = now()
+        wait_until(lambda second=second: now() != second)  # type: ignore[misc]
+        names += exported_by(tool)
+    return sorted(names)
 
 
 @pytest.mark.long

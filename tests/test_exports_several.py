@@ -14,7 +14,7 @@ import pytest
 
 import uploads as uploads_module
 from backup_config import Config
-from db_backup_harness import CSV, BackupTool, bucket_of
+from db_backup_harness import AMPLE, CSV, BackupTool, bucket_of
 from dev.servers.fault_proxy import Exchange, FaultProxy, Gate, after, cut_request, passed, s3_error
 from exports import chunk_export, manifest_file
 from exports.lanes import Lane, LaneReplicas, Lanes
@@ -23,7 +23,7 @@ from ooni_common.errors import ConfigError, DataRefused, TryAgainLater
 from ooni_common.nodes import Node
 from parallel import BytesInFlight, as_they_end
 from store import Bucket
-from test_exports_faults import AMPLE, from_chunk, is_creation, is_part
+from test_exports_faults import from_chunk, is_creation, is_part
 from test_exports_pending import is_export, pending, puts
 from throttle import Throttle, Together
 from upload_parts import UploadEnded
