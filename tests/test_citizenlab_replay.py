@@ -18,7 +18,7 @@ from dev.servers.git import GitServer
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 COUNTRIES = [f"{first}{second}" for first in "abcdef" for second in "mnopq"]
-COMMITS = int(os.environ.get("OONI_TEST_COMMITS", "100"))
+COMMITS = int(os.environ.get("OONI_TEST_COMMITS", "100"))  # of each seed
 EVERY = DAY / 2  # one commit, and one run after it
 RUNS_A_DAY = 48
 DAYS = int(os.environ.get("OONI_TEST_DAYS", "7"))  # that an upstream is refused for
@@ -279,10 +279,11 @@ def settle(country: Country, live: list[Row], now: float) -> None:
         assert age <= HOLD_DAYS + 2, f"{country.cc} is held for {age} days"
 
 
+@pytest.mark.parametrize("seed", [20, 21])
 def test_with_nobody_there_each_commit_has_its_right_outcome(
-    updater: Updater, lists: SampleTestLists
+    updater: Updater, lists: SampleTestLists, seed: int
 ) -> None:
-    upstream = Upstream(lists, seed=20)
+    upstream = Upstream(lists, seed)
     assert updater.run()[0] == 0
     kinds: list[str] = []
     days_without_updates = 0.0
