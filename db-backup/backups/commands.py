@@ -96,47 +96,13 @@ def back_up_tables(
             nodes.each(lambda node: ServerBackups(node.database, job.config).end_abandoned())
         backups = stored_backups(job)
         warn_of_bad_backups(backups)
-        runs = read_state(run_state_file(job.config), RunState).runs
-        timely = bases_among(job.config, backups)
-        servers = servers_of(nodes, job.config, names)
-        plan = plan_backup(servers, names, timely, full=full, force=job.force)
-        refused = refused_base(job, bucket, plan, backups)
-        if refused:
-            log.warning("%s; so a full backup is made", refused)
-            plan = plan_backup(servers, names, timely, full=True)
-        lost: Mapping[str, DataRefused] = {}
-        if not job.force:
-            lost = lost_tables(plan, good_backups(timely), job.config.max_shrink)
-        if lost:
-            left = [name for name in names if name not in lost]
-            if not left:
-                return list(lost.values())
-            plan = plan_backup(servers, left, timely, full=full or bool(refused))
-        if job.dry_run:
-            explain(plan)
-        elif not plan.reason:
-            log.info(
-                "nothing to do: all is as in the backup %s", plan.base.name if plan.base else ""
-            )
-        else:
-            log.info("%s: %s", plan, plan.reason)
-            key = job.config.signing_key
-            manifest = back_up(bucket, layout, plan, backups, runs=runs, key=key)
-            write_state(run_state_file(job.config), RunState(manifest.run, signed=bool(key)))
-            job.metrics.gauge("backup_bytes", manifest.bytes)
-            log.info(
-                "the backup %s is complete: %s in %s, %s written",
-                manifest.name,
-                counted(manifest.rows, "row"),
-                counted(len(manifest.tables), "table"),
-                in_units(manifest.bytes),
-            )
-    missing = missing_tables(job.config, nodes, names, plan.base)
+        plan, refused = planned(job, nodes, names, bucket, backups, full=full)
+        if plan is None:
+            return refused
+        carry_out(job, plan, bucket, layout, backups)
     return [
-        *([refused] if refused else []),
-        *plan.refused,
-        *lost.values(),
-        *missing,
+        *refused,
+        *missing_tables(job.config, nodes, names, plan.base),
         *vanished_tables(job, nodes, names, backups),
         *(
             DataRefused(
@@ -147,6 +113,60 @@ def back_up_tables(
             if backup.in_future
         ),
     ]
+
+
+def planned(
+    job: Job[Config],
+    nodes: Nodes,
+    names: Sequence[str],
+    bucket: Bucket,
+    backups: Sequence[Backup],
+    *,
+    full: bool,
+) -> tuple[Plan | None, Sequence[ScriptError]]:
+    """Return what is to be saved, and what is refused; None: all of it is, as too much is lost."""
+    timely = bases_among(job.config, backups)
+    servers = servers_of(nodes, job.config, names)
+    plan = plan_backup(servers, names, timely, full=full, force=job.force)
+    refused = refused_base(job, bucket, plan, backups)
+    if refused:
+        log.warning("%s; so a full backup is made", refused)
+        plan = plan_backup(servers, names, timely, full=True)
+    lost: Mapping[str, DataRefused] = {}
+    if not job.force:
+        lost = lost_tables(plan, good_backups(timely), job.config.max_shrink)
+    if lost:
+        left = [name for name in names if name not in lost]
+        if not left:
+            return None, list(lost.values())
+        plan = plan_backup(servers, left, timely, full=full or bool(refused))
+    return plan, [*([refused] if refused else []), *plan.refused, *lost.values()]
+
+
+def carry_out(
+    job: Job[Config], plan: Plan, bucket: Bucket, layout: BackupLayout, backups: Sequence[Backup]
+) -> None:
+    """Make the backup that is planned, if there is anything to save; log what came of it."""
+    if job.dry_run:
+        explain(plan)
+        return
+    if not plan.reason:
+        log.info("nothing to do: all is as in the backup %s", plan.base.name if plan.base else "")
+        return
+    log.info("%s: %s", plan, plan.reason)
+    state, key = run_state_file(job.config), job.config.signing_key
+    manifest = back_up(
+        bucket, layout, plan, backups, runs=read_state(state, RunState).runs, key=key
+    )
+    write_state(state, RunState(manifest.run, signed=bool(key)))
+    job.metrics.gauge("backup_bytes", manifest.bytes)
+    log.info(
+        "the backup %s is complete: %s in %s, %s written",
+        manifest.name,
+        counted(manifest.rows, "row"),
+        counted(len(manifest.tables), "table"),
+        in_units(manifest.bytes),
+    )
 
 
 def bases_among(config: Config, backups: Sequence[Backup]) -> list[Backup]:

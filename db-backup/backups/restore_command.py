@@ -12,7 +12,7 @@ from backups.commands import (
     stored_backups,
 )
 from backups.partitions import id_by_value, replacements, with_partitions
-from backups.restore import Wanted, report, restore_tables
+from backups.restore import Restored, Wanted, report, restore_tables
 from backups.server_manifest import check_layout, check_server_manifests
 from backups.shards import check_shards, server_of
 from backups.stored import (
@@ -51,6 +51,33 @@ def backup_with(job: Job[Config], table: str) -> Chosen | None:
 
 def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
     """Restore one table of a backup, or with "" all of them."""
+    wanted = _wanted(job, backup, table)
+    if job.config.signing_key and not backup.is_signed:
+        log.warning(
+            "the backup %s is not signed: whoever can write to the bucket may have made it",
+            backup.manifest.name,
+        )
+    if job.dry_run:
+        explain_restore(wanted)
+        return
+    restored = _restored(job, wanted)
+    report(restored)
+    if not restored.lines:
+        log.info("nothing to do: all is as in the backup %s", backup.manifest.name)
+    if wanted.partitions:
+        live = Place(job.config.database, table)
+        log.info(
+            "other partitions are not in it; to replace those of the live table: %s",
+            replacements(live, wanted.place(table), wanted.partitions),
+        )
+
+
+def _wanted(job: Job[Config], backup: Chosen, table: str) -> Wanted:
+    """Return what the command line wants of a backup.
+
+    Raises:
+        UsageError: the backup does not have it.
+    """
     arguments, manifest = job.arguments, backup.manifest
     if table:
         check_names([table], manifest.tables, f"table in the backup {manifest.name}:")
@@ -71,7 +98,7 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
             for source in manifest.tables
             if source not in arguments.skip
         }
-    wanted = Wanted(
+    return Wanted(
         manifest,
         places,
         target,
@@ -83,40 +110,26 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
         structure=not arguments.data_only,
         partitions=partitions,
     )
-    if job.config.signing_key and not backup.is_signed:
-        log.warning(
-            "the backup %s is not signed: whoever can write to the bucket may have made it",
-            manifest.name,
-        )
-    if job.dry_run:
-        explain_restore(wanted)
-        return
+
+
+def _restored(job: Job[Config], wanted: Wanted) -> Restored:
+    """Restore what is wanted, after a look at what the server will read of the bucket."""
+    manifest = wanted.manifest
     bucket, _ = private_bucket(job)
     check_layout(job.config, bucket, manifest)
     looked = check_server_manifests(
         bucket,
         chain_of(manifest, stored_backups(job)),
         url_of(job.config.store("private")),
-        trusted=arguments.trusted,
+        trusted=job.arguments.trusted,
     )
     wanted = replace(wanted, looked=looked)
     with connected_to_servers(job.config) as nodes:
         if nodes.is_cluster:
-            restored = restore_on_cluster(nodes, job.config, wanted)
-        else:
-            check_shards(nodes, manifest)
-            restored = restore_tables(
-                server_of(nodes, nodes.up[0], job.config, manifest.collection), wanted
-            )
-    report(restored)
-    if not restored.lines:
-        log.info("nothing to do: all is as in the backup %s", manifest.name)
-    if partitions:
-        live = Place(job.config.database, table)
-        log.info(
-            "other partitions are not in it; to replace those of the live table: %s",
-            replacements(live, wanted.place(table), partitions),
-        )
+            return restore_on_cluster(nodes, job.config, wanted)
+        check_shards(nodes, manifest)
+        server = server_of(nodes, nodes.up[0], job.config, manifest.collection)
+        return restore_tables(server, wanted)
 
 
 def _partition_of(job: Job[Config], value: str) -> str:
