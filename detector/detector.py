@@ -33,9 +33,9 @@ from evaluation.evaluate import declare_arguments, evaluate
 from following import Checkpoint, Follower
 from ooni_common.command_line import DOCTOR, Command, Lock, Script
 from ooni_common.database import Database, connected
-from ooni_common.doctor import Checks, Note, check_folder, diagnose, machine_checks, preflight
+from ooni_common.doctor import Checks, Note, diagnose, machine_checks, preflight
 from ooni_common.errors import DataRefused, TryAgainLater, UsageError
-from ooni_common.files import make_writable
+from ooni_common.files import check_folder, make_writable
 from ooni_common.garbage import without_garbage_collection
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show

@@ -20,8 +20,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from ooni_common.doctor import OUT_OF_SOMETHING
-from ooni_common.errors import ConfigError
+from ooni_common.errors import OUT_OF_SOMETHING, ConfigError
 from ooni_common.files import sync_folder, write_atomically
 
 STAMP = "geoipdbts"

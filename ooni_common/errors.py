@@ -3,6 +3,11 @@
 `ooni_common.run.execute` turns them into the exit status of the process; nothing else does.
 """
 
+import errno
+
+# Of these errors of the system another run may see nothing.
+OUT_OF_SOMETHING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
 
 class ScriptError(Exception):
     """A failure with a message for the operator: one line, with the file or table it is about."""

@@ -4,12 +4,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ooni_common.doctor import OUT_OF_SOMETHING, cannot_write, check_folder
-from ooni_common.errors import ConfigError, TryAgainLater
+from ooni_common.errors import OUT_OF_SOMETHING, ConfigError, TryAgainLater
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -100,3 +100,62 @@ def make_writable(key: str, path: Path) -> None:
         check_folder(key, path)  # it may know why
         raise ConfigError(cannot_write(key, path)) from None
     check_folder(key, path)
+
+
+def check_folder(key: str, path: Path) -> str:
+    """Say that files can be written in a folder, or that a run makes it; change nothing.
+
+    Raises:
+        ConfigError: neither; `key` is where the configuration names it.
+    """
+    try:
+        _refuse_planted_link(key, path)
+        if not path.exists():
+            return _would_be_made(key, path)
+        usable = path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        if isinstance(error, OSError) and error.errno in OUT_OF_SOMETHING:
+            raise
+        usable = False
+    if not usable:
+        raise ConfigError(cannot_write(key, path))
+    leads = f", which is {path.resolve()}," if path.is_symlink() else ""
+    return f"{path}{leads} can be written"
+
+
+def cannot_write(key: str, path: Path) -> str:
+    """Return what is said of a folder that can't be used."""
+    if os.path.isdir(path):  # noqa: PTH112 (a path with a NUL byte is none)
+        user = _user_name(os.geteuid())
+        here = f"{user} cannot write there; run as the service's user"
+        return f"{key} {path}: {here}, or as root: chown {user} {path}"
+    return f"{key} {path}: cannot write there; name another folder, or run as the service's user"
+
+
+def _refuse_planted_link(key: str, path: Path) -> None:
+    """Refuse a symbolic link that neither root nor this user has made."""
+    if path.is_symlink() and (owner := path.lstat().st_uid) not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{key} {path}: a symbolic link of the user {_user_name(owner)}; remove it, or name the"
+            f' folder itself: {key} = "{path.resolve()}"'
+        )
+
+
+def _would_be_made(key: str, path: Path) -> str:
+    parent = next(parent for parent in path.parents if parent.exists())
+    if path.is_symlink() or not parent.is_dir():
+        raise ConfigError(cannot_write(key, path))
+    if os.access(parent, os.W_OK | os.X_OK):
+        return f"{path} is not there yet; a run makes it"
+    user = _user_name(os.geteuid())
+    raise ConfigError(
+        f"{key} {path}: no such folder, and {user} cannot make it; run as the service's user, or"
+        f" make it as root: install -d -o {user} {path}"
+    )
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

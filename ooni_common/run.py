@@ -21,8 +21,7 @@ from ooni_common.command_line import Command, Lock, Script, argument_parser
 from ooni_common.config import Config, secrets_of
 from ooni_common.config_sources import load_config, sources_of
 from ooni_common.config_text import config_as_toml
-from ooni_common.doctor import OUT_OF_SOMETHING
-from ooni_common.errors import RefusedBefore, ScriptError, Stopped, TryAgainLater
+from ooni_common.errors import OUT_OF_SOMETHING, RefusedBefore, ScriptError, Stopped, TryAgainLater
 from ooni_common.files import locked, make_writable, write_atomically
 from ooni_common.logs import set_up_logging
 from ooni_common.metrics import Metrics

@@ -31,13 +31,13 @@ from ooni_common.doctor import (
     Check,
     Note,
     Unhealthy,
-    check_folder,
     check_statsd,
     diagnose,
     examine,
     preflight,
 )
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, TryAgainLater, Unavailable
+from ooni_common.files import check_folder
 from ooni_common.grants import Need, check_grants, rights_of
 from privileges import without_privileges
 
