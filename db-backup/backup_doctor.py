@@ -1,4 +1,4 @@
-"""Examining whether a run can succeed: one line for each thing, with what to do about it.
+"""What `ooni-db-backup doctor` examines, and what a run examines of the servers before it writes.
 
 Everything is tried for real. Only objects are written whose names begin with `<prefix>/doctor`, and
 they are deleted again.
