@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from documents import TEXT
 from ooni_common.doctor import Check, Note
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
 from store import Bucket, Origin
 from store_errors import Denied
 from uploads import LIFECYCLE_OF_UPLOADS, uploading
 
-TEXT = "text/plain"
 NO_ETAG = "the store names no ETag, without which ClickHouse can't read a backup: use another store"
 
 

@@ -16,7 +16,7 @@ MOST_SKEW = 15 * 60  # seconds that a store lets a clock be wrong
 
 GRANT = "grant it to these credentials"
 LOGIN = "check the key ID and the secret key"
-TOKEN = "put a fresh session token in the configuration"  # noqa: S105 (not a secret)
+FRESH_TOKEN = "put a fresh session token in the configuration"  # noqa: S105 (not a secret)
 REGION = "the bucket is elsewhere: set its region, and the endpoint if it has one of its own"
 ADDRESSING = 'the store wants the bucket in the name of the host: addressing = "virtual"'
 SLOWER = "the store asks for fewer requests; a later run goes on where this one stopped"
@@ -48,7 +48,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule(Denied, GRANT, ("403", "AccessDenied", "AllAccessDisabled", "AccountProblem")),
     Rule(ConfigError, LOGIN, ("InvalidAccessKeyId", "SignatureDoesNotMatch")),
-    Rule(ConfigError, TOKEN, ("ExpiredToken", "InvalidToken")),
+    Rule(ConfigError, FRESH_TOKEN, ("ExpiredToken", "InvalidToken")),
     Rule(
         ConfigError,
         REGION,
