@@ -39,8 +39,7 @@ def read_text(path: Path, *, required: bool, copy: Path | None = None) -> str:
             raise ConfigError(f"{path}: no such file") from None
         return ""
     except PermissionError:
-        letting_in = f"chgrp {_own_group()} {path}; chmod g+r {path}"
-        raise ConfigError(f"{path}: Permission denied; run as root, or: {letting_in}") from None
+        raise ConfigError(f"{path}: Permission denied; {_way_in(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: {reason}") from None
@@ -65,6 +64,14 @@ def refuse_readable_by_others(path: Path, content: str) -> None:
         return
     if mode & stat.S_IROTH:
         raise ConfigError(f"{path}: holds {content} and others may read it; run: chmod o= {path}")
+
+
+def _way_in(path: Path) -> str:
+    """Say what lets this user read a file; a folder on the way may be closed, as root's home is."""
+    for folder in reversed(path.absolute().parents):
+        if not os.access(folder, os.X_OK, effective_ids=True):
+            return f"run as root, or move it: this user may not enter {folder}"
+    return f"run as root, or: chgrp {_own_group()} {path}; chmod g+r {path}"
 
 
 def _own_group() -> str:

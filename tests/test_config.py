@@ -284,11 +284,24 @@ def test_a_file_that_is_a_folder_or_no_text_is_refused(tmp_path: Path, file: Pat
 def test_a_file_that_may_not_be_read_is_refused(file: Path) -> None:
     file.write_text("max_rows = 5")
     file.chmod(0)
-    with without_privileges():
+    with without_privileges(file):
         message = refusal(file)
         group = grp.getgrgid(os.getegid()).gr_name
     advice = f"run as root, or: chgrp {group} tool.conf; chmod g+r tool.conf"
     assert message == f"tool.conf: Permission denied; {advice}"
+
+
+def test_a_file_in_a_folder_that_may_not_be_entered_is_to_be_moved(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    file = home / "tool.conf"
+    file.touch(mode=0o644)
+    home.chmod(0o600)
+    with without_privileges(tmp_path):
+        message = refusal(file)
+    home.chmod(0o700)
+    assert message.startswith("tool.conf: Permission denied; run as root, or move it: ")
+    assert message.endswith(f" may not enter {home}")
 
 
 @pytest.mark.parametrize(
