@@ -28,6 +28,7 @@ from outputs.report import ENDED, ONGOING, SILENT, Report
 from outputs.silence import Episode, silences_of
 from outputs.tallies import Chart, Period, Tally, periods_of, so_far
 from outputs.wording import clean, country, spoken, spoken_duration, within
+from pages.incident import MOST_GROWTH
 from series import Event, InDoubt, Series, SeriesStatus
 
 ROOT = Path(__file__).parents[1]
@@ -151,6 +152,62 @@ def test_a_blocking_over_thirty_networks_is_one_item_and_thirty_series_have_a_fe
     assert titles(files[of_path(events[6].series)]) == [
         "Facebook appears to be blocked on AS7 in Iran"
     ]
+
+
+def test_what_is_told_of_a_time_is_what_was_known_then() -> None:
+    first, *others = ([*block(asn, start=asn - 7, end=60)] for asn in (7, 8, 9, 12))
+    (incident,) = report_of(first).incidents
+    files = files_of(report_of([*first, *(event for events in others for event in events)]))
+    end, begin = rss(files["rss/global.xml"]).entries
+    assert begin.id == report_of(first).guid_of(incident)
+    title = "Facebook appears to be blocked in Iran: AS7"
+    assert titles(files_of(report_of(first[:1]))["rss/global.xml"]) == [title]
+    assert begin.title == f"{title}; 4 networks by 28 Jan 2026, 20:00 UTC"
+    assert (
+        "on 4 networks: began about 28 Jan 2026, 11:00 UTC, detected 28 Jan 2026, 15:00 UTC on 1"
+        " of them, on all by 28 Jan 2026, 20:00 UTC." in begin.description
+    )
+    assert end.title == "Facebook appears to be reachable again in Iran: 4 networks"
+    text = page_of_the_only_incident(files).text
+    history = text.partition("What was reported, and when")[2].partition("In the feeds")[0].strip()
+    assert re.split(r" (?=\d+ Jan 2026)", history) == [
+        f"28 Jan 2026, 15:00 UTC: {title}",
+        "28 Jan 2026, 16:00 UTC: Grown to 2 networks",
+        "28 Jan 2026, 17:00 UTC: Grown to 3 networks",
+        "28 Jan 2026, 20:00 UTC: Grown to 4 networks",
+        "31 Jan 2026, 03:00 UTC: Facebook appears to be reachable again in Iran: 4 networks",
+    ]
+
+
+def test_the_end_of_an_incident_counts_the_networks_that_were_known_then() -> None:
+    late = Series(*FACEBOOK, "IR", 9)
+    times = ((2, "BLOCKED", 50), (30, "OK", 52))
+    later = [Event(late, name, START + n * HOUR, START + known * HOUR) for n, name, known in times]
+    files = files_of(report_of([*block(7, end=40), *later]))
+    end, begin = rss(files["rss/global.xml"]).entries
+    assert end.title == "Facebook appears to be reachable again in Iran: AS7"
+    assert "AS9" not in end.description
+    assert "AS9" in begin.description
+
+
+def test_a_page_says_how_many_networks_began_before_the_incident() -> None:
+    events = [
+        event for asn in range(1, 31) for event in block(asn, start=10 if asn > 2 else 7 + asn)
+    ]
+    text = page_of_the_only_incident(files_of(report_of(events))).text
+    assert (
+        "Began28 Jan 2026, 21:00 UTCearlier on 2 of 30 networks, the first 28 Jan 2026, 19:00 UTC"
+        in text
+    )
+    same = page_of_the_only_incident(files_of(report_of(block(7))))
+    assert "earlier on" not in same.text
+
+
+def test_the_history_of_an_incident_that_grew_for_weeks_is_short() -> None:
+    events = [event for asn in range(1, 61) for event in block(asn, start=asn)]
+    text = page_of_the_only_incident(files_of(report_of(events))).text
+    assert text.count("Grown to ") == MOST_GROWTH
+    assert "Grown to 60 networks" in text
 
 
 def of_path(series: Series) -> str:

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from outputs.doubts import doubts_of
+from outputs.growth import times_said, title_of
 from outputs.incidents import Incident, Network
 from outputs.links import AUTHORITY, incident_link, name_hash, network_link, search_link
 from outputs.report import Report
@@ -31,6 +32,7 @@ from outputs.wording import (
 )
 from series import BLOCKED, STATE_NAMES, Event, Series, Target
 
+WITHDRAWN_TITLE = "Withdrawn: "  # the title of what was wrong begins so
 LISTED = 50  # networks, at most, that a description names; the JSON names all
 CAUTION = (
     "Found automatically, in measurements by volunteers. Anomalies are a sign of blocking, not "
@@ -74,7 +76,7 @@ def withdrawn(item: Item, reason: str) -> Item:
     said = f"<p>Withdrawn: {escape(clean(reason))}</p>"
     return replace(
         item,
-        title=f"Withdrawn: {item.title}",
+        title=f"{WITHDRAWN_TITLE}{item.title}",
         description=said + item.description,
         withdrawn=clean(reason),
     )
@@ -93,19 +95,19 @@ def _begun(report: Report, incident: Incident, data: dict[str, Any]) -> Item:
     tally = report.tallies.get(until_detected(incident))
     service, place = clean(incident.service), within(incident.probe_cc)
     number = counted(len(incident.networks), "network")
-    times = f"began about {spoken(incident.start)}, detected {spoken(incident.detected)}"
+    signs = f"OONI measurements show signs that {service} is blocked in {place}"
     paragraphs = [
-        f"OONI measurements show signs that {service} is blocked in {place}, on {number}: {times}.",
-        *_tally_said(tally),
+        f"{signs}, on {number}: {times_said(data)}.",
+        *_tally_said(tally, "Up to its detection,"),
         *_severity_said(incident, report.severities.get(incident.key)),
         *(f"Doubt: {doubt}" for doubt in doubts_of(report, incident).values()),
     ]
     return Item(
         report.guid_of(incident),
-        f"{service} appears to be blocked in {place}: {_networks_said(incident)}",
+        title_of(data),
         incident_link(incident, incident.detected),
         incident.detected,
-        _html(paragraphs, incident, incident.last_detected),
+        _html(paragraphs, incident, incident.last_detected, incident.last_detected),
         (service, country(incident.probe_cc)),
         {"incident": data, "counts": _tally_data(tally), "status": "BLOCKED"},
         "blocked",
@@ -120,7 +122,7 @@ def _turned(report: Report, incident: Incident, turn: Turn, data: dict[str, Any]
     service, place = clean(incident.service), within(incident.probe_cc)
     over = turn.kind == OVER
     whole = len(turn.over) + len(turn.blocked) + len(turn.silent)
-    number = _networks_said(incident) if over else f"{len(turn.over)} of {whole} networks"
+    number = _networks_said(turn.over) if over else f"{len(turn.over)} of {whole} networks"
     lasted = spoken_duration(turn.end - incident.start)
     times = f"since about {spoken(incident.start)}, for {lasted}; ended about {spoken(turn.end)}"
     paragraphs = [
@@ -144,7 +146,7 @@ def _turned(report: Report, incident: Incident, turn: Turn, data: dict[str, Any]
         f"{service} {said} in {place}: {number}",
         incident_link(incident, turn.end),
         turn.detected,
-        _html(paragraphs, incident, turn.end),
+        _html(paragraphs, incident, turn.end, turn.detected),
         (service, country(incident.probe_cc)),
         {
             "incident": data,
@@ -158,8 +160,7 @@ def _turned(report: Report, incident: Incident, turn: Turn, data: dict[str, Any]
     )
 
 
-def _networks_said(incident: Incident) -> str:
-    asns = incident.networks
+def _networks_said(asns: Sequence[int]) -> str:
     return network_name(asns[0]) if len(asns) == 1 else counted(len(asns), "network")
 
 
@@ -180,8 +181,9 @@ def _severity_said(incident: Incident, severity: Severity | None) -> list[str]:
     share = percent(severity.runs_blocked, severity.runs)
     said = (
         f"Blocked on {spoken(incident.last_detected)}: {severity.networks_blocked:,} of "
-        f"{counted(severity.networks_measured, 'network')} that measured it in the 14 days before, "
-        f"with {share}% of all {counted(severity.runs, 'run')} of these days."
+        f"{counted(severity.networks_measured, 'network')} that measured it in the 14 days before. "
+        f"{share}% of all {counted(severity.runs, 'run')} of these days, blocked or not, came from "
+        "the networks that are blocked."
     )
     return [said]
 
@@ -190,8 +192,9 @@ def _tally_data(tally: Tally | None) -> dict[str, int] | None:
     return None if tally is None else tally._asdict()
 
 
-def _html(paragraphs: Sequence[str], incident: Incident, end: datetime) -> str:
-    networks = incident.by_network
+def _html(paragraphs: Sequence[str], incident: Incident, end: datetime, known: datetime) -> str:
+    """Return a description; networks that were detected later than known are not in it."""
+    networks = [network for network in incident.by_network if network.detected <= known]
 
     def linked(network: Network) -> str:
         until = network.end or max(end, network.detected)

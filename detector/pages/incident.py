@@ -4,10 +4,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from outputs.charts import Drawing, drawing_of
 from outputs.doubts import doubts_of
+from outputs.growth import growth_of, title_at_detection
 from outputs.incidents import Incident
+from outputs.items import WITHDRAWN_TITLE
 from outputs.links import country_path, incident_link, network_link, search_link, service_path
 from outputs.report import ONGOING, SILENT, WITHDRAWN, Report
 from outputs.severity import Severity
@@ -20,6 +23,7 @@ from pages.rendering import Link, Site, linked_within, render, shortened
 
 MOST_NETWORKS = 600  # that a page names; the data has all
 MOST_TARGETS = 50
+MOST_GROWTH = 24  # lines of the history that tell of networks which joined
 BUDGET = 15_000  # characters of the addresses in each of these lists
 
 
@@ -36,6 +40,27 @@ class Place:
     link: Link
     start: datetime
     end: datetime | None
+
+
+class Line(NamedTuple):
+    """What was reported at a time.
+
+    Attributes:
+        time: when.
+        text: what was said then.
+        withdrawn: why it was wrong; "" while it holds.
+    """
+
+    time: datetime
+    text: str
+    withdrawn: str = ""
+
+
+class Early(NamedTuple):
+    """The networks whose signs are older than the incident, and the time of the first ones."""
+
+    networks: int
+    start: datetime
 
 
 @dataclass(frozen=True)
@@ -99,6 +124,8 @@ def page_of(report: Report, entry: Entry, site: Site, path: str) -> bytes:
         networks=_networks(report, entry),
         more_networks=max(0, len(entry.data["networks"]) - MOST_NETWORKS),
         more_targets=max(0, len(entry.data["targets"]) - MOST_TARGETS),
+        early=early_of(entry),
+        history=history_of(entry),
         corrected=[item for item in entry.items if item.withdrawn],
         sure=sure_of(entry, details.doubts if details else ()),
         country_feed=country_path(entry.probe_cc),
@@ -115,6 +142,34 @@ def sure_of(entry: Entry, doubts: Sequence[str]) -> str:
     number = len(entry.data["networks"])
     agreed = f"{number:,} networks show the same, and no" if number > 1 else "No"
     return f"{agreed} reason for doubt is seen."
+
+
+def history_of(entry: Entry) -> list[Line]:
+    """Return what was reported, in the order of time, each with what was known then.
+
+    Of an incident that grew in more hours than a page shows, those in the middle are left out.
+    """
+    lines = [
+        Line(
+            item.time,
+            title_at_detection(entry.data)
+            if item.kind == "blocked"
+            else item.title.removeprefix(WITHDRAWN_TITLE),
+            item.withdrawn,
+        )
+        for item in entry.items
+    ]
+    grown = growth_of(entry.data)[1:]
+    shown = grown if len(grown) <= MOST_GROWTH else [*grown[: MOST_GROWTH - 1], grown[-1]]
+    lines += [Line(reach.time, f"Grown to {reach.networks:,} networks") for reach in shown]
+    return sorted(lines, key=lambda line: line.time)
+
+
+def early_of(entry: Entry) -> Early | None:
+    """Return which networks began before the incident did; None: none did."""
+    starts = [_time(network["start"]) for network in entry.data["networks"]]
+    early = [start for start in starts if start < entry.start]
+    return Early(len(early), min(early)) if early else None
 
 
 def _networks(report: Report, entry: Entry) -> list[Place]:
