@@ -17,7 +17,7 @@ from outputs.report import ONGOING, Report
 from outputs.wording import spoken_date
 from pages import figures
 from pages.data import FILES
-from pages.entries import entries_of, ongoing_of
+from pages.entries import NEW, entries_of, ongoing_of
 from pages.lists import FEWEST, PER_PAGE, numbers_of, pages_of
 from pages.rendering import Site
 
@@ -124,14 +124,19 @@ def test_an_incident_says_which_runs_its_counts_are_of() -> None:
     text = " ".join(re.sub("<[^>]*>", " ", page).split())
     assert re.search(r"[(]\d+%[)] from [\d,]+ runs?, in its networks while it lasted", text)
     day = spoken_date(incident.last_detected)
-    assert re.search(f"in the 14 days before {day} , with .*% of all {severity.runs:,} runs", text)
+    runs = f"[0-9]+% of all {severity.runs:,} runs of these days, blocked or not, came from"
+    assert re.search(f"in the 14 days before {day} ; {runs} the blocked networks", text)
     assert 'href="https://db-ip.com"' in page
 
 
 @pytest.mark.parametrize(
     ("site", "asked"),
     [
-        (Site(), "permission:\nOpen Observatory of Network Interference."),
+        (
+            Site(),
+            'permission:\n<a href="https://ooni.org">Open Observatory of Network Interference</a>.',
+        ),
+        (Site(copyright="ACME"), "permission:\nACME."),
         (Site(contact="a@b.example"), 'permission:\n<a href="mailto:a@b.example">a@b.example</a>.'),
         (Site(licence="CC0 1.0", licence_url="https://cc0.example/"), ""),
     ],
@@ -144,6 +149,22 @@ def test_newsrooms_read_what_the_licence_lets_them_do(site: Site, asked: str) ->
         assert "Newsrooms, commercial ones too, may report what these pages say" in page
         assert asked in page
         assert ("ask for permission" in page) == bool(asked)
+
+
+def test_the_front_page_leads_to_all_that_goes_on_whenever_anything_does() -> None:
+    report = sample_report(6, series=20)
+    ongoing = [i for i in report.incidents if report.state_of(i) == ONGOING]
+    for incidents in (ongoing[-1:], ongoing):
+        page = dict(outputs_of(replace(report, incidents=incidents)))["index.html"].decode()
+        assert page.count('<a href="ongoing.html">') == 1
+    assert ongoing[-1].detected > UNTIL - NEW, "there is a new one alone"
+
+
+def test_no_doubt_seen_leads_to_what_that_means() -> None:
+    files = dict(outputs_of(sample_report(40, series=20)))
+    pages = [page.decode() for name, page in files.items() if name.startswith("country/")]
+    assert any('<a href="../methodology.html#doubt">No doubt seen</a>' in page for page in pages)
+    assert 'id="doubt"' in files["methodology.html"].decode()
 
 
 def test_nothing_is_told_for_certain_where_nothing_was_measured() -> None:

@@ -85,7 +85,7 @@ def feeds_of(report: Report, news: News) -> Iterator[Feed]:
         WITHDRAWN,
         "Withdrawn: what seemed to be blocked, and was not",
         EXPLORER,
-        "Signs of blocking that were told and turned out to be wrong, each with the reason.",
+        "Signs of blocking that were reported and turned out to be wrong, each with the reason.",
         tuple(news.withdrawn),
     )
     for code in sorted(by_country):

@@ -25,11 +25,11 @@ INCIDENTS = {
     "country": "its name",
     "state": "ongoing, mostly over, ended, no recent measurements, or withdrawn",
     "start": f"when it began, as far as the measurements tell; {TIME}",
-    "detected": "when that was sure",
+    "detected": "when the first signs were detected",
     "end": "when it ended; empty: it has not",
-    "end_detected": "when that was sure",
+    "end_detected": "when its end was detected",
     "networks": "how many networks had signs of blocking, from the beginning to the end",
-    "networks_blocked": "how many of them when the last one was detected; empty: not measured",
+    "networks_blocked": "how many were blocked when the last one was detected; empty: not measured",
     "networks_measured": "how many measured the service in the 14 days before that",
     "runs_blocked": "runs of OONI Probe in those 14 days, from those with signs of blocking",
     "runs": "all runs of those 14 days that measured it",
@@ -41,7 +41,7 @@ NETWORKS = {
     "id": "of the incident",
     "probe_asn": "the number of the network (AS)",
     "start": f"when it began there; {TIME}",
-    "detected": "when that was sure",
+    "detected": "when it was detected there",
     "end": "when it ended there; empty: it has not",
 }
 STATUS = {
@@ -60,7 +60,7 @@ SILENCES = {
     "country": "its name",
     "probe_asn": "the number of the network (AS); empty: the whole country",
     "start": f"the first hour without a run; {TIME}",
-    "detected": "when that was sure",
+    "detected": "when the silence was detected",
     "end": "the first hour with one; empty: there was none yet",
 }
 FILES = {

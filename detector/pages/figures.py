@@ -65,7 +65,7 @@ FOUND = (
     Found("blocking of 8 hours", "Blocked for eight hours", 810, "40 %", "4 h", "7 h", "47 %"),
     Found(
         "curfews *",
-        "Blocked for three hours each day, for two weeks (in no total)",
+        "Blocked for three hours each day, for two weeks (not in the totals)",
         520,
         "37 %",
         "51 h",
@@ -161,7 +161,7 @@ WRONG = (
     ),
     Wrong(
         "curfews *",
-        "Blocked for three hours each day, for two weeks (in no total)",
+        "Blocked for three hours each day, for two weeks (not in the totals)",
         520,
         "218.3 [131.9 to 339.7]",
     ),

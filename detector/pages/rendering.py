@@ -28,6 +28,8 @@ from pages.figures import PRECISION
 if TYPE_CHECKING:
     import jinja2
 
+OONI = "Open Observatory of Network Interference"
+OONI_URL = "https://ooni.org"
 LONGEST = 90  # characters of a name or an input that a page shows
 
 
@@ -46,7 +48,7 @@ class Site:
     public_url: str = ""
     licence: str = "CC BY-NC-SA 4.0"
     licence_url: str = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
-    copyright: str = "Open Observatory of Network Interference"
+    copyright: str = OONI
     contact: str = ""
 
     @classmethod
@@ -65,6 +67,11 @@ class Site:
         """Where a contact leads."""
         on_the_web = self.contact.startswith(("https://", "http://"))
         return self.contact if on_the_web else f"mailto:{self.contact}"
+
+    @property
+    def owner_url(self) -> str:
+        """Where whoever has the copyright can be reached; "": nobody knows."""
+        return OONI_URL if self.copyright == OONI else ""
 
     @property
     def is_non_commercial(self) -> bool:
