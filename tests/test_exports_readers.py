@@ -85,6 +85,9 @@ def test_clickhouse_reads_an_export_from_where_it_is(tool: BackupTool, name: str
 def test_the_page_says_what_an_example_prints(tool: BackupTool) -> None:
     page = tool.get(PLACES.page("t")).decode()
     assert page.count(f"<samp>{len(ROWS)}</samp>") == 4
+    results = page.count("<p>Result: ")
+    assert results == page.count("<pre id="), "each of the examples says it"
+    assert f"These lines are for <code>{FILE}</code>. For another file, put in its name" in page
 
 
 # --- a month of one country ---
@@ -103,12 +106,12 @@ def measurements(
     database = backup_tool.database
     database.execute(
         "CREATE TABLE t (measurement_start_time DateTime, measurement_uid String,"
-        " probe_cc String, version UInt8)"
+        " probe_cc String, version UInt8, msm_failure Enum8('f' = 1, 't' = 2) DEFAULT 'f')"
         " ENGINE = ReplacingMergeTree ORDER BY measurement_start_time"
     )
     database.execute("SYSTEM STOP MERGES t")
     for row in MEASUREMENTS.replace("),", ");").split(";"):
-        database.execute(f"INSERT INTO t VALUES {row.strip()}")
+        database.execute(f"INSERT INTO t (* EXCEPT msm_failure) VALUES {row.strip()}")
     months = {"policy": "public", "chunk_by": "month", "column": "measurement_start_time"}
     assert backup_tool.run("export", tables={"t": months})[0] == 0
     (tmp_path / FILE).write_bytes(backup_tool.get(CSV + FILE))
@@ -116,15 +119,22 @@ def measurements(
     return backup_tool
 
 
-def test_each_tool_loads_a_month_of_one_country(measurements: BackupTool) -> None:
+def test_each_tool_loads_a_month_of_one_country(
+    measurements: BackupTool, capsys: pytest.CaptureFixture[str]
+) -> None:
     tool = measurements
     with duckdb.connect() as connection:
-        connection.execute(snippet(tool, "duckdb-country"))
+        last = connection.execute(snippet(tool, "duckdb-country"))
+        assert last.fetchall() == [(2,)], "it prints the number of rows"
+        flags = connection.execute("SELECT DISTINCT typeof(msm_failure) FROM country").fetchall()
         rows = connection.execute("SELECT measurement_uid FROM country ORDER BY 1").fetchall()
     assert rows == [("a",), ("c",)]
     names: dict[str, Any] = {}
     exec(snippet(tool, "pandas-country"), names)
+    assert capsys.readouterr().out == "2\n"
     assert sorted(names["rows"]["measurement_uid"]) == ["a", "c"]
+    assert (flags, set(names["rows"]["msm_failure"])) == ([("BOOLEAN",)], {"f"})
+    assert "<dt>t and f</dt>" in tool.get(LAYOUT.index).decode(), "these two differ"
     publish_all(tool)
     statement = snippet(tool, "url-country").replace("BASE", address(tool))
     rows = tool.database.execute(f"SELECT measurement_uid FROM ({statement}) ORDER BY 1")

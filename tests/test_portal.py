@@ -21,6 +21,7 @@ from portal.catalogue import Catalogue, Sources, catalogue_of
 from portal.comments import comments_of
 from portal.dictionary import SHARED, TABLES, meaning
 from portal.pages import Page, Pages
+from portal.pages_config import OWNER
 from portal.places import Places
 from portal.schema_changes import History, SchemaChange, TableHistory
 
@@ -262,7 +263,7 @@ def manifest(
 
 
 def made(
-    manifests: list[TableManifest], history: History | None = None
+    manifests: list[TableManifest], history: History | None = None, about: About = ABOUT
 ) -> tuple[Catalogue, list[Page]]:
     """Return index.json and all pages of tables."""
     tables = {one.table: one for one in manifests}
@@ -272,9 +273,9 @@ def made(
         PLACES.snapshot(f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z")
         for number in range(500)
     ]
-    sources = Sources(run, tables, PLACES, ABOUT, history or History(), snapshots)
+    sources = Sources(run, tables, PLACES, about, history or History(), snapshots)
     catalogue = catalogue_of(sources)
-    pages = Pages(catalogue, ABOUT, PLACES)
+    pages = Pages(catalogue, about, PLACES)
     index = pages.index(has_changes=True)
     return catalogue, index + [page for table in catalogue.tables for page in pages.table(table)]
 
@@ -341,6 +342,34 @@ def test_hostile_names_and_comments_stay_texts() -> None:
     assert "\x1b" not in "".join(page.content.decode() for page in pages)
     assert all("/../" not in page.key for page in pages)
     assert len(catalogue.tables) == len(HOSTILE)
+
+
+def test_a_table_that_is_not_split_by_time_says_so() -> None:
+    _, pages = made([manifest("jsonl", [""]), manifest("months", ["202601"])])
+    index, whole, months = (page.content.decode() for page in pages)
+    assert index.count("<td>not split by time</td>") == 1
+    assert "<dd>not split by time</dd>" in whole
+    assert "<dd>Jan 2026</dd>" in months
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ({}, '<a href="https://ooni.org">Open Observatory of Network Interference</a>.'),
+        ({"owner": "Somebody"}, "Somebody."),
+        ({"contact": "a@b.example"}, '<a href="mailto:a@b.example">a@b.example</a>.'),
+        ({"licence_url": "https://cc0.example/"}, ""),
+    ],
+)
+def test_the_first_page_says_whom_to_ask_before_copies_are_sold(
+    said: dict[str, Any], asked: str
+) -> None:
+    licence_url = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
+    all_said = {"licence": "L", "licence_url": licence_url, "owner": OWNER} | said
+    about = About(**all_said)
+    index = made([manifest("t", ["202601"])], about=about)[1][0].content.decode()
+    assert ("ask for permission" in index) == bool(asked)
+    assert f"ask for permission:\n{asked}" in index or not asked
 
 
 def test_who_exports_the_test_lists_names_their_authors() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from documents import TOOL
-from portal.pages_config import PagesConfig
+from portal.pages_config import OWNER, PagesConfig
 
 OONI = "https://ooni.org"
 
@@ -39,6 +39,16 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
             return self.contact
         is_mail = "@" in self.contact and not any(mark in self.contact for mark in " ?&<>/")
         return f"mailto:{self.contact}" if is_mail else ""
+
+    @property
+    def owner_url(self) -> str:
+        """Where the owner can be reached; "": nobody knows."""
+        return OONI if self.owner == OWNER else ""
+
+    @property
+    def is_non_commercial(self) -> bool:
+        """Whether the licence is one of Creative Commons that excludes commercial use."""
+        return "creativecommons.org/licenses/by-nc" in self.licence_url
 
     @property
     def edition(self) -> str:

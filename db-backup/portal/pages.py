@@ -106,6 +106,7 @@ class Pages:
                 "hidden": len(columns) - shown,
                 "changes": table.column_changes[:MOST_CHANGES],
                 "snippets": snippets,
+                "example": example.path.rsplit("/", 1)[1] if example else "",
             }
 
         parquet = table.has_parquet

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from ooni_common.config import DatabaseConfig, check_url
 
+OWNER = "Open Observatory of Network Interference"
 BASE_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/-]*")  # needs no quoting anywhere
 
 
@@ -16,7 +17,7 @@ class PagesConfig(DatabaseConfig, frozen=True, kw_only=True):
     public_base_url: str = ""
     public_licence: str = "CC BY-NC-SA 4.0"
     public_licence_url: str = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
-    public_owner: str = "Open Observatory of Network Interference"
+    public_owner: str = OWNER
     public_contact: str = ""
     keep_snapshots: Annotated[int, Meta(ge=1)] = 1000
 

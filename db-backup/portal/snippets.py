@@ -7,6 +7,7 @@ from portal.catalogue import File, ParquetFile, Table
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # needs no quoting in any of the languages
 COUNTRY = "IT"
+NUMBER_SAID = f"the number of rows with the country {COUNTRY}"
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class Snippet:
         title: what they are for.
         text: the lines.
         result: what they print; "" if that depends on the rows.
+        said: what they give, in words, where there is no result.
     """
 
     name: str
     title: str
     text: str
     result: str = ""
+    said: str = ""
 
 
 def example_of(table: Table) -> File | None:
@@ -64,7 +67,8 @@ def _shell(file: File, name: str, base: str) -> list[Snippet]:
         f'echo "{file.sha256}  {name}" | sha256sum --check\n'
         f"zstd --decompress --stdout {name} | head -n 3"
     )
-    return [Snippet("shell", "Shell: download, check, look at the first rows", text)]
+    said = "that the file is OK, then the header and the first two rows"
+    return [Snippet("shell", "Shell: download, check, look at the first rows", text, said=said)]
 
 
 def _read_csv(name: str) -> str:
@@ -83,9 +87,10 @@ def _duckdb_country(name: str, unique: str) -> Snippet:
     distinct = f"DISTINCT ON ({unique}) " if unique else ""
     text = (
         f"CREATE TABLE country AS SELECT {distinct}* FROM {_read_csv(name)}\n"
-        f"    WHERE probe_cc = '{COUNTRY}';"
+        f"    WHERE probe_cc = '{COUNTRY}';\n"
+        "SELECT count(*) FROM country;"
     )
-    return Snippet("duckdb-country", _of_a_country("DuckDB", unique), text)
+    return Snippet("duckdb-country", _of_a_country("DuckDB", unique), text, said=NUMBER_SAID)
 
 
 def _pandas_arguments(name: str) -> str:
@@ -110,10 +115,11 @@ def _pandas_country(name: str, unique: str) -> Snippet:
     text = (
         "import pandas\n\n"
         f"pieces = pandas.read_csv(\n    {_pandas_arguments(name)}, chunksize=100_000)\n"
-        f'rows = pandas.concat(piece[piece["probe_cc"] == "{COUNTRY}"] for piece in pieces){last}'
+        f'rows = pandas.concat(piece[piece["probe_cc"] == "{COUNTRY}"] for piece in pieces){last}\n'
+        "print(len(rows))"
     )
     title = f"{_of_a_country('pandas', unique)}, in little memory"
-    return Snippet("pandas-country", title, text)
+    return Snippet("pandas-country", title, text, said=NUMBER_SAID)
 
 
 def _clickhouse(file: File, base: str) -> list[Snippet]:
@@ -165,7 +171,8 @@ def _clickhouse_country(file: File, base: str, unique: str) -> Snippet:
         f"SELECT * FROM url('{base}/{file.path}', 'CSVWithNames', 'auto', 'zstd')\n"
         f"WHERE probe_cc = '{COUNTRY}'{limit}"
     )
-    return Snippet("url-country", _of_a_country("ClickHouse", unique), text)
+    said = f"the rows with the country {COUNTRY}"
+    return Snippet("url-country", _of_a_country("ClickHouse", unique), text, said=said)
 
 
 def _of_a_country(tool: str, unique: str) -> str:
