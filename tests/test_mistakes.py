@@ -1,6 +1,6 @@
 """The likeliest mistakes: each is made for real, and ends with one line that says what to do.
 
-What is printed is in build/mistakes.md afterwards, as a table.
+Where one process runs them all, build/mistakes.md has a table of what is printed afterwards.
 """
 
 import importlib
