@@ -199,10 +199,16 @@ def engine_processes(
         }
 
 
+def _settings_of(engine: Engine) -> set[str]:
+    """Return the names of the settings that are not the default ones."""
+    return {name for (name,) in engine.rows("SELECT name FROM system.settings WHERE changed")}
+
+
 @contextmanager
 def _in_fresh_database(engine: Engine) -> Iterator[Engine]:
-    """Make an Atomic database the engine's current one, and drop it at the end."""
+    """Make an Atomic database the engine's current one; drop it at the end, and reset settings."""
     name = f"test_{uuid.uuid4().hex[:16]}"
+    set_before = _settings_of(engine)
     engine.execute(f"CREATE DATABASE {name} ENGINE = Atomic")
     engine.execute(f"USE {name}")
     try:
@@ -210,6 +216,8 @@ def _in_fresh_database(engine: Engine) -> Iterator[Engine]:
     finally:
         for (table,) in engine.rows("SELECT name FROM system.tables WHERE is_temporary"):
             engine.execute(f"DROP TEMPORARY TABLE {table}")
+        for setting in _settings_of(engine) - set_before:
+            engine.execute(f"SET {setting} = DEFAULT")
         engine.execute("USE default")
         engine.execute(f"DROP DATABASE {name}")
 

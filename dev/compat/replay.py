@@ -149,7 +149,7 @@ class Replay:
                 self._mend(statement, error)
                 raise
         if asked := rewriting.settings_asked_for(statement.text):
-            self._missing |= asked - set(result.decode().split())
+            self._missing |= asked - set(re.split(r"[\s,]+", result.decode()))
         return self._end_of_backup(result) if _IN_BACKGROUND.match(statement.text) else result
 
     def _mend(self, statement: Statement, error: ServerError) -> None:

@@ -15,7 +15,10 @@ _TEXT = re.compile(r"['`]([^'`]*)['`]")
 _OF_S3 = ("use_same_s3_credentials_for_base_backup", "s3_storage_class")
 _USES_STORE = re.compile(r"\bs3\b|\bNAMED\s+COLLECTION\b", re.IGNORECASE)
 _BUCKET = re.compile(r"http://127\.0\.0\.1:\d+/([\w.-]+)")
-_SETTINGS_ASKED_FOR = re.compile(r"SELECT name FROM system\.settings WHERE name IN \((.*)\)")
+_SETTINGS_ASKED_FOR = re.compile(
+    r"SELECT (?:name|arrayStringConcat\(\(SELECT groupArray\(name\)) FROM system\.settings"
+    r" WHERE name IN \(([^)]*)\)"
+)
 _FILLS_TABLE = re.compile(r"\s*(CREATE|INSERT|ALTER|ATTACH)\b", re.IGNORECASE)
 _CLOCK = re.compile(r"\bnow(64)?\((\d?)\)")
 # What a test fills a table with that older engines do not know, or that is another each time.
