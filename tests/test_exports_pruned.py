@@ -201,6 +201,6 @@ def test_only_so_many_snapshots_stay_and_the_catalogue_has_no_others(tool: Backu
     listed = json.loads(tool.get(PLACES.catalogue))["snapshots"]
     assert [f"{LAYOUT.prefix}/{name}" for name in listed] == kept
     assert f"{PLACES.snapshots}notes.txt" in tool.objects()
-    assert "the newest 3 stay" in tool.get(LAYOUT.index).decode()
+    assert "the newest 3 are kept" in tool.get(LAYOUT.index).decode()
     with tool.unchanged():
         assert tool.run("run")[0] == 0
