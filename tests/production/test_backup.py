@@ -248,7 +248,7 @@ def test_parquet_is_read_from_the_node_that_has_counted_the_rows(
     counting.succeed("export", http_url=first)
     (parquet,) = (one for key, one in counting.objects().items() if "/parquet/" in key)
     assert footer_of(parquet).rows == 100
-    counting.succeed("verify")
+    counting.succeed("verify", http_url=first)
     assert "nothing to do" in counting.succeed("export", http_url=first)
 
 
