@@ -209,7 +209,7 @@ class ShardParts:
         """Tell whether a part was inserted with the number of a block that was dropped.
 
         Replicas give no number twice. A part that was merged alone (OPTIMIZE FINAL) has a higher
-        level, and its rows are those of before.
+        level, and its rows are the same.
         """
         # Engines that merge rows do so with those of an insert (optimize_on_insert).
         level = 1 if self.merges_rows else 0

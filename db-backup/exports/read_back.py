@@ -43,7 +43,7 @@ OF_THE_QUERY = re.compile(r"\(for query\)|Query memory limit")  # and not of the
 JSON_ALONE = re.compile(r"JSON(\(.*\))?", re.DOTALL)
 SETTINGS = {
     "max_memory_usage": MOST_MEMORY,
-    # What is not in the file is no default value, and no NULL is one.
+    # A missing column, or a NULL, must not be read as the default value.
     "input_format_null_as_default": 0,
     "input_format_parquet_allow_missing_columns": 0,
     "log_queries_cut_to_length": 1000,  # characters: the log does not need the file

@@ -122,7 +122,7 @@ def due(steps: Sequence[Step], looks: Mapping[str, str], share: int) -> list[Ste
 
 
 def _changed_since(reader: Reader, storage: Storage, chunks: Sequence[Chunk]) -> set[str]:
-    """Return the names of those of some chunks that may have other rows than blocks of before.
+    """Return the names of the chunks whose rows may have changed since their blocks were listed.
 
     A digest that is compared with none would say of a row that came after the blocks were listed
     that it was exported; so these are looked at another time.
@@ -176,7 +176,7 @@ def _is_as(seen: Fingerprint, last: Fingerprint) -> bool:
 
 
 def _is_first(seen: Fingerprint, last: Fingerprint) -> bool:
-    """Tell whether a digest has none of before to be compared with."""
+    """Tell whether a digest is a chunk's first, with nothing to compare it to."""
     return not last.is_read or (seen.merged is None) != (last.merged is None)
 
 

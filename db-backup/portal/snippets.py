@@ -19,7 +19,7 @@ class Snippet:
         title: what they are for.
         text: the lines.
         result: what they print; "" if that depends on the rows.
-        said: what they give, in words, where there is no result.
+        said: the result in words, where there is none to show.
     """
 
     name: str
