@@ -39,6 +39,7 @@ from databases import by_names, each_in_turn, other_configs
 from exports.clickhouse_http import ClickHouseHTTP
 from init_command import init, tell_whether_configured
 from inventory import check_names, read_table, table_names
+from memory import map_large_blocks
 from ooni_common.command_line import DOCTOR, Command, Lock
 from ooni_common.database import connected
 from ooni_common.doctor import diagnose
@@ -52,6 +53,7 @@ from stored_commands import list_all, print_config, restore, verify
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command as the command line says; return the exit status."""
+    map_large_blocks()
     commands = {
         "run": Command(run, "do what the configuration says of each table", lock=Lock.RUN),
         "export": Command(

@@ -27,7 +27,9 @@ from dev.bench.measure import (
     run,
     show_medians,
 )
+from dev.bench.parquet_versions import answer_with, measure_versions, wants_parquet
 from dev.embedded_clickhouse import EmbeddedClickHouse
+from dev.engines import VERSIONS, python_of
 from dev.samples.asn_map import ROWS as ASN_ROWS
 from dev.samples.asn_map import write_asn_map
 from dev.samples.blocking import fill_evenly, fill_runs
@@ -72,6 +74,7 @@ def main() -> None:
         "backup-private": bench_backup_private,
         "backup-levels": bench_backup_levels,
         "parquet": bench_parquet,
+        "parquet-versions": bench_parquet_versions,
         "detector": bench_detector,
     }
     for name in sys.argv[1:] or benches:
@@ -301,6 +304,27 @@ def bench_parquet(folder: Path, rows: int = PARQUET_ROWS) -> None:
         for key, size in contents(s3.client(), "ooni-data").items():
             if key.endswith((".csv.zstd", ".parquet")):
                 print(f"{key}: {size / 2**20:.0f} MiB")
+
+
+def bench_parquet_versions(folder: Path, rows: int = PARQUET_ROWS) -> None:
+    """Measure the same for the oldest supported version, one in between, and the pinned one."""
+    print(f"\nBackup tool: `fastpath` with {rows:,} rows as Parquet, as each version writes it")
+    if not all(python_of(version).exists() for version in VERSIONS):
+        print("NOT RUN: `make compat` installs the engines")
+        return
+    with sample_fastpath(folder, rows) as (db, s3), FaultProxy(db.http_url()) as proxy:
+        command = backup_command(folder, db, s3.endpoint, "public")
+        config = Path(command[-1])
+        text = config.read_text().replace(db.http_url(), proxy.url)
+        config.write_text(f'formats = ["csv.zstd", "parquet"]\n{text}')
+
+        def send(file: Path) -> Figures:
+            proxy.fail(answer_with(file), wants_parquet)
+            figures = run(Contender([*command, "--force"]), ENVIRONMENT)
+            proxy.heal()
+            return figures
+
+        measure_versions(folder, rows, send)
 
 
 def bench_backup_levels(folder: Path) -> None:

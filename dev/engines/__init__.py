@@ -76,6 +76,11 @@ class Engine(Startable):
             process.kill()
             process.communicate()
 
+    @property
+    def pid(self) -> int:
+        """The process's; 0 while there is none."""
+        return self._process.pid if self._process else 0
+
     def execute(self, sql: str, format_name: str = "TabSeparated") -> bytes:
         """Run one statement and return its result in this format, or its own FORMAT.
 
