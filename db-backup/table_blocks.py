@@ -120,11 +120,6 @@ class Changes:
         return self.complete and not self.mutated and not self.expires
 
     @property
-    def none(self) -> bool:
-        """Whether the rows are as they were, but for merges."""
-        return self.same_parts and not self.expires
-
-    @property
     def same_parts(self) -> bool:
         """Whether the parts tell of no change."""
         return self.complete and self.adds_up and not self.any_parts

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sequential import ALONE, Detector
 from series import BLOCKED, OK, STATE_NAMES, UNKNOWN
+from support import SupportParameters
 
 Hours = Sequence[tuple[int, int, int]]  # hour, measurements, anomalies
 
@@ -45,6 +46,7 @@ def test_a_series_gets_its_first_state_after_some_hours() -> None:
     assert follow(hours(0, 20, 1, 0))[0][1] == "OK"
     assert follow(hours(0, 20, 1, 1))[0][1] == "BLOCKED"
     assert follow(hours(0, 2, 50, 50)) == []
+    assert follow(hours(0, 2, 50, 0)) == []
 
 
 def test_a_blocking_is_found_within_hours_and_its_end_too() -> None:
@@ -88,6 +90,62 @@ def test_a_state_began_when_the_first_evidence_for_it_was_seen() -> None:
     assert (changed[1], detector.since[0]) == ("BLOCKED", 200)
     (changed,) = follow(hours(300, 400, 2, 0), detector)
     assert (changed[1], detector.since[0]) == ("OK", 300)
+
+
+def test_two_good_hours_are_as_much_as_ends_a_blocking() -> None:
+    blocked = [*QUIET, *hours(200, 240, 3, 3)]
+    with_context = Detector(1)
+    assert [state for _, state in follow(blocked, with_context)] == ["OK", "BLOCKED"]
+    assert follow(hours(240, 260, 50, 0), with_context) == [(241, "OK")]
+
+
+NAMES = """
+status since last begins ends held_since first partial ok_anomalies ok_others blocked_anomalies
+blocked_others for_ok_0_value for_ok_0_since for_ok_1_value for_ok_1_since for_blocked_0_value
+for_blocked_0_since for_blocked_1_value for_blocked_1_since support_source support_main_0
+support_main_1 support_rest_0 support_rest_1 support_own_0 support_own_1
+"""
+
+
+def test_what_is_known_has_the_names_and_types_that_checkpoints_have() -> None:
+    arrays = Detector(3, support=SupportParameters()).arrays()
+    assert arrays.keys() == set(NAMES.split())
+    assert {len(array) for array in arrays.values()} == {3}
+    assert arrays["status"].dtype == np.int8
+    without = {name for name in NAMES.split() if not name.startswith("support")}
+    assert alone(3).arrays().keys() == without
+
+
+def test_before_the_first_measurement_nothing_is_known() -> None:
+    detector = Detector(2)
+    assert detector.status.tolist() == [UNKNOWN, UNKNOWN]
+    for name in ("since", "last", "held_since"):
+        assert getattr(detector, name).tolist() == [-1, -1]
+    assert detector.progress().tolist() == [0.0, 0.0]
+
+
+def test_series_of_which_nothing_is_put_stay_as_they_are() -> None:
+    first, second = alone(2), alone(3)
+    index, counts = np.array([0, 1]), np.array([2, 2])
+    for hour in range(9):
+        first.advance(hour, index, counts, np.array([0, 2]))
+    second.put(first.arrays())
+    assert second.status.tolist() == [OK, BLOCKED, UNKNOWN]
+    assert second.last.tolist() == [8, 8, -1]
+    same = alone(2)
+    same.put(first.arrays())
+    assert same.status.tolist() == [OK, BLOCKED]
+
+
+def test_what_is_not_known_of_such_series_is_not_put() -> None:
+    arrays = alone(2).arrays()
+    with pytest.raises(ValueError, match="status"):
+        alone(1).put(arrays)
+    with pytest.raises(ValueError, match="since"):
+        alone(2).put(arrays | {"since": arrays["since"].astype(float)})
+    del arrays["ends"]
+    with pytest.raises(KeyError, match="ends"):
+        alone(2).put(arrays)
 
 
 @pytest.mark.long

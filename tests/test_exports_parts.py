@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ import exports.plan
 from db_backup_harness import LAYOUT, BackupTool
 from exports.clickhouse_http import ClickHouseHTTP
 from ooni_common.errors import Unavailable
-from table_blocks import Part, ShardParts, Snapshot, Storage
 from table_parts import NO_TABLE
 
 pytestmark = pytest.mark.long
@@ -305,146 +303,6 @@ def test_parts_that_may_not_be_seen_tell_nothing(
     assert all(export.fingerprint.is_read for export in months.manifest("m").exports)
     months.database.execute("OPTIMIZE TABLE m FINAL")
     assert exported_by(months) == []
-
-
-# --- parts, without a server ---
-
-
-def parts(
-    *blocks: tuple[int, int, int],
-    path: str = "/path",
-    table: str = "uuid",
-    taken: int = 100,
-    modified: int = 90,
-    lag: int = 0,
-) -> Snapshot:
-    """Return a table of one partition with parts of these blocks and versions."""
-    listed = [
-        Part("all", f"all_{first}_{last}_{version}", first, last, version, modified)
-        for first, last, version in blocks
-    ]
-    return Snapshot((ShardParts(table, path, taken, "columns", listed, lag),))
-
-
-def test_neighbouring_blocks_are_one_span() -> None:
-    storage = parts((0, 0, 0), (1, 5, 1), (6, 6, 6), (8, 8, 8)).storage
-    assert storage.shards[0].partitions == {"all": ((0, 6, 0), (8, 8, 8))}
-    mutated = parts((0, 3, 9), (4, 5, 9), (10, 10, 10)).storage
-    assert mutated.shards[0].partitions == {"all": ((0, 5, 9), (10, 10, 10))}
-
-
-def judged(before: Snapshot, after: Snapshot) -> tuple[int, bool, bool]:
-    """Return how many parts are new, whether none is missing, whether rows were changed."""
-    changes = after.changes(before.storage)
-    assert changes is not None
-    return len(changes.parts[0]), changes.complete, changes.mutated
-
-
-def test_merges_are_no_changes() -> None:
-    before = parts((0, 0, 0), (1, 1, 1), (2, 2, 2))
-    assert judged(before, before) == (0, True, False)
-    assert judged(before, parts((0, 1, 0), (2, 2, 2))) == (0, True, False)
-    assert judged(before, parts((0, 2, 0))) == (0, True, False)
-    assert judged(before, parts((0, 2, 0), (3, 3, 3))) == (1, True, False)
-    assert judged(before, parts((0, 3, 0))) == (1, True, False)
-
-
-def test_dropped_blocks_and_mutations_are_changes() -> None:
-    before = parts((0, 0, 0), (1, 1, 1), (2, 2, 2))
-    assert judged(before, parts((0, 0, 0), (2, 2, 2))) == (0, False, False)
-    assert judged(before, parts()) == (0, False, False)
-    assert judged(before, parts((0, 0, 3), (1, 1, 3), (2, 2, 3))) == (3, True, True)
-
-
-def test_blocks_are_not_gone_that_a_replica_has_yet_to_fetch() -> None:
-    before = parts((0, 0, 0), (1, 1, 1))
-    for lag, behind in ((0, False), (2, True)):
-        changes = parts((0, 0, 0), lag=lag).changes(before.storage)
-        assert changes is not None
-        assert (changes.complete, changes.behind) == (False, behind)
-    ahead = parts((0, 0, 0), (1, 1, 1), (2, 2, 2), lag=2).changes(before.storage)
-    assert ahead is not None
-    assert not ahead.behind
-
-
-def with_rows(*blocks: tuple[int, int, int], path: str = "") -> Snapshot:
-    """Return a table that merges no rows, with parts of these first and last blocks, and rows."""
-    listed = [Part("all", f"{first}_{last}", first, last, first, 90, rows)
-              for first, last, rows in blocks]  # fmt: skip
-    return Snapshot((ShardParts("uuid", path, 100, "columns", listed),))
-
-
-def test_a_merge_hides_no_dropped_part() -> None:
-    before = with_rows((0, 0, 5), (1, 1, 5), (2, 2, 5))
-    for after, adds_up in (
-        (with_rows((0, 2, 15)), True),
-        (with_rows((0, 2, 10)), False),
-        (with_rows((0, 2, 15), (3, 3, 4)), True),
-        (with_rows((0, 3, 19)), False),  # so that rows are counted
-    ):
-        changes = after.changes(before.storage)
-        assert changes is not None
-        assert (changes.complete, changes.adds_up) == (True, adds_up)
-
-
-@pytest.mark.parametrize("merges_rows", [False, True])
-def test_a_number_that_is_used_again_hides_no_dropped_block(*, merges_rows: bool) -> None:
-    """Of engines that merge rows, inserts have parts of level 1; OPTIMIZE FINAL makes the next."""
-
-    def at(level: int, modified: int, path: str) -> Snapshot:
-        listed = [Part("all", f"all_0_0_{level}", 0, 0, 0, modified)]
-        shard = ShardParts("uuid", path, 100, "columns", listed, merges_rows=merges_rows)
-        return Snapshot((shard,))
-
-    insert = int(merges_rows)
-    before = at(insert, 90, "")
-    assert judged(before, at(insert, 90, "")) == (0, True, False)
-    assert judged(before, at(insert, 101, "")) == (1, False, False)
-    assert judged(before, at(insert + 1, 101, "")) == (0, True, False)
-    assert judged(at(insert, 90, "/path"), at(insert, 101, "/path")) == (0, True, False)
-
-
-def test_blocks_do_not_tell_of_partitions_across_a_start_of_the_server() -> None:
-    (before,) = parts((0, 0, 0), path="").shards
-    for started, unchanged in ((100, ["all"]), (101, [])):
-        now = replace(before, started=started)
-        assert now.unchanged_partitions(before.storage) == unchanged
-    (replicated,) = parts((0, 0, 0)).shards
-    now = replace(replicated, started=101)
-    assert now.unchanged_partitions(replicated.storage) == ["all"]
-
-
-def test_a_mutation_that_was_half_done_is_seen_later() -> None:
-    before = parts((0, 0, 2), (1, 1, 1))  # the mutation 2 has not reached the second part
-    assert judged(before, parts((0, 0, 2), (1, 1, 2))) == (1, True, True)
-    done = parts((0, 0, 2), (1, 1, 2), (3, 3, 3))
-    assert judged(done, parts((0, 3, 2))) == (0, True, False)
-
-
-def test_a_block_that_came_late_to_a_replica_is_seen_also_when_it_is_merged() -> None:
-    before = parts((0, 0, 0), (2, 2, 2))
-    assert judged(before, parts((0, 0, 0), (1, 1, 1), (2, 2, 2))) == (1, True, False)
-    assert judged(before, parts((0, 2, 0))) == (1, True, False)
-    # Without replicas blocks get their numbers one after the other, also those of other partitions.
-    one_server = parts((0, 0, 0), (2, 2, 2), path="")
-    assert judged(one_server, parts((0, 2, 0), path="")) == (0, True, False)
-
-
-def test_another_table_can_not_be_compared() -> None:
-    before = parts((0, 0, 0), path="")
-    assert before.changes(None) is None
-    assert before.changes(Storage(())) is None
-    assert before.changes(parts((0, 0, 0), path="", table="another").storage) is None
-
-
-def test_replicas_have_the_same_table_until_it_is_made_anew() -> None:
-    before = parts((0, 0, 0), (1, 1, 1))
-    replica = parts((0, 0, 0), (1, 2, 1), table="another", taken=200)
-    assert judged(before, replica) == (1, True, False)
-    anew = parts((0, 2, 0), table="another", taken=200, modified=150)
-    assert anew.changes(before.storage) is None
-    elsewhere = parts((0, 0, 0), (1, 1, 1), table="another", path="/elsewhere")
-    assert elsewhere.changes(before.storage) is None
 
 
 def test_the_manifest_of_many_parts_is_small(months: BackupTool) -> None:
