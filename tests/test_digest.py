@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from db_backup_harness import BACKUPS, LAYOUT, BackupTool
-from digest import Expression, row_hash, split_arguments
 from documents import encoded
 from exports.fingerprint import Fingerprint
 from exports.manifest import Export, TableManifest
@@ -361,39 +360,3 @@ def test_a_manifest_that_could_not_be_read_back_is_not_written() -> None:
     )
     with pytest.raises(DataRefused, match="Expected `int`, got `null`"):
         encoded(TableManifest(table="t", chunks={"": export}), "t.json")
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("", []),
-        ("a", ["a"]),
-        ("a, toDate(b, 'x,y'), (`c,(`, d)", ["a", "toDate(b, 'x,y')", "(`c,(`, d)"]),
-        (r"'it\'s, (', `b\`,`", [r"'it\'s, ('", r"`b\`,`"]),
-        ("Array(UInt8), Map(String, Array(Enum8('a)' = 1)))",
-         ["Array(UInt8)", "Map(String, Array(Enum8('a)' = 1)))"]),
-    ],
-)  # fmt: skip
-def test_sql_is_split_at_its_own_commas(text: str, parts: list[str]) -> None:
-    assert split_arguments(text) == parts
-
-
-@pytest.mark.parametrize(
-    ("kind", "argument"),
-    [
-        ("UInt8", "c"),
-        ("Enum8('Nullable(' = 1, 'Float32,' = 2)", "c"),
-        ("LowCardinality(String)", "c"),
-        ("SimpleAggregateFunction(max, UInt64)", "c"),
-        ("Nullable(UInt8)", "ifNull(cityHash64(c), 0), isNull(c)"),
-        ("LowCardinality(Nullable(String))", "ifNull(cityHash64(c), 0), isNull(c)"),
-        ("Float32", "if(isNaN(c), CAST(nan AS Float32), c)"),
-        ("Point", "formatRow('RowBinary', c)"),
-        ("AggregateFunction(uniq, String)", "formatRow('RowBinary', c)"),
-        ("Nullable(Tuple(Float32))", "formatRow('RowBinary', c)"),
-        ("Tuple(`a Float64` String)", "formatRow('RowBinary', c)"),
-        ("Tuple(JSON String, Object UInt8)", "formatRow('RowBinary', c)"),
-    ],
-)
-def test_a_type_is_hashed_as_all_versions_can(kind: str, argument: str) -> None:
-    assert row_hash([Expression("c", kind)]) == f"cityHash64({argument})"
