@@ -34,7 +34,7 @@ def fault_in(value: object, wanted: Any, reason: str) -> tuple[Path, str]:
             if part_reason := _refusal(part, kind):
                 path, why = fault_in(part, kind, part_reason)
                 return (str(key), *path), why
-    return (), reason.replace("`", "").replace(" - at $.", " at ")
+    return (), reason.replace("`", "")
 
 
 def _meant(value: object, kinds: tuple[Any, ...]) -> Any:

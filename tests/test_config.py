@@ -84,6 +84,13 @@ def test_without_a_file_every_key_has_its_default(file: Path) -> None:
     assert load(file) == Config()
 
 
+def test_the_defaults_that_all_tools_have_are_those_of_the_manual() -> None:
+    config = Config()
+    assert (config.statsd, config.textfile_dir) == ("localhost:8125", "")
+    assert (config.cluster, config.nodes, config.max_shrink) == ("", [], 0.2)
+    assert config.sections({}) == {}
+
+
 def test_toml_is_read(file: Path) -> None:
     config = load(file, 'max_shrink = 0.5\nca_file = "/etc/ca.pem"\nverify = false  # for now\n')
     assert (config.max_shrink, config.ca_file, config.verify) == (0.5, Path("/etc/ca.pem"), False)
@@ -239,6 +246,8 @@ def test_a_required_key_that_no_source_has_is_named(file: Path) -> None:
         ('max_rows = 5\nurl = "https://x"\nverify', "tool.conf:3: Expected '=' after a key"),
         ('max_rows = 5\nmax_rows = 6\nverify = "', "tool.conf:2: Cannot overwrite a value"),
         ("max_rows = 5\nmax_shrink =", "tool.conf:2: Invalid value"),
+        ("\n" + '{"max_rows": yes}', "tool.conf:2: JSON is malformed: invalid character"),
+        ('{"max_rows": ' + "[" * 100_000, "tool.conf: nested too deeply"),
         ('{"max_rows": 5,\n "verify": yes}\n', "tool.conf:2: JSON is malformed: invalid character"),
         ('{"max_rows": 5,\n', "tool.conf:1: Input data was truncated"),
     ],
@@ -247,6 +256,28 @@ def test_what_is_wrong_in_a_file_is_named_with_its_line(
     file: Path, text: str, message: str
 ) -> None:
     assert refusal(file, text).startswith(message)
+
+
+def test_the_place_of_a_mistake_is_told_once(file: Path) -> None:
+    assert refusal(file, "\nmax_shrink = x") == "tool.conf:2: Invalid value; a text needs quotes"
+    assert refusal(file, '{"verify": yes}') == "tool.conf:1: JSON is malformed: invalid character"
+    assert refusal(file, '{"verify": true,\n\n\n') == "tool.conf:1: Input data was truncated"
+
+
+def test_a_default_that_another_key_makes_wrong_is_said_of_the_file(file: Path) -> None:
+    class Bounds(Config, frozen=True, kw_only=True):
+        min_rows: int = 10
+
+        def __post_init__(self) -> None:
+            if self.min_rows > self.max_rows:
+                raise ValueError("min_rows: more than max_rows")
+
+    file.write_text("\nmax_rows = 5")
+    with pytest.raises(ConfigError, match=r"tool.conf: min_rows: more than max_rows$"):
+        load_config(Bounds, file, environ={})
+    file.write_text("max_rows = 5\nmin_rows = 6")
+    with pytest.raises(ConfigError, match=r"tool.conf:2: min_rows: more than max_rows$"):
+        load_config(Bounds, file, environ={})
 
 
 def test_what_is_wrong_in_the_environment_is_named_with_its_variable(file: Path) -> None:
@@ -289,6 +320,19 @@ def test_a_file_that_may_not_be_read_is_refused(file: Path) -> None:
         group = grp.getgrgid(os.getegid()).gr_name
     advice = f"run as root, or: chgrp {group} tool.conf; chmod g+r tool.conf"
     assert message == f"tool.conf: Permission denied; {advice}"
+
+
+def test_a_group_without_a_name_is_told_by_its_number(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless(_number: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(grp, "getgrgid", nameless)
+    file.write_text("max_rows = 5")
+    file.chmod(0)
+    with without_privileges(file):
+        assert f"chgrp {os.getegid()} tool.conf;" in refusal(file)
 
 
 def test_a_file_in_a_folder_that_may_not_be_entered_is_to_be_moved(tmp_path: Path) -> None:
@@ -361,6 +405,64 @@ def test_a_password_with_an_unescaped_slash_is_refused_and_not_shown(file: Path)
     assert message == ("tool.conf:1: db_uri: in the password write / as %2F, ? as %3F and # as %23")
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("verify=maybe", "verify: expected true or false"),
+        ("password=x", "password: belongs in front of the question mark"),
+    ],
+)
+def test_a_parameter_that_the_driver_would_misread_is_refused(
+    file: Path, query: str, reason: str
+) -> None:
+    message = refusal(file, f'db_uri = "clickhouse://localhost/default?{query}"')
+    assert message.startswith(f"tool.conf:1: db_uri: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ('["db1"]', "expected host:port or [IPv6 address]:port, got 'db1'"),
+        ('["db1:9000", "db2:0"]', "expected host:port or [IPv6 address]:port, got 'db2:0'"),
+        ('["db1:9000", "db2:9000", "db1:9000"]', "one of them is there twice"),
+    ],
+)
+def test_nodes_are_hosts_with_a_port_and_each_is_there_once(
+    file: Path, nodes: str, reason: str
+) -> None:
+    assert load(file, 'nodes = ["db1:9000", "[::1]:9000"]').nodes == ["db1:9000", "[::1]:9000"]
+    assert refusal(file, f"\nnodes = {nodes}") == f"tool.conf:2: nodes: {reason}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h:1/",
+        "https://h:65535/x",
+        "https://b\u00fccher.example/",
+        "file://h/x",
+        "file:///x",
+    ],
+)
+def test_a_url_with_a_scheme_that_will_do_is_accepted(url: str) -> None:
+    check_url("url", url, ("https", "file"), needs_host=not url.startswith("file:///"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "h", "http://h/", "https://", "https:///x", "https://h:0/", "https://h:65536/",
+     "https://h:x/", "https://a..b/", f"https://{'a' * 64}/", "https://h/\0", "https://[h/"],
+)  # fmt: skip
+def test_a_url_that_can_not_be_asked_is_refused_with_what_is_allowed(url: str) -> None:
+    allowed = "url: expected https://… or file://… with a host, and a port, if any, from 1 to 65535"
+    with pytest.raises(ValueError, match=f"^{re.escape(allowed)}$"):
+        check_url("url", url, ("https", "file"))
+    if url not in ("https://", "https:///x"):
+        allowed = allowed.replace(" with a host", "")
+        with pytest.raises(ValueError, match=f"^{re.escape(allowed)}$"):
+            check_url("url", url, ("https", "file"), needs_host=False)
+
+
 def test_a_url_is_checked_for_its_schemes_and_a_host_where_it_needs_one() -> None:
     check_url("git_url", "file:///srv/lists", ("https", "file"), needs_host=False)
     with pytest.raises(ValueError, match=r"^url: expected https://… with a host, and a port"):
@@ -383,6 +485,7 @@ def test_a_cluster_name_has_no_characters_that_mean_something_in_sql(file: Path)
         f'token = "{PASSWORD}"',
         f'url = "https://example.org/data?key={PASSWORD}"',
         f'url = "https://{PASSWORD}@example.org/data"',
+        'token = "null"',
     ],
 )
 def test_a_file_with_a_secret_that_others_may_read_is_refused(file: Path, text: str) -> None:

@@ -13,7 +13,7 @@ import fingerprints_updater
 from backup_config import Config as BackupConfig
 from detector_config import Config as DetectorConfig
 from geoip_config import Config as GeoipConfig
-from ooni_common.config import Config
+from ooni_common.config import Bytes, Config, Count, Seconds, Share
 from ooni_common.config_environment import KEYS_OF_ANY_TOOL
 from ooni_common.config_sources import load_config
 from ooni_common.errors import ConfigError
@@ -36,12 +36,12 @@ class ToolConfig(Config, frozen=True, kw_only=True):
     )
 
 
-def refusal(folder: Path, text: str, **environ: str) -> str:
+def refusal(folder: Path, text: str, *, kind: type[Config] = ToolConfig, **environ: str) -> str:
     """Return what is said of a file, without its folder."""
     file = folder / "tool.conf"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load_config(ToolConfig, file, environ=environ)
+        load_config(kind, file, environ=environ)
     return str(caught.value).replace(f"{folder}/", "")
 
 
@@ -89,6 +89,89 @@ def test_a_wrong_value_is_told_by_its_table_its_line_and_what_is_allowed(
     assert refusal(tmp_path, text) == message.format(EXPECTED=EXPECTED, KEYS=KEYS)
 
 
+class Optional(Config, frozen=True, kw_only=True):
+    """Keys that need not be set, and choices that are no texts."""
+
+    state_dir: Path = Path("/state")
+    limits: dict[str, Count] | None = None
+    either: Rule | int | None = None
+    mode: Literal["on", "off"] | None = None
+    level: Literal[1, 2] = 1
+    only: Literal["this"] = "this"
+    rules: list[Rule] = msgspec.field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limits = { x = -1 }", "tool.conf:1: limits: x: Expected int >= 0"),
+        ("limits = { x = { y = 1 } }", "tool.conf:1: limits: x: y: unknown key; allowed: "),
+        ("limits = 5", "tool.conf:1: limits: Expected object | null, got int"),
+        (
+            "either = { policy = 5 }",
+            "tool.conf:1: either: policy: expected 'public', 'private' or 'none'",
+        ),
+        ('either = "x"', "tool.conf:1: either: Expected int | object | null, got str"),
+        ('mode = "of"', "tool.conf:1: mode: expected 'on' or 'off'; did you mean 'off'?"),
+        ("mode = 5", "tool.conf:1: mode: expected 'on' or 'off'"),
+        ('mode = ""', "tool.conf:1: mode: expected 'on' or 'off'"),
+        ("level = 3", "tool.conf:1: level: expected 1 or 2"),
+        ('level = "x"', "tool.conf:1: level: expected 1 or 2"),
+        ('only = "that"', "tool.conf:1: only: expected 'this'"),
+        (
+            "rules = [{ rows = 1 }]",
+            "tool.conf:1: rules: Object missing required field policy - at $[0]",
+        ),
+        # The key of that name in another table is not the place.
+        (
+            'only = "this"\n[limits]\nlevel = 1\nonly = -1',
+            "tool.conf:4: limits: only: Expected int >= 0",
+        ),
+    ],
+)
+def test_a_wrong_value_of_what_need_not_be_set_is_told_likewise(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    assert refusal(tmp_path, text, kind=Optional) == message
+
+
+def test_what_is_right_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "tool.conf"
+    file.write_text('either = 5\nlimits = { x = 0 }\nmode = "off"\nlevel = 2\n')
+    config = load_config(Optional, file, environ={})
+    assert (config.either, config.limits, config.mode, config.level) == (5, {"x": 0}, "off", 2)
+
+
+class Limits(Config, frozen=True, kw_only=True):
+    state_dir: Path = Path("/state")
+    count: Count = 1
+    seconds: Seconds = 1.0
+    size: Bytes = 1
+    share: Share = 0.5
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted", "refused"),
+    [
+        ("count", [0, 10**12], [-1, 0.5]),
+        ("seconds", [0.001, 1, 10**6], [0, -1]),
+        ("size", [1, 10**12], [0, -1]),
+        ("share", [0, 0.2, 1], [-0.01, 1.01, 2]),
+    ],
+)
+def test_numbers_are_within_their_bounds(
+    tmp_path: Path, key: str, accepted: list[float], refused: list[float]
+) -> None:
+    file = tmp_path / "tool.conf"
+    for number in accepted:
+        file.write_text(f"{key} = {number}")
+        assert getattr(load_config(Limits, file, environ={}), key) == number
+    for number in refused:
+        assert refusal(tmp_path, f"{key} = {number}", kind=Limits).startswith(
+            f"tool.conf:1: {key}: Expected "
+        )
+
+
 @pytest.mark.parametrize(
     ("variable", "meant"),
     [
@@ -101,7 +184,7 @@ def test_a_wrong_value_is_told_by_its_table_its_line_and_what_is_allowed(
 def test_a_variable_that_no_tool_reads_is_refused(
     tmp_path: Path, variable: str, meant: str
 ) -> None:
-    message = refusal(tmp_path, "", **{variable: "x"})
+    message = refusal(tmp_path, "", **{"HOME": "/root", "OONI_TEST_X": "1", variable: "x"})
     assert message == f"{variable}: no tool has such a key; {meant} (OONI_<KEY> sets a key)"
 
 
@@ -109,7 +192,7 @@ def test_variables_of_other_tools_developers_and_programs_are_left_alone(tmp_pat
     """One environment is that of several tools: of /etc/ooni/analysis.env, for example."""
     environ = {
         "OONI_GIT_URL": "x", "OONI_DB_URI_FILE": "x", "OONI_TEST_DAYS": "1", "PATH": "/bin",
-        "OONI_RECORD_STATEMENTS": "x", "OONIPROBE": "x",
+        "OONI_RECORD_STATEMENTS": "x", "OONI_BENCH_ROWS": "1", "OONIPROBE": "x",
     }  # fmt: skip
     assert load_config(ToolConfig, tmp_path / "x.conf", environ=environ) == ToolConfig()
 
