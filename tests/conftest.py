@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 
 # However slow the machine is, an example is right or wrong.
 hypothesis.settings.register_profile("any machine", deadline=None)
+# Of `make mutation`, which asks whether a test fails, the same each time, and not with what.
+hypothesis.settings.register_profile(
+    "first fault",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 hypothesis.settings.load_profile("any machine")
 
 # The time zone of this process, and of the embedded server, which inherits it.

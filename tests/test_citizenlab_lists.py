@@ -52,6 +52,9 @@ def test_quoted_cells_may_hold_commas_quotes_and_two_line_breaks() -> None:
     assert not result.broken
 
 
+LONG_HOST = ".".join(["a" * 63] * 3 + ["a" * 61])  # the longest
+
+
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_any_line_end_will_do_and_empty_lines_are_nothing(line_end: str) -> None:
     result = read((HEADER + "\n" + GOOD + "\n\n").replace("\n", line_end))
@@ -84,6 +87,10 @@ def test_any_line_end_will_do_and_empty_lines_are_nothing(line_end: str) -> None
         ("http://example.org/@user", "example.org"),
         ("http://example.org/a|b^c", "example.org"),
         (f"http://{'a' * 63}.org/", f"{'a' * 63}.org"),
+        ("HTTP://a.org:1/", "a.org"),
+        ("http://a.org:65535/", "a.org"),
+        (f"http://{LONG_HOST}", LONG_HOST),
+        (f"HTTP://{LONG_HOST}", LONG_HOST),
     ],
 )
 def test_the_domain_is_lower_case_punycode_without_final_dot_and_port(
@@ -99,6 +106,7 @@ def test_the_domain_is_lower_case_punycode_without_final_dot_and_port(
         ("a.org,NEWS,d,d,s,", "the URL does not start with http:// or https://"),
         (",NEWS,d,d,s,", "the URL does not start with http:// or https://"),
         ("//a.org/,NEWS,d,d,s,", "the URL does not start with http:// or https://"),
+        ("://a.org/,NEWS,d,d,s,", "the URL does not start with http:// or https://"),
         ("javascript:http://a.org/,NEWS,d,d,s,", "the URL does not start with http://"),
         ("http://a.org/a b,NEWS,d,d,s,", "the URL has a space or a control character"),
         ("http://a.org/\x07,NEWS,d,d,s,", "the URL has a space or a control character"),
@@ -117,7 +125,9 @@ def test_the_domain_is_lower_case_punycode_without_final_dot_and_port(
         ("http://a.org:80:80/,NEWS,d,d,s,", "bad port '80:80'"),
         ("http://a.org:٨٠/,NEWS,d,d,s,", "bad port"),
         ("http://[::1]:99999/,NEWS,d,d,s,", "bad port '99999'"),
-        ("http:///path,NEWS,d,d,s,", "bad host ''"),
+        ("http:///path,NEWS,d,d,s,", "bad host '': it has only one label"),
+        (f"http://{LONG_HOST}a,NEWS,d,d,s,", "bad host"),
+        (f"HTTP://{LONG_HOST}a,NEWS,d,d,s,", "bad host"),
         ("http://localhost/,NEWS,d,d,s,", "bad host 'localhost': it has only one label"),
         ("http://localhost./,NEWS,d,d,s,", "bad host 'localhost.': it has only one label"),
         ("http://999.999.999.999/,NEWS,d,d,s,", "not an IPv4 address"),

@@ -1,5 +1,6 @@
 """What is misspelt in a configuration is told with its place, and with what may be meant."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,12 +37,17 @@ class ToolConfig(Config, frozen=True, kw_only=True):
     )
 
 
-def refusal(folder: Path, text: str, *, kind: type[Config] = ToolConfig, **environ: str) -> str:
+def refusal(
+    folder: Path,
+    text: str,
+    environ: Mapping[str, str] | None = None,
+    kind: type[Config] = ToolConfig,
+) -> str:
     """Return what is said of a file, without its folder."""
     file = folder / "tool.conf"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load_config(kind, file, environ=environ)
+        load_config(kind, file, environ=environ or {})
     return str(caught.value).replace(f"{folder}/", "")
 
 
@@ -184,7 +190,7 @@ def test_numbers_are_within_their_bounds(
 def test_a_variable_that_no_tool_reads_is_refused(
     tmp_path: Path, variable: str, meant: str
 ) -> None:
-    message = refusal(tmp_path, "", **{"HOME": "/root", "OONI_TEST_X": "1", variable: "x"})
+    message = refusal(tmp_path, "", {"HOME": "/root", "OONI_TEST_X": "1", variable: "x"})
     assert message == f"{variable}: no tool has such a key; {meant} (OONI_<KEY> sets a key)"
 
 

@@ -60,6 +60,10 @@ def test_a_header_with_a_comma_too_many_fits_rows_with_and_without_it() -> None:
     rows, result = read("url,code,\na,N\nb,N,\nc,N,,\nd,N,x\n")
     assert [cells[0] for _, cells in rows] == ["a", "b", "c", "d"]
     assert result.refusals == []
+    assert warnings_of(result) == [
+        "1: empty extra cells at the end of the header",
+        "4: empty extra cells at the end",
+    ]
 
 
 def test_a_kind_of_warning_is_one_with_the_number_of_its_lines() -> None:
@@ -72,6 +76,27 @@ def test_a_quoted_cell_may_come_after_a_blank() -> None:
     rows, result = read('url,code\na, "N, or M"\n "b", N\n')
     assert rows == [(2, ["a", "N, or M"]), (3, ["b", "N"])]
     assert result.refusals == []
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        (' "url",code\na,N\n', True),
+        ('url,code\n "a",N\n', True),
+        ('url,code\na,    "N"\n', True),
+        ('url,code\nsay "hi",b\na, "N"\n', True),
+        ('url,code\n"say ""hi ""x",b\na, "N"\n', True),
+        ('url,code\nsay "hi", N\n', False),
+        ('url,code\nsay ""hi "", N\n', False),
+    ],
+)
+def test_a_cell_is_quoted_after_blanks_where_it_begins_there(text: str, *, quoted: bool) -> None:
+    rows, result = read(text)
+    assert rows[-1][1][1] == "N"
+    assert (result.refusals, [w.reason for w in result.warnings]) == (
+        [],
+        [] if quoted else ["blanks around a cell"],
+    )
 
 
 def test_columns_are_found_by_name_in_any_order_and_others_are_ignored() -> None:
@@ -109,7 +134,17 @@ def test_a_row_that_cannot_be_read_is_refused_and_the_others_are_kept(
     assert [line for line, _ in rows] == [2, 4]
     (refusal,) = result.refusals
     assert (refusal.line, refusal.reason) == (3, reason)
-    assert str(refusal).startswith(f"a.csv:3: {reason}: '")
+    assert str(refusal) == f"a.csv:3: {reason}: {row!r}"
+    assert result.causes() == {reason: 1}
+
+
+def test_of_a_refused_row_a_hundred_characters_are_shown() -> None:
+    _, result = read(f"url,code\n{'x' * 100}\n{'x' * 101}\nd,\u00e9\u202e,\u00e9\n")
+    assert [refusal.shown for refusal in result.refusals] == [
+        f"'{'x' * 100}'",
+        f"'{'x' * 100}\\u2026'",
+        r"'d,\xe9\u202e,\xe9'",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +159,12 @@ def test_a_row_that_cannot_be_read_is_refused_and_the_others_are_kept(
         ('url,code\na,N\n"b,N\n', 3, "unbalanced quotes"),
         ('url,code\na,"1\n2\n3\n4"\n', 2, "unbalanced quotes: a cell has more than 2 line breaks"),
         ("url,code\na,\0\n", 2, "a NUL byte"),
+        ("\nurl,code\na,\0\n", 3, "a NUL byte"),
+        ("\nurl,code\n|||||||\n", 3, "a merge conflict marker"),
+        ("url,code\r\na,N\r\n=======\r\n", 3, "a merge conflict marker"),
+        ("url,code\na,N\n>>>>>>> branch", 3, "a merge conflict marker"),
+        ("code\n", 1, "the header lacks the column 'url': it is 'code'"),
+        ("url,code,http://a.org/\n", 1, "no header"),
         ("url,code\n" + "x\n" * (MOST_REFUSALS + 2), MOST_REFUSALS + 3, "more than 10,000 rows"),
     ],
 )
@@ -132,6 +173,25 @@ def test_a_file_is_broken_with_line_and_reason(text: str, line: int, reason: str
         read(text)
     assert caught.value.line == line
     assert caught.value.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("cell", ["=======", "a >>>>>>> b", "<<<<<<<<", "=========", "=======x"])
+def test_what_looks_like_a_conflict_marker_within_a_row_is_text(cell: str) -> None:
+    rows, result = read(f"url,code\n{cell},N\n")
+    assert rows == [(2, [cell, "N"])]
+    assert result.refusals == []
+
+
+def test_two_line_breaks_in_each_of_several_cells_are_no_open_quote() -> None:
+    rows, _ = read('url,code\n"1\n2\r\n3","4\r5\n6"\nb,N\n')
+    assert rows == [(2, ["1\n2\r\n3", "4\r5\n6"]), (7, ["b", "N"])]
+
+
+def test_a_ragged_row_has_a_thousand_cells_at_most() -> None:
+    layout = Layout(["code"], ragged=True)
+    for cells, refusals in ((1000, 0), (1001, 1)):
+        _, result = read("code,more\n" + ",".join(["N"] * cells) + "\n", layout)
+        assert len(result.refusals) == refusals
 
 
 def test_ragged_rows_are_read_as_far_as_they_have_what_is_needed() -> None:

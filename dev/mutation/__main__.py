@@ -9,17 +9,19 @@ the others of a target were noticed.
 """
 
 import argparse
+import itertools
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dev.mutation.mutants import Mutant, mutants_of
-from dev.mutation.targets import FAST, TARGETS, Target
+from dev.mutation.targets import FAST, TARGETS, Target, Tests
 
 ROOT = Path(__file__).parents[2]
 TREE = ROOT / "build/mutation"
@@ -47,7 +49,8 @@ def main() -> int:
     for name in arguments.target or TARGETS:
         drawn = sample(TARGETS[name], arguments.seed, arguments.sample)
         print(f"{name}: {len(drawn)} faults, seed {arguments.seed}", flush=True)
-        if failed := failing_tests(TARGETS[name]):
+        tests = {TARGETS[name].tests_of(module) for module, _ in drawn}
+        if failed := failing_tests(list(dict.fromkeys(itertools.chain(*tests)))):
             print(f"  without any fault a test fails: {failed}")
             good = False
             continue
@@ -113,7 +116,7 @@ def attempt(target: Target, module: str, mutant: Mutant, explained: set[Explaine
     original = file.read_text()
     file.write_text(mutant.applied(original))
     try:
-        outcome = "killed" if failing_tests(target) else "survived"
+        outcome = "killed" if failing_tests(target.tests_of(module)) else "survived"
     finally:
         file.write_text(original)
     if outcome == "survived":
@@ -121,26 +124,27 @@ def attempt(target: Target, module: str, mutant: Mutant, explained: set[Explaine
     return Trial(module, mutant, outcome)
 
 
-def failing_tests(target: Target, marks: str = FAST) -> str:
+def failing_tests(tests: Iterable[Tests], marks: str = FAST) -> str:
     """Return the tests that fail in the copy, or that do not end; empty: all pass.
 
     Args:
-        target: has the tests.
-        marks: of those that are run, as an expression of pytest.
+        tests: those to run, one after the other.
+        marks: which of them, as an expression of pytest.
     """
     environment = os.environ | {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", marks]
-    for tests in target.tests:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command += ["--hypothesis-profile=first fault", "-m", marks]
+    for arguments in tests:
         try:
             done = subprocess.run(
-                [*command, *tests],
+                [*command, *arguments],
                 cwd=TREE, env=environment, timeout=SECONDS, check=False,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return " ".join(tests)
+            return " ".join(arguments)
         if done.returncode:
-            return " ".join(tests)
+            return " ".join(arguments)
     return ""
 
 

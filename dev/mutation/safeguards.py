@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev.mutation.__main__ import ROOT, TREE, copy_tree, failing_tests
-from dev.mutation.targets import Target
 
 MARKS = "not compat and not production and not stores"
 LIST = Path(__file__).with_name("safeguards.toml")
@@ -64,13 +63,12 @@ def is_noticed(safeguard: Safeguard) -> bool:
     """Tell whether its tests pass with it and fail without it."""
     file = TREE / safeguard.module
     original = (ROOT / safeguard.module).read_text()
-    target = Target((safeguard.module,), (safeguard.tests,))
-    if failing_tests(target, MARKS):
+    if failing_tests([safeguard.tests], MARKS):
         print(f"{safeguard.name}: its tests fail while it is on", flush=True)
         return False
     file.write_text(safeguard.switched_off(original))
     try:
-        noticed = bool(failing_tests(target, MARKS))
+        noticed = bool(failing_tests([safeguard.tests], MARKS))
     finally:
         file.write_text(original)
     print(f"{safeguard.name}: {'noticed' if noticed else 'NOT NOTICED'}", flush=True)
