@@ -15,7 +15,7 @@ from ooni_common.errors import ConfigError
 from ooni_common.suggestions import did_you_mean
 from ooni_common.tls import load_certificates
 from parallel import MOST_JOBS
-from store_client import Addressing, Store
+from store.client import Addressing, Store
 from tables_config import TablesConfig
 
 Side = Literal["public", "private"]

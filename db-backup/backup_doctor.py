@@ -24,8 +24,6 @@ from exports.manifest import ExportLayout
 from exports.parquet_rows import parquet_format
 from exports.reader import Reader
 from exports.row_source import choose, tags_failures
-from inventory import all_names, all_table_names, read_table, table_names
-from one_writer import check_writer
 from ooni_common.database import Database
 from ooni_common.database_checks import MOST_SKEW, ServerFacts, check_clock, check_zone, facts_of
 from ooni_common.doctor import Check, Checks, Note, machine_checks
@@ -33,10 +31,12 @@ from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.grants import Need, check_grants, written
 from ooni_common.node_checks import attendance, check_clocks, on_all
 from ooni_common.nodes import Node, Nodes, connected_nodes
-from store import Bucket
-from store_doctor import StoreChecks
-from table_policy import has_parquet
-from table_replicas import TableReplicas, database_with
+from store.bucket import Bucket
+from store.doctor import StoreChecks
+from store.one_writer import check_writer
+from tables.inventory import all_names, all_table_names, read_table, table_names
+from tables.policy import has_parquet
+from tables.replicas import TableReplicas, database_with
 
 
 @dataclass(frozen=True)

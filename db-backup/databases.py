@@ -21,7 +21,7 @@ from ooni_common.errors import ScriptError, UsageError
 from ooni_common.metrics import Metrics
 from ooni_common.run import Job
 from ooni_common.server_errors import ANOTHER_DATABASE
-from table_policy import TablePolicy, is_name, shipped_policies, with_months
+from tables.policy import TablePolicy, is_name, shipped_policies, with_months
 
 log = logging.getLogger("ooni.db_backup")
 

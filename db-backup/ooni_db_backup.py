@@ -12,7 +12,7 @@ Backups: the server writes and reads them itself; this script says what is in th
 proves by restoring that they are good (backups/).
 
 An object or a backup is there when it is complete: a manifest, written last, says so. What is done
-with which table is in db-backup.conf (table_policy.py).
+with which table is in db-backup.conf (tables/policy.py).
 
 By hand: ooni_db_backup.py --dry-run --stdout, and `list`, `verify`, `restore`
 """
@@ -35,10 +35,12 @@ from backup_command_line import (
 )
 from backup_config import Config
 from backup_doctor import Doctor, checks_of_another
+from commands.init import init, tell_whether_configured
+from commands.prune import delete, forget, prune
+from commands.run import backup, export, run
+from commands.stored import list_all, print_config, restore, verify
 from databases import by_names, each_in_turn, other_configs
 from exports.clickhouse_http import ClickHouseHTTP
-from init_command import init, tell_whether_configured
-from inventory import check_names, read_table, table_names
 from memory import map_large_blocks
 from ooni_common.command_line import DOCTOR, Command, Lock
 from ooni_common.database import connected
@@ -46,9 +48,7 @@ from ooni_common.doctor import diagnose
 from ooni_common.nodes import connected_nodes
 from ooni_common.output import show
 from ooni_common.run import Job, execute
-from prune_command import delete, forget, prune
-from run_command import backup, export, run
-from stored_commands import list_all, print_config, restore, verify
+from tables.inventory import check_names, read_table, table_names
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from msgspec import Meta
 from ooni_common.config import SecretUrl, Section
 from ooni_common.config_text import DEFAULT
 from portal.pages_config import PagesConfig
-from table_policy import (
+from tables.policy import (
     MONTHS_OF,
     Format,
     Policy,

@@ -132,7 +132,7 @@ def work(inputs: Inputs, rows: float, chunks: float, name: str) -> Work:
 
 
 def parts(size: float) -> int:
-    """Return how many requests send an object beside the one that completes it, as uploads.py."""
+    """Return how many requests send an object beside the one that completes it (uploads.py)."""
     needed = math.ceil(size * SPARE / MOST_PARTS / MIB) * MIB
     part = min(max(needed, SMALLEST_PART), LARGEST_PART)
     return math.ceil(size / part) if size > part else 0

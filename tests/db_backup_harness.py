@@ -26,8 +26,8 @@ from dev.servers.s3 import KEY, KEY_ID, S3Server, contents
 from exports.manifest import ExportLayout, TableManifest
 from ooni_common.config import Secret
 from ooni_common.config_sources import load_config
-from store import Bucket
-from store_client import Store
+from store.bucket import Bucket
+from store.client import Store
 
 ROOT = Path(__file__).parents[1]
 LAYOUT = ExportLayout("clickhouse_export")

@@ -17,13 +17,13 @@ from backups.contents import (
 from backups.manifest import SavedTable
 from backups.server import _failure
 from backups.table_restore import fill
+from commands.listing import age_of
 from conftest import Database as FreshDatabase
-from digest import digest
-from listing import age_of
 from ooni_common.database import Database, server_error
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
-from staging import Place
-from store_client import Store, url_of
+from store.client import Store, url_of
+from tables.digest import digest
+from tables.staging import Place
 
 
 class Watched:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from db_backup_harness import BackupTool
-from table_blocks import ShardParts
+from tables.blocks import ShardParts
 from test_exports_levels import NOW
 
 pytestmark = pytest.mark.long
@@ -192,7 +192,7 @@ def test_blocks_are_not_trusted_that_are_older_than_the_server(
     backup_tool.configure(max_shrink=1)
     use_numbers_again(backup_tool)
     monkeypatch.setattr(  # as if it had been started after the backup
-        "table_parts.ShardParts", lambda **kept: ShardParts(**kept | {"started": 2**40})
+        "tables.parts.ShardParts", lambda **kept: ShardParts(**kept | {"started": 2**40})
     )
     assert changes_seen(backup_tool) == "changed: m"
 

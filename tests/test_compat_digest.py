@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from dev.engines import Engine
-from digest import Expression, digest
 from drawn_tables import create, tables
+from tables.digest import Expression, digest
 
 pytestmark = [pytest.mark.compat, pytest.mark.timeout(600)]
 

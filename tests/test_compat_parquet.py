@@ -21,9 +21,9 @@ from exports.parquet_rows import SETTINGS, ParquetFormat, texts_of
 from exports.plan import types_of
 from exports.read_back import NotReadBack, ReadBack, TextOfCSV
 from exports.reader import NOT_AS_DEMANDED, Chunk, Reader
-from inventory import Column, SourceTable
 from ooni_common.database import SESSION, Database, server_error
-from table_policy import TablePolicy
+from tables.inventory import Column, SourceTable
+from tables.policy import TablePolicy
 from test_restore_types import RANDOM
 from test_restore_types import SETTINGS as SETTINGS_OF_TYPES
 

@@ -17,10 +17,10 @@ from exports.csv_rows import OUTPUT_SETTINGS
 from exports.plan import types_of
 from exports.reader import Chunk, Reader
 from exports.restore import insert_statement
-from inventory import Column, SourceTable
 from ooni_common.database import SESSION, Database
-from staging import Place
-from table_policy import TablePolicy
+from tables.inventory import Column, SourceTable
+from tables.policy import TablePolicy
+from tables.staging import Place
 from times_table import COLUMNS, ZONES
 
 pytestmark = pytest.mark.compat

@@ -11,7 +11,7 @@ from backup_config import Config
 from db_backup_harness import BackupTool
 from ooni_common.config import SecretUrl
 from ooni_common.config_text import config_as_toml
-from table_policy import SHIPPED
+from tables.policy import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 CREATED = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(?:\w+\.)?(\w+)")

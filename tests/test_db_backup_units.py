@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 import ooni_db_backup
 from backup_config import Config
+from commands.listing import exports_as_table
 from exports.clickhouse_http import login_of
 from exports.csv_rows import RowCounter
 from exports.manifest import ExportLayout, TableManifest
-from inventory import first_column, renamed, version_column
-from listing import exports_as_table
 from ooni_common.config import Secret, SecretUrl
-from store import escaped
-from table_policy import TablePolicy
+from store.bucket import escaped
+from tables.inventory import first_column, renamed, version_column
+from tables.policy import TablePolicy
 from throttle import in_units, progress
 
 SHIPPED = Path(str(ooni_db_backup.__file__)).with_name("db-backup.conf")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from digest import Expression, digest, is_sound, row_hash, split_arguments, sum_of_digests
 from ooni_common.errors import DataRefused
+from tables.digest import Expression, digest, is_sound, row_hash, split_arguments, sum_of_digests
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import pytest
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from dev.servers.fault_proxy import FaultProxy, s3_error
 from dev.servers.misbehaving import MisbehavingServer, body
-from inventory import check_names
 from ooni_common.errors import UsageError
 from ooni_common.files import locked
-from store import escaped
+from store.bucket import escaped
+from tables.inventory import check_names
 
 if TYPE_CHECKING:
     import boto3.session

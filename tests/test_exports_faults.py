@@ -26,7 +26,6 @@ from urllib.error import HTTPError
 import pytest
 import urllib3
 
-import uploads as uploads_module
 from backup_config import Config
 from conftest import Database
 from db_backup_harness import AMPLE, CSV, LAYOUT, BackupTool, bucket_of, wait_until
@@ -56,10 +55,11 @@ from ooni_common.database import Database as ToolsDatabase
 from ooni_common.database import StatementFailed
 from ooni_common.errors import Stopped, Unavailable
 from ooni_common.stop_signals import StopSignals
-from store import Bucket
+from store import uploads as uploads_module
+from store.bucket import Bucket
+from store.upload_parts import Background
+from store.uploads import uploading
 from throttle import Bandwidth, Throttle
-from upload_parts import Background
-from uploads import uploading
 
 pytestmark = pytest.mark.long
 
@@ -351,7 +351,7 @@ def exported_rows(tool: BackupTool) -> list[bytes]:
 @pytest.fixture
 def large(backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch) -> BackupTool:
     """A table whose export has three parts is exported, and has changed since."""
-    monkeypatch.setattr("uploads.PART_SIZE", PART_SIZE)
+    monkeypatch.setattr("store.uploads.PART_SIZE", PART_SIZE)
     backup_tool.database.execute(
         "CREATE TABLE t (n UInt32, a String) ENGINE = MergeTree ORDER BY n"
         " AS SELECT number, randomPrintableASCII(1000) FROM numbers(550)"
@@ -581,7 +581,7 @@ def test_a_stop_before_the_store_has_begun_an_upload_leaves_nothing(
     number: signal.Signals,
 ) -> None:
     """The store does it when the signal has come; its answer comes, or is lost each time."""
-    for module in ("uploads", "upload_parts"):
+    for module in ("store.uploads", "store.upload_parts"):
         monkeypatch.setattr(f"{module}.ABORT_TIME", AMPLE)
     gate, begun = Gate(), threading.Event()
 
@@ -637,7 +637,7 @@ def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
     backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, *, publishes: bool
 ) -> None:
     """Between any two lines of the main thread, also those that clear away after a failure."""
-    monkeypatch.setattr("uploads.PART_SIZE", 1000)
+    monkeypatch.setattr("store.uploads.PART_SIZE", 1000)
     bucket = bucket_of(backup_tool)
     uploads = 0
     stopped = True
@@ -653,13 +653,16 @@ def test_a_stop_at_whatever_line_of_an_upload_leaves_nothing(
     assert list(backup_tool.objects()) == [f"{CSV}x"] * publishes
 
 
+TRACED = ("/store/bucket.py", "/store/uploads.py", "/store/upload_parts.py")
+
+
 @contextmanager
 def stopped_after(lines: int) -> Iterator[None]:
     """Raise Stopped when so many lines of the store and of uploads have run, as a signal would."""
 
     def trace(frame: FrameType, event: str, _argument: object) -> TraceFunction | None:
         nonlocal lines
-        if not frame.f_code.co_filename.endswith(("/store.py", "/uploads.py", "/upload_parts.py")):
+        if not frame.f_code.co_filename.endswith(TRACED):
             return None
         lines -= event == "line"
         if lines == 0 and event == "line":

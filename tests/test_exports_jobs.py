@@ -10,8 +10,8 @@ from exports.chunk_rows import COMPRESSED_AT_ONCE, compressor_of
 from exports.sizes import check_size
 from ooni_common.errors import DataRefused
 from parallel import jobs_at_once
-from table_policy import ChunkBy, TablePolicy
-from uploads import LARGEST_PART, MOST_PARTS, PART_SIZE, part_size
+from store.uploads import LARGEST_PART, MOST_PARTS, PART_SIZE, part_size
+from tables.policy import ChunkBy, TablePolicy
 
 ROWS = 200_000
 

@@ -11,8 +11,8 @@ import pytest
 
 from db_backup_harness import LAYOUT, BackupTool
 from exports.clickhouse_http import ClickHouseHTTP
-from inventory import SourceTable, read_table
 from ooni_common.errors import Unavailable
+from tables.inventory import SourceTable, read_table
 
 pytestmark = pytest.mark.long
 

@@ -16,8 +16,8 @@ from db_backup_harness import CSV, LAYOUT, ROOT, BackupTool, bucket_of
 from documents import BYTES_OF_A_VALUE, LARGEST_DOCUMENT, LARGEST_MANIFEST, encoded, weight
 from exports.manifest import TableManifest
 from exports.stored import read_table_manifest
-from store import Bucket
-from table_blocks import ShardStorage, Span, Storage
+from store.bucket import Bucket
+from tables.blocks import ShardStorage, Span, Storage
 from test_exports_damage import MOST_MEMORY, PRINT_PEAK
 
 pytestmark = pytest.mark.long

@@ -12,7 +12,7 @@ import exports.plan
 from db_backup_harness import LAYOUT, BackupTool
 from exports.clickhouse_http import ClickHouseHTTP
 from ooni_common.errors import Unavailable
-from table_parts import NO_TABLE
+from tables.parts import NO_TABLE
 
 pytestmark = pytest.mark.long
 

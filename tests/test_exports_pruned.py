@@ -11,8 +11,8 @@ import pytest
 import exports.prune
 from backup_config import Config
 from db_backup_harness import CSV, LAYOUT, BackupTool, bucket_of
-from one_writer import only_writer
 from portal.places import Places
+from store.one_writer import only_writer
 
 DAYS = 30
 PLACES = Places(LAYOUT)
@@ -168,7 +168,7 @@ def test_a_clock_that_is_wrong_deletes_nothing(
     tool: BackupTool, days_pass: Pass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days_pass(DAYS + 1)
-    monkeypatch.setattr("store.Bucket.time", lambda _bucket: 0.0)
+    monkeypatch.setattr("store.bucket.Bucket.time", lambda _bucket: 0.0)
     status, log = tool.run("run", prune_after_days=DAYS)
     assert (status, "nothing is deleted by age; check its NTP" in log) == (78, True)
     assert STRAY in tool.objects()

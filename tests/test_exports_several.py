@@ -12,22 +12,22 @@ from typing import Any, cast
 
 import pytest
 
-import uploads as uploads_module
 from backup_config import Config
 from db_backup_harness import AMPLE, CSV, BackupTool, bucket_of
 from dev.servers.fault_proxy import Exchange, FaultProxy, Gate, after, cut_request, passed, s3_error
 from exports import chunk_export, manifest_file
 from exports.lanes import Lane, LaneReplicas, Lanes
-from one_writer import Turn
 from ooni_common.errors import ConfigError, DataRefused, TryAgainLater
 from ooni_common.nodes import Node
 from parallel import BytesInFlight, as_they_end
-from store import Bucket
+from store import uploads as uploads_module
+from store.bucket import Bucket
+from store.one_writer import Turn
+from store.upload_parts import UploadEnded
+from store.uploads import Upload, uploading
 from test_exports_faults import from_chunk, is_creation, is_part
 from test_exports_pending import is_export, pending, puts
 from throttle import Throttle, Together
-from upload_parts import UploadEnded
-from uploads import Upload, uploading
 
 DAYS = {"policy": "public", "chunk_by": "day", "column": "day"}
 COUNT = 20
@@ -38,7 +38,7 @@ JOBS = 3
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing happens because a test takes long: neither a manifest, nor the end of patience."""
     monkeypatch.setattr(manifest_file, "INTERVAL", 10**9)
-    for module in ("uploads", "upload_parts", "exports.flights"):
+    for module in ("store.uploads", "store.upload_parts", "exports.flights"):
         monkeypatch.setattr(f"{module}.ABORT_TIME", AMPLE)
 
 

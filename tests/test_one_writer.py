@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import one_writer
 from db_backup_harness import BACKUPS, CSV, LAYOUT, BackupTool, bucket_of
 from dev.servers.fault_proxy import FaultProxy, Gate, s3_error
 from dev.servers.loopback import Request
-from one_writer import only_writer, read_writer
 from ooni_common.errors import TryAgainLater
+from store import one_writer
+from store.one_writer import only_writer, read_writer
 
 AMPLE = 120  # seconds; far more than what is waited for takes, for a machine under load
 

@@ -16,9 +16,9 @@ from engine_client import EngineClient
 from exports.clickhouse_http import INPUT_SETTINGS
 from exports.comparison import Records, composite_floats, reads_floats
 from exports.restore import insert_statement
-from inventory import Column
 from ooni_common.database import SESSION, Database
-from staging import Place
+from tables.inventory import Column
+from tables.staging import Place
 
 PROVEN = "the rows are those that were exported"
 REFUSED = "t: the server stored other rows than those that were sent to it"

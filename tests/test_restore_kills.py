@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from db_backup_harness import ROOT, BackupTool
-from staging import Place
+from tables.staging import Place
 
 pytestmark = pytest.mark.long
 

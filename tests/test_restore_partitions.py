@@ -11,7 +11,7 @@ from backups.manifest import BackupManifest, SavedTable
 from backups.partitions import replacements, with_partitions
 from db_backup_harness import BACKUPS, BackupTool
 from ooni_common.errors import DataRefused, UsageError
-from staging import Place
+from tables.staging import Place
 
 
 def saved(*partitions: str, method: Any = "incremental") -> SavedTable:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dev.scale import BEGIN, END, INPUTS, PAGE, Inputs, page_of, parts, read_inputs, work, written
-from uploads import PART_SIZE, part_size
+from store.uploads import PART_SIZE, part_size
 
 
 @pytest.fixture

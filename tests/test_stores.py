@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import uploads
 from db_backup_harness import ROOT, BackupTool
 from dev.servers.fault_proxy import Exchange, Fault, FaultProxy, passed, s3_error
 from dev.servers.s3 import S3Server
 from ooni_common.errors import ConfigError
-from store import Bucket
-from store_client import Store, url_of
-from store_errors import meaning_of
+from store import uploads
+from store.bucket import Bucket
+from store.client import Store, url_of
+from store.errors import meaning_of
 from store_kinds import COMMANDS, KINDS, SESSION_TOKEN, Kind, has_no_token, is_batch
 
 PART_SIZE = 20_000  # bytes, so that small exports come in parts

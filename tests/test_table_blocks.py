@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from table_blocks import Changes, Part, ShardParts, ShardStorage, Snapshot, Storage
+from tables.blocks import Changes, Part, ShardParts, ShardStorage, Snapshot, Storage
 
 
 def parts(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from table_blocks import Part, ShardParts, Snapshot
+from tables.blocks import Part, ShardParts, Snapshot
 
 SEEDS = 600
 STEPS = 8  # before a snapshot is taken, and after it

@@ -17,10 +17,10 @@ from detector_harness import Detecting, at, blocked, measured, series
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.servers.s3 import S3Server
 from dev.servers.statsd import StatsdListener
-from inventory import with_utc, without_zones
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError
+from tables.inventory import with_utc, without_zones
 from times_table import TURN_OF_THE_YEAR, ZONES
 
 USERS = ["default:", "fixed:x:readonly=1", "reader:x:readonly"]

@@ -26,13 +26,13 @@ from backups.saving import Saving
 from backups.server import ServerBackups
 from backups.signature import signature_of
 from backups.stored import Backup, needed_objects
-from digest import SCHEME
 from documents import JSON, LARGEST_DOCUMENT, SQL, TEXT, TOOL, encoded
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.output import counted
 from schemas.references import in_order
-from store import Bucket
-from store_doctor import NO_ETAG
+from store.bucket import Bucket
+from store.doctor import NO_ETAG
+from tables.digest import SCHEME
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from backup_config import Config
 from ooni_common.config import Secret
 from ooni_common.database import literal, quoted
-from store_client import url_of
+from store.client import url_of
 
 ROWS_FORMAT = "Native"
 

@@ -17,13 +17,13 @@ from backups.restore import Restored, Wanted, in_the_way, not_made
 from backups.shards import check_shards
 from backups.standings import Held, OutOfStep, Shard, Standings
 from backups.table_restore import check_exchange, put_in_place
-from inventory import is_replicated
 from ooni_common.database import quoted
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
 from ooni_common.replicas import path_of
 from schemas.refusals import blamed_on
-from staging import drop_leftovers, dropped_on_failure, exists
+from tables.inventory import is_replicated
+from tables.staging import drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
 

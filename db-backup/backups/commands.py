@@ -24,16 +24,16 @@ from backups.stored import (
     good_backups,
     read_backups,
 )
-from inventory import is_replicated
-from one_writer import writing
 from ooni_common.config import SecretUrl
 from ooni_common.errors import ConfigError, DataRefused, ScriptError, Unavailable
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import counted
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
-from store import Bucket
-from store_client import url_of
+from store.bucket import Bucket
+from store.client import url_of
+from store.one_writer import writing
+from tables.inventory import is_replicated
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")

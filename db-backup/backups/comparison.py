@@ -13,11 +13,11 @@ from backups.contents import (
 )
 from backups.manifest import SavedTable
 from backups.server import ServerBackups
-from digest import digest, is_sound
-from inventory import is_replicated, merges_rows, storage_of
 from ooni_common.database import Database, literal
 from schemas.refusals import NotUnderstood, blamed_on
-from staging import Place
+from tables.digest import digest, is_sound
+from tables.inventory import is_replicated, merges_rows, storage_of
+from tables.staging import Place
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from digest import Expression, expressions, sum_of_digests
 from documents import Digest, Number
 from ooni_common.database import Database, literal, quoted
+from tables.digest import Expression, expressions, sum_of_digests
 
 NO_PARTS = ""  # what the server does not say of
 PARTITION = "_partition_id"  # the server's own column with the ID of a row's partition
@@ -23,8 +23,8 @@ class Partition(msgspec.Struct, frozen=True):
 
     Attributes:
         rows: how many.
-        checksum: the digest of the rows (digest.py); "" if it was not computed; None: 2.0.0 could
-            not compute it, as each row has a NULL.
+        checksum: the digest of the rows (tables/digest.py); "" if it was not computed; None: 2.0.0
+            could not compute it, as each row has a NULL.
         parts: a hash of the parts' names and checksums; "" where the server does not say.
     """
 

@@ -8,10 +8,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from backups.manifest import SavedTable
-from inventory import SourceTable
 from ooni_common.database import Database
-from table_blocks import ShardStorage
-from table_parts import read_snapshot
+from tables.blocks import ShardStorage
+from tables.inventory import SourceTable
+from tables.parts import read_snapshot
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from schemas.create_table import SETTINGS, create_statement, create_table
 from schemas.references import in_order, moved, references
 from schemas.refusals import blamed_on, refused_schema, show_statement
 from schemas.tokens import SchemaRefused
-from staging import Place, drop
+from tables.staging import Place, drop
 
 HIDDEN = "'[HIDDEN]'"  # what SHOW CREATE has in the place of a password
 CONSUMERS = re.compile(

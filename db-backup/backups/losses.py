@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from backups.manifest import BackupManifest, SavedTable
 from backups.plan import Plan
-from inventory import merges_rows
 from ooni_common.errors import DataRefused
+from tables.inventory import merges_rows
 
 
 def lost_tables(

@@ -25,11 +25,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from backups.contents import NO_ROWS, Partition, both
-from digest import FIRST_SCHEME
 from documents import Number
-from inventory import merges_rows
-from store import Layout
-from table_blocks import ShardStorage
+from store.bucket import Layout
+from tables.blocks import ShardStorage
+from tables.digest import FIRST_SCHEME
+from tables.inventory import merges_rows
 
 MANIFEST_FORMAT = 1
 NAME_PATTERN = r"\d{8}T\d{6}Z"  # the time of its start, UTC
@@ -51,7 +51,7 @@ class SavedTable(msgspec.Struct, frozen=True, kw_only=True):
         storage_schema: SHOW CREATE of the table that has the rows: it is the same one, unless this
             is a materialized view with rows of its own.
         columns: whose values are in the checksums, and in the object of rows.
-        scheme: of the checksums (digest.py).
+        scheme: of the checksums (tables/digest.py).
         partitions: the rows, before the backup was begun.
         later: the partitions that had other rows when it was finished. Which of the two a backup
             has of these, or what in between, nobody knows.

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import msgspec
 
 from backups.manifest import BackupManifest, SavedTable
-from inventory import check_names, check_text
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused, UsageError
-from staging import Place
+from tables.inventory import check_names, check_text
+from tables.staging import Place
 
 UNDIVIDED = {"", "all"}  # what the one partition of a table is called that has no partitions
 # As the server makes them; others somebody else has written.

@@ -15,17 +15,17 @@ from backups.saving import Saving, saving_of
 from backups.server import ServerBackups
 from backups.shards import ShardServers
 from backups.stored import Backup, good_backups
-from digest import SCHEME
-from inventory import (
+from ooni_common.database import Database, StatementRefused
+from ooni_common.errors import DataRefused
+from ooni_common.output import counted
+from ooni_common.replicas import without_replica
+from tables.digest import SCHEME
+from tables.inventory import (
     definitions,
     loaded_first,
     merges_rows,
     read_table,
 )
-from ooni_common.database import Database, StatementRefused
-from ooni_common.errors import DataRefused
-from ooni_common.output import counted
-from ooni_common.replicas import without_replica
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -11,8 +11,8 @@ from backup_config import Period
 from backups.manifest import BackupLayout
 from backups.retention import scheduled
 from backups.stored import Backup
-from store import Bucket
-from uploads import end_interrupted_uploads
+from store.bucket import Bucket
+from store.uploads import end_interrupted_uploads
 
 
 @dataclass(frozen=True)

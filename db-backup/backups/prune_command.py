@@ -8,12 +8,12 @@ from backup_config import Config
 from backups.commands import bases_among, private_bucket, stored_backups, with_progress
 from backups.prune import Unwanted, delete_backup, needing, newest_chains, of_schedule, unwanted
 from backups.stored import Backup, good_backups
-from inventory import check_names
-from one_writer import writing
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.output import counted
 from ooni_common.run import Job
-from store_clocks import check_clocks
+from store.clocks import check_clocks
+from store.one_writer import writing
+from tables.inventory import check_names
 
 log = logging.getLogger("ooni.db_backup")
 

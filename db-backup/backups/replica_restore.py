@@ -28,7 +28,7 @@ from ooni_common.replicas import (
 from schemas.create_table import create_statement
 from schemas.references import moved
 from schemas.refusals import refused_schema
-from staging import Place, drop, dropped_on_failure, exists
+from tables.staging import Place, drop, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
 

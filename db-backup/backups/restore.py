@@ -14,11 +14,11 @@ from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
 from backups.server_manifest import Looked
 from backups.table_restore import Filling, attach, check_exchange, fill, put_in_place
-from inventory import is_replicated
 from ooni_common.database import StatementFailed, StatementRefused, quoted
 from ooni_common.doctor import worst_of
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
-from staging import Place, drop, drop_leftovers, dropped_on_failure, exists
+from tables.inventory import is_replicated
+from tables.staging import Place, drop, drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
 

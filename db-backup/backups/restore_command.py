@@ -22,10 +22,10 @@ from backups.stored import (
     chosen,
     good_ones,
 )
-from inventory import check_names
 from ooni_common.run import Job
-from staging import Place
-from store_client import url_of
+from store.client import url_of
+from tables.inventory import check_names
+from tables.staging import Place
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -8,8 +8,10 @@ from backups.contents import ALIASES_OF_2_0_0, PARTITION, ContentSource
 from backups.manifest import SavedAs, SavedTable
 from backups.server import ServerBackups
 from backups.shards import ShardServers
-from digest import Expression, digest, is_sound
-from inventory import (
+from ooni_common.database import Database, quoted
+from ooni_common.errors import ConfigError, DataRefused
+from tables.digest import Expression, digest, is_sound
+from tables.inventory import (
     BACKED_UP,
     NOT_BACKED_UP,
     UNREADABLE_ENGINES,
@@ -20,8 +22,6 @@ from inventory import (
     refreshes_itself,
     storage_of,
 )
-from ooni_common.database import Database, quoted
-from ooni_common.errors import ConfigError, DataRefused
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -25,7 +25,7 @@ from ooni_common.database import (
     server_error,
 )
 from ooni_common.errors import ConfigError, ScriptError, Unavailable
-from store_errors import S3_CODES_OF_WRONG_CONFIG
+from store.errors import S3_CODES_OF_WRONG_CONFIG
 from throttle import Throttle, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")

@@ -15,7 +15,7 @@ from xml.parsers import expat
 from backup_config import Config
 from backups.manifest import SERVER_MANIFEST, BackupManifest, ServerBackup
 from ooni_common.errors import ConfigError, DataRefused
-from store import Bucket, NoSuchObject, ObjectHead
+from store.bucket import Bucket, NoSuchObject, ObjectHead
 
 # What servers write from 24.8 on. What else one might read there could be another address.
 BRANCHES = ("config", "contents", "file")

@@ -8,7 +8,7 @@ from backups.manifest import BackupLayout, BackupManifest
 from backups.server import ServerBackups
 from ooni_common.errors import ConfigError
 from ooni_common.nodes import Node, Nodes
-from table_replicas import Replica, readable, replicas_of, tell_of_difference, tell_of_lag
+from tables.replicas import Replica, readable, replicas_of, tell_of_difference, tell_of_lag
 
 
 @dataclass(frozen=True)

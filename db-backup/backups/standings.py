@@ -11,11 +11,11 @@ from backups.manifest import BackupManifest, SavedTable
 from backups.restore import Wanted, settled
 from backups.server import ServerBackups
 from backups.shards import server_of
-from inventory import is_replicated, storage_of
 from ooni_common.errors import Unavailable
 from ooni_common.nodes import Node, Nodes
 from ooni_common.replicas import UNKNOWN_LAG, lag_of, shared_path
-from staging import Place, exists
+from tables.inventory import is_replicated, storage_of
+from tables.staging import Place, exists
 
 IN_STEP_AFTER = 60  # seconds in which a replica fetches nothing, and counts as lagging then
 POLL = 0.1  # seconds

@@ -20,9 +20,9 @@ from backups.manifest import (
 from backups.signature import LONGEST as LONGEST_SIGNATURE
 from backups.signature import SignatureState, state_of
 from documents import decoded_manifest
-from inventory import check_names
 from ooni_common.errors import DataRefused
-from store import Bucket
+from store.bucket import Bucket
+from tables.inventory import check_names
 
 BackupState = Literal["good", "damaged", "unfinished", "in progress"]
 

@@ -1,4 +1,4 @@
-"""Restoring one table: its rows go into one beside it (staging.py), and are compared there.
+"""Restoring one table: its rows go into one beside it (tables/staging.py), and are compared there.
 
 Only then the table gets its name: by RENAME, or in the place of one that is there by EXCHANGE,
 which keeps the old content.
@@ -16,12 +16,12 @@ from backups.definitions import make_table
 from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
 from backups.server_manifest import Looked
-from inventory import storage_of
 from ooni_common.database import Database, StatementFailed, StatementRefused
 from ooni_common.errors import ConfigError, DataRefused
 from ooni_common.server_errors import CODES_OF_LACKS
 from schemas.refusals import blamed_on
-from staging import Place, drop, dropped_on_failure, exists
+from tables.inventory import storage_of
+from tables.staging import Place, drop, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
 

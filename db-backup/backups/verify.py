@@ -11,7 +11,7 @@ from backups.server_manifest import Looked
 from backups.table_restore import Filling, fill
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import DataRefused
-from staging import Place, drop
+from tables.staging import Place, drop
 
 SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
 

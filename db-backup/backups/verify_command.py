@@ -23,12 +23,12 @@ from backups.stored import (
     good_ones,
 )
 from backups.verify import drop_scratches, verify_backup
-from inventory import check_names
 from ooni_common.errors import DataRefused
 from ooni_common.files import locked, make_writable
 from ooni_common.nodes import Nodes
 from ooni_common.run import Job
-from store_client import url_of
+from store.client import url_of
+from tables.inventory import check_names
 
 log = logging.getLogger("ooni.db_backup")
 

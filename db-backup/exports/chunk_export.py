@@ -26,9 +26,9 @@ from exports.stored import published
 from ooni_common.errors import ScriptError, Unavailable
 from ooni_common.run import Job
 from parallel import BytesInFlight
-from store import Bucket
+from store.bucket import Bucket
+from store.uploads import PART_SIZE, uploading
 from throttle import Progress, in_units
-from uploads import PART_SIZE, uploading
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -6,10 +6,10 @@ import zstandard
 
 from exports.csv_rows import Counter, RowSource
 from exports.reader import Chunk, Reader
-from inventory import merges_rows
 from ooni_common.errors import Unavailable
+from store.uploads import Upload
+from tables.inventory import merges_rows
 from throttle import Bandwidth, Progress, in_units
-from uploads import Upload
 
 COMPRESSED_AT_ONCE = 4 * 1024 * 1024  # bytes, by a thread; several times as much is in memory
 MOST_THREADS = 8  # more of them wait for rows

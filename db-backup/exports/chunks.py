@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from exports.fingerprint import Fingerprint
 from exports.reader import Chunk, Reader, name_of_type
-from inventory import QUOTED, SourceTable, first_column
 from ooni_common.database import ServerError, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
-from table_blocks import Changes
+from tables.blocks import Changes
+from tables.inventory import QUOTED, SourceTable, first_column
 
 OF_A_CLUSTER = re.compile(r"cluster\('(?:[^'\\]|\\.)*', currentDatabase\(\), (`(?:[^`\\]|\\.)*`)\)")
 TIMES = ("Date", "Date32", "DateTime", "DateTime64")

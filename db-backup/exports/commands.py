@@ -21,8 +21,6 @@ from exports.reader import Reader
 from exports.rotation import Rotation, looked_at
 from exports.row_source import ChosenSource, ReplicaSource
 from exports.stored import TableManifests, read_table_manifest, read_table_manifests
-from inventory import check_names, is_in_utc, read_table
-from one_writer import writing
 from ooni_common.database import StatementFailed
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.nodes import Nodes
@@ -30,10 +28,12 @@ from ooni_common.output import counted
 from ooni_common.replicas import without_replica
 from ooni_common.run import Job
 from portal.about import about_of
-from store import Bucket, Listed
-from table_replicas import TableReplicas
+from store.bucket import Bucket, Listed
+from store.one_writer import writing
+from store.uploads import end_interrupted_uploads
+from tables.inventory import check_names, is_in_utc, read_table
+from tables.replicas import TableReplicas
 from throttle import in_units
-from uploads import end_interrupted_uploads
 
 log = logging.getLogger("ooni.db_backup")
 

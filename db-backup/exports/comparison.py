@@ -15,18 +15,18 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from digest import FLOAT, SCHEME, bare_type, without_names
 from exports.chunks import lossy_columns
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import LINE_BREAK, QUOTE
 from exports.fingerprint import combined
 from exports.manifest import Export, TableManifest
 from exports.reader import Reader
-from inventory import Column, is_in_utc, read_table, without_zones
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
-from staging import Place
-from table_policy import TablePolicy
+from tables.digest import FLOAT, SCHEME, bare_type, without_names
+from tables.inventory import Column, is_in_utc, read_table, without_zones
+from tables.policy import TablePolicy
+from tables.staging import Place
 from throttle import progress
 
 log = logging.getLogger("ooni.db_backup")

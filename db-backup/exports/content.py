@@ -13,7 +13,7 @@ from exports.csv_rows import RowCounter
 from exports.manifest import Export, ParquetObject
 from exports.parquet_footer import rows_of_footer
 from exports.parquet_rows import End
-from store import READ_SIZE
+from store.bucket import READ_SIZE
 
 LARGEST_WINDOW = 128 * 1024 * 1024  # bytes that a decompressor keeps; level 22 has as many
 

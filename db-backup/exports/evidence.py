@@ -12,7 +12,7 @@
 from exports.chunks import Kept, grown_chunks, made_again
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Reader
-from table_blocks import Changes, Snapshot
+from tables.blocks import Changes, Snapshot
 
 
 class Evidence:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import msgspec
 
 from backup_config import Config
-from digest import SCHEME
 from exports.chunk_export import ChunkExporter, ShowProgress, Tally
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
@@ -24,8 +23,9 @@ from exports.stored import published
 from ooni_common.errors import DataRefused, ScriptError
 from ooni_common.run import Job
 from parallel import as_they_end, jobs_at_once
-from store import Bucket, Listed
-from table_policy import has_parquet
+from store.bucket import Bucket, Listed
+from tables.digest import SCHEME
+from tables.policy import has_parquet
 from throttle import Throttle, Together, progress
 
 log = logging.getLogger("ooni.db_backup")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from digest import FIRST_SCHEME, SCHEME, sum_of_digests
 from documents import Digest, Number
+from tables.digest import FIRST_SCHEME, SCHEME, sum_of_digests
 
 LONGEST_NUMBER = 100  # digits of a version; no type has more than 78
 
@@ -16,7 +16,7 @@ class Fingerprint(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         rows: how many.
         version: the highest value of the version column, as text; "" without one.
-        hash: the digest of each row's key and version, or of all of it (digest.py).
+        hash: the digest of each row's key and version, or of all of it (tables/digest.py).
         keys: how many rows there are when those with the same key have become one, about; it says
             how many are lost, and nothing of whether they are the same.
         scheme: of the digest. In the first one, `version`, `hash` and `keys` can be None, where

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from parallel import in_parallel
-from upload_parts import ABORT_TIME, UploadEnded
-from uploads import Upload
+from store.upload_parts import ABORT_TIME, UploadEnded
+from store.uploads import Upload
 
 POLL = 0.02  # seconds
 

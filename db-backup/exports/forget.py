@@ -27,13 +27,13 @@ from exports.prune import Leftover, Unwanted, delete
 from exports.publication import publish
 from exports.row_source import ChosenSource
 from exports.stored import TableManifests, read_table_manifests
-from one_writer import writing
 from ooni_common.errors import ScriptError, UsageError
 from ooni_common.nodes import Nodes
 from ooni_common.output import counted
 from ooni_common.run import Job
 from portal.about import about_of
-from store import Bucket
+from store.bucket import Bucket
+from store.one_writer import writing
 
 log = logging.getLogger("ooni.db_backup")
 

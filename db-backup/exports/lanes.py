@@ -22,7 +22,7 @@ from ooni_common.database import Database, connected, connected_to
 from ooni_common.errors import Unavailable
 from ooni_common.nodes import Node
 from ooni_common.output import counted
-from table_replicas import TableReplicas
+from tables.replicas import TableReplicas
 from throttle import Bandwidth, Throttle
 
 log = logging.getLogger("ooni.db_backup")

@@ -29,8 +29,8 @@ from msgspec import Meta
 from documents import Number
 from exports.fingerprint import Fingerprint
 from exports.reader import CHUNK_NAME, Chunk
-from store import Layout, Origin, escaped
-from table_blocks import Storage
+from store.bucket import Layout, Origin, escaped
+from tables.blocks import Storage
 
 MANIFEST_FORMAT = 1
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"

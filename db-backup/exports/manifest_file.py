@@ -20,7 +20,7 @@ from exports.manifest import (
 )
 from exports.reader import Chunk, Reader
 from ooni_common.errors import DataRefused, ScriptError
-from store import Bucket, Listed
+from store.bucket import Bucket, Listed
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -9,7 +9,7 @@ from exports.parquet_upload import RowsChanged
 from exports.plan import Step
 from ooni_common.database import ServerError
 from ooni_common.errors import ScriptError, TryAgainLater, Unavailable
-from store import Bucket
+from store.bucket import Bucket
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -22,12 +22,12 @@ from exports.parquet_footer import (
     size_of_footer,
 )
 from exports.reader import NOT_AS_DEMANDED, Chunk, Reader
-from inventory import QUOTED, Column
 from ooni_common.database import ServerError, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from ooni_common.output import counted
+from store.uploads import Upload
+from tables.inventory import QUOTED, Column
 from throttle import Bandwidth
-from uploads import Upload
 
 # What a server does not know of them, it does anyway or can't do.
 SETTINGS: Mapping[str, object] = {

@@ -17,9 +17,9 @@ from exports.parquet_rows import PARQUET, ParquetRows
 from exports.reader import Chunk
 from ooni_common.database import ServerError
 from ooni_common.errors import ScriptError
-from store import Bucket
-from upload_parts import ABORT_TIME, Background
-from uploads import Upload, uploading
+from store.bucket import Bucket
+from store.upload_parts import ABORT_TIME, Background
+from store.uploads import Upload, uploading
 
 
 class ParquetUpload:

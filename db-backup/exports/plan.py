@@ -18,11 +18,11 @@ from exports.fingerprint import Fingerprint, counted
 from exports.losses import has_shrunk
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Reader
-from inventory import merges_rows, without_zones
 from ooni_common.errors import Unavailable
 from ooni_common.output import counted as counted_things
-from table_blocks import Changes, Storage
-from table_parts import read_snapshot
+from tables.blocks import Changes, Storage
+from tables.inventory import merges_rows, without_zones
+from tables.parts import read_snapshot
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")

@@ -18,7 +18,7 @@ from exports.manifest import ExportLayout, RunManifest, as_stamp, named_keys
 from exports.publication import publish
 from exports.stored import TableManifests
 from portal.about import About
-from store import Bucket, Listed
+from store.bucket import Bucket, Listed
 
 # After the prefix: what else is there, somebody else has put there.
 EXPORTED = r"(csv/[^/]+\.csv\.zstd|parquet/[^/]+\.parquet)"

@@ -10,12 +10,12 @@ from exports.commands import public_bucket
 from exports.manifest import RunManifest, now
 from exports.prune import Unwanted, delete, given_up, leftovers
 from exports.stored import read_table_manifests
-from one_writer import writing
 from ooni_common.errors import DataRefused
 from ooni_common.output import counted
 from ooni_common.run import Job
 from portal.about import about_of
-from store_clocks import check_clocks
+from store.clocks import check_clocks
+from store.one_writer import writing
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")

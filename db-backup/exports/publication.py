@@ -11,7 +11,7 @@ from exports.stored import TableManifests
 from portal.about import About
 from portal.places import Places
 from portal.publish import HTML, Publication, lost_pages, write_portal
-from store import Bucket, Listed
+from store.bucket import Bucket, Listed
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -16,14 +16,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
-from digest import JSON_TYPE, without_names
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.comparison import Records
 from exports.csv_rows import header_of
 from exports.manifest import Export, ParquetObject, TableManifest
 from exports.parquet_footer import MAGIC, Footer
 from exports.parquet_groups import RowGroup, row_groups
-from inventory import with_utc, without_zones
 from ooni_common.database import ServerError, StatementRefused, literal, quoted
 from ooni_common.errors import DataRefused, ScriptError
 from ooni_common.output import counted
@@ -31,6 +29,8 @@ from ooni_common.server_errors import CODES_OF_LACKS
 from schemas.create_table import SETTINGS as SETTINGS_OF_TYPES
 from schemas.tokens import SchemaRefused
 from schemas.types import checked_type
+from tables.digest import JSON_TYPE, without_names
+from tables.inventory import with_utc, without_zones
 from throttle import in_units
 
 LARGEST_GROUP = 32 * 1024 * 1024  # bytes; 100,000 rows of `fastpath` have 4 MiB

@@ -8,14 +8,22 @@ from typing import Annotated, Any
 
 import msgspec
 
-from digest import SCHEME, Expression, digest, expressions, is_sound, row_hash, split_arguments
 from exports.fingerprint import Fingerprint, combined, of_merged
-from inventory import SourceTable, merges_rows, with_utc, without_zones
 from ooni_common.database import Database, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
-from table_blocks import Changes
-from table_policy import TablePolicy
-from table_replicas import TableReplicas
+from tables.blocks import Changes
+from tables.digest import (
+    SCHEME,
+    Expression,
+    digest,
+    expressions,
+    is_sound,
+    row_hash,
+    split_arguments,
+)
+from tables.inventory import SourceTable, merges_rows, with_utc, without_zones
+from tables.policy import TablePolicy
+from tables.replicas import TableReplicas
 
 SAMPLED = 10_000  # keys that are looked at to find the bounds of ranges
 SAMPLED_OF_SHARDS = 2_000  # of all together: they are sorted by a statement that has them

@@ -1,6 +1,6 @@
 """Restoring a table from its export, under a name that is free.
 
-The rows go into a table beside it (staging.py), which gets the name when it is complete.
+The rows go into a table beside it (tables/staging.py), which gets the name when it is complete.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ from exports.comparison import Inserted, Records, compare, float_of, is_float
 from exports.content import LARGEST_WINDOW
 from exports.manifest import Export, TableManifest
 from exports.stored import present_exports
-from inventory import is_in_utc, read_table, with_utc
 from ooni_common.database import Database, StatementFailed, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from schemas.create_table import SETTINGS, create_statement
 from schemas.refusals import blamed_on, refused_schema
 from schemas.tokens import SchemaRefused
 from schemas.types import checked_type
-from staging import Place, drop_leftovers, dropped_on_failure
-from store import READ_SIZE, Bucket, NoSuchObject
-from table_policy import TablePolicy
+from store.bucket import READ_SIZE, Bucket, NoSuchObject
+from tables.inventory import is_in_utc, read_table, with_utc
+from tables.policy import TablePolicy
+from tables.staging import Place, drop_leftovers, dropped_on_failure
 from throttle import progress
 
 # What the server says of rows that a table does not take, beside values that are none of its type:

@@ -11,7 +11,7 @@ from exports.stored import read_table_manifest
 from ooni_common.database import connected
 from ooni_common.errors import UsageError
 from ooni_common.run import Job
-from table_policy import TablePolicy
+from tables.policy import TablePolicy
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -21,8 +21,8 @@ from exports.manifest import Export, TableManifest, now
 from exports.plan import Plan, Reason, Step
 from exports.reader import Chunk, Reader
 from ooni_common.state import read_state, write_state
-from table_blocks import Storage
-from table_parts import read_snapshot
+from tables.blocks import Storage
+from tables.parts import read_snapshot
 
 RUNS = 26  # half a year of weekly ones
 

@@ -12,7 +12,7 @@ from exports.clickhouse_native import ClickHouseNative
 from exports.csv_rows import RowSource, RowStream
 from ooni_common.database import Database
 from ooni_common.errors import ScriptError, Unavailable
-from table_replicas import TableReplicas
+from tables.replicas import TableReplicas
 
 log = logging.getLogger("ooni.db_backup")
 

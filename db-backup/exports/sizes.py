@@ -3,9 +3,9 @@
 from exports.manifest import TableManifest
 from exports.reader import Chunk
 from ooni_common.errors import DataRefused
-from table_policy import TablePolicy
+from store.uploads import LARGEST_PART, MOST_PARTS
+from tables.policy import TablePolicy
 from throttle import in_units
-from uploads import LARGEST_PART, MOST_PARTS
 
 ENOUGH = 100  # chunks of a table, which tell how large its rows are
 ROW_SIZE = 200  # bytes of a compressed row, where none of the table was exported yet

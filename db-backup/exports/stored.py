@@ -22,7 +22,7 @@ from exports.manifest import (
 from exports.reader import CHUNK_NAME
 from ooni_common.errors import DataRefused
 from parallel import in_parallel
-from store import Bucket, Listed
+from store.bucket import Bucket, Listed
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -21,7 +21,7 @@ from exports.stored import (
 )
 from exports.verify_beside import check_beside
 from parallel import in_parallel
-from store import Bucket, Listed, NoSuchObject, ObjectHead
+from store.bucket import Bucket, Listed, NoSuchObject, ObjectHead
 from throttle import Bandwidth, Progress, in_units, progress
 
 log = logging.getLogger("ooni.db_backup")

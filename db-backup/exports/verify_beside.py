@@ -14,7 +14,7 @@ from exports.manifest import (
 from exports.publication import checksums
 from exports.stored import TableManifests
 from ooni_common.errors import DataRefused
-from store import Bucket
+from store.bucket import Bucket
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -12,12 +12,12 @@ from urllib.parse import quote
 import msgspec
 
 from exports.manifest import Export, RunManifest, TableManifest
-from inventory import merges_rows
 from portal.about import OONI, About
 from portal.comments import comments_of
 from portal.dictionary import DESCRIPTIONS, meaning
 from portal.places import Places
 from portal.schema_changes import History, SchemaChange, TableHistory
+from tables.inventory import merges_rows
 
 CATALOGUE_FORMAT = 1
 DIALECT = (

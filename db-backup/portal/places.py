@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from exports.manifest import ExportLayout
-from store import escaped
+from store.bucket import escaped
 
 SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z\.SHA256SUMS")
 

@@ -16,7 +16,7 @@ from portal.feed import feed_of
 from portal.pages import Page, Pages
 from portal.places import Places
 from portal.schema_changes import brought_up_to_date, read_history, write_history
-from store import Bucket
+from store.bucket import Bucket
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -16,7 +16,7 @@ from documents import JSON, decoded_manifest, encoded
 from exports.manifest import MOST_COLUMNS, TableManifest
 from ooni_common.errors import DataRefused
 from portal.places import Places
-from store import Bucket
+from store.bucket import Bucket
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inventory import renamed
 from ooni_common.replicas import with_path
 from schemas.columns import take_codecs, take_columns, take_setting
 from schemas.expressions import take_expression, take_expressions
 from schemas.tokens import END, Reader, SchemaRefused, Token
+from tables.inventory import renamed
 
 ENGINE = re.compile(
     r"(?P<replicated>Replicated|Shared)?"

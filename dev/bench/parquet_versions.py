@@ -22,9 +22,9 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "db-backup"))
 from exports.csv_rows import OUTPUT_SETTINGS
 from exports.parquet_rows import SETTINGS, ParquetFormat, texts_of
 from exports.reader import Chunk, Reader
-from inventory import Column, SourceTable
 from ooni_common.database import SESSION, Database
-from table_policy import TablePolicy
+from tables.inventory import Column, SourceTable
+from tables.policy import TablePolicy
 
 if TYPE_CHECKING:
     from clickhouse_driver import Client

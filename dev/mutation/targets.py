@@ -38,11 +38,12 @@ TARGETS = {
     ),
     "retention": Target({"db-backup/backups/retention.py": ("tests/test_backups_retention.py",)}),
     "digest": Target(
-        {"db-backup/digest.py": ("tests/test_digest_expressions.py",)}, (("tests/test_digest.py",),)
+        {"db-backup/tables/digest.py": ("tests/test_digest_expressions.py",)},
+        (("tests/test_digest.py",),),
     ),
     "levels": Target(
         {
-            "db-backup/table_blocks.py": (
+            "db-backup/tables/blocks.py": (
                 "tests/test_table_blocks.py",
                 "tests/test_table_histories.py",
             ),

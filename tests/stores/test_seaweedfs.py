@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-import one_writer
 from db_backup_harness import BACKUPS, CSV, LAYOUT, BackupTool, bucket_of
 from dev.servers.seaweedfs import SeaweedFS, missing
 from ooni_common.errors import TryAgainLater
+from store import one_writer
 
 pytestmark = [pytest.mark.stores, pytest.mark.timeout(900)]
 

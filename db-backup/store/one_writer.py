@@ -29,9 +29,9 @@ from ooni_common.doctor import Note
 from ooni_common.errors import ScriptError, TryAgainLater
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
-from store import Bucket, Layout
-from store_client import content_md5
-from store_errors import is_refused
+from store.bucket import Bucket, Layout
+from store.client import content_md5
+from store.errors import is_refused
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -12,12 +12,12 @@ from databases import by_names, each_in_turn, of_each_database, to_back_up, with
 from exports.commands import export_tables
 from exports.prune_command import prune_as_configured
 from heartbeat import tell_success
-from inventory import all_table_names, check_names
 from ooni_common.doctor import preflight
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Job
-from table_policy import TablePolicy
+from tables.inventory import all_table_names, check_names
+from tables.policy import TablePolicy
 
 
 def run(job: Job[Config]) -> None:

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from documents import LARGEST_DOCUMENT
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
-from store_client import Store, client_of, content_md5
-from store_errors import is_refused, store_errors
+from store.client import Store, client_of, content_md5
+from store.errors import is_refused, store_errors
 
 MOST_AT_ONCE = 1000  # keys that one request can delete
 READ_SIZE = 1024 * 1024

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from ooni_common.errors import ConfigError
-from store import Bucket
+from store.bucket import Bucket
 
 DAY = 86_400  # seconds
 

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inventory import WITHOUT_DATA
 from ooni_common.database import Database
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
 from ooni_common.replicas import UNKNOWN_LAG, lag_of, without_replica
+from tables.inventory import WITHOUT_DATA
 
 log = logging.getLogger("ooni.db_backup")
 

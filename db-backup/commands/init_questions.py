@@ -11,13 +11,13 @@ from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from backup_config import Config
-from first_config import FILE
+from commands.first_config import FILE
 from ooni_common.config_files import read_secret
 from ooni_common.config_sources import load_config
 from ooni_common.database_uri import with_login
 from ooni_common.errors import ConfigError, UsageError
 from ooni_common.output import counted, printable, show
-from table_policy import Policy
+from tables.policy import Policy
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -12,7 +12,7 @@ from typing import get_args
 
 from backup_command_line import CONFIG_FILE
 from backup_config import Config, Side
-from first_config import (
+from commands.first_config import (
     FILE,
     KEYS,
     SECRETS,
@@ -21,7 +21,7 @@ from first_config import (
     sets_nothing,
     undecided,
 )
-from init_questions import (
+from commands.init_questions import (
     Questions,
     ask,
     ask_secretly,
@@ -32,15 +32,15 @@ from init_questions import (
     with_buckets,
     with_database,
 )
-from inventory import check_names, table_names
-from one_writer import state_file
 from ooni_common.config_environment import variable_of
 from ooni_common.database import connected
 from ooni_common.errors import ConfigError, Unavailable, UsageError
 from ooni_common.files import write_atomically
 from ooni_common.output import show
 from ooni_common.run import Job
-from table_policy import Policy, is_name
+from store.one_writer import state_file
+from tables.inventory import check_names, table_names
+from tables.policy import Policy, is_name
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from inventory import QUOTED
 from ooni_common.database import Database
 from ooni_common.errors import DataRefused
+from tables.inventory import QUOTED
 
 SCHEME = "2"
 FIRST_SCHEME = "1"  # of 2.0.0, without what is said above

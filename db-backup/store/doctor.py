@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from documents import TEXT
 from ooni_common.doctor import Check, Note
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
-from store import Bucket, Origin
-from store_errors import Denied
-from uploads import LIFECYCLE_OF_UPLOADS, uploading
+from store.bucket import Bucket, Origin
+from store.errors import Denied
+from store.uploads import LIFECYCLE_OF_UPLOADS, uploading
 
 NO_ETAG = "the store names no ETag, without which ClickHouse can't read a backup: use another store"
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from ooni_common.errors import ConfigError, Unavailable
 from parallel import BytesInFlight
-from store import Bucket
-from store_client import content_md5
+from store.bucket import Bucket
+from store.client import content_md5
 
 ABORT_TIME = 5  # seconds that an abort waits for what is on its way, and a stop for its end
 

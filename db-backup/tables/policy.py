@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from staging import is_of_a_restore
+from tables.staging import is_of_a_restore
 
 Policy = Literal["public", "private", "both", "none", "gone"]
 ChunkBy = Literal["", "table", "month", "day", "range"]

@@ -4,10 +4,10 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from inventory import QUOTED, SourceTable, is_replicated, merges_rows
 from ooni_common.database import Database, StatementRefused, literal
 from ooni_common.replicas import lag_of
-from table_blocks import Part, ShardParts, Snapshot
+from tables.blocks import Part, ShardParts, Snapshot
+from tables.inventory import QUOTED, SourceTable, is_replicated, merges_rows
 
 OWN_COLUMNS = {"_part"}  # a column of the table of this name would hide the server's own
 NO_TABLE = "00000000-0000-0000-0000-000000000000"  # of databases that give tables no UUID

@@ -4,6 +4,7 @@ from backup_config import Config
 from backup_doctor import checks_before_a_run
 from backups.commands import private_bucket
 from backups.prune_command import delete_named, prune_backups
+from commands.stored import has_bucket
 from databases import by_names, each_in_turn, of_each_database, of_table
 from exports.commands import public_bucket
 from exports.forget import Removal, forget_rows
@@ -11,8 +12,7 @@ from exports.prune_command import prune_exports
 from ooni_common.doctor import preflight
 from ooni_common.nodes import connected_nodes
 from ooni_common.run import Job
-from store_clocks import check_clocks
-from stored_commands import has_bucket
+from store.clocks import check_clocks
 
 
 def prune(job: Job[Config]) -> None:

@@ -12,6 +12,14 @@ from backups.commands import private_bucket, stored_backups, with_progress
 from backups.restore_command import backup_with, restore_backup
 from backups.stored import Backup, good_backups
 from backups.verify_command import verify_backups
+from commands.listing import (
+    Stored,
+    backup_as_table,
+    backups_as_table,
+    chunks_as_table,
+    exports_as_table,
+    stored_as_json,
+)
 from databases import (
     by_names,
     by_source,
@@ -28,18 +36,10 @@ from exports.commands import public_bucket
 from exports.restore_command import restore_export
 from exports.stored import TableManifests, exported_tables, read_table_manifests
 from exports.verify_command import verify_exports
-from inventory import check_names, check_text
-from listing import (
-    Stored,
-    backup_as_table,
-    backups_as_table,
-    chunks_as_table,
-    exports_as_table,
-    stored_as_json,
-)
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.output import show
 from ooni_common.run import Job, configuration_shown
+from tables.inventory import check_names, check_text
 
 log = logging.getLogger("ooni.db_backup")
 

@@ -6,7 +6,7 @@ from typing import get_args
 from backup_config import Side
 from ooni_common.config import SecretUrl
 from ooni_common.config_text import toml_key, toml_value
-from table_policy import SHIPPED, Policy, TablePolicy, policy_among, shipped_policies
+from tables.policy import SHIPPED, Policy, TablePolicy, policy_among, shipped_policies
 
 FILE = "_file"  # at the end of a key that names the file of a secret
 HEAD = """\

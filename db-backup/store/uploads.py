@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ooni_common.errors import DataRefused
 from parallel import BytesInFlight
-from store import Bucket, Origin
-from store_errors import Denied, Unsupported
-from upload_parts import ABORT_TIME, Parts, UploadEnded
+from store.bucket import Bucket, Origin
+from store.errors import Denied, Unsupported
+from store.upload_parts import ABORT_TIME, Parts, UploadEnded
 
 log = logging.getLogger("ooni.db_backup")
 

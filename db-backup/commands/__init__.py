@@ -1,0 +1,1 @@
+"""The commands of `ooni-db-backup`, each of them for exports and backups."""
