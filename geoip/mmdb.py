@@ -6,7 +6,8 @@ other nodes, to nothing or to data; 16 zero bytes; the data; and the metadata.
 Addresses are looked up as the API does it: with geoip2, and with maxminddb in a database that has
 both networks and countries, whose type geoip2 refuses for one of them. To read a whole file there
 is nothing: maxminddb can iterate, but a tree with a loop has 2**128 networks for it. Here every
-node is read once, and every data record once, whatever is wrong with them.
+node is read once (mmdb_tree.py), and every data record once (mmdb_records.py), whatever is wrong
+with them.
 """
 
 import contextlib
@@ -23,17 +24,12 @@ from typing import Any
 import maxminddb
 from geoip2.database import Reader
 from geoip2.errors import AddressNotFoundError
-from maxminddb.decoder import Decoder
 
+from mmdb_records import Records
+from mmdb_tree import SEPARATOR_SIZE, Tree
 from ooni_common.errors import DataRefused
 
 log = logging.getLogger("ooni.geoip")
-
-METADATA_MARKER = b"\xab\xcd\xefMaxMind.com"
-METADATA_SIZE = 128 * 1024  # bytes at the end of the file that the marker is looked for in
-SEPARATOR_SIZE = 16  # bytes between tree and data
-ADDRESS_BITS = 128
-UNKNOWN, ON_PATH, DONE = 0, 1, 2  # states of a node
 
 # Anycast resolvers: every database has them, and they are where a probe would ask.
 WELL_KNOWN = (
@@ -57,8 +53,6 @@ READER_ERRORS = (
     ValueError,
     struct.error,
 )
-
-Node = tuple[int, int]  # its two records
 
 
 @dataclass(frozen=True)
@@ -228,12 +222,10 @@ def _check_whole(path: Path) -> None:
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         _unreadable_refused(),
     ):
-        tree = _Tree(content, metadata.node_count, metadata.record_size)
-        decoder = Decoder(content, tree.size + SEPARATOR_SIZE)
+        tree = Tree(content, metadata.node_count, metadata.record_size)
+        records = Records(content, tree.size + SEPARATOR_SIZE)
         for offset in tree.data_offsets():
-            record, _ = decoder.decode(offset)
-            if not isinstance(record, dict):
-                raise DataRefused(f"an unreadable database (the record at {offset:,} is not a map)")
+            records.read(offset)
 
 
 def _check_lookups(path: Path, kind: DatabaseKind, label: str) -> None:
@@ -263,83 +255,3 @@ def _found(reader: object, look_up: LookUp, address: str) -> object:
         return None
     except READER_ERRORS as error:
         raise DataRefused(f"geoip2 can't read it ({_first_line(error)})") from None
-
-
-class _Tree:
-    """The search tree of a database.
-
-    Attributes:
-        size: its bytes.
-    """
-
-    def __init__(self, content: mmap.mmap, nodes: int, record_size: int) -> None:
-        self.size = nodes * record_size // 4
-        self._content = content
-        self._nodes = nodes
-        self._node_size = record_size // 4
-        self._split = {24: _split_24, 28: _split_28, 32: _split_32}[record_size]
-        marker = content.rfind(METADATA_MARKER, max(len(content) - METADATA_SIZE, 0))
-        self._data_size = marker - self.size - SEPARATOR_SIZE
-
-    def data_offsets(self) -> Iterator[int]:
-        """Yield where in the file the data records are to which the tree leads, each once.
-
-        Raises:
-            ValueError: a record leads to nowhere, or the way to it is longer than an address.
-        """
-        if self._data_size < 0:
-            raise ValueError("the tree is larger than the file")
-        seen = bytearray(self._data_size // 8 + 1)  # a bit for each offset
-        first = self._nodes + SEPARATOR_SIZE
-        for record in self._leaves():
-            data = record - first
-            if not 0 <= data < self._data_size:
-                raise ValueError(f"a record of the tree leads to {record:,}, where nothing is")
-            byte, bit = data >> 3, 1 << (data & 7)
-            if not seen[byte] & bit:
-                seen[byte] |= bit
-                yield self.size + SEPARATOR_SIZE + data
-
-    def _leaves(self) -> Iterator[int]:
-        """Yield the records that lead to data, of each node once, depth first.
-
-        On the stack, ~node stands where all below the node is done.
-        """
-        nodes, size, split, content = self._nodes, self._node_size, self._split, self._content
-        states = bytearray(nodes)
-        stack = [0]
-        depth = 0
-        while stack:
-            node = stack.pop()
-            if node < 0:
-                states[~node] = DONE
-                depth -= 1
-            elif states[node] == UNKNOWN:
-                states[node] = ON_PATH
-                depth += 1
-                if depth > ADDRESS_BITS:
-                    raise ValueError("a path in the tree is longer than an address")
-                stack.append(~node)
-                for record in split(content[node * size : (node + 1) * size]):
-                    if record < nodes:
-                        stack.append(record)
-                    elif record > nodes:
-                        yield record
-            elif states[node] == ON_PATH:
-                raise ValueError("a path in the tree is a loop")
-
-
-def _split_24(node: bytes) -> Node:
-    both = int.from_bytes(node, "big")
-    return both >> 24, both & 0xFFFFFF
-
-
-def _split_28(node: bytes) -> Node:
-    """Split two records whose highest four bits share the byte in the middle."""
-    both = int.from_bytes(node, "big")
-    return (both >> 28 & 0xF) << 24 | both >> 32, both & 0xFFFFFFF
-
-
-def _split_32(node: bytes) -> Node:
-    both = int.from_bytes(node, "big")
-    return both >> 32, both & 0xFFFFFFFF
