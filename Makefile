@@ -35,13 +35,18 @@ sandbox: $(READY) ## keep the demo's servers running with data, and commands tha
 test: $(READY) ## run the test suite but for what takes long (JOBS=2 processes; PYTEST_ARGS=…)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(PYTEST_ARGS)
 
-coverage: $(READY) ## print which lines of the tools `make test` runs (details in build/coverage/html)
+# What all tools rely on, and what judges foreign bytes.
+JUDGES := ooni_common/*,analysis/csv_source.py,analysis/fingerprints_file.py,analysis/asn_map_file.py,analysis/pattern_faults.py,analysis/citizenlab/lists.py,analysis/citizenlab/urls.py,geoip/mmdb*.py,db-backup/documents.py,db-backup/schemas/*.py
+
+coverage: $(READY) ## print which lines and branches of the tools `make test` runs (details in build/coverage/html)
 	rm -rf build/coverage
 	mkdir -p build/coverage
 	$(BIN)/python -m coverage run -m pytest --numprocesses $(JOBS) -m "$(QUICK)" $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage report
+	@echo; echo "ooni_common and what judges foreign bytes:"
+	$(BIN)/python -m coverage report --fail-under=95 --include="$(JUDGES)"
 
 test-long: $(READY) ## run the tests that take long: backups with faults, whole chains (same variables)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m long $(PYTEST_ARGS)
@@ -199,7 +204,7 @@ chaos: $(READY) ## run all tools while things go wrong; see docs/chaos.md (SEED=
 
 # Fuzzing: a parser of foreign bytes each, for as long.
 TARGETS ?= $(notdir $(wildcard dev/fuzz/corpus/*))
-SECONDS_EACH ?= 50
+SECONDS_EACH ?= 33
 FUZZ_PATH := build/fuzz/lib:.:analysis:db-backup:detector:geoip
 
 build/fuzz/.ready: requirements/fuzz.txt $(READY)
@@ -207,13 +212,13 @@ build/fuzz/.ready: requirements/fuzz.txt $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target build/fuzz/lib -r $<
 	touch $@
 
-fuzz: build/fuzz/.ready ## give parsers of foreign bytes what nobody would write (TARGETS=, SECONDS_EACH=50)
+fuzz: build/fuzz/.ready ## give parsers of foreign bytes what nobody would write (TARGETS=, SECONDS_EACH=33)
 	@for target in $(TARGETS); do \
-	  echo "$$target:"; \
+	  printf '%-18s' "$$target"; \
 	  PYTHONPATH=$(FUZZ_PATH) $(BIN)/python -m dev.fuzz $$target build/fuzz/$$target -max_total_time=$(SECONDS_EACH) \
 	    -timeout=60 -rss_limit_mb=1024 -max_len=65536 -artifact_prefix=build/fuzz/$$target- \
 	    > build/fuzz/$$target.log 2>&1 || { tail -n 40 build/fuzz/$$target.log; exit 1; }; \
-	  grep -E 'DONE|INITED' build/fuzz/$$target.log; \
+	  sed -nE 's/^#([0-9]+)\s+DONE\s+cov: ([0-9]+).*/\1 executions, \2 branches/p' build/fuzz/$$target.log; \
 	done
 
 # Of a target's faults, so many are tried; FAULTS=0: all of them, which takes hours.
