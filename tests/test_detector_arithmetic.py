@@ -51,7 +51,9 @@ MEASURED_ALONE = replace(
     ok_hours=2.5,
     full_evidence=math.inf,
 )
-SERIES, HOURS = 24, 500
+# Two hours that give the most are as much as each threshold, to the bit.
+EXACT = replace(MEASURED_WITH, blocked_hours=2.0, learning=0.5, blocked_learning=0.5, counted=5.0)
+SERIES, HOURS = 20, 400
 WAIT = 8  # hours after which evidence needs no support
 
 
@@ -349,18 +351,40 @@ def made_up(seed: int, hours: int, *, sources: bool) -> dict[int, Measured]:
     return made
 
 
+def one_after_the_other(*phases: tuple[int, int, int]) -> dict[int, Measured]:
+    """Return hours in which the same is found for some hours, then something else.
+
+    Args:
+        phases: hours, anomalies and other runs.
+    """
+    runs = [counts for hours, *counts in phases for _ in range(hours)]
+    return {hour: Measured([Count(0, *counts)]) for hour, counts in enumerate(runs)}
+
+
+# Partial, then full; and full, in which one hour more or less makes it sure.
+BLOCKINGS = [
+    *(
+        one_after_the_other((30, 0, 2), (partial, 1, 1), (full, 3, 0), (20, 0, 2))
+        for partial in range(6, 12)
+        for full in (4, 5, 6)
+    ),
+    *(one_after_the_other((30, 0, 5), (full, 5, 0), (20, 0, 1)) for full in range(2, 6)),
+]
+
+
 @pytest.mark.parametrize(
     ("numbers", "support"),
-    [(None, False), (ALONE, False), (None, True)],
-    ids=["with context", "alone", "with support"],
+    [(None, False), (ALONE, False), (EXACT, False), (None, True), (EXACT, True)],
+    ids=["with context", "alone", "exact", "with support", "exact, with support"],
 )
 def test_series_by_themselves_come_to_the_same_states(
     numbers: Parameters | None, *, support: bool
 ) -> None:
-    written_down = MEASURED_ALONE if numbers else MEASURED_WITH
-    plain = [OneSeries(written_down, support) for _ in range(SERIES)]
-    detector = Detector(SERIES, numbers, SupportParameters() if support else None)
+    written_down = {None: MEASURED_WITH, ALONE: MEASURED_ALONE}.get(numbers, EXACT)
     measured = [made_up(seed, HOURS, sources=not support) for seed in range(SERIES)]
+    measured += BLOCKINGS
+    plain = [OneSeries(written_down, support) for _ in measured]
+    detector = Detector(len(plain), numbers, SupportParameters() if support else None)
     compare(detector, plain)
     ways = set()
     for hour in range(HOURS):

@@ -10,7 +10,6 @@ the others of a target were noticed.
 
 import argparse
 import itertools
-import os
 import random
 import shutil
 import subprocess
@@ -20,13 +19,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev.mutation.forked import ROOT, status_of_tests
 from dev.mutation.mutants import Mutant, mutants_of
 from dev.mutation.targets import FAST, TARGETS, Target, Tests
 
-ROOT = Path(__file__).parents[2]
 TREE = ROOT / "build/mutation"
 LEAST = 0.9  # of a target's faults that tests notice
-SECONDS = 600  # for the tests of one fault; one that hangs is noticed
+SECONDS = 300  # for the tests of one fault; one that hangs is noticed
 
 Explained = tuple[str, str, str, str]  # module, line without blanks, code, what is there instead
 
@@ -131,19 +130,9 @@ def failing_tests(tests: Iterable[Tests], marks: str = FAST) -> str:
         tests: those to run, one after the other.
         marks: which of them, as an expression of pytest.
     """
-    environment = os.environ | {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += ["--hypothesis-profile=first fault", "-m", marks]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=first fault"]
     for arguments in tests:
-        try:
-            done = subprocess.run(
-                [*command, *arguments],
-                cwd=TREE, env=environment, timeout=SECONDS, check=False,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return " ".join(arguments)
-        if done.returncode:
+        if status_of_tests(TREE, [*options, "-m", marks, *arguments], SECONDS) != 0:
             return " ".join(arguments)
     return ""
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.mutation.__main__ import ROOT, TREE, copy_tree, failing_tests
+from dev.mutation.__main__ import TREE, copy_tree, failing_tests
+from dev.mutation.forked import ROOT
 
 MARKS = "not compat and not production and not stores"
 LIST = Path(__file__).with_name("safeguards.toml")

@@ -28,13 +28,8 @@ class Target:
 CONFIG = ("tests/test_config.py", "tests/test_config_messages.py", "tests/test_config_text.py")
 TARGETS = {
     "sequential": Target(
-        {
-            "detector/sequential.py": (
-                "tests/test_detector_arithmetic.py",
-                "tests/test_detector_sequential.py",
-            )
-        },
-        (("tests/test_detector_evaluation.py",),),
+        {"detector/sequential.py": ("tests/test_detector_arithmetic.py",)},
+        (("tests/test_detector_sequential.py",), ("tests/test_detector_context.py",)),
     ),
     "retention": Target({"db-backup/backups/retention.py": ("tests/test_backups_retention.py",)}),
     "digest": Target(
