@@ -155,10 +155,12 @@ def _gzip(content: bytes) -> None:
 
 
 class _Answering:
-    """A server that answers each request with the bytes that it has been given."""
+    """A server that answers each request with the bytes that it has been given, and its client."""
 
     def __init__(self) -> None:
         self.answer = b""
+        limits = Limits(MOST_UNPACKED, total_time=5, read_timeout=1, retries=0)
+        self.fetcher = Fetcher("fuzz", limits)  # made once: it reads all certificates
         self._listening = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._serve, daemon=True).start()
         self.url = SecretUrl(f"http://127.0.0.1:{self._listening.getsockname()[1]}/x")
@@ -179,8 +181,7 @@ def _answering() -> _Answering:
 def _http_answer(content: bytes) -> None:
     server, body = _answering(), io.BytesIO()
     server.answer = content
-    limits = Limits(MOST_UNPACKED, total_time=5, read_timeout=1, retries=0)
-    Fetcher("fuzz", limits).fetch(server.url, body, Validators())
+    server.fetcher.fetch(server.url, body, Validators())
     if body.tell() > MOST_UNPACKED:
         raise AssertionError("more than allowed is kept")
 
