@@ -9,7 +9,7 @@ from backups.commands import back_up_tables, stored_backups, vanished_tables
 from backups.prune_command import keep_as_scheduled
 from backups.stored import good_backups
 from databases import by_names, each_in_turn, of_each_database, to_back_up, without_backup
-from exports.commands import export_tables
+from exports.export_command import export_tables
 from exports.prune_command import prune_as_configured
 from heartbeat import tell_success
 from ooni_common.doctor import preflight

@@ -1,137 +1,29 @@
 """The public exports, as the commands need them."""
 
 import logging
-import re
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
 
 import msgspec
 
 from backup_config import Config
-from documents import TOOL
-from exports.chunk_rows import RowsDiffer
-from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
-from exports.export import Exporter
-from exports.manifest import ExportLayout, RunManifest, TableManifest, now
-from exports.plan import Step, planned, tell
-from exports.publication import publish
+from exports.manifest import ExportLayout, TableManifest
 from exports.reader import Reader
-from exports.rotation import Rotation, looked_at
-from exports.row_source import ChosenSource, ReplicaSource
-from exports.stored import TableManifests, read_table_manifest, read_table_manifests
-from ooni_common.database import StatementFailed
-from ooni_common.errors import ConfigError, DataRefused, ScriptError
+from exports.row_source import ReplicaSource
+from exports.stored import TableManifests, read_table_manifest
+from ooni_common.errors import ConfigError, DataRefused
 from ooni_common.nodes import Nodes
-from ooni_common.output import counted
 from ooni_common.replicas import without_replica
 from ooni_common.run import Job
-from portal.about import about_of
-from store.bucket import Bucket, Listed
-from store.one_writer import writing
-from store.uploads import end_interrupted_uploads
+from store.bucket import Bucket
 from tables.inventory import check_names, is_in_utc, read_table
 from tables.replicas import TableReplicas
-from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
 LOCK = "db-backup.lock"  # in the state directory, since the first run
-
-
-@dataclass
-class Outcome:
-    """What became of the tables of a run.
-
-    Attributes:
-        failures: what could not be done.
-        uploaded: bytes of objects.
-        exported: how many chunks.
-        skipped: how many chunks, as they were unchanged.
-        decided: bytes of columns that the server has read to decide.
-        looked: bytes of columns that it has read for the rotation.
-        read: bytes of CSV that were exported.
-        published: whether the pages were written.
-        coming: the keys that objects would get if this were no dry run.
-    """
-
-    failures: list[ScriptError]
-    uploaded: int = 0
-    exported: int = 0
-    skipped: int = 0
-    decided: int = 0
-    looked: int = 0
-    read: int = 0
-    published: bool = False
-    coming: set[str] = field(default_factory=set)
-
-
-def export_tables(
-    job: Job[Config],
-    nodes: Nodes,
-    names: Sequence[str],
-    existing: Collection[str] | None = None,
-) -> Outcome:
-    """Export what has changed in these tables, publish what there is then, and log it.
-
-    A table that fails does not keep the others from being done; a database or a store that does not
-    answer does. What was exported is published in any case.
-
-    Args:
-        job: of the run.
-        nodes: of the cluster.
-        names: the tables.
-        existing: all tables of the database; None: it is not known, or not asked, what is gone.
-    """
-    bucket, layout = public_bucket(job)
-    started = now()
-    with job.metrics.timer("run_export"), writing(job, bucket, layout):
-        if not job.dry_run:
-            for prefix in layout.with_rows:
-                end_interrupted_uploads(bucket, prefix)
-        read = read_table_manifests(bucket, layout, with_objects=True)
-        manifests, objects = read.sound, read.objects or {}
-        warn_of_stale_exports(job.config, manifests)
-        ((server,),) = nodes.first.query("SELECT version()")
-        http = ClickHouseHTTP(job.config, job.user_agent)
-        source = ChosenSource(job.config, nodes.first, http)
-        outcome = Outcome([])
-        for name in names:
-            if name in read.damaged and not job.force:
-                outcome.failures.append(damaged_manifest(job.config, name, read.damaged[name]))
-                continue
-            manifest = manifests.get(name) or beginning_of(bucket, layout, read, name)
-            try:
-                reader = reader_of(job.config, nodes, name)
-                rows = rows_of(job, reader, source)
-                exporter = Exporter(job, bucket, rows, reader, manifest, http)
-                export_table(job, exporter, manifests, objects, outcome)
-            except (DataRefused, ConfigError, StatementFailed, RowsDiffer) as error:
-                outcome.failures.append(error)
-            except ScriptError as error:
-                outcome.failures.append(error)
-                break
-        outcome.failures += [
-            damaged_manifest(job.config, name, reason)
-            for name, reason in read.damaged.items()
-            if name not in names
-        ]
-        if existing is not None and (vanished := vanished_tables(job.config, read, existing)):
-            outcome.failures.append(vanished)
-        job.metrics.gauge("uploaded_bytes_tot", outcome.uploaded)
-        job.metrics.gauge("skipped_chunks", outcome.skipped)
-        job.metrics.gauge("bytes_to_decide", outcome.decided)
-        job.metrics.gauge("bytes_of_rotation", outcome.looked)
-        job.metrics.gauge("bytes_to_export", outcome.read)
-        if not job.dry_run:
-            run_manifest = RunManifest(started=started, finished=now(), tool=TOOL, server=server)
-            with suppress(ScriptError) if outcome.failures else nullcontext():
-                outcome.published = publish(
-                    bucket, layout, read, run_manifest, about_of(job.config), objects
-                )
-    log_outcome(job, outcome)
-    return outcome
 
 
 def beginning_of(
@@ -211,103 +103,6 @@ def reader_of(config: Config, nodes: Nodes, name: str) -> Reader:
 def rows_of(job: Job[Config], reader: Reader, source: RowSource) -> RowSource:
     """Return what the rows come from; `source` is that of a server of its own."""
     return ReplicaSource(job.config, reader.replicas) if reader.replicas else source
-
-
-def export_table(
-    job: Job[Config],
-    exporter: Exporter,
-    manifests: dict[str, TableManifest],
-    objects: Mapping[str, Listed],
-    outcome: Outcome,
-) -> None:
-    """Export what has changed in one table, or is lost; its manifest is added to the others."""
-    reader, manifest = exporter.reader, exporter.manifest
-    name = manifest.table
-    exporter.recover()
-    exporter.throttle.wait()
-    rotation = Rotation(job.config.state_dir)
-    share = rotation.share(job.config.qualifier + name, len(manifest.chunks))
-    plan = planned(
-        reader,
-        manifest,
-        lambda export: exporter.is_lost(export, objects),
-        max_shrink=job.config.max_shrink,
-        force=job.force,
-        look=lambda plan: looked_at(reader, manifest, plan, share, job.config.max_shrink),
-    )
-    tell(name, plan)
-    outcome.decided += plan.decided
-    outcome.looked += plan.looked
-    plan = exporter.also_parquet(plan, objects)
-    steps = plan.steps
-    if owner := owner_of_its_names(name, steps, manifests, exporter.layout):
-        raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")
-    outcome.skipped += sum(step.reason == "unchanged" for step in steps)
-    if renewed := sum(step.reason == "with an older digest" for step in steps):
-        log.info(
-            "%s: %s to export once more: the digest of version 2.0.0 missed some rows or columns,"
-            " so nobody knows whether they have changed",
-            name,
-            counted(renewed, "chunk"),
-        )
-    if job.dry_run:
-        exported = [step.chunk.name for step in steps if step.exports]
-        outcome.exported += len(exported)
-        for key_of in (exporter.layout.export, exporter.layout.parquet):
-            outcome.coming |= {key_of(name, chunk) for chunk in exported}
-        for error in exporter.without_parquet.values():
-            outcome.failures.append(error)
-        for step in steps:
-            log.info("%s: would %s %s", name, "export" if step.exports else "keep", step)
-        return
-    try:
-        with job.metrics.timer(f"table_{metric_name(job.config.qualifier + name)}_backup_time_ms"):
-            exporter.carry_out(plan, objects)
-        rotation.end_run(job.config.qualifier + name)
-    finally:
-        outcome.failures += exporter.parquet_failures()
-        if exporter.tally.read:
-            log.info("%s: %s of CSV read to export", name, in_units(exporter.tally.read))
-        outcome.read += exporter.tally.read
-        outcome.exported += exporter.tally.exported
-        outcome.uploaded += exporter.tally.uploaded
-        if manifest.generation:
-            manifests[name] = manifest
-
-
-def owner_of_its_names(
-    table: str, steps: Sequence[Step], manifests: Mapping[str, TableManifest], layout: ExportLayout
-) -> str:
-    """Return the other table that has objects of the names that this one would write; "" for none.
-
-    A table `a_b` and a chunk `b` of a table `a` have the same name.
-    """
-    names = {layout.export(table, step.chunk.name) for step in steps}
-    for owner, manifest in manifests.items():
-        if owner != table and any(export.key in names for export in manifest.exports):
-            return owner
-    return ""
-
-
-def metric_name(table: str) -> str:
-    """Return a table's name without what statsd would misread."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", table)
-
-
-def log_outcome(job: Job[Config], outcome: Outcome) -> None:
-    """Log what was done."""
-    if job.dry_run:
-        exported = counted(outcome.exported, "chunk")
-        log.info("would export %s; unchanged: %d", exported, outcome.skipped)
-    elif outcome.exported or outcome.published:
-        log.info(
-            "%s exported (%s); unchanged: %d",
-            counted(outcome.exported, "chunk"),
-            in_units(outcome.uploaded),
-            outcome.skipped,
-        )
-    elif not outcome.failures:
-        log.info("nothing to do: %s unchanged", counted(outcome.skipped, "chunk"))
 
 
 def warn_of_stale_exports(config: Config, manifests: Mapping[str, TableManifest]) -> None:
