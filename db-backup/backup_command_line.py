@@ -92,6 +92,10 @@ def restore_arguments(parser: argparse.ArgumentParser) -> None:
         help="in the place of the live table, which is kept as TABLE_replaced_TIME",
     )
     _trust(parser)
+    _whole_backup(parser)
+
+
+def _whole_backup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip",
         action="append",

@@ -128,21 +128,31 @@ def plan_backup(
     incremental = any(shard.tables("incremental") for shard in shards)
     if last and bases[0] and incremental and not full and last.number < main.config.full_every:
         kind = "incremental"
-    newest = next((one for one in reversed(backups) if one.state in ("good", "damaged")), None)
-    if last is None:
-        reason = "the first one"
-    elif newest and newest.state == "damaged":
-        reason = f"the newest one, {newest.name}, is damaged"
-    elif full or force:
-        reason = "as it was asked for"
-    elif bases[0] is None:
-        reason = f"the cluster has {len(servers)} shards, and had {len(last.by_shard)}"
-    else:
-        changes = (_change(shard.base, shard) for shard in shards if shard.base)
-        reason = next(filter(None, changes), "")
+    reason = _reason(backups, last, shards, asked=full or force)
     if reason:
         shards = [_as_merged(shard) for shard in shards]
     return Plan(database, shards, list(refused.values()), last, reason, kind)
+
+
+def _reason(
+    backups: Sequence[Backup],
+    last: BackupManifest | None,
+    shards: Sequence[ShardPlan],
+    *,
+    asked: bool,
+) -> str:
+    """Return why a backup is made; "" if nothing has changed since the last good one."""
+    if last is None:
+        return "the first one"
+    newest = next((one for one in reversed(backups) if one.state in ("good", "damaged")), None)
+    if newest and newest.state == "damaged":
+        return f"the newest one, {newest.name}, is damaged"
+    if asked:
+        return "as it was asked for"
+    if shards[0].base is None:
+        return f"the cluster has {len(shards)} shards, and had {len(last.by_shard)}"
+    changes = (_change(shard.base, shard) for shard in shards if shard.base)
+    return next(filter(None, changes), "")
 
 
 def _plan_shard(

@@ -56,18 +56,12 @@ def verify_backups(
         if backup.state == "damaged" and name in ("", ALL)
     ]
     wanted = to_verify(job.config, backups, name, tables)
-    newest_is_odd = False
-    if not name:
-        state = proven_state(job.config)
-        try:
-            check_newest(good_ones(backups)[-1], state.runs, signed=state.signed)
-        except DataRefused as error:
-            findings.append(str(error))
-            newest_is_odd = True
+    oddities = [] if name else _oddities_of_newest(job.config, backups)
+    findings += oddities
     signed = {backup.name for backup in backups if backup.signature == "valid"}
     if job.arguments.quick:
         return findings
-    proves = not (name or tables or newest_is_odd)
+    proves = not (name or tables or oddities)
     make_writable("state_dir", job.config.state_dir)
     with (
         locked(job.config.state_dir / "db-backup.verify.lock"),
@@ -88,6 +82,16 @@ def verify_backups(
         for table in required
         if not any(table in present for _, present in wanted)
     ]
+
+
+def _oddities_of_newest(config: Config, backups: Sequence[Backup]) -> list[str]:
+    """Return why the newest good backup can't be the last one that was made here."""
+    state = proven_state(config)
+    try:
+        check_newest(good_ones(backups)[-1], state.runs, signed=state.signed)
+    except DataRefused as error:
+        return [str(error)]
+    return []
 
 
 def to_verify(

@@ -15,7 +15,7 @@ from exports.fingerprint import counted
 from exports.flights import Flight, Flights
 from exports.lanes import Lane, Lanes
 from exports.losses import has_shrunk
-from exports.manifest import Export, ExportLayout, now
+from exports.manifest import Export, ExportLayout, ParquetObject, now
 from exports.manifest_file import ManifestFile
 from exports.parquet_failures import ParquetFailures
 from exports.parquet_upload import Beside, RowsChanged, uploading_parquet
@@ -23,12 +23,13 @@ from exports.plan import Step, types_of
 from exports.reader import Chunk, Reader
 from exports.sizes import check_size, expected_size
 from exports.stored import published
+from exports.tally import Tally, tell_of_export
 from ooni_common.errors import ScriptError, Unavailable
 from ooni_common.run import Job
 from parallel import BytesInFlight
 from store.bucket import Bucket
-from store.uploads import PART_SIZE, uploading
-from throttle import Progress, in_units
+from store.uploads import PART_SIZE, Written, uploading
+from throttle import Progress
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -40,13 +41,44 @@ PARQUET_SHARE = 2
 ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
 
 
-@dataclass
-class Tally:
-    """How many chunks were exported, the bytes of their objects, and those of their rows as CSV."""
+@dataclass(frozen=True)
+class Sent:
+    """What was sent of a chunk.
 
-    exported: int = 0
-    uploaded: int = 0
-    read: int = 0
+    Attributes:
+        key: of its object.
+        token: of the upload.
+        started: when.
+        rows: how many.
+        size: in bytes, of all rows as CSV.
+        written: size and SHA-256 of the object.
+    """
+
+    key: str
+    token: str
+    started: str
+    rows: int
+    size: int
+    written: Written
+
+    def export(self, step: Step, reader: Reader, parquet: ParquetObject | None) -> Export:
+        """Return what the manifest says of it."""
+        return Export(
+            chunk=step.chunk,
+            key=self.key,
+            query=reader.select(step.chunk),
+            rows=self.rows,
+            bytes=self.size,
+            compressed_bytes=self.written.size,
+            sha256=self.written.sha256,
+            token=self.token,
+            fingerprint=step.fingerprint,
+            storage=step.storage,
+            started=self.started,
+            finished=now(),
+            types=types_of(reader),
+            parquet=parquet,
+        )
 
 
 class ChunkExporter:
@@ -196,23 +228,8 @@ class ChunkExporter:
                 upload.hand_over()
                 if self._in_flight:
                     reading.close()  # while the store gets this chunk, another one is read
-                written = upload.finish()
-                export = Export(
-                    chunk=chunk,
-                    key=key,
-                    query=lane.reader.select(chunk),
-                    rows=counter.rows,
-                    bytes=size,
-                    compressed_bytes=written.size,
-                    sha256=written.sha256,
-                    token=token,
-                    fingerprint=step.fingerprint,
-                    storage=step.storage,
-                    started=started,
-                    finished=now(),
-                    types=types_of(lane.reader),
-                    parquet=parquet,
-                )
+                sent = Sent(key, token, started, counter.rows, size, upload.finish())
+                export = sent.export(step, lane.reader, parquet)
                 self.flights.announce(flight)
                 self._file.announce(export)
                 etag = upload.publish()
@@ -281,29 +298,8 @@ class ChunkExporter:
         """Take an export whose object is there, and say so."""
         self._file.arrived(export)
         with self._file.lock:
-            self._tally.exported += 1
-            if step.reason != "lacks Parquet":
-                self._tally.uploaded += export.compressed_bytes
-                self._tally.read += export.bytes
-            if export.parquet:
-                self._tally.uploaded += export.parquet.compressed_bytes
-        seconds = max(time.monotonic() - began, 0.001)
-        if export.parquet:
-            size = in_units(export.parquet.compressed_bytes)
-            where = self._layout.relative(export.parquet.key)
-            log.info("%s: %s rows as Parquet, %s", where, f"{export.rows:,}", size)
-        if step.reason == "lacks Parquet":
-            return
-        log.info(
-            "%s: %s: %s rows, %s of CSV as %s, in %.1f s (%s/s)",
-            self._layout.relative(export.key),
-            step.reason,
-            f"{export.rows:,}",
-            in_units(export.bytes),
-            in_units(export.compressed_bytes),
-            seconds,
-            in_units(export.bytes / seconds),
-        )
+            self._tally.add(step, export)
+        tell_of_export(step, export, self._layout, time.monotonic() - began)
 
     def _of_the_best_replicas(self, step: Step, lane: Lane) -> Step:
         """Return a step as it is on the nodes that the rows come from.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from backup_config import Config
-from exports.chunk_export import ChunkExporter, ShowProgress, Tally
+from exports.chunk_export import ChunkExporter, ShowProgress
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.flights import Flights
@@ -20,6 +20,7 @@ from exports.parquet_rows import ParquetFormat, binary_columns_of, parquet_forma
 from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Reader
 from exports.stored import published
+from exports.tally import Tally
 from ooni_common.errors import DataRefused, ScriptError
 from ooni_common.run import Job
 from parallel import as_they_end, jobs_at_once

@@ -63,9 +63,27 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
     bucket, layout = public_bucket(job)
     read = read_table_manifests(bucket, layout, with_objects=True)
     manifest = _manifest_of(job.config, read, removal)
-    exporter, chosen = _planned(job, nodes, bucket, read, manifest, removal)
-    old = [manifest.chunks[name] for name in removal.chunks if name in manifest.chunks]
-    for step in chosen.steps:
+    exporter, plan = _planned(job, nodes, bucket, read, manifest, removal)
+    _tell(removal, plan, confirmed=confirmed)
+    if not confirmed:
+        log.info("--confirm would export %s again", counted(len(plan.steps), "chunk"))
+        return
+    with writing(job, bucket, layout):
+        deleted, versions = _replaced(job, bucket, read, removal, exporter, plan)
+    log.info(
+        "%s: %s exported again, %d deleted, and %d older versions of their objects",
+        removal.table,
+        counted(len(plan.steps) - deleted, "chunk"),
+        deleted,
+        versions,
+    )
+    for failure in exporter.parquet_failures():
+        raise failure
+
+
+def _tell(removal: Removal, plan: Plan, *, confirmed: bool) -> None:
+    """Log what is done with each chunk, and warn of those that have lost no row."""
+    for step in plan.steps:
         verb = "delete" if step.reason == "dropped" else "export again"
         log.info("%s: %s %s", removal.table, verb if confirmed else f"would {verb}", step)
         if step.last and step.fingerprint.rows >= step.last.rows:
@@ -74,44 +92,48 @@ def forget_rows(job: Job[Config], nodes: Nodes, removal: Removal, *, confirmed: 
                 removal.table,
                 step.chunk.name or "the whole table",
             )
-    if not confirmed:
-        log.info("--confirm would export %s again", counted(len(chosen.steps), "chunk"))
-        return
-    with writing(job, bucket, layout):
-        objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
-        was = [(stored.key, stored.sha256) for export in old for stored in export.stored]
-        unnamed = sorted(_unnamed_parquet(layout, read, removal) & objects.keys())
-        was += [(key, sha256) for key in unnamed if (sha256 := bucket.sha256(key))]
-        try:
-            exporter.carry_out(chosen, objects)
-        except BaseException:
-            with contextlib.suppress(ScriptError):  # what led here counts
-                _add_note(bucket, layout, removal, was, manifest.exports)
-            raise
-        dropped = {step.chunk.name for step in chosen.steps if step.reason == "dropped"}
-        gone = [export for name, export in manifest.chunks.items() if name in dropped]
-        new = [export for export in manifest.exports if export not in gone]
-        _add_note(bucket, layout, removal, was, new)  # the page has a link to it
-        bucket.delete_keys(sorted(_unnamed_parquet(layout, read, removal)))
-        read.sound[removal.table] = manifest
-        run = RunManifest(started=now(), finished=now(), tool=TOOL, server=manifest.server)
-        about = about_of(job.config)
-        publish(bucket, layout, read, run, about, objects)
-        if gone:
-            unwanted = Unwanted([_leftover(removal, export) for export in gone])
-            delete(bucket, layout, read, unwanted, run, about)
-        keys = [layout.parquet(removal.table, name) for name in removal.chunks]
-        keys += [export.key for export in old]
-        versions = sum(_delete_versions(bucket, key) for key in keys)
-    log.info(
-        "%s: %s exported again, %d deleted, and %d older versions of their objects",
-        removal.table,
-        counted(len(chosen.steps) - len(gone), "chunk"),
-        len(gone),
-        versions,
-    )
-    for failure in exporter.parquet_failures():
-        raise failure
+
+
+def _replaced(
+    job: Job[Config],
+    bucket: Bucket,
+    read: TableManifests,
+    removal: Removal,
+    exporter: Exporter,
+    plan: Plan,
+) -> tuple[int, int]:
+    """Export the chunks again, say so in public, and delete all else that has their old rows.
+
+    Returns:
+        How many chunks were deleted, as they have no rows any more, and how many older versions of
+        objects.
+    """
+    layout, manifest = exporter.layout, exporter.manifest
+    old = [manifest.chunks[name] for name in removal.chunks if name in manifest.chunks]
+    objects = {listed.key: listed for listed in bucket.listing(f"{layout.prefix}/")}
+    was = [(stored.key, stored.sha256) for export in old for stored in export.stored]
+    unnamed = sorted(_unnamed_parquet(layout, read, removal) & objects.keys())
+    was += [(key, sha256) for key in unnamed if (sha256 := bucket.sha256(key))]
+    try:
+        exporter.carry_out(plan, objects)
+    except BaseException:
+        with contextlib.suppress(ScriptError):  # what led here counts
+            _add_note(bucket, layout, removal, was, manifest.exports)
+        raise
+    dropped = {step.chunk.name for step in plan.steps if step.reason == "dropped"}
+    gone = [export for name, export in manifest.chunks.items() if name in dropped]
+    new = [export for export in manifest.exports if export not in gone]
+    _add_note(bucket, layout, removal, was, new)  # the page has a link to it
+    bucket.delete_keys(sorted(_unnamed_parquet(layout, read, removal)))
+    run = RunManifest(started=now(), finished=now(), tool=TOOL, server=manifest.server)
+    about = about_of(job.config)
+    publish(bucket, layout, read, run, about, objects)
+    if gone:
+        unwanted = Unwanted([_leftover(removal, export) for export in gone])
+        delete(bucket, layout, read, unwanted, run, about)
+    keys = [layout.parquet(removal.table, name) for name in removal.chunks]
+    keys += [export.key for export in old]
+    return len(gone), sum(_delete_versions(bucket, key) for key in keys)
 
 
 def _manifest_of(config: Config, read: TableManifests, removal: Removal) -> TableManifest:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from documents import JSON, encoded
-from exports.manifest import ExportLayout, RunManifest, as_stamp, named_keys
+from exports.manifest import ExportLayout, RunManifest, TableManifest, as_stamp, named_keys
 from exports.publication import publish
 from exports.stored import TableManifests
 from portal.about import About
@@ -163,6 +163,15 @@ def _unnamed(
             yield Leftover(key, 0, "it is of a table without a manifest")
 
 
+def _without(manifest: TableManifest, gone: Collection[str]) -> TableManifest:
+    """Return the manifest of a table without some of its chunks."""
+    chunks = {name: export for name, export in manifest.chunks.items() if name not in gone}
+    pending = {name: export for name, export in manifest.pending.items() if name not in gone}
+    return msgspec.structs.replace(
+        manifest, chunks=chunks, pending=pending, generation=uuid.uuid4().hex
+    )
+
+
 def delete(
     bucket: Bucket,
     layout: ExportLayout,
@@ -187,13 +196,8 @@ def delete(
     objects, forgotten = unwanted.leftovers, unwanted.forgotten
     for table in {leftover.table for leftover in objects if leftover.table}:
         gone = {leftover.chunk for leftover in objects if leftover.table == table}
-        manifest = manifests.sound[table]
-        chunks = {name: export for name, export in manifest.chunks.items() if name not in gone}
-        pending = {name: export for name, export in manifest.pending.items() if name not in gone}
-        if chunks or pending:
-            kept[table] = msgspec.structs.replace(
-                manifest, chunks=chunks, pending=pending, generation=uuid.uuid4().hex
-            )
+        kept[table] = _without(manifests.sound[table], gone)
+        if kept[table].chunks or kept[table].pending:
             key = layout.manifest(table)
             # What is still pending is in the manifest now, too.
             bucket.put_document(key, encoded(kept[table], key), JSON)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from documents import JSON, TEXT, encoded
-from exports.manifest import ExportLayout, RunManifest, TableManifest, summary
+from exports.manifest import ExportLayout, RunManifest, TableManifest, TableSummary, summary
 from exports.stored import TableManifests
 from portal.about import About
 from portal.places import Places
@@ -47,69 +47,61 @@ def publish(
         Whether that was necessary: otherwise all of it is as it has to be.
     """
     sound, last = manifests.sound, manifests.run
-    tables = {name: summary(manifest) for name, manifest in sorted(sound.items())}
     if manifests.run_damage:
         log.warning("%s; writing it again", manifests.run_damage)
-    kept = last.tables if last else {}
-    tables |= {
-        name: kept[name] for name in manifests.damaged if name in kept and name not in tables
-    }
+    before = last.tables if last else {}
+    tables = _summaries(manifests, before)
     if not last and not tables:
         return False
-    sums, edition = checksums(sound.values(), layout), about.edition
-    before = last.tables if last else {}
-    same_pages = last is not None and last.edition == edition
-    # Of other tables nobody knows the size that the checksums had.
-    sums_before = sums if tables == before else None
-    has_parquet = tables == before and any(table.parquet_bytes for table in tables.values())
-    lost = (
-        same_pages
-        and not manifests.damaged
-        and _lost(layout, sums_before, sound, objects, has_parquet=has_parquet)
-    )
-    if same_pages and tables == before and not lost:
+    sums, has_changed = checksums(sound.values(), layout), tables != before
+    same_pages = last is not None and last.edition == about.edition
+    has_pages = same_pages and not _lost(layout, manifests, None if has_changed else sums, objects)
+    if has_pages and not has_changed:
         return False
-    run = msgspec.structs.replace(run, tables=tables, edition=edition)
-    has_pages = same_pages and not lost
+    run = msgspec.structs.replace(run, tables=tables, edition=about.edition)
     changed = {name for name in sound if not has_pages or tables[name] != before.get(name)}
-    first = write_portal(
-        bucket,
-        Places(layout),
-        about,
-        Publication(run, sound, changed, sums, tables != before, objects),
-    )
+    publication = Publication(run, sound, changed, sums, has_changed, objects)
+    first = write_portal(bucket, Places(layout), about, publication)
     bucket.put(layout.sums, sums, TEXT)
     bucket.put(first.key, first.content, HTML)
     bucket.put_document(layout.run, encoded(run, layout.run), JSON)
     return True
 
 
+def _summaries(
+    manifests: TableManifests, before: Mapping[str, TableSummary]
+) -> dict[str, TableSummary]:
+    """Return what is said of each table; what was said before, where a manifest can't be used."""
+    sound = {name: summary(manifest) for name, manifest in sorted(manifests.sound.items())}
+    return sound | {
+        name: before[name] for name in manifests.damaged if name in before and name not in sound
+    }
+
+
 def _lost(
     layout: ExportLayout,
+    manifests: TableManifests,
     sums: bytes | None,
-    tables: Iterable[str],
     objects: Mapping[str, Listed] | None,
-    *,
-    has_parquet: bool,
 ) -> bool:
     """Tell whether checksums or pages are gone, or other ones than were written.
 
     Args:
         layout: where they are.
-        sums: as they were written; None: not known.
-        tables: that have pages.
+        manifests: of all tables, and of the last run. While one is damaged, nobody can tell.
+        sums: as they were written; None: not known, as tables have changed.
         objects: in the bucket, by key; None: not listed.
-        has_parquet: whether there was a file of Parquet.
     """
-    if objects is None:
+    if objects is None or manifests.damaged:
         return False
-    listed = objects.get(layout.sums)
+    places, listed = Places(layout), objects.get(layout.sums)
     same = listed is not None and (sums is None or listed.size == len(sums))
     lost = [] if same else [layout.sums]
     lost += [] if layout.index in objects else [layout.index]
-    places = Places(layout)
-    lost += lost_pages(places, tables, objects)
-    lost += [places.parquet_urls] if has_parquet and places.parquet_urls not in objects else []
+    lost += lost_pages(places, manifests.sound, objects)
+    has_parquet = any(export.parquet for one in manifests.sound.values() for export in one.exports)
+    if sums is not None and has_parquet and places.parquet_urls not in objects:
+        lost.append(places.parquet_urls)
     for key in lost:
         log.warning("%s: gone, or not what was written; writing it again", key)
     return bool(lost)

@@ -41,48 +41,23 @@ def read_snapshot(databases: Iterable[Database], table: SourceTable) -> Snapshot
 
 
 def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
-    where = "database = currentDatabase() AND {} = %(table)s"
-    names = {"table": table.name}
     lag = 0
     if is_replicated(table.engine):  # first: what is fetched meanwhile is not lag
         ((current,),) = database.query("SELECT currentDatabase()")
         lag = lag_of(database, current, table.name)
-    tables = database.query(
-        # In some databases without UUIDs, the folder of a table is named by one.
-        f"SELECT if(uuid = {literal(NO_TABLE)}, extract(toString(data_paths), {literal(FOLDER)}),"
-        " toString(uuid)), toUnixTimestamp(metadata_modification_time), toUnixTimestamp(now()),"
-        " toUnixTimestamp(now()) - uptime()"
-        f" FROM system.tables WHERE {where.format('name')}",
-        names,
-    )
-    if not tables:
+    found = _identity_and_times(database, table)
+    if found is None:
         return None
-    ((uuid, defined, taken, started),) = tables
-    if not uuid and not 0 < defined < taken:  # in the same second there can be another one
+    identity, taken, started = found
+    path = _path_of_replicas(database, table)
+    if path is None:
         return None
-    identity = uuid or f"of {defined}"
-    path = ""
-    if is_replicated(table.engine):
-        paths = database.query(
-            f"SELECT zookeeper_path FROM system.replicas WHERE {where.format('table')}", names
-        )
-        if not paths or not paths[0][0]:
-            return None
-        path = paths[0][0]
     columns = database.query(
         "SELECT name, type, default_kind, default_expression FROM system.columns"
-        f" WHERE {where.format('table')} ORDER BY position",
-        names,
+        f" WHERE {_is('table')} ORDER BY position",
+        {"table": table.name},
     )
-    rows = database.query(
-        "SELECT partition_id, name, min_block_number, max_block_number, data_version,"
-        " toUnixTimestamp(modification_time), rows"
-        # A part without rows stands for some that were dropped.
-        f" FROM system.parts WHERE active AND rows > 0 AND {where.format('table')}"
-        " ORDER BY partition_id, min_block_number",
-        names,
-    )
-    parts = [Part(*row) for row in rows]
+    parts = _active_parts(database, table)
     if any(part.name.startswith("patch-") or part.first < 0 for part in parts):
         return None
     return ShardParts(
@@ -95,3 +70,51 @@ def _read_parts(database: Database, table: SourceTable) -> ShardParts | None:
         merges_rows=merges_rows(table.engine),
         started=started,
     )
+
+
+def _is(column: str) -> str:
+    """Return the condition that finds a table in one of the system's; `column` has its name."""
+    return f"database = currentDatabase() AND {column} = %(table)s"
+
+
+def _identity_and_times(database: Database, table: SourceTable) -> tuple[str, int, int] | None:
+    """Return what tells a table from others of its name, the server's time, and that of its start.
+
+    None: there is no such table, or nothing tells it from another one.
+    """
+    tables = database.query(
+        # In some databases without UUIDs, the folder of a table is named by one.
+        f"SELECT if(uuid = {literal(NO_TABLE)}, extract(toString(data_paths), {literal(FOLDER)}),"
+        " toString(uuid)), toUnixTimestamp(metadata_modification_time), toUnixTimestamp(now()),"
+        " toUnixTimestamp(now()) - uptime()"
+        f" FROM system.tables WHERE {_is('name')}",
+        {"table": table.name},
+    )
+    if not tables:
+        return None
+    ((uuid, defined, taken, started),) = tables
+    if not uuid and not 0 < defined < taken:  # in the same second there can be another one
+        return None
+    return uuid or f"of {defined}", taken, started
+
+
+def _path_of_replicas(database: Database, table: SourceTable) -> str | None:
+    """Return the path of a table in ZooKeeper; "" if it has no replicas, None if it isn't known."""
+    if not is_replicated(table.engine):
+        return ""
+    paths = database.query(
+        f"SELECT zookeeper_path FROM system.replicas WHERE {_is('table')}", {"table": table.name}
+    )
+    return (paths[0][0] or None) if paths else None
+
+
+def _active_parts(database: Database, table: SourceTable) -> list[Part]:
+    rows = database.query(
+        "SELECT partition_id, name, min_block_number, max_block_number, data_version,"
+        " toUnixTimestamp(modification_time), rows"
+        # A part without rows stands for some that were dropped.
+        f" FROM system.parts WHERE active AND rows > 0 AND {_is('table')}"
+        " ORDER BY partition_id, min_block_number",
+        {"table": table.name},
+    )
+    return [Part(*row) for row in rows]
