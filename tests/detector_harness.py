@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ import detector
 from conftest import Database as FreshDatabase
 from dev.samples.blocking import Hour, fill
 from dev.samples.measurements import create
+from outputs.news import News, news_of
+from outputs.publish import drafts_of
+from outputs.report import Report
+from pages.rendering import Site
 from series import Series
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -52,6 +56,14 @@ def blocked(of: Series, end: int, block: int, unblock: int | None = None) -> lis
         *measured(of, block, until, anomalies=2),
         *measured(of, until, end),
     ]
+
+
+def outputs_of(
+    report: Report, news: News | None = None, public_url: str = ""
+) -> Iterator[tuple[str, bytes]]:
+    """Yield all files of the outputs, path and content."""
+    for draft in drafts_of(report, news or news_of(report), Site(public_url)):
+        yield draft.path, draft.make()
 
 
 class Detecting:

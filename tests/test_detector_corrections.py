@@ -9,11 +9,10 @@ import msgspec
 import pytest
 
 from conftest import Database as FreshDatabase
-from detector_harness import Detecting, blocked, measured, series
+from detector_harness import Detecting, blocked, measured, outputs_of, series
 from dev.samples.report import UNTIL, sample_report
 from outputs.items import Item
 from outputs.news import NOT_CONFIRMED, News, news_of
-from outputs.publish import outputs_of
 from outputs.published import NEAR, Published, names_of
 from outputs.report import WITHDRAWN, Report
 

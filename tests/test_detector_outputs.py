@@ -20,10 +20,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from detector_harness import outputs_of
 from dev.samples.report import HOUR, STALE, UNTIL, sample_report
 from outputs.incidents import Incident, blockings_of, incidents_of
 from outputs.links import LONGEST, country_path, search_link, series_path, service_page
-from outputs.publish import outputs_of
 from outputs.report import ENDED, ONGOING, SILENT, Report
 from outputs.silence import Episode, silences_of
 from outputs.tallies import Chart, Period, Tally, periods_of, so_far

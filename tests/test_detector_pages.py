@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from detector_harness import outputs_of
 from dev.samples.report import UNTIL, sample_report
 from outputs.links import incident_page
 from outputs.news import NOT_CONFIRMED, news_of
-from outputs.publish import drafts_of, outputs_of
+from outputs.publish import drafts_of
 from outputs.report import ONGOING, Report
 from outputs.wording import spoken_date
 from pages import figures

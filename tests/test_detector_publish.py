@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from detector_harness import outputs_of
 from dev.samples.report import HOUR, UNTIL, sample_report
 from outputs import writing
 from outputs.news import news_of
-from outputs.publish import Done, drafts_of, outputs_of
+from outputs.publish import Done, drafts_of
 from outputs.publish import publish as publish_drafts
 from outputs.report import Report
 from pages.drafts import Draft, ready

@@ -95,12 +95,12 @@ def given_up(
     is_exported: Callable[[str], bool],
     older_than: timedelta,
 ) -> list[Leftover]:
-    """Return the old objects that no manifest names, and that a run deletes by itself.
+    """Return the objects that a run deletes by itself: old ones that no manifest names any more.
 
-    The manifest of their table has begun before they came, so it is what has given them up. Those
-    that are older may have rows of which only a lost manifest told; and so may those of a table
-    that has no manifest, or is exported no more. While a manifest is damaged there are none: nobody
-    knows what it names.
+    A manifest tells when it was begun. What came later and is not in it has been given up. An older
+    object stays: its rows may be known to nobody but a manifest that was lost. So do the objects of
+    a table that has no manifest, or is no longer exported. And while one manifest is damaged,
+    nothing is deleted: nobody knows what it names.
 
     Args:
         bucket: has the exports.

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from doubt import COUNTRIES
+from ooni_common.output import counted
 from outputs.incidents import Incident
 from outputs.report import Report
 from outputs.tallies import until_detected
-from outputs.wording import clean, counted, spoken, within
+from outputs.wording import clean, spoken, within
 
 FEW_RUNS = 3
 OTHERS = 3  # networks of the country that show nothing

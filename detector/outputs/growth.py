@@ -10,7 +10,8 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from outputs.wording import counted, network_name, spoken, within
+from ooni_common.output import counted
+from outputs.wording import network_name, spoken, within
 
 
 class Reach(NamedTuple):

@@ -129,13 +129,6 @@ class Incident:
         """The ASNs of all networks, from the lowest to the highest."""
         return sorted({blocking.series.probe_asn for blocking in self.blockings})
 
-    @property
-    def blocked_networks(self) -> list[int]:
-        """The ASNs of the networks in which a blocking has not ended."""
-        return sorted(
-            {blocking.series.probe_asn for blocking in self.blockings if blocking.end is None}
-        )
-
     @cached_property
     def by_network(self) -> list[Network]:
         """The networks with their blockings, from the lowest ASN to the highest."""

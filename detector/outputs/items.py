@@ -10,6 +10,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from ooni_common.output import counted
 from outputs.doubts import doubts_of
 from outputs.growth import times_said, title_of
 from outputs.incidents import Incident, Network
@@ -20,7 +21,6 @@ from outputs.tallies import Tally, since_turn, until_detected, until_sure, until
 from outputs.timeline import OVER, Turn
 from outputs.wording import (
     clean,
-    counted,
     country,
     iso,
     network_name,

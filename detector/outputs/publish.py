@@ -11,7 +11,7 @@ from ooni_common.state import read_state, write_state
 from outputs import feeds, statuses
 from outputs.feeds import Feed
 from outputs.links import FLEETING, FOLDERS
-from outputs.news import News, news_of
+from outputs.news import News
 from outputs.report import Report
 from outputs.wording import iso
 from outputs.writing import writing
@@ -41,14 +41,6 @@ class Ledger(msgspec.Struct, frozen=True):
     """What the last run has written: path → seed, size and time of change."""
 
     files: dict[str, tuple[str, int, int]] = {}
-
-
-def outputs_of(
-    report: Report, news: News | None = None, public_url: str = ""
-) -> Iterator[tuple[str, bytes]]:
-    """Yield all files, path and content; see drafts_of."""
-    for draft in drafts_of(report, news or news_of(report), Site(public_url)):
-        yield draft.path, draft.make()
 
 
 def drafts_of(report: Report, news: News, site: Site) -> Iterator[Draft]:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from ooni_common.output import counted
 from outputs.items import Item, paragraphs_of
 from outputs.links import AUTHORITY, place_link
 from outputs.silence import USUAL, WEEKS, Episode, Silence
-from outputs.wording import counted, country, iso, network_name, spoken, spoken_duration, within
+from outputs.wording import country, iso, network_name, spoken, spoken_duration, within
 from series import HOUR, time_of
 
 LISTED = 20  # times that a description has; the JSON has all

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from ooni_common.output import counted
+
 # Not of strftime(), which asks the locale.
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -46,11 +48,6 @@ def spoken_duration(duration: timedelta) -> str:
     if days:
         return f"{counted(days, 'day')} {counted(hours, 'hour')}" if hours else counted(days, "day")
     return counted(hours, "hour") if hours else "less than an hour"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and what is counted: "1 network", "1,234 networks"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def of_measurements(measurements: int, anomalies: int, runs: int) -> str:

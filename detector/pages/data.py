@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from outputs.links import country_path, service_path
 from outputs.report import Report
 from outputs.silence_items import of_silence
 from outputs.wording import country, iso
@@ -160,7 +159,7 @@ def data_page(places: tuple[Sequence[Place], Sequence[Place]], site: Site) -> Dr
     path = "data.html"
     countries, services = (
         [
-            Link(place.name or country(place.code), _feed(place))
+            Link(place.name or country(place.code), place.feed)
             for place in of_kind
             if place.entries or (place.code and place.silences)
         ]
@@ -170,7 +169,3 @@ def data_page(places: tuple[Sequence[Place], Sequence[Place]], site: Site) -> Dr
         render, "data", path, site, files=FILES, countries=countries, services=services
     )
     return Draft(path, make, seed_of(countries, services, site))
-
-
-def _feed(place: Place) -> str:
-    return service_path(place.name) if place.name else country_path(place.code)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from ooni_common.output import counted
 from outputs.doubts import wrong_measurements
 from outputs.items import Item
 from outputs.news import News
 from outputs.report import Report
 from outputs.silence_items import of_silence
-from outputs.wording import counted
 from pages.drafts import Draft
 from pages.entries import NEW, Entry, ongoing_of
 from pages.places import Now, Place

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
+from ooni_common.output import counted
 from outputs.charts import Drawing, drawing_of
 from outputs.doubts import doubts_of
 from outputs.growth import growth_of, title_at_detection
@@ -16,7 +17,7 @@ from outputs.report import ONGOING, SILENT, WITHDRAWN, Report
 from outputs.severity import Severity
 from outputs.tallies import Chart, Tally, so_far, until_turn
 from outputs.timeline import MOSTLY_OVER, Turn
-from outputs.wording import clean, counted, network_name, percent, spoken_duration, within
+from outputs.wording import clean, network_name, percent, spoken_duration, within
 from pages.drafts import Draft, seed_of
 from pages.entries import Entry
 from pages.rendering import Link, Site, linked_within, render, shortened

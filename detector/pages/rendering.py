@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector_config import Config
+from ooni_common.output import counted
 from outputs.links import country_link, country_page, incident_page, service_page
 from outputs.tallies import Tally
 from outputs.wording import (
     MONTHS,
     clean,
-    counted,
     country,
     iso,
     network_name,
@@ -145,9 +145,9 @@ def within_name(code: str) -> str:
     return shortened(within(code))
 
 
-def of_countries(number: int, which: str = "") -> str:
+def of_countries(number: int) -> str:
     """Return a number of countries for people."""
-    return f"{number:,} {which}{'country' if number == 1 else 'countries'}"
+    return f"{number:,} {'country' if number == 1 else 'countries'}"
 
 
 def of_networks(part: int, whole: int) -> str:
