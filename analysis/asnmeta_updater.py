@@ -27,7 +27,7 @@ from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Clock, Job, execute
 from ooni_common.state import read_state
 from ooni_common.swap.content import Content
-from ooni_common.swap.update import LossLimit, Table, Update, UpdateState
+from ooni_common.swap.update import LossLimit, Table, Update
 from refusals import Refusals
 from table_updates import (
     check_before_writing,
@@ -38,6 +38,7 @@ from table_updates import (
     note_unchanged,
     roll_back_tables,
 )
+from update_state import UpdateState
 from upstream_files import Fetched, fetch_unless_refused, upstream_checks
 
 log = logging.getLogger("ooni.asnmeta")

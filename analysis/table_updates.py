@@ -13,9 +13,9 @@ from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
-from ooni_common.swap.state import heal_tables, is_current, roll_back
-from ooni_common.swap.update import Change, Table, Update, UpdateState, next_state
+from ooni_common.swap.update import Change, Table, Update
 from ooni_common.table_checks import RunChecks, Tables, database_checks
+from update_state import UpdateState, heal_tables, is_current, next_state, roll_back
 
 log = logging.getLogger("ooni.updates")
 

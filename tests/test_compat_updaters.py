@@ -20,11 +20,11 @@ from ooni_common.database import Database
 from ooni_common.nodes import Nodes
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
-from ooni_common.swap.state import is_current, roll_back
-from ooni_common.swap.update import LossLimit, Table, Update, UpdateState, next_state
+from ooni_common.swap.update import LossLimit, Table, Update
 from ordinary_answers import Answer, matched_by_regexps
 from pattern_faults import wrong_regexps
 from reference_tables import PAIR, Row, new_rows, old_rows, structure_of
+from update_state import UpdateState, is_current, next_state, roll_back
 
 pytestmark = pytest.mark.compat
 

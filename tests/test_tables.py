@@ -24,8 +24,7 @@ from ooni_common.state import read_state, write_state
 from ooni_common.swap.content import BLOCK_ROWS, Content, blocks_of, content_of
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
-from ooni_common.swap.state import is_current, roll_back
-from ooni_common.swap.update import Change, LossLimit, Table, Update, UpdateState, next_state
+from ooni_common.swap.update import Change, LossLimit, Table, Update
 from reference_tables import (
     COLUMNS,
     FIRST,
@@ -38,6 +37,7 @@ from reference_tables import (
     row,
     structure_of,
 )
+from update_state import UpdateState, is_current, next_state, roll_back
 
 ANY_NUMBER = (0, 10**6)
 TENTH = (LossLimit(0.1),)

@@ -13,7 +13,7 @@ from ooni_common import __version__
 from ooni_common.config import DatabaseConfig
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
-from ooni_common.swap.update import UpdateState
+from update_state import UpdateState
 
 log = logging.getLogger("ooni.citizenlab")
 

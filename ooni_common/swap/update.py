@@ -1,9 +1,7 @@
 """What is to be replaced by what, and what has become of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-import msgspec
 
 from ooni_common.database import quoted
 from ooni_common.swap.content import Block, Content, Row, blocks_of
@@ -103,32 +101,3 @@ class Change:
     def __str__(self) -> str:
         difference = self.difference if self.swapped else ", unchanged"
         return f"{self.table.name}: {self.live.rows:,} rows{difference}"
-
-
-class UpdateState(msgspec.Struct, frozen=True):
-    """What the live tables were loaded from, kept in the state directory.
-
-    Attributes:
-        source: the upstream's version, as the script names it (a commit, validators).
-        live: table → content that was live after the last run.
-        previous: table → content that this replaced.
-    """
-
-    source: dict[str, str] = {}
-    live: dict[str, Content] = {}
-    previous: dict[str, Content] = {}
-
-
-def next_state(
-    state: UpdateState, source: Mapping[str, str], changes: Sequence[Change]
-) -> UpdateState:
-    """Return the state after a run that loaded `source`; tables without a change keep theirs."""
-    live = state.live | {change.table.name: change.live for change in changes}
-    replaced = {change.table.name: change.previous for change in changes if change.swapped}
-    # Also what a run replaced that was killed before it could write its state.
-    replaced |= {
-        name: content
-        for name, content in state.live.items()
-        if name not in replaced and content != live[name]
-    }
-    return UpdateState(dict(source), live, replaced or state.previous)

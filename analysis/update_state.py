@@ -1,7 +1,9 @@
 """What the live tables were loaded from, and the way back to what they had before."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
@@ -10,7 +12,36 @@ from ooni_common.swap.content import Content
 from ooni_common.swap.heal import heal
 from ooni_common.swap.replace import Critical, Filled, swap
 from ooni_common.swap.shadow import Standing, standing_of
-from ooni_common.swap.update import Change, Table, UpdateState
+from ooni_common.swap.update import Change, Table
+
+
+class UpdateState(msgspec.Struct, frozen=True):
+    """What the live tables were loaded from, kept in the state directory.
+
+    Attributes:
+        source: the upstream's version, as the script names it (a commit, validators).
+        live: table → content that was live after the last run.
+        previous: table → content that this replaced.
+    """
+
+    source: dict[str, str] = {}
+    live: dict[str, Content] = {}
+    previous: dict[str, Content] = {}
+
+
+def next_state(
+    state: UpdateState, source: Mapping[str, str], changes: Sequence[Change]
+) -> UpdateState:
+    """Return the state after a run that loaded `source`; tables without a change keep theirs."""
+    live = state.live | {change.table.name: change.live for change in changes}
+    replaced = {change.table.name: change.previous for change in changes if change.swapped}
+    # Also what a run replaced that was killed before it could write its state.
+    replaced |= {
+        name: content
+        for name, content in state.live.items()
+        if name not in replaced and content != live[name]
+    }
+    return UpdateState(dict(source), live, replaced or state.previous)
 
 
 def is_current(nodes: Nodes, tables: Sequence[Table], state: UpdateState) -> bool:
