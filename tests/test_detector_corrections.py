@@ -11,9 +11,8 @@ import pytest
 from conftest import Database as FreshDatabase
 from detector_harness import Detecting, blocked, measured, outputs_of, series
 from dev.samples.report import UNTIL, sample_report
-from outputs.items import Item
 from outputs.news import NOT_CONFIRMED, News, news_of
-from outputs.published import NEAR, Published, names_of
+from outputs.published import NEAR, Item, Published, names_of
 from outputs.report import WITHDRAWN, Report
 
 HOUR = timedelta(hours=1)

@@ -42,7 +42,7 @@ ShowProgress = Callable[[str, int], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentChunk:
     """What was sent of a chunk.
 
     Attributes:
@@ -228,7 +228,7 @@ class ChunkExporter:
                 upload.hand_over()
                 if self._in_flight:
                     reading.close()  # while the store gets this chunk, another one is read
-                sent = Sent(key, token, started, counter.rows, size, upload.finish())
+                sent = SentChunk(key, token, started, counter.rows, size, upload.finish())
                 export = sent.export(step, lane.reader, parquet)
                 self.flights.announce(flight)
                 self._file.announce(export)

@@ -8,7 +8,7 @@ and where they are exported once.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -27,7 +27,7 @@ from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
-Reason = Literal[
+ReasonToExport = Literal[
     "new",
     "changed",
     "with other columns",
@@ -36,22 +36,8 @@ Reason = Literal[
     "lost from the bucket",
     "lacks Parquet",
     "found by rotation",
-    "unchanged",
-    "shrunk",
-    "dropped",
-    "behind",
-    "undecided",
 ]
-EXPORTED: tuple[Reason, ...] = (
-    "new",
-    "changed",
-    "with other columns",
-    "again, by --force",
-    "with an older digest",
-    "lost from the bucket",
-    "lacks Parquet",
-    "found by rotation",
-)
+Reason = ReasonToExport | Literal["unchanged", "shrunk", "dropped", "behind", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +63,7 @@ class Step:
     @property
     def exports(self) -> bool:
         """Whether its rows are read."""
-        return self.reason in EXPORTED
+        return self.reason in get_args(ReasonToExport)
 
     def __str__(self) -> str:
         rows = f"{self.fingerprint.rows:,} rows"

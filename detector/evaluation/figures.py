@@ -16,13 +16,12 @@ from evaluation.intervals import (
     rate_interval,
     share_interval,
 )
-from evaluation.outcomes import EventOutcome, Outcome
+from evaluation.outcomes import WEEK, EventOutcome, Outcome
 
 Figures = dict[str, Any]
 
 HUNDRED, THOUSAND = 100, 1000
 SOON = 96  # hours in which an end should be told
-WEEK = 7 * 24
 LEAST_NETWORKS = 3  # of an incident
 SPREAD = (  # figures whose spread from seed to seed is told
     "precision",

@@ -4,7 +4,7 @@ The database counts; what can't change any more is asked for once, and kept.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,13 @@ STRUCTURE = {
     "begin": "Int64",
     "finish": "Int64",
     "step": "Int64",
+}
+# Column → what has its values in a question, so that the database reads no more than these.
+PARAMETERS = {
+    "test_name": "tests",
+    "input": "inputs",
+    "probe_cc": "countries",
+    "probe_asn": "networks",
 }
 
 
@@ -164,7 +171,9 @@ def complete(database: Database, windows: Sequence[Window], firsts: Sequence[Ste
             times = (window.start * HOUR, begin * HOUR, window.end * HOUR, window.step * HOUR)
             rows += [(*series, number, *times) for series in window.series]
     for together in by_time(rows, list(STRUCTURE).index("begin")):
-        for number, step, *counted in _asked(database, together):
+        for number, step, *counted in asked(
+            database, CHARTED, "charted", STRUCTURE, together, LOOKBACK
+        ):
             for part, value in zip(counts[number], counted, strict=True):
                 part[step] = value
     return counts
@@ -187,19 +196,34 @@ def by_time(rows: list[tuple[Any, ...]], begin: int) -> Iterator[list[tuple[Any,
         yield rows[first:]
 
 
-def _asked(database: Database, rows: Sequence[tuple[Any, ...]]) -> list[tuple[int, ...]]:
-    """Ask for window, step, measurements, anomalies and runs; rows are of STRUCTURE."""
-    tests, inputs, countries, networks, _, _, begins, ends, _ = zip(*rows, strict=True)
+def asked(
+    database: Database,
+    sql: str,
+    name: str,
+    structure: Mapping[str, str],
+    rows: Sequence[tuple[Any, ...]],
+    earlier: int = 0,
+) -> list[tuple[Any, ...]]:
+    """Ask for what was measured between the times of each row.
+
+    Args:
+        database: is asked.
+        sql: joins the rows, as a table, and finds {start} to {end} and the values of PARAMETERS.
+        name: of that table.
+        structure: column → type, among them `begin` and `finish` in seconds since 1970.
+        rows: its rows.
+        earlier: seconds before the first `begin` from which on measurements are read.
+    """
+    columns = dict(zip(structure, zip(*rows, strict=True), strict=True))
     parameters = {
-        "tests": tuple(set(tests)),
-        "inputs": tuple(set(inputs)),
-        "countries": tuple(set(countries)),
-        "networks": tuple(set(networks)),
+        parameter: tuple(set(columns[column]))
+        for column, parameter in PARAMETERS.items()
+        if column in columns
     }
     table = {
-        "name": "charted",
-        "structure": list(STRUCTURE.items()),
-        "data": [dict(zip(STRUCTURE, row, strict=True)) for row in rows],
+        "name": name,
+        "structure": list(structure.items()),
+        "data": [dict(zip(structure, row, strict=True)) for row in rows],
     }
-    sql = CHARTED.format(start=min(begins) - LOOKBACK, end=max(ends))
-    return database.query(sql, parameters, [table])
+    period = {"start": min(columns["begin"]) - earlier, "end": max(columns["finish"])}
+    return database.query(sql.format(**period), parameters, [table])

@@ -14,7 +14,6 @@ import msgspec
 from feedgenerator import Rss201rev2Feed, rfc2822_date
 
 from outputs import items
-from outputs.items import Item
 from outputs.links import (
     EXPLORER,
     GLOBAL,
@@ -25,6 +24,7 @@ from outputs.links import (
     service_path,
 )
 from outputs.news import News
+from outputs.published import Item
 from outputs.report import Report
 from outputs.wording import clean, country, iso, network_name, within
 from series import Series

@@ -5,7 +5,7 @@ hold an input; descriptions are HTML, as readers of feeds take them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from html import escape
 from typing import Any
@@ -15,6 +15,7 @@ from outputs.doubts import doubts_of
 from outputs.growth import times_said, title_of
 from outputs.incidents import Incident, Network
 from outputs.links import AUTHORITY, incident_link, name_hash, network_link, search_link
+from outputs.published import Item
 from outputs.report import Report
 from outputs.severity import Severity
 from outputs.tallies import Tally, since_turn, until_detected, until_sure, until_turn
@@ -38,37 +39,6 @@ CAUTION = (
     "Found automatically, in measurements by volunteers. Anomalies are a sign of blocking, not "
     "proof of it: please look at the measurements."
 )
-
-
-@dataclass(frozen=True)
-class Item:
-    """One entry of a feed.
-
-    Attributes:
-        guid: never changes, and no other one has it.
-        title: plain text.
-        link: to the measurements.
-        time: when it was sure.
-        description: HTML.
-        categories: what a reader can filter by.
-        data: the same for programs.
-        kind: of what it tells: blocked, mostly-over, ended, silence.
-        service: that it is about; "" of a silence.
-        probe_cc: the country.
-        withdrawn: why it was wrong; "" while it holds.
-    """
-
-    guid: str
-    title: str
-    link: str
-    time: datetime
-    description: str
-    categories: tuple[str, ...]
-    data: dict[str, Any]
-    kind: str
-    service: str
-    probe_cc: str
-    withdrawn: str = ""
 
 
 def withdrawn(item: Item, reason: str) -> Item:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from outputs import items
-from outputs.items import Item
-from outputs.published import KEPT, NEAR, Published, Told
+from outputs.published import KEPT, NEAR, Item, Published
 from outputs.report import Report
 from outputs.silence_items import of_silence
 
@@ -51,26 +50,26 @@ def news_of(report: Report, published: Published | None = None) -> News:
     names = {item.guid for item in current}
     missing = [told for told in earlier.values() if told.guid not in names]
     old = [
-        _item(told) if told.time < report.learned else _withdrawn(told)
+        told if told.time < report.learned else _withdrawn(told)
         for told in missing
         if told.time <= report.until and _is_followed(told, report)
     ]
     limit = report.until - KEPT
     kept = {told.guid: told for told in missing}
-    kept |= {item.guid: _told(item) for item in (*current, *old)}
+    kept |= {item.guid: item for item in (*current, *old)}
     kept = {guid: kept[guid] for guid in sorted(kept) if _is_kept(kept[guid], limit)}
     return News((*current, *old), Published(kept))
 
 
-def _is_followed(told: Told, report: Report) -> bool:
+def _is_followed(told: Item, report: Report) -> bool:
     return not told.service or told.service in report.services
 
 
-def _is_kept(told: Told, limit: datetime) -> bool:
+def _is_kept(told: Item, limit: datetime) -> bool:
     return bool(told.withdrawn) or told.time >= limit
 
 
-def _with_names(current: Iterable[Item], earlier: Mapping[str, Told]) -> list[Item]:
+def _with_names(current: Iterable[Item], earlier: Mapping[str, Item]) -> list[Item]:
     """Give the turns of incidents the GUIDs with which they were told, if their times have moved.
 
     Incidents themselves have them already.
@@ -89,20 +88,11 @@ def _with_names(current: Iterable[Item], earlier: Mapping[str, Told]) -> list[It
     return named
 
 
-def _is_same(told: Told, item: Item) -> bool:
+def _is_same(told: Item, item: Item) -> bool:
     """Tell whether what was told is an item, but for its times."""
     of_same = told.guid.rpartition("/")[0] == item.guid.rpartition("/")[0]
     return of_same and told.kind == item.kind and abs(told.time - item.time) <= NEAR
 
 
-def _told(item: Item) -> Told:
-    return Told(**{name: getattr(item, name) for name in Told.__struct_fields__})
-
-
-def _item(told: Told) -> Item:
-    return Item(**{name: getattr(told, name) for name in Told.__struct_fields__})
-
-
-def _withdrawn(told: Told) -> Item:
-    item = _item(told)
-    return item if item.withdrawn else items.withdrawn(item, NOT_CONFIRMED)
+def _withdrawn(told: Item) -> Item:
+    return told if told.withdrawn else items.withdrawn(told, NOT_CONFIRMED)

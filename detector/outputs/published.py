@@ -6,6 +6,7 @@ withdrawn.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,23 @@ NEAR = timedelta(hours=48)  # by which late measurements can move what has been 
 KEPT = timedelta(days=400)  # for which what holds is kept; what was withdrawn stays for ever
 
 
-class Told(msgspec.Struct, frozen=True):
-    """An item that was told; see items.Item."""
+@dataclass(frozen=True)
+class Item:
+    """One entry of a feed.
+
+    Attributes:
+        guid: never changes, and no other one has it.
+        title: plain text.
+        link: to the measurements.
+        time: when it was sure.
+        description: HTML.
+        categories: what a reader can filter by.
+        data: the same for programs.
+        kind: of what it tells: blocked, mostly-over, ended, silence.
+        service: that it is about; "" of a silence.
+        probe_cc: the country.
+        withdrawn: why it was wrong; "" while it holds.
+    """
 
     guid: str
     title: str
@@ -41,7 +57,7 @@ class Told(msgspec.Struct, frozen=True):
 class Published(msgspec.Struct, frozen=True):
     """All items that were told, by GUID."""
 
-    items: dict[str, Told] = {}
+    items: dict[str, Item] = {}
 
 
 def read_published(state_dir: Path) -> Published:
@@ -85,5 +101,5 @@ def names_of(
     return names
 
 
-def _is_near(told: Told, place: tuple[str, str], time: datetime) -> bool:
+def _is_near(told: Item, place: tuple[str, str], time: datetime) -> bool:
     return (told.service, told.probe_cc) == place and abs(told.time - time) <= NEAR

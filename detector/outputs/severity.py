@@ -11,7 +11,7 @@ import msgspec
 from counts import MEASURED
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
-from outputs.counting import Counting, by_time
+from outputs.counting import Counting, asked, by_time
 from outputs.incidents import Incident, Key
 from series import HOUR, Target, hour_of
 
@@ -121,7 +121,7 @@ def _asked(
         code = incident.probe_cc
         rows += [(*target, code, number, *times) for target in targets[incident.service]]
     for together in by_time(rows, list(STRUCTURE).index("begin")):
-        for number, asn, count in _runs(database, together):
+        for number, asn, count in asked(database, NETWORKS, "places", STRUCTURE, together):
             runs[number][asn] = count
     return {
         incident.key: _severity(_blocked(incident), of_networks)
@@ -134,20 +134,3 @@ def _severity(blocked: Sequence[int], runs: Mapping[int, int]) -> Severity:
     measured = [asn for asn in blocked if asn in runs]
     of_blocked = sum(runs[asn] for asn in measured)
     return Severity(len(measured), len(runs), of_blocked, sum(runs.values()))
-
-
-def _runs(database: Database, rows: Sequence[tuple[Any, ...]]) -> list[tuple[int, int, int]]:
-    """Ask for number, network and runs; rows are of STRUCTURE."""
-    tests, inputs, countries, _, begins, ends = zip(*rows, strict=True)
-    parameters = {
-        "tests": tuple(set(tests)),
-        "inputs": tuple(set(inputs)),
-        "countries": tuple(set(countries)),
-    }
-    table = {
-        "name": "places",
-        "structure": list(STRUCTURE.items()),
-        "data": [dict(zip(STRUCTURE, row, strict=True)) for row in rows],
-    }
-    sql = NETWORKS.format(start=min(begins), end=max(ends))
-    return database.query(sql, parameters, [table])

@@ -3,8 +3,9 @@
 from typing import Any
 
 from ooni_common.output import counted
-from outputs.items import Item, paragraphs_of
+from outputs.items import paragraphs_of
 from outputs.links import AUTHORITY, place_link
+from outputs.published import Item
 from outputs.silence import USUAL, WEEKS, Episode, Silence
 from outputs.wording import country, iso, network_name, spoken, spoken_duration, within
 from series import HOUR, time_of

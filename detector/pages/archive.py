@@ -4,9 +4,9 @@ import functools
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from outputs.items import Item
 from outputs.links import ARCHIVE
 from outputs.news import News
+from outputs.published import Item
 from outputs.report import WITHDRAWN, Report
 from pages.drafts import Draft, seed_of
 from pages.entries import Entry, ongoing_of

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from outputs.incidents import Incident
-from outputs.items import Item
 from outputs.links import incident_page
 from outputs.news import News
+from outputs.published import Item
 from outputs.report import ONGOING, SILENT, WITHDRAWN, Report
 from pages.drafts import seed_of
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from ooni_common.output import counted
 from outputs.doubts import wrong_measurements
-from outputs.items import Item
 from outputs.news import News
+from outputs.published import Item
 from outputs.report import Report
 from outputs.silence_items import of_silence
 from pages.drafts import Draft

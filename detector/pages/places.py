@@ -7,8 +7,8 @@ from datetime import datetime
 
 from outputs import statuses
 from outputs.charts import Drawing
-from outputs.items import Item
 from outputs.links import country_link, country_page, country_path, service_page, service_path
+from outputs.published import Item
 from outputs.report import ONGOING, Report
 from outputs.silence_items import of_silence
 from outputs.timeline import MOSTLY_OVER
