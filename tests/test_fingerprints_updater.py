@@ -504,7 +504,7 @@ def test_totals_outside_the_bounds_are_refused(updater: Updater, bounds: dict[st
     status, log = updater.run(**bounds)
     assert status == 65
     assert "rows; between" in log
-    assert [updater.rows_of(table) for table in updater.tables] == [[], []]
+    assert not any(updater.rows_of(table) for table in updater.tables)
 
 
 LIMITS = Limits(50 * 2**20, retries=1, backoff=0.01)
