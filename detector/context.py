@@ -11,14 +11,16 @@ from each other but their kind: platform, software, version and architecture.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from control import SOURCE_BITS
+from control import ASN_BITS, SOURCE_BITS, network_key
 from counts import ANOMALY
+from hours import Indices
 from ooni_common.database import Database
+from packed import COUNTRY, Packed, asked
 from series import HOUR, WEB_TEST, Series, Target
 
 Table = NDArray[np.int64]  # a row for each count, a column for each number
@@ -27,65 +29,73 @@ BUCKETS = (0.1, 0.3, 0.6)  # shares of anomalies among them, up to which it is i
 NO_CONTROL = 0  # the bucket of runs without others; those with more anomalies are in bucket 4
 CHUNK = 12  # hours that one question is about: the server holds all of their runs in memory
 
-IN_HOURS = """\
-FROM fastpath FINAL
-WHERE measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
-  AND msm_failure != 't' AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ' AND probe_asn > 0
-"""
-IS_TARGET = "({is_target})"
+OTHERS = 0  # the target of all inputs that nobody follows
+NETWORK_BITS = ASN_BITS + 10  # of the key of a network: its country is one of 26 * 26
 THE_HOUR = f"intDiv(toUnixTimestamp(measurement_start_time), {HOUR})"
 SOURCE = f"""\
 if(platform = '' AND software_name = '' AND software_version = '', 0, 1 + modulo(
     cityHash64(platform, software_name, software_version, architecture), {2**SOURCE_BITS - 1}))"""
-# Numbers as text reach numpy in a tenth of the time that the driver needs for rows.
-RUN_COUNTS = f"""\
-WITH
-  runs AS (
-    SELECT test_name, probe_cc, probe_asn, {THE_HOUR} AS hour,
-      cityHash64(if(report_id = '', measurement_uid, report_id)) AS run, min({SOURCE}) AS source,
-      min(toUnixTimestamp(test_start_time)) < hour * {HOUR} AS goes_on,
-      countIf(NOT {IS_TARGET}) AS others, countIf(NOT {IS_TARGET} AND {ANOMALY}) AS bad_others,
-      groupArrayIf((input, {ANOMALY}, confirmed = 't'), {IS_TARGET}) AS measured
-    {IN_HOURS} AND test_name IN %(tests)s
-    GROUP BY test_name, probe_cc, probe_asn, hour, run
-    HAVING notEmpty(measured)
-  ),
-  of_inputs AS (
-    SELECT test_name, row.1 AS input, probe_cc, probe_asn, hour, run, any(source) AS source,
-      any(multiIf(others = 0, {NO_CONTROL},
-        bad_others <= {BUCKETS[0]} * others, 1, bad_others <= {BUCKETS[1]} * others, 2,
-        bad_others <= {BUCKETS[2]} * others, 3, 4)) AS control,
-      count() AS cnt, countIf(row.2) AS bad, countIf(row.3) AS sure,
-      any(goes_on) AND cnt > 1 AS again
-    FROM runs ARRAY JOIN measured AS row
-    GROUP BY test_name, input, probe_cc, probe_asn, hour, run
-  ),
-  counts AS (
-    SELECT test_name, input, probe_cc, probe_asn,
-      concat(toString(hour), ' ', toString(source), ' ', toString(control), ' ',
-        toString(sum(cnt)), ' ', toString(sum(bad)), ' ', toString(sum(sure)), ' ',
-        toString(countIf(NOT again)), ' ',
-        toString(countIf(NOT again AND bad > 0 AND 2 * bad >= cnt))) AS numbers
-    FROM of_inputs
-    GROUP BY test_name, input, probe_cc, probe_asn, hour, source, control
-  )
-SELECT toString(test_name), input, toString(probe_cc), probe_asn,
-  arrayStringConcat(arraySort(groupArray(numbers)), ' ')
-FROM counts
-GROUP BY test_name, input, probe_cc, probe_asn
-ORDER BY test_name, input, probe_cc, probe_asn
-"""
-OTHER_INPUTS = f"""\
-SELECT toString(probe_cc), probe_asn, arrayStringConcat(arraySort(groupArray(numbers)), ' ')
-FROM (
-  SELECT probe_cc, probe_asn,
-    concat(toString({THE_HOUR} AS hour), ' ', toString({SOURCE} AS source), ' ',
-      toString(count()), ' ', toString(countIf({ANOMALY}))) AS numbers
-  {IN_HOURS} AND test_name = '{WEB_TEST}' AND NOT {IS_TARGET}
-  GROUP BY probe_cc, probe_asn, hour, source
+ANSWER = Packed(
+    target="UInt32",
+    country="UInt16",
+    probe_asn="UInt32",
+    hour="UInt32",
+    source="UInt32",
+    control="UInt8",
+    measurements="UInt32",
+    anomalies="UInt32",
+    confirmed="UInt32",
+    runs="UInt32",
+    bad_runs="UInt32",
 )
-GROUP BY probe_cc, probe_asn
-ORDER BY probe_cc, probe_asn
+# One scan for runs and others, with keys that are numbers: two with texts take twice as long. In a
+# run of several sources, others count for that of their row, targets for the least one.
+COUNTS = f"""\
+WITH
+  measured AS (
+    SELECT transform(test_name, %(tests)s, %(test_numbers)s, 0) AS test,
+      test * {{step}} + transform(input, %(inputs)s, %(input_numbers)s, 0) AS pair,
+      if(pair IN %(pairs)s, pair, {OTHERS}) AS target, {COUNTRY} AS country, probe_asn,
+      {THE_HOUR} AS hour,
+      if(report_id = '', cityHash64(measurement_uid), cityHash64(report_id)) AS run,
+      {SOURCE} AS source, toUnixTimestamp(test_start_time) AS begins,
+      {ANOMALY} AS is_bad, confirmed = 't' AS is_sure
+    FROM fastpath FINAL
+    WHERE measurement_start_time >= toDateTime({{start}})
+      AND measurement_start_time < toDateTime({{end}})
+      AND test_name IN %(tests)s AND msm_failure != 't'
+      AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ' AND probe_asn > 0
+  ),
+  inputs AS (
+    SELECT test, country, probe_asn, hour, run, target, if(target = {OTHERS}, source, 0) AS kind,
+      min(source) AS least, min(begins) AS begun,
+      count() AS cnt, countIf(is_bad) AS bad, countIf(is_sure) AS sure
+    FROM measured
+    GROUP BY test, country, probe_asn, hour, run, target, kind
+  ),
+  runs AS (
+    SELECT test, country, probe_asn, hour, min(least) AS of_run,
+      min(begun) < hour * {HOUR} AS goes_on, sumIf(cnt, target = {OTHERS}) AS others,
+      sumIf(bad, target = {OTHERS}) AS bad_others, groupArray(target) AS targets,
+      groupArray(kind) AS kinds, groupArray(cnt) AS cnts, groupArray(bad) AS bads,
+      groupArray(sure) AS sures
+    FROM inputs
+    GROUP BY test, country, probe_asn, hour, run
+  )
+SELECT {ANSWER.sql}
+FROM (
+  SELECT target, country, probe_asn, hour, if(target = {OTHERS}, kind, of_run) AS source,
+    multiIf(target = {OTHERS} OR others = 0, {NO_CONTROL},
+      bad_others <= {BUCKETS[0]} * others, 1, bad_others <= {BUCKETS[1]} * others, 2,
+      bad_others <= {BUCKETS[2]} * others, 3, 4) AS control,
+    sum(cnt) AS measurements, sum(bad) AS anomalies, sum(sure) AS confirmed,
+    countIf(NOT (goes_on AND cnt > 1)) AS runs,
+    countIf(NOT (goes_on AND cnt > 1) AND bad > 0 AND 2 * bad >= cnt) AS bad_runs
+  FROM runs
+  ARRAY JOIN targets AS target, kinds AS kind, cnts AS cnt, bads AS bad, sures AS sure
+  WHERE target != {OTHERS} OR test = %(web)s
+  GROUP BY target, country, probe_asn, hour, source, control
+)
 """
 
 
@@ -157,73 +167,93 @@ def context_of(
 
     What the database holds in memory grows with the runs: ask for `CHUNK` at once.
     """
-    runs = _runs_of(database, targets, start, end)
-    return ContextCounts(start, end, *runs, *_others_of(database, targets, start, end))
+    numbered = _Numbered(targets)
+    sql = COUNTS.format(start=start * HOUR, end=end * HOUR, step=numbered.step)
+    rows = asked(database, sql, numbered.parameters, ANSWER)
+    of_targets = rows["target"] != OTHERS
+    runs, others = rows[of_targets], rows[~of_targets]
+    places = np.searchsorted(numbered.pairs, runs["target"])
+    keys, run_places = np.unique(places << NETWORK_BITS | _networks(runs), return_inverse=True)
+    networks, other_places = np.unique(_networks(others), return_inverse=True)
+    return ContextCounts(
+        start,
+        end,
+        _series_of(keys, numbered.targets),
+        _table(run_places, runs, RunCount._fields[4:]),
+        [_network(key) for key in networks.tolist()],
+        _table(other_places, others, OthersCount._fields[2:]),
+    )
 
 
-def run_counts_of(
+def counts_by_hour(
     database: Database, targets: Collection[Target], start: int, end: int
-) -> Sequence[RunCount]:
+) -> tuple[list[RunCount], list[OthersCount]]:
     """Return the counts from an hour up to another one, without it, sorted by hour."""
-    series, table = _runs_of(database, targets, start, end)
-    rows = (RunCount(*series[place], *rest) for place, *rest in table.tolist())
-    return sorted(rows, key=lambda row: (row.hour, row))
+    counts = context_of(database, targets, start, end)
+    runs = (RunCount(*counts.series[place], *rest) for place, *rest in counts.runs.tolist())
+    others = (
+        OthersCount(*counts.networks[place], *rest) for place, *rest in counts.others.tolist()
+    )
+    return (
+        sorted(runs, key=lambda row: (row.hour, row)),
+        sorted(others, key=lambda row: (row.hour, row)),
+    )
 
 
-def others_of(
-    database: Database, targets: Collection[Target], start: int, end: int
-) -> Sequence[OthersCount]:
-    """Return what the web test found of other inputs, hour by hour; as run_counts_of."""
-    networks, table = _others_of(database, targets, start, end)
-    rows = (OthersCount(*networks[place], *rest) for place, *rest in table.tolist())
-    return sorted(rows, key=lambda row: (row.hour, row))
+class _Numbered:
+    """Targets as numbers for the database: `step` times that of the test, and that of the input.
 
-
-def _runs_of(
-    database: Database, targets: Collection[Target], start: int, end: int
-) -> tuple[list[Series], Table]:
-    tests = tuple(sorted({test for test, _ in targets}))
-    is_target, parameters = _is_target(targets)
-    sql = RUN_COUNTS.format(start=start * HOUR, end=end * HOUR, is_target=is_target)
-    rows = database.query(sql, {**parameters, "tests": tests})
-    table = _table([row[4] for row in rows], len(RunCount._fields) - len(Series._fields))
-    return [Series._make(row[:4]) for row in rows], table
-
-
-def _others_of(
-    database: Database, targets: Collection[Target], start: int, end: int
-) -> tuple[list[tuple[str, int]], Table]:
-    is_target, parameters = _is_target(targets)
-    sql = OTHER_INPUTS.format(start=start * HOUR, end=end * HOUR, is_target=is_target)
-    rows = database.query(sql, parameters)
-    table = _table([row[2] for row in rows], len(OthersCount._fields) - 2)
-    return [(row[0], row[1]) for row in rows], table
-
-
-def _is_target(targets: Collection[Target]) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """Return the condition that a row is of a target, and its parameters.
-
-    Test by test: the server needs three times as long to look up pairs of test and input.
+    Attributes:
+        targets: sorted.
+        pairs: their numbers, which are sorted, too.
+        step: more than there are inputs.
+        parameters: of the question.
     """
-    inputs: dict[str, list[str]] = {}
-    for test, url in sorted(targets):
-        inputs.setdefault(test, []).append(url)
-    tests: dict[tuple[str, ...], list[str]] = {}
-    for test, of_test in inputs.items():
-        tests.setdefault(tuple(of_test), []).append(test)
-    parts: list[str] = []
-    parameters: dict[str, tuple[str, ...]] = {}
-    for number, (urls, of_tests) in enumerate(tests.items()):
-        parts.append(f"test_name IN %(tests_{number})s AND input IN %(inputs_{number})s")
-        parameters |= {f"tests_{number}": tuple(of_tests), f"inputs_{number}": urls}
-    return " OR ".join(parts), parameters
+
+    def __init__(self, targets: Collection[Target]) -> None:
+        self.targets = sorted(targets)
+        tests = _numbers({WEB_TEST, *(test for test, _ in targets)})
+        inputs = _numbers({url for _, url in targets})
+        self.step = len(inputs) + 1
+        pairs = [tests[test] * self.step + inputs[url] for test, url in self.targets]
+        self.pairs = np.array(pairs, dtype=np.int64)
+        self.parameters = {
+            "tests": list(tests),
+            "test_numbers": list(tests.values()),
+            "inputs": list(inputs),
+            "input_numbers": list(inputs.values()),
+            "pairs": tuple(pairs),
+            "web": tests[WEB_TEST],
+        }
 
 
-def _table(texts: Sequence[str], columns: int) -> Table:
-    """Return the rows of "1 2 …" for each text, with the place of the text before them."""
-    if not texts:
-        return np.empty((0, columns + 1), dtype=np.int64)
-    flat = np.fromstring(" ".join(texts), dtype=np.int64, sep=" ").reshape(-1, columns)
-    counts = [(text.count(" ") + 1) // columns for text in texts]
-    places = np.repeat(np.arange(len(texts)), counts)
-    return np.concatenate([places[:, np.newaxis], flat], axis=1)
+def _numbers(names: Collection[str]) -> dict[str, int]:
+    """Number names from 1 on, in their order."""
+    return {name: number for number, name in enumerate(sorted(names), start=1)}
+
+
+def _networks(rows: NDArray[Any]) -> Indices:
+    """Return the keys of networks, which are in the order of their countries' codes."""
+    first, second = (letter - ord("A") for letter in np.divmod(rows["country"], 256)[::-1])
+    return network_key(26 * first.astype(np.int64) + second, rows["probe_asn"].astype(np.int64))
+
+
+def _series_of(keys: Indices, targets: Sequence[Target]) -> list[Series]:
+    """Return the series of keys: the place of a target, and a network."""
+    networks, places = np.unique(keys & (1 << NETWORK_BITS) - 1, return_inverse=True)
+    names = [_network(key) for key in networks.tolist()]
+    return [
+        Series._make(targets[target] + names[place])
+        for target, place in zip((keys >> NETWORK_BITS).tolist(), places.tolist(), strict=True)
+    ]
+
+
+def _network(key: int) -> tuple[str, int]:
+    """Return the code of the country and the ASN of a network's key."""
+    first, second = divmod(key >> ASN_BITS, 26)
+    return chr(ord("A") + first) + chr(ord("A") + second), key & (1 << ASN_BITS) - 1
+
+
+def _table(places: Indices, rows: NDArray[Any], names: Sequence[str]) -> Table:
+    """Return places and columns, as numbers of one kind."""
+    return np.column_stack([places, *(rows[name].astype(np.int64) for name in names)])

@@ -9,7 +9,7 @@ import numpy as np
 
 from context import ContextCounts
 from contextual import CONTROL, ContextDetector
-from control import ASN_BITS, OtherRows, RunRows
+from control import ASN_BITS, OtherRows, RunRows, source_key
 from doubt import in_doubt
 from hours import Arrays, Floats, Indices, States
 from pooling import Grouping
@@ -86,12 +86,12 @@ class Follower:
         # do not depend on the order in which the server answers.
         runs = counts.runs.T
         series = self._numbers_of(counts.series)[runs[0]]
-        order = np.lexsort((runs[3], runs[2], series, runs[1]))
+        order = np.lexsort((runs[3], source_key(series, runs[2]), runs[1]))
         series, runs = series[order], runs[1:, order]
         others = counts.others.T
         keys = np.array([_key_of(*network) for network in counts.networks], dtype=np.int64)
         networks = keys[others[0]]
-        order = np.lexsort((others[2], networks, others[1]))
+        order = np.lexsort((source_key(networks, others[2]), others[1]))
         networks, others = networks[order], others[1:, order]
         hours = np.arange(counts.start, counts.end + 1)
         of_runs, of_others = (np.searchsorted(table[0], hours).tolist() for table in (runs, others))
@@ -205,23 +205,24 @@ class Follower:
 
     def _numbers_of(self, series: Sequence[Series]) -> Indices:
         """Return the numbers of series, which get one where they have none."""
-        numbers = np.array([self._numbers.get(key, -1) for key in series], dtype=np.int64)
-        for place in np.flatnonzero(numbers < 0).tolist():
-            numbers[place] = self._numbers.setdefault(series[place], len(self.series))
-            if numbers[place] == len(self.series):
-                self._add(series[place])
+        numbers = [self._numbers.get(key, -1) for key in series]
+        if -1 in numbers:
+            for key in series:
+                if key not in self._numbers:
+                    self._add(key)
+            numbers = [self._numbers[key] for key in series]
         if len(self.series) > len(self._old):
             arrays = self._arrays()
             self._make_room(2 * len(self.series))
             self._put(arrays)
-        return numbers
+        return np.array(numbers, dtype=np.int64)
 
     def _add(self, series: Series) -> None:
-        network = (series.probe_cc, series.probe_asn)
-        service = self._services.get(series.target, series.target)
+        target, network = series[:2], series[2:]
+        self._numbers[series] = len(self.series)
         self.series.append(series)
         self._networks.append(_key_of(*network))
-        self._grouping.add(0, network, series.target, service)
+        self._grouping.add(0, network, target, self._services.get(target, target))
 
     def _make_room(self, series: int) -> None:
         """Know nothing of so many series."""

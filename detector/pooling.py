@@ -70,7 +70,7 @@ class Grouping:
 
     def __init__(self) -> None:
         self._numbers: tuple[dict[object, int], ...] = ({}, {}, {}, {})
-        self._rows: list[list[int]] = []
+        self._rows: list[tuple[int, int, int, int]] = []
         self._groups: Groups | None = None  # of all rows
 
     def add(
@@ -78,14 +78,12 @@ class Grouping:
     ) -> None:
         """Add a series: its world, the country and ASN of its network, its input and service."""
         self._groups = None
-        country = (world, network[0])
-        keys = ((world, target), (country, target), (country, network, service), (country, service))
-        self._rows.append(
-            [
-                numbers.setdefault(key, len(numbers))
-                for numbers, key in zip(self._numbers, keys, strict=True)
-            ]
-        )
+        targets, peers, networks, countries = self._numbers
+        everywhere = targets.setdefault((world, target), len(targets))
+        of_peers = peers.setdefault((everywhere, network[0]), len(peers))
+        country = countries.setdefault((world, network[0], service), len(countries))
+        of_network = networks.setdefault((country, network[1]), len(networks))
+        self._rows.append((everywhere, of_peers, of_network, country))
 
     def groups(self) -> Groups:
         """Return the numbers of all that were added."""

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from conftest import Database as FreshDatabase
-from context import others_of, run_counts_of
+from context import counts_by_hour
 from detector_config import Config
 from dev.samples.measurements import create
 from dev.samples.realism import mixture
@@ -104,8 +104,7 @@ def test_observations_are_what_the_job_counts(database: FreshDatabase) -> None:
     fill(client, list(SERVICES), [world], 2)
     with connected(Config(db_uri=SecretUrl(database.uri))) as measurements:
         start, end = FIRST + 480, FIRST + 504
-        runs = run_counts_of(measurements, SERVICES, start, end)
-        others = others_of(measurements, SERVICES, start, end)
+        runs, others = counts_by_hour(measurements, SERVICES, start, end)
     expected_runs, expected_others = counted_by_hand(database, start, end)
     assert {tuple(count) for count in runs} == expected_runs
     assert {tuple(count) for count in others} == expected_others

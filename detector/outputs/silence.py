@@ -7,6 +7,7 @@ which most countries have none say something of the table, not of the countries.
 Each hour is looked at with what was known at its end, so that what has been told stays true.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import msgspec
 
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
+from packed import COUNTRY, Packed, asked, letters_of
 from series import HOUR, time_of
 
 USUAL = 10  # runs in an hour
@@ -30,15 +32,19 @@ SILENCE = "silence.json"  # in state_dir
 Place = tuple[str, int]  # a country and a network of it; 0: all of them
 WHOLE = 0
 
+ANSWER = Packed(country="UInt16", network="UInt32", hour="UInt32", runs="UInt8")
 RUNS = f"""\
-SELECT toString(probe_cc), if(probe_asn > 0, probe_asn, {WHOLE}),
-  toUInt32(intDiv(toUnixTimestamp(measurement_start_time), {HOUR})) AS hour,
-  toUInt32(uniqUpTo({USUAL})(report_id))
-FROM fastpath
-WHERE measurement_start_time >= toDateTime({{start}})
-  AND measurement_start_time < toDateTime({{end}})
-  AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ'
-GROUP BY 1, 2, 3
+SELECT {ANSWER.sql}
+FROM (
+  SELECT {COUNTRY} AS country, if(probe_asn > 0, probe_asn, {WHOLE}) AS network,
+    intDiv(toUnixTimestamp(measurement_start_time), {HOUR}) AS hour,
+    uniqUpTo({USUAL})(report_id) AS runs
+  FROM fastpath
+  WHERE measurement_start_time >= toDateTime({{start}})
+    AND measurement_start_time < toDateTime({{end}})
+    AND match(probe_cc, '^[A-Z][A-Z]$') AND probe_cc != 'ZZ'
+  GROUP BY country, network, hour
+)
 """
 FIRST = """\
 SELECT count(), toUnixTimestamp(min(measurement_start_time)) FROM fastpath
@@ -219,12 +225,22 @@ def _look_up_to(database: Database, watch: Watch, end: int) -> None:
     watch.hour = oldest // HOUR if count else end
     for first in range(watch.hour, end, TOGETHER):
         last = min(first + TOGETHER, end)
-        runs: dict[int, dict[Place, int]] = {hour: {} for hour in range(first, last)}
-        sql = RUNS.format(start=first * HOUR, end=last * HOUR)
-        for code, asn, hour, count in database.query(sql):
-            of_hour = runs[hour]
-            of_hour[code, WHOLE] = of_hour.get((code, WHOLE), 0) + count
-            if asn != WHOLE:
-                of_hour[code, asn] = count
-        for hour in range(first, last):
-            watch.look(hour, runs[hour])
+        for hour, runs in _runs_of(database, first, last).items():
+            watch.look(hour, runs)
+
+
+def _runs_of(database: Database, start: int, end: int) -> dict[int, dict[Place, int]]:
+    """Return the runs of places from an hour up to another one, without it, hour by hour.
+
+    Of a network at most `USUAL` + 1; of a country the sum of those.
+    """
+    runs: dict[int, dict[Place, int]] = {hour: {} for hour in range(start, end)}
+    rows = asked(database, RUNS.format(start=start * HOUR, end=end * HOUR), None, ANSWER)
+    codes = map(functools.cache(letters_of), rows["country"].tolist())
+    numbers = (rows[name].tolist() for name in ("network", "hour", "runs"))
+    for code, asn, hour, count in zip(codes, *numbers, strict=True):
+        of_hour = runs[hour]
+        of_hour[code, WHOLE] = of_hour.get((code, WHOLE), 0) + count
+        if asn != WHOLE:
+            of_hour[code, asn] = count
+    return runs

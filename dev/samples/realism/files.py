@@ -8,7 +8,7 @@ import functools
 import gzip
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from clickhouse_driver import Client
 
-from context import CHUNK, others_of, run_counts_of
+from context import CHUNK, OthersCount, RunCount, counts_by_hour
 from detector_config import Config
 from dev.samples.measurements import create
 from dev.samples.realism.mixture import HOURS, NOT_JUDGED
@@ -122,19 +122,20 @@ def write_observations(
         days = max(1, ALL_OF_A_DAY // len(worlds))
         for start in range(first, first + HOURS, days * CHUNK):
             hours = (start, min(start + days * CHUNK, first + HOURS))
-            rows += _write_run_counts(observations_file, database, services, worlds, hours)
-            others += _write_others(others_file, database, services, worlds, hours)
+            of_series, of_networks = counts_by_hour(database, services, *hours)
+            _write_run_counts(observations_file, of_series, services, worlds)
+            _write_others(others_file, of_networks, worlds)
+            rows += len(of_series)
+            others += len(of_networks)
     return rows, others
 
 
 def _write_run_counts(
     file: TextIO,
-    database: Database,
+    counts: Iterable[RunCount],
     services: Mapping[Target, str],
     worlds: Mapping[int, int],
-    hours: tuple[int, int],
-) -> int:
-    counts = run_counts_of(database, services, *hours)
+) -> None:
     csv.writer(file, lineterminator="\n").writerows(
         (
             series_name(*count[:4]),
@@ -152,22 +153,13 @@ def _write_run_counts(
         )
         for count in counts
     )
-    return len(counts)
 
 
-def _write_others(
-    file: TextIO,
-    database: Database,
-    targets: Collection[Target],
-    worlds: Mapping[int, int],
-    hours: tuple[int, int],
-) -> int:
-    counts = others_of(database, targets, *hours)
+def _write_others(file: TextIO, counts: Iterable[OthersCount], worlds: Mapping[int, int]) -> None:
     csv.writer(file, lineterminator="\n").writerows(
         (worlds[count.probe_asn], *count[:2], time(count.hour - hour_of(START)), *count[3:])
         for count in counts
     )
-    return len(counts)
 
 
 @functools.cache
