@@ -148,15 +148,13 @@ class ContextCounts:
         end: the one after the last.
         series: those that are measured.
         runs: by series: its place, and what RunCount has from `hour` on.
-        networks: those in which anything else is.
-        others: likewise: its place, and what OthersCount has from `hour` on.
+        others: by network: its key, and what OthersCount has from `hour` on.
     """
 
     start: int
     end: int
     series: Sequence[Series]
     runs: Table
-    networks: Sequence[tuple[str, int]]
     others: Table
 
 
@@ -174,14 +172,12 @@ def context_of(
     runs, others = rows[of_targets], rows[~of_targets]
     places = np.searchsorted(numbered.pairs, runs["target"])
     keys, run_places = np.unique(places << NETWORK_BITS | _networks(runs), return_inverse=True)
-    networks, other_places = np.unique(_networks(others), return_inverse=True)
     return ContextCounts(
         start,
         end,
         _series_of(keys, numbered.targets),
         _table(run_places, runs, RunCount._fields[4:]),
-        [_network(key) for key in networks.tolist()],
-        _table(other_places, others, OthersCount._fields[2:]),
+        _table(_networks(others), others, OthersCount._fields[2:]),
     )
 
 
@@ -191,9 +187,7 @@ def counts_by_hour(
     """Return the counts from an hour up to another one, without it, sorted by hour."""
     counts = context_of(database, targets, start, end)
     runs = (RunCount(*counts.series[place], *rest) for place, *rest in counts.runs.tolist())
-    others = (
-        OthersCount(*counts.networks[place], *rest) for place, *rest in counts.others.tolist()
-    )
+    others = (OthersCount(*_network(key), *rest) for key, *rest in counts.others.tolist())
     return (
         sorted(runs, key=lambda row: (row.hour, row)),
         sorted(others, key=lambda row: (row.hour, row)),
@@ -254,6 +248,6 @@ def _network(key: int) -> tuple[str, int]:
     return chr(ord("A") + first) + chr(ord("A") + second), key & (1 << ASN_BITS) - 1
 
 
-def _table(places: Indices, rows: NDArray[Any], names: Sequence[str]) -> Table:
-    """Return places and columns, as numbers of one kind."""
-    return np.column_stack([places, *(rows[name].astype(np.int64) for name in names)])
+def _table(first: Indices, rows: NDArray[Any], names: Sequence[str]) -> Table:
+    """Return a column, and others by name, as numbers of one kind."""
+    return np.column_stack([first, *(rows[name].astype(np.int64) for name in names)])

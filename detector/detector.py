@@ -20,6 +20,7 @@ import functools
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -172,12 +173,14 @@ def check_dates(job: Job[Config], now: datetime) -> None:
 def detect(job: Job[Config], now: datetime) -> None:
     """Follow the series up to the last hour with measurements, and tell what has been found."""
     config = job.config
-    with connected_nodes(config) as nodes:
+    with ThreadPoolExecutor(1) as thread, connected_nodes(config) as nodes:
+        # Meanwhile, for the checks wait for the server most of their time.
+        remembered = thread.submit(remembered_by, job)
         preflight(RunChecks(nodes, USED))
         database = agreed_database(nodes, EVENTS)
         prepare(job)
         measurements = least_lagging(nodes, "fastpath")
-        beginning = beginning_of(job, now)
+        beginning = beginning_of(job, remembered.result(), now)
         hours = hours_to_follow(job, measurements, beginning, now)
         follower, until = beginning.follower, hours[1]
         learned = beginning.hour if follower.series else hours[0] + LEARNING
@@ -232,7 +235,16 @@ class Beginning:
     looked_at: int
 
 
-def beginning_of(job: Job[Config], now: datetime) -> Beginning:
+def remembered_by(job: Job[Config]) -> tuple[Checkpoint, Follower] | None:
+    """Return what the last run has left, if this one is to go on from it."""
+    if job.arguments.reprocess:
+        return None
+    return read_checkpoint(job.config.state_dir / CHECKPOINT, job.config.service_of)
+
+
+def beginning_of(
+    job: Job[Config], remembered: tuple[Checkpoint, Follower] | None, now: datetime
+) -> Beginning:
     """Return the last checkpoint; without one, some weeks ago, knowing nothing.
 
     Raises:
@@ -241,7 +253,6 @@ def beginning_of(job: Job[Config], now: datetime) -> Beginning:
     services = job.config.service_of
     if job.arguments.reprocess:
         return Beginning(hour_of(job.arguments.start_date), Follower(services), 0)
-    remembered = read_checkpoint(job.config.state_dir / CHECKPOINT, services)
     if remembered is None:
         hour = hour_of(now - timedelta(days=job.config.history_days))
         log.info("there is no checkpoint: following the series from %s on", spoken(time_of(hour)))

@@ -89,10 +89,8 @@ class Follower:
         order = np.lexsort((runs[3], source_key(series, runs[2]), runs[1]))
         series, runs = series[order], runs[1:, order]
         others = counts.others.T
-        keys = np.array([_key_of(*network) for network in counts.networks], dtype=np.int64)
-        networks = keys[others[0]]
-        order = np.lexsort((source_key(networks, others[2]), others[1]))
-        networks, others = networks[order], others[1:, order]
+        order = np.lexsort((source_key(others[0], others[2]), others[1]))
+        networks, others = others[0, order], others[1:, order]
         hours = np.arange(counts.start, counts.end + 1)
         of_runs, of_others = (np.searchsorted(table[0], hours).tolist() for table in (runs, others))
         own = np.array(self._networks, dtype=np.int64)

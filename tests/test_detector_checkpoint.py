@@ -33,9 +33,8 @@ def some_checkpoint() -> Checkpoint:
     follower = Follower({})
     hours = range(HOUR, HOUR + 24)
     runs = [(place, hour, 7, 1, 5, 0, 0, 5, 0) for place in range(3) for hour in hours]
-    others = [(0, hour, 7, 9, 1) for hour in hours]
-    networks = [("IT", 1)]
-    counts = ContextCounts(HOUR, HOUR + 24, series, np.array(runs), networks, np.array(others))
+    others = [(1, hour, 7, 9, 1) for hour in hours]
+    counts = ContextCounts(HOUR, HOUR + 24, series, np.array(runs), np.array(others))
     follower.follow(counts)
     return follower.checkpoint(HOUR + 24, HOUR + 48)
 

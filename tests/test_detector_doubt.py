@@ -33,7 +33,7 @@ def counts_of(of: Iterable[Series], bad: Bad, end: int, bucket: int = FINE) -> C
             control = bad_bucket if is_bad else bucket
             rows.append((place, FIRST + hour, ONE_KIND, control, 1, is_bad, 0, 1, is_bad))
     nothing = np.empty((0, 5), dtype=np.int64)
-    return ContextCounts(FIRST, FIRST + end, of, np.array(rows, np.int64), [], nothing)
+    return ContextCounts(FIRST, FIRST + end, of, np.array(rows, np.int64), nothing)
 
 
 def followed(
