@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from control import ASN_BITS, SOURCE_BITS, network_key
 from counts import ANOMALY
 from hours import Indices
+from numbered import TARGET, TEST, Numbered
 from ooni_common.database import Database
-from packed import COUNTRY, Packed, asked
+from packed import LETTERS, Packed, asked
 from series import HOUR, WEB_TEST, Series, Target
 
 Table = NDArray[np.int64]  # a row for each count, a column for each number
@@ -53,10 +54,8 @@ ANSWER = Packed(
 COUNTS = f"""\
 WITH
   measured AS (
-    SELECT transform(test_name, %(tests)s, %(test_numbers)s, 0) AS test,
-      test * {{step}} + transform(input, %(inputs)s, %(input_numbers)s, 0) AS pair,
-      if(pair IN %(pairs)s, pair, {OTHERS}) AS target, {COUNTRY} AS country, probe_asn,
-      {THE_HOUR} AS hour,
+    SELECT {TEST} AS test, {TARGET} AS pair, if(pair IN %(targets)s, pair, {OTHERS}) AS target,
+      {LETTERS} AS country, probe_asn, {THE_HOUR} AS hour,
       if(report_id = '', cityHash64(measurement_uid), cityHash64(report_id)) AS run,
       {SOURCE} AS source, toUnixTimestamp(test_start_time) AS begins,
       {ANOMALY} AS is_bad, confirmed = 't' AS is_sure
@@ -165,12 +164,14 @@ def context_of(
 
     What the database holds in memory grows with the runs: ask for `CHUNK` at once.
     """
-    numbered = _Numbered(targets)
-    sql = COUNTS.format(start=start * HOUR, end=end * HOUR, step=numbered.step)
-    rows = asked(database, sql, numbered.parameters, ANSWER)
+    numbered = Numbered(targets, tests=[WEB_TEST])
+    numbers = tuple(numbered.of_targets.values())
+    parameters = {"targets": numbers, "web": numbered.of_tests[WEB_TEST], **numbered.parameters}
+    sql = COUNTS.format(start=start * HOUR, end=end * HOUR)
+    rows = asked(database, sql, parameters, ANSWER)
     of_targets = rows["target"] != OTHERS
     runs, others = rows[of_targets], rows[~of_targets]
-    places = np.searchsorted(numbered.pairs, runs["target"])
+    places = np.searchsorted(np.array(numbers), runs["target"])
     keys, run_places = np.unique(places << NETWORK_BITS | _networks(runs), return_inverse=True)
     return ContextCounts(
         start,
@@ -192,38 +193,6 @@ def counts_by_hour(
         sorted(runs, key=lambda row: (row.hour, row)),
         sorted(others, key=lambda row: (row.hour, row)),
     )
-
-
-class _Numbered:
-    """Targets as numbers for the database: `step` times that of the test, and that of the input.
-
-    Attributes:
-        targets: sorted.
-        pairs: their numbers, which are sorted, too.
-        step: more than there are inputs.
-        parameters: of the question.
-    """
-
-    def __init__(self, targets: Collection[Target]) -> None:
-        self.targets = sorted(targets)
-        tests = _numbers({WEB_TEST, *(test for test, _ in targets)})
-        inputs = _numbers({url for _, url in targets})
-        self.step = len(inputs) + 1
-        pairs = [tests[test] * self.step + inputs[url] for test, url in self.targets]
-        self.pairs = np.array(pairs, dtype=np.int64)
-        self.parameters = {
-            "tests": list(tests),
-            "test_numbers": list(tests.values()),
-            "inputs": list(inputs),
-            "input_numbers": list(inputs.values()),
-            "pairs": tuple(pairs),
-            "web": tests[WEB_TEST],
-        }
-
-
-def _numbers(names: Collection[str]) -> dict[str, int]:
-    """Number names from 1 on, in their order."""
-    return {name: number for number, name in enumerate(sorted(names), start=1)}
 
 
 def _networks(rows: NDArray[Any]) -> Indices:

@@ -24,9 +24,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from blocking_tables import EVENTS, TABLES, read_events, updates_of
-from checkpoint import read_checkpoint, write_checkpoint
 from context import CHUNK, context_of
+from outputs.counting import Counting
+
+from beginning import CHECKPOINT, Beginning, beginning_of, remembered_by
+from blocking_tables import EVENTS, TABLES, read_events, updates_of
+from checkpoint import write_checkpoint
 from counts import FASTPATH_COLUMNS, counts_ahead, least_lagging, measured_hours
 from dates import date_argument
 from detector_config import Config
@@ -35,7 +38,7 @@ from following import Checkpoint, Follower
 from ooni_common.command_line import DOCTOR, Command, Lock, Script
 from ooni_common.database import Database, connected
 from ooni_common.doctor import Checks, Note, diagnose, machine_checks, preflight
-from ooni_common.errors import DataRefused, TryAgainLater, UsageError
+from ooni_common.errors import DataRefused, UsageError
 from ooni_common.files import check_folder, make_writable
 from ooni_common.garbage import without_garbage_collection
 from ooni_common.nodes import Nodes, connected_nodes
@@ -46,7 +49,6 @@ from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Update
 from ooni_common.table_checks import RunChecks, Tables, database_checks
-from outputs.counting import Counting
 from outputs.news import news_of
 from outputs.publish import LEDGER, drafts_of, publish
 from outputs.published import read_published, write_published
@@ -58,7 +60,6 @@ from series import Event, hour_of, time_of
 
 log = logging.getLogger("ooni.detector")
 
-CHECKPOINT = "checkpoint.npz"
 MOST_LAG = 24  # hours that `fastpath` may lag behind without a word of the doctor
 LEARNING = 7 * 24  # hours after which what a run finds refutes what was told, if it knew nothing
 CHUNKS_PER_NOTE = 10  # a line in the log after so many
@@ -218,53 +219,6 @@ def prepare(job: Job[Config]) -> None:
     make_writable("output_dir", folder)
     if missing:
         folder.chmod(0o755)  # whatever the umask: a web server reads it
-
-
-@dataclasses.dataclass(frozen=True)
-class Beginning:
-    """From where the series are followed.
-
-    Attributes:
-        hour: the first one, in hours since 1970.
-        follower: knows the series before it.
-        looked_at: up to here (without it) the last run has looked; it must not be less now.
-    """
-
-    hour: int
-    follower: Follower
-    looked_at: int
-
-
-def remembered_by(job: Job[Config]) -> tuple[Checkpoint, Follower] | None:
-    """Return what the last run has left, if this one is to go on from it."""
-    if job.arguments.reprocess:
-        return None
-    return read_checkpoint(job.config.state_dir / CHECKPOINT, job.config.service_of)
-
-
-def beginning_of(
-    job: Job[Config], remembered: tuple[Checkpoint, Follower] | None, now: datetime
-) -> Beginning:
-    """Return the last checkpoint; without one, some weeks ago, knowing nothing.
-
-    Raises:
-        TryAgainLater: it lies in the future.
-    """
-    services = job.config.service_of
-    if job.arguments.reprocess:
-        return Beginning(hour_of(job.arguments.start_date), Follower(services), 0)
-    if remembered is None:
-        hour = hour_of(now - timedelta(days=job.config.history_days))
-        log.info("there is no checkpoint: following the series from %s on", spoken(time_of(hour)))
-        return Beginning(hour, Follower(services), 0)
-    checkpoint, follower = remembered
-    if checkpoint.hour > hour_of(now):
-        raise TryAgainLater(
-            f"measurements up to {spoken(time_of(checkpoint.hour))} were looked at before, but the"
-            f" clock says {spoken(now)}: set it right, or use --reprocess"
-        )
-    looked_at = 0 if job.force else checkpoint.until
-    return Beginning(checkpoint.hour, follower, looked_at)
 
 
 def hours_to_follow(

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from ooni_common.database import Database
 
 KINDS = {"UInt8": "<u1", "UInt16": "<u2", "UInt32": "<u4"}  # ClickHouse's → numpy's
-LETTERS = "UInt16"  # of the code of a country, as COUNTRY makes it
-COUNTRY = "reinterpretAsUInt16(probe_cc)"
+LETTERS = "reinterpretAsUInt16(probe_cc)"  # of a code of two letters
 
 
 class Packed:
@@ -43,5 +42,5 @@ def asked(
 
 
 def letters_of(country: int) -> str:
-    """Return the two letters of a number that COUNTRY has made."""
+    """Return the two letters of a number that LETTERS has made."""
     return chr(country & 0xFF) + chr(country >> 8)

@@ -85,3 +85,34 @@ def test_counting_as_the_hours_go_by_is_counting_at_once(
         counting.keep()
     assert seen == expected
     assert '"windows"' in path.read_text()
+
+
+def test_a_measurement_that_was_processed_again_counts_as_it_was_found_last(
+    measurements: Database, database: FreshDatabase, tmp_path: Path
+) -> None:
+    database.execute(
+        "INSERT INTO fastpath (measurement_uid, report_id, input, probe_cc, probe_asn, test_name,"
+        " test_start_time, measurement_start_time, anomaly, confirmed, msm_failure)"
+        " SELECT measurement_uid, report_id, input, probe_cc, probe_asn, test_name,"
+        " test_start_time, measurement_start_time, 'f', 'f', if(report_id = 'b', 't', 'f')"
+        " FROM fastpath"
+    )
+    counting = Counting(measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", anew=False)
+    assert counting.count([window(96)]) == [([2, 2, 0, 2], [0, 0, 0, 0], [1, 2, 0, 2])]
+
+
+def test_only_the_series_of_a_window_are_counted_in_it(
+    measurements: Database, tmp_path: Path
+) -> None:
+    counting = Counting(measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", anew=False)
+    hours = (FIRST, DAY, FIRST + 24)
+    windows = [
+        *(Window((one,), *hours, grows=True) for one in SERIES),
+        *(
+            Window((SERIES[0]._replace(**other),), *hours, grows=True)
+            for other in ({"probe_cc": "FR"}, {"probe_asn": 2}, {"test_name": "signal"})
+        ),
+    ]
+    nothing = ([0], [0], [0])
+    expected = [([2], [2], [2]), ([1], [0], [1]), nothing, nothing, nothing]
+    assert counting.count(windows) == expected

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from counts import ANOMALY, MEASURED
+from numbered import COUNTRY, TARGET, Numbered
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
 from series import HOUR, Series
@@ -27,19 +28,18 @@ FROM (
   SELECT number, position, measured, bad, starts, begin,
     lagInFrame(latest) OVER (PARTITION BY number, run ORDER BY position) AS latest_before
   FROM (
-    SELECT number, cityHash64(report_id) AS run, begin,
-      intDiv(toInt64(toUnixTimestamp(measurement_start_time)) - origin, step) AS position,
-      origin + position * step AS starts, count() AS measured, countIf({ANOMALY}) AS bad,
-      toInt64(max(toUnixTimestamp(measurement_start_time))) AS latest
+    SELECT number, run, begin, intDiv(time - origin, step) AS position,
+      origin + position * step AS starts, count() AS measured, countIf(is_bad) AS bad,
+      max(time) AS latest
     FROM (
-      SELECT toString(test_name) AS test_name, input, toString(probe_cc) AS probe_cc, probe_asn,
-        measurement_start_time, anomaly, confirmed, report_id
+      SELECT {TARGET} AS target, {COUNTRY} AS country, probe_asn,
+        toInt64(toUnixTimestamp(measurement_start_time)) AS time, {ANOMALY} AS is_bad,
+        cityHash64(report_id) AS run
       {MEASURED}
         AND probe_cc IN %(countries)s AND probe_asn IN %(networks)s
     ) AS measured
-    INNER JOIN charted USING (test_name, input, probe_cc, probe_asn)
-    WHERE toUnixTimestamp(measurement_start_time) >= greatest(origin, begin - {LOOKBACK})
-      AND toUnixTimestamp(measurement_start_time) < finish
+    INNER JOIN charted USING (target, country, probe_asn)
+    WHERE time >= greatest(origin, begin - {LOOKBACK}) AND time < finish
     GROUP BY number, run, origin, step, begin, position
   )
 )
@@ -57,14 +57,6 @@ STRUCTURE = {
     "finish": "Int64",
     "step": "Int64",
 }
-# Column → what has its values in a question, so that the database reads no more than these.
-PARAMETERS = {
-    "test_name": "tests",
-    "input": "inputs",
-    "probe_cc": "countries",
-    "probe_asn": "networks",
-}
-
 
 Steps = tuple[list[int], list[int], list[int]]  # measurements, anomalies and runs of each step
 NOTHING: Steps = ([], [], [])
@@ -208,22 +200,17 @@ def asked(
 
     Args:
         database: is asked.
-        sql: joins the rows, as a table, and finds {start} to {end} and the values of PARAMETERS.
+        sql: joins the rows, as a table, by target and country, and reads from {start} to {end}.
         name: of that table.
-        structure: column → type, among them `begin` and `finish` in seconds since 1970.
+        structure: column → type: test_name, input, probe_cc and more, among them `begin` and
+            `finish` in seconds since 1970.
         rows: its rows.
         earlier: seconds before the first `begin` from which on measurements are read.
     """
     columns = dict(zip(structure, zip(*rows, strict=True), strict=True))
-    parameters = {
-        parameter: tuple(set(columns[column]))
-        for column, parameter in PARAMETERS.items()
-        if column in columns
-    }
-    table = {
-        "name": name,
-        "structure": list(structure.items()),
-        "data": [dict(zip(structure, row, strict=True)) for row in rows],
-    }
+    targets = set(zip(columns["test_name"], columns["input"], strict=True))
+    numbered = Numbered(targets, set(columns["probe_cc"]))
+    parameters = {**numbered.parameters, "networks": tuple(set(columns.get("probe_asn", ())))}
+    table = numbered.table(name, structure, rows)
     period = {"start": min(columns["begin"]) - earlier, "end": max(columns["finish"])}
     return database.query(sql.format(**period), parameters, [table])

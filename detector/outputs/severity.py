@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from counts import MEASURED
+from numbered import COUNTRY, TARGET
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
 from outputs.counting import Counting, asked, by_time
@@ -18,16 +19,15 @@ from series import HOUR, Target, hour_of
 PERIOD = timedelta(days=14)  # in which a network must have been measured to count
 
 NETWORKS = f"""\
-SELECT number, probe_asn, uniqExact(report_id)
+SELECT number, probe_asn, uniqExact(run)
 FROM (
-  SELECT toString(test_name) AS test_name, input, toString(probe_cc) AS probe_cc, probe_asn,
-    measurement_start_time, report_id
+  SELECT {TARGET} AS target, {COUNTRY} AS country, probe_asn,
+    toUnixTimestamp(measurement_start_time) AS time, cityHash64(report_id) AS run
   {MEASURED}
     AND probe_cc IN %(countries)s AND probe_asn > 0
 ) AS measured
-INNER JOIN places USING (test_name, input, probe_cc)
-WHERE toUnixTimestamp(measurement_start_time) >= begin
-  AND toUnixTimestamp(measurement_start_time) < finish
+INNER JOIN places USING (target, country)
+WHERE time >= begin AND time < finish
 GROUP BY number, probe_asn
 """
 STRUCTURE = {

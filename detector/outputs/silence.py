@@ -18,7 +18,7 @@ import msgspec
 
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
-from packed import COUNTRY, Packed, asked, letters_of
+from packed import LETTERS, Packed, asked, letters_of
 from series import HOUR, time_of
 
 USUAL = 10  # runs in an hour
@@ -36,7 +36,7 @@ ANSWER = Packed(country="UInt16", network="UInt32", hour="UInt32", runs="UInt8")
 RUNS = f"""\
 SELECT {ANSWER.sql}
 FROM (
-  SELECT {COUNTRY} AS country, if(probe_asn > 0, probe_asn, {WHOLE}) AS network,
+  SELECT {LETTERS} AS country, if(probe_asn > 0, probe_asn, {WHOLE}) AS network,
     intDiv(toUnixTimestamp(measurement_start_time), {HOUR}) AS hour,
     uniqUpTo({USUAL})(report_id) AS runs
   FROM fastpath
