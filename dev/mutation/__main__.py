@@ -25,7 +25,7 @@ from dev.mutation.targets import FAST, TARGETS, Target, Tests
 
 TREE = ROOT / "build/mutation"
 LEAST = 0.9  # of a target's faults that tests notice
-SECONDS = 300  # for the tests of one fault; one that hangs is noticed
+SECONDS = 600  # for the tests of one fault; one that hangs is noticed
 
 Explained = tuple[str, str, str, str]  # module, line without blanks, code, what is there instead
 

@@ -61,10 +61,6 @@ TARGETS = {
             ),
             "analysis/fingerprints_file.py": ("tests/test_fingerprints_file.py",),
             "analysis/asn_map_file.py": ("tests/test_asn_map_file.py",),
-        },
-        (
-            ("tests/test_fingerprints_updater.py", "tests/test_asnmeta_updater.py"),
-            ("tests/test_updater_refusals.py", "tests/test_citizenlab_test_lists_updater.py"),
-        ),
+        }
     ),
 }
