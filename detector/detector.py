@@ -24,12 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from context import CHUNK, context_of
-from outputs.counting import Counting
-
 from beginning import CHECKPOINT, Beginning, beginning_of, remembered_by
 from blocking_tables import EVENTS, TABLES, read_events, updates_of
 from checkpoint import write_checkpoint
+from context import CHUNK, context_of
 from counts import FASTPATH_COLUMNS, counts_ahead, least_lagging, measured_hours
 from dates import date_argument
 from detector_config import Config
@@ -49,6 +47,7 @@ from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Update
 from ooni_common.table_checks import RunChecks, Tables, database_checks
+from outputs.counting import Counting
 from outputs.news import news_of
 from outputs.publish import LEDGER, drafts_of, publish
 from outputs.published import read_published, write_published
