@@ -198,9 +198,11 @@ e2e: deb ## test the packages in a container with systemd, as root (DIST=trixie:
 SEED ?= $(shell date +%j000)
 
 MINUTES ?= 10
+BED ?= server
+STREAMS ?= 1
 
-chaos: $(READY) ## run all tools while things go wrong; see docs/chaos.md (SEED=, MINUTES=10)
-	$(BIN)/python -m dev.chaos run --seed $(SEED) --minutes $(MINUTES)
+chaos: $(READY) ## run all tools while things go wrong; see docs/chaos.md (SEED=, MINUTES=10, BED=replicas, STREAMS=2)
+	$(BIN)/python -m dev.chaos run --seed $(SEED) --minutes $(MINUTES) --bed $(BED) --streams $(STREAMS)
 
 # Fuzzing: a parser of foreign bytes each, for as long.
 TARGETS ?= $(notdir $(wildcard dev/fuzz/corpus/*))
@@ -238,7 +240,8 @@ nightly: $(READY) ## what takes hours: benchmarks, the detector's figures, cover
 	$(MAKE) fuzz
 	$(MAKE) mutation SEED=$(SEED)
 	$(MAKE) safeguards
-	$(MAKE) chaos SEED=$(SEED) MINUTES=60
+	$(MAKE) chaos SEED=$(SEED) MINUTES=60 STREAMS=2
+	$(MAKE) chaos SEED=$(SEED) MINUTES=20 BED=replicas
 	$(MAKE) test PYTEST_ARGS="-p tests.reversed_rows"
 	$(MAKE) test PYTEST_ARGS="-p tests.late_threads"
 	OONI_TEST_KILLS=50 OONI_TEST_COMMITS=240 OONI_TEST_DAYS=30 OONI_TEST_BACKUP_DAYS=365 OONI_TEST_EVERY_HOUR=1 \

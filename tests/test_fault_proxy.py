@@ -18,6 +18,7 @@ from dev.servers.fault_proxy import (
     cut_answer,
     cut_request,
     end_with,
+    flip_request,
     lose_answer,
     passed,
     since,
@@ -127,6 +128,15 @@ def test_an_answer_can_end_in_good_order_with_other_words(
     proxy.fail(without("X-Tag", end_with(b" sorry", after=12)), every, times=1)
     answer = client.request("POST", f"{proxy.url}/chunks", body=b"0123456789")
     assert (answer.data, "X-Tag" in answer.headers) == (b"012345678901 sorry", False)
+
+
+def test_a_bit_of_a_request_is_changed(
+    client: urllib3.PoolManager, proxy: FaultProxy, target: Target
+) -> None:
+    proxy.fail(flip_request(0.5), lambda _request: True, times=1)
+    for _ in range(2):
+        assert client.request("PUT", proxy.url, body=b"abcd").status == 201
+    assert target.bodies == [b"abbd", b"abcd"]
 
 
 def test_the_proxy_can_answer_itself(

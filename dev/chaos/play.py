@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TypeVar
 
 from dev.chaos.actors.actor import Actor
-from dev.chaos.scene import Scene
+from dev.chaos.replicas import Replicas
+from dev.chaos.scene import OneServer, Scene
 from dev.chaos.schedule import Step
 from dev.chaos.tool import Outcome, Tool
 
@@ -26,6 +27,7 @@ class Play:
     Attributes:
         scene: the servers.
         actor: the tool.
+        reader: the number of a server, for what happens to one of several.
         told: what has happened, for a person.
         disturbed: whether the kind itself has changed what readers see; until a run ends well.
     """
@@ -35,8 +37,23 @@ class Play:
         self.actor = actor
         self.told: list[str] = []
         self.disturbed = False
+        self.reader = int(step.draws[-2] * len(scene.readers))
         self._proves = step.draws[-1] < PROVEN
         self._draws = itertools.cycle(step.draws)
+
+    @property
+    def server(self) -> OneServer:
+        """The scene, where it is one server."""
+        if not isinstance(self.scene, OneServer):
+            raise TypeError(self.scene)
+        return self.scene
+
+    @property
+    def replicas(self) -> Replicas:
+        """The scene, where it is a cluster."""
+        if not isinstance(self.scene, Replicas):
+            raise TypeError(self.scene)
+        return self.scene
 
     def draw(self) -> float:
         """Return the next fraction of the step."""
@@ -60,18 +77,27 @@ class Play:
         *arguments: str,
         allowed: Collection[int] = (0,),
         looks: bool = False,
+        late: Collection[int] = (),
         **environment: str,
     ) -> Outcome:
         """Run the tool to its end; see `end`."""
-        return self.end(self.start(*arguments, **environment), allowed, looks=looks)
+        return self.end(self.start(*arguments, **environment), allowed, looks=looks, late=late)
 
-    def end(self, tool: Tool, allowed: Collection[int], *, looks: bool = False) -> Outcome:
+    def end(
+        self,
+        tool: Tool,
+        allowed: Collection[int],
+        *,
+        looks: bool = False,
+        late: Collection[int] = (),
+    ) -> Outcome:
         """Wait for the end of a run.
 
         Args:
             tool: the run.
             allowed: exit statuses; a signal's is negative.
             looks: it changes nothing, so that its success says nothing of what readers see.
+            late: readers of servers that a run need not reach.
 
         Raises:
             Violation: an invariant does not hold.
@@ -81,9 +107,9 @@ class Play:
         self.told.append(f"status {outcome.status}, {outcome.seconds:.1f} s: {outcome.last_line}")
         violations = [*violations_of(outcome, allowed), *self._secrets(outcome)]
         self.disturbed = self.disturbed and (outcome.status != 0 or looks)
-        if self.scene.clickhouse.tcp and not self.disturbed:
-            current = outcome.status == 0 and not looks
-            violations += filter(None, self.actor.violations(current=current))
+        for reader in () if self.disturbed else self.scene.readers:
+            current = outcome.status == 0 and not looks and reader not in late
+            violations += filter(None, self.actor.violations(current=current, reader=reader))
         if violations:
             raise Violation("\n".join([*violations, outcome.output]))
         return outcome
@@ -112,7 +138,7 @@ class Play:
     def _secrets(self, outcome: Outcome) -> Iterator[str]:
         places = {"the output": outcome.output.encode()}
         places |= {f"the arguments {line!r}": line for line in outcome.arguments}
-        places |= {str(path): content for path, content in self.actor.files().items()}
+        places |= self.actor.written()
         for place, content in places.items():
             if any(secret in content for secret in self.scene.secrets):
                 yield f"a secret is in {place}"

@@ -25,6 +25,7 @@ class Step(msgspec.Struct, frozen=True):
         actor: the name of the tool.
         news: whether upstream gets something new before it.
         draws: fractions, for all that the fault chooses.
+        stream: steps of one stream follow one another; those of others happen meanwhile.
     """
 
     number: int
@@ -32,29 +33,40 @@ class Step(msgspec.Struct, frozen=True):
     actor: str
     news: bool
     draws: tuple[float, ...]
+    stream: int = 0
 
 
-def drawn(seed: int, actors_by_kind: Mapping[str, Sequence[str]]) -> Iterator[Step]:
+def drawn(
+    seed: int, actors_by_kind: Mapping[str, Sequence[str]], streams: int = 1
+) -> Iterator[Step]:
     """Yield steps without end: every kind once, in any order, and then again.
 
     Args:
         seed: the same one gives the same steps.
         actors_by_kind: name of a kind → names of the tools that it can happen to.
+        streams: the steps are dealt out to so many, in turn.
     """
     source = random.Random(seed)  # noqa: S311 (not for secrets)
     kinds = sorted(actors_by_kind)
-    number = itertools.count(1)
+    numbers = itertools.count(1)
     while True:
         for kind in source.sample(kinds, len(kinds)):
             actor = source.choice(sorted(actors_by_kind[kind]))
             news = source.random() < NEWS
             draws = tuple(round(source.random(), 6) for _ in range(DRAWS))
-            yield Step(next(number), kind, actor, news, draws)
+            number = next(numbers)
+            yield Step(number, kind, actor, news, draws, number % streams)
 
 
 def write(path: Path, steps: Iterable[Step]) -> None:
     """Write steps down, one a line."""
     path.write_bytes(b"".join(msgspec.json.encode(step) + b"\n" for step in steps))
+
+
+def up_to(steps: Sequence[Step], number: int) -> list[Step]:
+    """Return the steps of a stream up to one of them: what it takes to replay that one."""
+    (last,) = (step for step in steps if step.number == number)
+    return [step for step in steps if step.number <= number and step.stream == last.stream]
 
 
 def read(path: Path) -> list[Step]:

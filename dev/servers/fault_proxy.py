@@ -29,12 +29,14 @@ class Exchange(loopback.Exchange):
     Attributes:
         hidden: Headers of the server's answer that are not passed, in lower case.
         renamed: Headers that are passed under another name: in lower case → this.
+        changed: What the server is sent for a piece of the request's body.
     """
 
     def __init__(self, exchange: loopback.Exchange, target: SplitResult) -> None:
         super().__init__(exchange.handler, exchange.request, exchange.stopped)
         self.hidden: list[str] = []
         self.renamed: dict[str, str] = {}
+        self.changed: Callable[[bytes], bytes] = bytes
         self._target = target
 
     @contextlib.contextmanager
@@ -52,7 +54,7 @@ class Exchange(loopback.Exchange):
             connection.request(
                 self.request.method,
                 self.request.target,
-                body=self.body() if has_body else None,
+                body=map(self.changed, self.body()) if has_body else None,
                 headers=headers,
                 encode_chunked="Content-Length" not in headers,
             )
@@ -180,6 +182,28 @@ def cut_request(after: int) -> Fault:
             if come >= after:
                 break
         exchange.cut()
+
+    return fault
+
+
+def flip_request(at: float) -> Fault:
+    """Change a bit of the request's body, and pass everything.
+
+    Args:
+        at: how far into its first piece, from 0 to 1.
+    """
+
+    def fault(exchange: Exchange) -> None:
+        pieces = itertools.count()
+
+        def changed(piece: bytes) -> bytes:
+            content = bytearray(piece)
+            if content and not next(pieces):
+                content[int(at * len(content))] ^= 1
+            return bytes(content)
+
+        exchange.changed = changed
+        passed(exchange)
 
     return fault
 

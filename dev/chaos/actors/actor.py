@@ -5,13 +5,16 @@ import itertools
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from dev.chaos.scene import Scene
 from dev.chaos.tool import Outcome, Tool
+from dev.chaos.versions import Versions
 from dev.servers.fault_proxy import FaultProxy
+
+SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
 
 
 class Run(Protocol):
@@ -29,14 +32,17 @@ class Actor(ABC):
     Attributes:
         name: in schedules.
         script: its path below the checkout.
+        has_database: whether it uses one.
         tables: live table → shadow table.
         upstream: on the way to where its data comes from.
         usual_seconds: what a run with something new takes.
         usual_bytes: that such a run sends to the database, and gets from it.
+        usual_row_bytes: that such a run gets from the database over HTTP.
     """
 
     name: ClassVar[str]
     script: ClassVar[str]
+    has_database: ClassVar[bool] = True
     tables: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, scene: Scene, upstream: FaultProxy) -> None:
@@ -47,6 +53,7 @@ class Actor(ABC):
         self.temporary = self.folder / "tmp"
         self.usual_seconds = 1.0
         self.usual_bytes = {False: 0, True: 0}
+        self.usual_row_bytes = 0
         self._runs = itertools.count()
         for folder in (self.state_dir, self.temporary):
             folder.mkdir(parents=True, exist_ok=True)
@@ -65,12 +72,17 @@ class Actor(ABC):
         """Let upstream have something new."""
 
     @abstractmethod
-    def violations(self, *, current: bool) -> Iterator[str]:
-        """Yield what readers see and must not.
+    def violations(self, *, current: bool, reader: int) -> Iterator[str]:
+        """Yield what a reader sees and must not; "" for nothing.
 
         Args:
             current: whether a run has just ended well: the newest version is to be seen, then.
+            reader: the number of the server that is read from.
         """
+
+    @abstractmethod
+    def versions_seen(self) -> Sequence[Versions[Any]]:
+        """Return the versions of everything that it keeps up to date."""
 
     @property
     def database(self) -> str:
@@ -89,10 +101,12 @@ class Actor(ABC):
 
     def configure(self, **keys: object) -> None:
         """Write the configuration, with some keys that are other ones."""
-        common = {
+        common: dict[str, object] = {
             "state_dir": str(self.state_dir),
             "statsd": self.scene.statsd.address,
         }
+        if self.has_database:
+            common |= self.scene.keys(self.database)
         self.config_file.write_text(json.dumps({**common, **self.keys(), **keys}))
         self.config_file.chmod(0o600)
 
@@ -105,13 +119,13 @@ class Actor(ABC):
             self.folder / f"{next(self._runs) % 10}.log",
         )
 
-    def files(self) -> dict[Path, bytes]:
-        """Return every file that it has written, and its content."""
-        files: dict[Path, bytes] = {}
+    def written(self) -> dict[str, bytes]:
+        """Return everything that it has written outside of the database, by name."""
+        files: dict[str, bytes] = {}
         for folder in (self.state_dir, self.temporary, *self.outputs):
             for path in folder.rglob("*"):
                 if path.is_file() and not path.is_symlink():
-                    files[path] = path.read_bytes()
+                    files[str(path)] = path.read_bytes()
         return files
 
     def left_behind(self) -> Iterator[str]:
@@ -121,10 +135,14 @@ class Actor(ABC):
             for path in folder.rglob("*"):
                 if path.name.startswith(".") or "tmp" in path.name:
                     yield str(path)
-        if self.tables:
-            with self.scene.client(self.database) as client:
-                names = {name for (name,) in client.execute("SHOW TABLES")}
-            yield from names - self.tables.keys() - set(self.tables.values()) - self.own_tables()
+        if self.has_database:
+            expected = self.tables.keys() | set(self.tables.values()) | self.own_tables()
+            for reader in self.scene.readers:
+                with self.scene.client(self.database, reader) as client:
+                    tables = {name for (name,) in client.execute("SHOW TABLES")}
+                    databases = {name for (name,) in client.execute("SHOW DATABASES")}
+                yield from (f"table {name}" for name in tables - expected)
+                yield from (f"database {name}" for name in databases if name.startswith(SCRATCH))
 
     def own_tables(self) -> set[str]:
         """Return the tables that the stage has made."""
@@ -136,7 +154,17 @@ class Actor(ABC):
 
     def forget_seen(self) -> None:
         """Let readers see any version next: somebody has changed what they see."""
-        return
+        for versions in self.versions_seen():
+            versions.forget_seen()
+
+    def roll_back(self) -> None:
+        """Want what the last update replaced, until upstream has something new."""
+        for versions in self.versions_seen():
+            versions.roll_back()
+
+    def go_back(self) -> None:
+        """Let upstream have again what it had before the newest."""
+        raise NotImplementedError(self.name)
 
     def clear_temporary(self) -> None:
         """Empty the folder of temporary files, as systemd does after each run of a service."""
@@ -150,14 +178,9 @@ class Actor(ABC):
 class Updater(Actor):
     """A tool that loads tables from upstream."""
 
-    def create_database(self) -> None:
-        """Create its database."""
-        with self.scene.client() as client:
-            client.execute(f"CREATE DATABASE {self.database} ENGINE = Atomic")
-
-    def rows_of(self, table: str, columns: str) -> list[tuple[object, ...]] | None:
-        """Return what is in a table, in order; None without a table."""
-        with self.scene.client(self.database) as client:
+    def rows_of(self, table: str, columns: str, reader: int) -> list[tuple[object, ...]] | None:
+        """Return what a reader sees in a table, in order; None without a table."""
+        with self.scene.client(self.database, reader) as client:
             if not client.execute(f"EXISTS TABLE {table}")[0][0]:
                 return None
             rows: list[tuple[object, ...]] = client.execute(f"SELECT {columns} FROM {table}")

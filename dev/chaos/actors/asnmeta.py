@@ -28,8 +28,9 @@ class AsnMeta(Updater):
     def __init__(self, scene: Scene, upstream: FaultProxy) -> None:
         super().__init__(scene, upstream)
         self.versions = Versions[list[Any]]("asnmeta")
+        self._contents: list[bytes] = []
         self._map = json.loads(asn_map(ASNS, ROWS))
-        self.create_database()
+        scene.create_database(self.database)
         self.advance(0)
 
     @classmethod
@@ -44,7 +45,6 @@ class AsnMeta(Updater):
     def keys(self) -> dict[str, object]:
         """Return where its upstream and its table are."""
         return {
-            "db_uri": self.scene.uri(self.database),
             "url": f"{self.upstream.url}/all_as_org_map.json",
             "total_time": 20,
             "max_bytes": 1_000_000,
@@ -58,18 +58,27 @@ class AsnMeta(Updater):
             self._map[str(number)] = [[f"Net {number}", "IT", "20260101", f"AS-{number}", "RIPE"]]
         self._map[str(number)][0][0] = f"Net of {draw}"
         content = json.dumps(self._map, ensure_ascii=draw < 0.5).encode()
-        (self.scene.folder / "asnmeta-upstream" / "all_as_org_map.json").write_bytes(content)
         rows = {
             (int(asn), name, cc, date(int(day[:4]), int(day[4:6]), int(day[6:])), network, source)
             for asn, history in self._map.items()
             for name, cc, day, network, source in history
         }
-        self.versions.add(sorted(rows, key=repr))
+        self._publish(content, sorted(rows, key=repr))
 
-    def forget_seen(self) -> None:
-        """Let readers see any version next."""
-        self.versions.forget_seen()
+    def go_back(self) -> None:
+        """Publish the former map again."""
+        self._publish(self._contents[-2:][0], self.versions.former)
 
-    def violations(self, *, current: bool) -> Iterator[str]:
+    def versions_seen(self) -> tuple[Versions[list[Any]]]:
+        """Return those of the table."""
+        return (self.versions,)
+
+    def violations(self, *, current: bool, reader: int) -> Iterator[str]:
         """Yield that the table isn't a complete version, or is an older one than was seen."""
-        yield self.versions.violation(self.rows_of("asnmeta", COLUMNS), current=current)
+        rows = self.rows_of("asnmeta", COLUMNS, reader)
+        yield self.versions.violation(rows, current=current, reader=reader)
+
+    def _publish(self, content: bytes, rows: list[Any]) -> None:
+        (self.scene.folder / "asnmeta-upstream" / "all_as_org_map.json").write_bytes(content)
+        self._contents.append(content)
+        self.versions.add(rows)

@@ -3,15 +3,16 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any, Self
 
 from dev.chaos.actors.actor import Run, Updater
 from dev.chaos.scene import Scene
+from dev.chaos.versions import Versions
 from dev.samples.measurements import create, fill
 from dev.servers.fault_proxy import FaultProxy
-from dev.servers.s3 import KEY, KEY_ID, contents
+from dev.servers.s3 import KEY, KEY_ID
 
 PUBLIC, PRIVATE = "chaos-public", "chaos-private"
 MANIFESTS = "clickhouse_export/manifest/"
@@ -36,7 +37,8 @@ class Backup(Updater):
         self.client: Any = scene.s3.client()
         for bucket in (PUBLIC, PRIVATE):
             scene.s3.create_bucket(bucket)
-        self.create_database()
+        self._read: dict[tuple[str, str], tuple[str, bytes]] = {}
+        scene.create_database(self.database)
         with scene.client(self.database) as client:
             for kind in ("fastpath", "jsonl"):
                 create(client, kind)
@@ -56,7 +58,6 @@ class Backup(Updater):
     def keys(self) -> dict[str, object]:
         """Return where the database and the buckets are."""
         keys: dict[str, object] = {
-            "db_uri": self.scene.uri(self.database),
             "http_url": f"http://127.0.0.1:{self.scene.rows.port}/",
             "tables": TABLES,
             "rest": 0,
@@ -85,40 +86,49 @@ class Backup(Updater):
                 fill(client, kind, count, start=start, days=1)
             client.execute(f"INSERT INTO accounts SELECT rand64(), NULL FROM numbers({count})")
 
-    def violations(self, *, current: bool) -> Iterator[str]:
+    def violations(self, *, current: bool, reader: int) -> Iterator[str]:
         """Yield objects that a manifest names and that are not as it says; if current, all rows."""
-        rows = dict.fromkeys(TABLES, 0)
-        for key in sorted(self.objects(PUBLIC)):
-            if not key.startswith(MANIFESTS):
-                continue
-            beside = list(self._pending(key))  # first: it goes when the manifest has taken it
-            manifest = json.loads(self.get(PUBLIC, key))
-            pending = [*manifest["pending"].values(), *beside]
-            digests = {export["sha256"] for export in pending}
-            for export in manifest["chunks"].values():
-                rows[manifest["table"]] += export["rows"]
-                digest = hashlib.sha256(self.get(PUBLIC, export["key"])).hexdigest()
-                if digest != export["sha256"] and digest not in digests:
-                    yield f"{export['key']}: not what the manifest says"
-            if current and pending:
-                yield f"{key}: something is still pending"
+        del reader
+        objects = self.objects(PUBLIC)
+        for key in damaged_objects(objects):
+            yield f"{key}: not what the manifest says"
         if current:
-            yield from self._missing(rows)
+            for key, manifest in _manifests(objects):
+                if manifest["pending"] or _pending_beside(key, objects):
+                    yield f"{key}: something is still pending"
+            yield from self._missing(objects)
 
-    def _pending(self, manifest: str) -> Iterator[dict[str, Any]]:
-        """Yield what is pending beside a manifest."""
-        folder = f"{PENDING}{manifest.removeprefix(MANIFESTS).removesuffix('.json')}/"
-        for key in self.objects(PUBLIC):
-            if key.startswith(folder) and (content := self.get(PUBLIC, key)):
-                yield json.loads(content)["export"]
+    def versions_seen(self) -> tuple[Versions[Any], ...]:
+        """Return none: it has no table that others read."""
+        return ()
 
     def prove(self, run: Run) -> None:
         """Verify all exports and backups."""
         run("verify", looks=True)
 
-    def objects(self, bucket: str) -> dict[str, int]:
-        """Return the keys of a bucket and the sizes of its objects."""
-        return contents(self.client, bucket)
+    def written(self) -> dict[str, bytes]:
+        """Return files and objects, by name."""
+        objects = {
+            f"{bucket}/{key}": content
+            for bucket in (PUBLIC, PRIVATE)
+            for key, content in self.objects(bucket).items()
+        }
+        return super().written() | objects
+
+    def own_tables(self) -> set[str]:
+        """Return what it saves."""
+        return set(TABLES)
+
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """Return the objects of a bucket; those that have not changed are not read again."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        tags = {entry["Key"]: entry["ETag"] for page in pages for entry in page.get("Contents", [])}
+        objects = {}
+        for key, tag in tags.items():
+            if self._read.get((bucket, key), ("",))[0] != tag:
+                self._read[bucket, key] = (tag, self.get(bucket, key))
+            objects[key] = self._read[bucket, key][1]
+        return objects
 
     def get(self, bucket: str, key: str) -> bytes:
         """Return an object; nothing where there is none."""
@@ -143,13 +153,41 @@ class Backup(Updater):
         for bucket in (PUBLIC, PRIVATE):
             uploads = self.client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
             yield from (f"an upload of {upload['Key']}" for upload in uploads)
-        with self.scene.client(self.database) as client:
-            names = {name for (name,) in client.execute("SHOW TABLES")}
-        yield from (f"table {name}" for name in names - TABLES.keys())
 
-    def _missing(self, rows: dict[str, int]) -> Iterator[str]:
+    def _missing(self, objects: Mapping[str, bytes]) -> Iterator[str]:
+        rows = dict.fromkeys(TABLES, 0)
+        for _, manifest in _manifests(objects):
+            rows[manifest["table"]] += sum(one["rows"] for one in manifest["chunks"].values())
         with self.scene.client(self.database) as client:
             for table in ("fastpath", "jsonl"):
                 ((count,),) = client.execute(f"SELECT count() FROM {table}")
                 if count != rows[table]:
                     yield f"{table}: {rows[table]} rows are exported of {count}"
+
+
+def damaged_objects(objects: Mapping[str, bytes]) -> Iterator[str]:
+    """Yield the keys of exports that are not what their manifest, or what is pending, says.
+
+    Args:
+        objects: of the public bucket, by key.
+    """
+    for key, manifest in _manifests(objects):
+        pending = [*manifest["pending"].values(), *_pending_beside(key, objects)]
+        digests = {export["sha256"] for export in pending}
+        for export in manifest["chunks"].values():
+            digest = hashlib.sha256(objects.get(export["key"], b"")).hexdigest()
+            if digest != export["sha256"] and digest not in digests:
+                yield export["key"]
+
+
+def _manifests(objects: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, content in sorted(objects.items()):
+        if key.startswith(MANIFESTS):
+            yield key, json.loads(content)
+
+
+def _pending_beside(manifest: str, objects: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """Return what is pending beside a manifest."""
+    folder = f"{PENDING}{manifest.removeprefix(MANIFESTS).removesuffix('.json')}/"
+    beside = [content for key, content in objects.items() if key.startswith(folder) and content]
+    return [json.loads(content)["export"] for content in beside]

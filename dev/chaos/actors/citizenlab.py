@@ -17,6 +17,12 @@ from dev.servers.git import GitServer
 COUNTRIES = ("ae", "fr", "it", "ru", "ZZ")
 ROWS = 300
 Version = list[tuple[str, str]]
+TABLE = """\
+CREATE TABLE citizenlab
+(`domain` String, `url` String, `cc` FixedString(32), `category_code` String)
+ENGINE = ReplacingMergeTree()
+ORDER BY (domain, url, cc, category_code) SETTINGS index_granularity = 4
+"""
 
 
 class CitizenLab(Updater):
@@ -33,8 +39,10 @@ class CitizenLab(Updater):
     def __init__(self, scene: Scene, upstream: FaultProxy, lists: SampleTestLists) -> None:
         super().__init__(scene, upstream)
         self.lists = lists
+        self._files: list[dict[str, bytes]] = []
         self.versions = {cc: Versions[Version](f"the list of {cc}") for cc in COUNTRIES}
-        self.create_database()
+        scene.create_database(self.database)
+        scene.create_table(self.database, "citizenlab", TABLE)
         self._note_versions()
 
     @classmethod
@@ -51,7 +59,6 @@ class CitizenLab(Updater):
     def keys(self) -> dict[str, object]:
         """Return where its upstream and its table are."""
         return {
-            "db_uri": self.scene.uri(self.database),
             "git_url": f"{self.upstream.url}/test-lists.git",
             "git_token": self.scene.token,
             "git_time_limit": 60,
@@ -67,14 +74,18 @@ class CitizenLab(Updater):
             self.lists.remove_rows(cc, 1)
         self._note_versions()
 
-    def forget_seen(self) -> None:
-        """Let readers see any version next."""
-        for versions in self.versions.values():
-            versions.forget_seen()
+    def go_back(self) -> None:
+        """Commit the former lists again."""
+        self.lists.commit("Go back", self._files[-2:][0])
+        self._note_versions()
 
-    def violations(self, *, current: bool) -> Iterator[str]:
+    def versions_seen(self) -> list[Versions[Version]]:
+        """Return those of each country."""
+        return list(self.versions.values())
+
+    def violations(self, *, current: bool, reader: int) -> Iterator[str]:
         """Yield countries whose rows aren't a complete version, or are an older one than seen."""
-        rows = self.rows_of("citizenlab", "cc, url, category_code")
+        rows = self.rows_of("citizenlab", "cc, url, category_code", reader)
         seen: dict[str, Version] = defaultdict(list)
         for cc, url, category in rows or []:
             seen[str(cc).rstrip("\0")].append((str(url), str(category)))
@@ -82,10 +93,11 @@ class CitizenLab(Updater):
             yield f"rows of other countries: {sorted(seen)}"
         for cc, versions in self.versions.items():
             version = None if rows is None else sorted(seen[cc])
-            yield versions.violation(version, current=current)
+            yield versions.violation(version, current=current, reader=reader)
 
     def _note_versions(self) -> None:
+        files = {list_path(cc): self.lists.read(list_path(cc)) for cc in COUNTRIES}
+        self._files.append(files)
         for cc, versions in self.versions.items():
-            text = self.lists.read(list_path(cc)).decode()
-            lines = csv.DictReader(io.StringIO(text, newline=""))
+            lines = csv.DictReader(io.StringIO(files[list_path(cc)].decode(), newline=""))
             versions.add(sorted((line["url"], line["category_code"]) for line in lines))

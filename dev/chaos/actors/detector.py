@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from dev.chaos.actors.actor import Updater
+from dev.chaos.actors.page import check_page
 from dev.chaos.scene import Scene
 from dev.chaos.tool import Tool
 from dev.chaos.versions import Versions
 from dev.samples import blocking
 from dev.samples.blocking import Hour
-from dev.samples.measurements import create
+from dev.samples.measurements import FASTPATH
 from dev.servers.fault_proxy import FaultProxy
 
 AGE = timedelta(days=2)  # of the last measurements; older than two months, they were not followed
@@ -40,9 +41,9 @@ class Detector(Updater):
         self.versions = {name: Versions[list[Any]](name) for name in TABLES}
         self._files: dict[str, bytes] = {}
         self._hours = _by_hour()
-        self.create_database()
-        with self.scene.client(self.database) as client:
-            create(client, "fastpath")
+        scene.create_database(self.database)
+        scene.create_table(self.database, "fastpath", FASTPATH.format(table="fastpath"))
+        with scene.client(self.database) as client:
             client.execute(f"CREATE DATABASE {REFERENCE} ENGINE = Atomic")
             client.execute(
                 f"CREATE VIEW {REFERENCE}.fastpath AS SELECT * FROM {self.database}.fastpath"
@@ -62,7 +63,7 @@ class Detector(Updater):
 
     def keys(self) -> dict[str, object]:
         """Return where its tables and its folder are."""
-        return {"db_uri": self.scene.uri(self.database), "output_dir": str(self.output_dir)}
+        return {"output_dir": str(self.output_dir)}
 
     def own_tables(self) -> set[str]:
         """Return the table of the measurements."""
@@ -72,15 +73,15 @@ class Detector(Updater):
         """Let some more hours be measured; after two weeks of them there are no more."""
         self._measure(1 + int(draw * HOURS))
 
-    def forget_seen(self) -> None:
-        """Let readers see any version next."""
-        for versions in self.versions.values():
-            versions.forget_seen()
+    def versions_seen(self) -> list[Versions[list[Any]]]:
+        """Return those of both tables."""
+        return list(self.versions.values())
 
-    def violations(self, *, current: bool) -> Iterator[str]:
+    def violations(self, *, current: bool, reader: int) -> Iterator[str]:
         """Yield a table that the undisturbed detector never had, and a file that can't be read."""
         for name, versions in self.versions.items():
-            yield versions.violation(self.rows_of(name, CONTENT[name]), current=current)
+            rows = self.rows_of(name, CONTENT[name], reader)
+            yield versions.violation(rows, current=current, reader=reader)
         if self.output_dir.is_dir():
             files = _published(self.output_dir)
             yield from _unreadable(files)
@@ -94,14 +95,13 @@ class Detector(Updater):
         hours, self._hours = self._hours[:count], self._hours[count:]
         with self.scene.client(self.database) as client:
             blocking.fill(client, [hour for measured in hours for hour in measured])
+        self.scene.wait_for_rows(self.database, "fastpath")
         self._run_undisturbed()
 
     def _run_undisturbed(self) -> None:
         folder = self.folder / "reference"
         folder.mkdir(exist_ok=True)
-        uri = self.scene.clickhouse.uri(
-            user="chaos", password=self.scene.password, database=REFERENCE
-        )
+        uri = self.scene.direct_uri(REFERENCE)
         keys = {"db_uri": uri, "output_dir": str(folder / "output"), "statsd": ""}
         config = folder / "detector.conf"
         config.write_text(json.dumps({**keys, "state_dir": str(folder / "state")}))
@@ -137,5 +137,7 @@ def _unreadable(files: dict[str, bytes]) -> Iterator[str]:
                 json.loads(content)
             if name.endswith(".xml"):
                 ET.fromstring(content)  # noqa: S314 (our own)
+            if name.endswith(".html"):
+                check_page(content.decode())
         except (ValueError, ET.ParseError) as error:
             yield f"{name}: {error}"

@@ -25,8 +25,8 @@ class Fingerprints(Updater):
     def __init__(self, scene: Scene, upstream: FaultProxy) -> None:
         super().__init__(scene, upstream)
         self.versions = {kind: Versions[list[Any]](f"fingerprints_{kind}") for kind in KINDS}
-        self._sample = SampleFingerprints(dns=110, http=150)
-        self.create_database()
+        self._samples = [SampleFingerprints(dns=110, http=150)]
+        scene.create_database(self.database)
         self._publish()
 
     @classmethod
@@ -41,7 +41,6 @@ class Fingerprints(Updater):
     def keys(self) -> dict[str, object]:
         """Return where its upstream and its tables are."""
         return {
-            "db_uri": self.scene.uri(self.database),
             "dns_url": f"{self.upstream.url}/fingerprints_dns.csv",
             "http_url": f"{self.upstream.url}/fingerprints_http.csv",
             "total_time": 20,
@@ -50,27 +49,34 @@ class Fingerprints(Updater):
 
     def advance(self, draw: float) -> None:
         """Add fingerprints to one file or to both."""
+        sample = self._samples[-1]
         if draw < 0.7:
-            self._sample = self._sample.with_added("dns", 1 + int(draw * 5))
+            sample = sample.with_added("dns", 1 + int(draw * 5))
         if draw > 0.3:
-            self._sample = self._sample.with_added("http", 1 + int(draw * 5))
+            sample = sample.with_added("http", 1 + int(draw * 5))
+        self._samples.append(sample)
         self._publish()
 
-    def forget_seen(self) -> None:
-        """Let readers see any version next."""
-        for versions in self.versions.values():
-            versions.forget_seen()
+    def go_back(self) -> None:
+        """Publish the former files again."""
+        self._samples.append(self._samples[-2:][0])
+        self._publish()
 
-    def violations(self, *, current: bool) -> Iterator[str]:
+    def versions_seen(self) -> list[Versions[list[Any]]]:
+        """Return those of both tables."""
+        return list(self.versions.values())
+
+    def violations(self, *, current: bool, reader: int) -> Iterator[str]:
         """Yield a table that isn't a complete version, or is an older one than was seen."""
         for kind, versions in self.versions.items():
-            rows = self.rows_of(f"fingerprints_{kind}", ", ".join(HEADER))
-            yield versions.violation(rows, current=current)
+            rows = self.rows_of(f"fingerprints_{kind}", ", ".join(HEADER), reader)
+            yield versions.violation(rows, current=current, reader=reader)
 
     def _publish(self) -> None:
         folder = self.scene.folder / "fingerprints-upstream"
-        contents: dict[Protocol, bytes] = {"dns": self._sample.dns, "http": self._sample.http}
+        sample = self._samples[-1]
+        contents: dict[Protocol, bytes] = {"dns": sample.dns, "http": sample.http}
         for kind, content in contents.items():
             (folder / f"fingerprints_{kind}.csv").write_bytes(content)
-            rows = [(*row[:6], int(row[6]), *row[7:]) for row in self._sample.rows(kind)]
+            rows = [(*row[:6], int(row[6]), *row[7:]) for row in sample.rows(kind)]
             self.versions[kind].add(sorted(rows, key=repr))

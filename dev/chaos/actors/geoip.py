@@ -21,16 +21,22 @@ NETWORKS = 400
 
 
 class GeoIP(Actor):
-    """The GeoIP downloader."""
+    """The GeoIP downloader.
+
+    Attributes:
+        published: by file, what upstream has had, compressed, oldest first.
+    """
 
     name = "geoip"
     script = "geoip/ooni_download_geoip.py"
+    has_database = False
 
     def __init__(self, scene: Scene, upstream: FaultProxy) -> None:
         super().__init__(scene, upstream)
         self.output_dir = self.folder / "ooniapi"
         self.output_dir.mkdir()
         self.versions = {name: Versions[bytes](name) for name in FILES}
+        self.published: dict[str, list[bytes]] = {name: [] for name in FILES}
         self._month = 0
         self.advance(0)
 
@@ -70,15 +76,15 @@ class GeoIP(Actor):
         write_month(folder, month, networks=NETWORKS)
         for name, kind in FILES.items():
             made = folder / f"{kind.file.format(month)}.gz"
-            self.versions[name].add(gzip.decompress(made.read_bytes()))
+            self.published[name].append(made.read_bytes())
+            self.versions[name].add(gzip.decompress(self.published[name][-1]))
             made.replace(folder / f"{name}.gz")
 
-    def forget_seen(self) -> None:
-        """Let readers see any version next."""
-        for versions in self.versions.values():
-            versions.forget_seen()
+    def versions_seen(self) -> list[Versions[bytes]]:
+        """Return those of both files."""
+        return list(self.versions.values())
 
-    def violations(self, *, current: bool) -> Iterator[str]:
+    def violations(self, *, current: bool, reader: int) -> Iterator[str]:
         """Yield an installed file that isn't a version, or is an older one, or can't be read."""
         for name, versions in self.versions.items():
             path = self.output_dir / name

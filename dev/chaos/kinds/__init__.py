@@ -1,4 +1,7 @@
-"""The kinds of faults, and whom each can happen to."""
+"""The kinds of faults, and whom each can happen to, by what the tools work on."""
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from dev.chaos.kinds import (
     connections,
@@ -6,11 +9,12 @@ from dev.chaos.kinds import (
     machine,
     objects,
     processes,
+    replicas,
     state,
     tables,
     upstreams,
 )
-from dev.chaos.kinds.kind import Kind
+from dev.chaos.kinds.kind import WITH_SHADOWS, Kind
 
 ALL: tuple[Kind, ...] = (
     *processes.KINDS,
@@ -22,3 +26,35 @@ ALL: tuple[Kind, ...] = (
     *objects.KINDS,
     *machine.KINDS,
 )
+# Of what can happen on one server, what may go another way on replicas.
+ON_REPLICAS_TOO = (
+    "killed",
+    "terminated",
+    "paused",
+    "started twice",
+    "answers cut",
+    "database cut off",
+    "database stalled",
+    "upstream: a page",
+    "upstream: old",
+    "upstream: a broken list",
+    "state: garbage",
+    "state: gone",
+    "state: old",
+    "user may only read",
+    *(kind.name for kind in tables.KINDS),
+)
+
+
+def _on_replicas(kind: Kind) -> Kind:
+    """Return it for the tools that replace tables: each node gets the same there."""
+    return replace(kind, actors=tuple(name for name in kind.actors if name in WITH_SHADOWS))
+
+
+BEDS: Mapping[str, tuple[Kind, ...]] = {
+    "server": ALL,
+    "replicas": (
+        *replicas.KINDS,
+        *(_on_replicas(kind) for kind in ALL if kind.name in ON_REPLICAS_TOO),
+    ),
+}

@@ -34,13 +34,13 @@ def stalled(play: Play) -> None:
 
 def away(play: Play) -> None:
     """Run it while there is no database."""
-    play.scene.clickhouse.kill()
+    play.server.clickhouse.kill()
     play.run(allowed={69})
 
 
 def crashed(play: Play) -> None:
     """Kill the database at some moment of the run."""
-    _fail(play, calling(play.scene.clickhouse.kill))
+    _fail(play, calling(play.server.clickhouse.kill))
     play.run(allowed=FAILED)
 
 
@@ -54,10 +54,29 @@ def flipped(play: Play) -> None:
     play.end(tool, {65, 69, 78} | STOPPED)
 
 
+def rows_cut_off(play: Play) -> None:
+    """End the connection that brings the rows of an export."""
+    position = int(play.draw() * play.actor.usual_row_bytes)
+    play.scene.rows.fail(cut, after=position, answers=True)
+    play.run("run", "--force", allowed=FAILED)
+
+
+def rows_stalled(play: Play) -> None:
+    """Let no more rows come for an export; somebody loses patience."""
+    position = int(play.draw() * play.actor.usual_row_bytes)
+    play.scene.rows.fail(stall, after=position, answers=True)
+    tool = play.start("run", "--force")
+    tool.pause(2 * play.actor.usual_seconds + ONE_SECOND)
+    tool.send(SIGTERM)
+    play.end(tool, STOPPED)
+
+
 KINDS = (
     Kind("database cut off", WITH_DATABASE, cut_off),
     Kind("database stalled", WITH_DATABASE, stalled),
     Kind("database away", WITH_DATABASE, away),
     Kind("database crashed", WITH_DATABASE, crashed),
     Kind("rows flipped", WITH_SHADOWS, flipped, needs_news=True),
+    Kind("rows of an export cut off", ("backup",), rows_cut_off),
+    Kind("rows of an export stalled", ("backup",), rows_stalled),
 )

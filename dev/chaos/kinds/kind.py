@@ -7,6 +7,7 @@ from dev.chaos.play import Play
 
 EVERYBODY = ("citizenlab", "fingerprints", "asnmeta", "geoip", "backup", "detector")
 OVER_HTTP = ("citizenlab", "fingerprints", "asnmeta", "geoip", "backup")
+UPDATERS = ("citizenlab", "fingerprints", "asnmeta", "geoip")
 FILES = ("fingerprints", "asnmeta", "geoip")
 WITH_DATABASE = ("citizenlab", "fingerprints", "asnmeta", "backup", "detector")
 WITH_SHADOWS = ("citizenlab", "fingerprints", "asnmeta", "detector")

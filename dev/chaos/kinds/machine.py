@@ -75,6 +75,22 @@ def clock_jumped(play: Play) -> None:
     )
 
 
+def clock_jumps(play: Play) -> None:
+    """Let the clock jump while it runs."""
+    jump = play.actor.folder / "jump"
+    jump.write_text("+0")
+    play.scene.mending.append(jump.unlink)
+    tool = play.start(
+        LD_PRELOAD=str(FAKETIME),
+        FAKETIME_TIMESTAMP_FILE=str(jump),
+        FAKETIME_NO_CACHE="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+    )
+    tool.pause(play.draw() * play.actor.usual_seconds)
+    jump.write_text(f"{int(play.between(-400, 400)):+}d")
+    play.end(tool, FAILED)
+
+
 def configuration_damaged(play: Play) -> None:
     """Write a configuration that is none."""
     text = play.choose(
@@ -98,7 +114,7 @@ def database_missing(play: Play) -> None:
 
 def may_only_read(play: Play) -> None:
     """Configure a user who may only read."""
-    play.actor.configure(db_uri=play.scene.uri(play.actor.database, user="reader"))
+    play.actor.configure(db_uri=play.scene.uri(play.actor.database, writes=False))
     play.run(allowed={0, 78})
 
 
@@ -115,6 +131,7 @@ KINDS = (
         "disk of temporary files full", EVERYBODY, disk_of_temporary_files_full, missing=_not_root
     ),
     Kind("clock jumped", EVERYBODY, clock_jumped, missing=_no_faketime),
+    Kind("clock jumps", EVERYBODY, clock_jumps, missing=_no_faketime),
     Kind("configuration damaged", EVERYBODY, configuration_damaged),
     Kind("password wrong", WITH_DATABASE, password_wrong),
     Kind("database missing", WITH_DATABASE, database_missing),

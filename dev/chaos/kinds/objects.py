@@ -1,15 +1,18 @@
-"""What happens to objects in the store, and to installed files."""
+"""What happens to objects in the store, and on their way there."""
 
 from collections.abc import Callable
 from functools import partial
 
-from dev.chaos.actors.backup import MANIFESTS, PRIVATE, PUBLIC, Backup
+from dev.chaos.actors.backup import MANIFESTS, PRIVATE, PUBLIC, Backup, damaged_objects
+from dev.chaos.kinds.connections import FEW
 from dev.chaos.kinds.kind import Kind
 from dev.chaos.play import Play, Violation
+from dev.servers.fault_proxy import Fault, after, cut_request, flip_request
 
 ROWS = "clickhouse_export/csv/"
 DATA = "clickhouse_backup/data/"
 BACKUP = ("backup",)
+MOST_UPLOADS = 20
 Damage = Callable[[Backup, str, str, float], None]
 
 
@@ -49,7 +52,9 @@ def _tool(play: Play) -> Backup:
 def _damage(play: Play, damage: Damage, bucket: str, prefix: str) -> str:
     tool = _tool(play)
     keys = [
-        key for key, size in sorted(tool.objects(bucket).items()) if key.startswith(prefix) and size
+        key
+        for key, content in sorted(tool.objects(bucket).items())
+        if key.startswith(prefix) and content
     ]
     key = play.choose(keys)
     play.told.append(f"{damage.__name__} {key}")
@@ -80,10 +85,41 @@ def backup_damaged(damage: Damage, play: Play) -> None:
     _damage(play, damage, PRIVATE, DATA)
     play.disturbed = False
     play.run("verify", "--from", "all", allowed={0, 65}, looks=True)
+    _begin_a_chain(play)
+
+
+def _begin_a_chain(play: Play) -> None:
+    """Make a full backup, and remove those before it."""
     play.run("backup", "--full", allowed={0, 65}, looks=True)
     play.run(
         *("prune", "--keep", "1", "--older-than", "0", "--confirm"), allowed={0, 65}, looks=True
     )
+
+
+def _fail_an_upload(play: Play, fault: Fault) -> None:
+    first = int(play.draw() * MOST_UPLOADS)
+    is_upload = after(first, lambda request: request.method in {"PUT", "POST"})
+    play.scene.store.fail(fault, is_upload, times=1)
+
+
+def upload_cut(play: Play) -> None:
+    """Reset the connection in the middle of what is put into the store."""
+    _fail_an_upload(play, cut_request(int(play.draw() * FEW)))
+    play.run("run", "--force", allowed={0, 69})
+
+
+def upload_flipped(play: Play) -> None:
+    """Change a bit of what is put into a store that does not notice: `verify` names the object."""
+    _fail_an_upload(play, flip_request(play.draw()))
+    play.disturbed = True
+    play.run("run", "--force", allowed={0, 65, 69}, looks=True)
+    play.scene.store.heal()
+    outcome = play.run("verify", "--from", "all", allowed={0, 65}, looks=True)
+    for key in damaged_objects(_tool(play).objects(PUBLIC)):
+        if key not in outcome.output:
+            raise Violation(f"verify does not name {key}:\n{outcome.output}")
+    play.run("run", "--force", allowed={0, 65})
+    _begin_a_chain(play)
 
 
 DAMAGES = (flip, truncate, delete, replace)
@@ -97,4 +133,6 @@ KINDS = (
         )
         for damage in DAMAGES
     ),
+    Kind("upload cut", BACKUP, upload_cut),
+    Kind("upload flipped", BACKUP, upload_flipped),
 )

@@ -5,7 +5,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import TYPE_CHECKING
 
 from dev.chaos.kinds.kind import EVERYBODY, OVER_HTTP, WITH_DATABASE, Kind
-from dev.chaos.play import Play, Violation
+from dev.chaos.play import HANG_SECONDS, Play, Violation
 from dev.servers.fault_proxy import Exchange, after, passed
 from dev.servers.tcp_proxy import calling
 
@@ -59,6 +59,8 @@ def started_twice(play: Play) -> None:
     tools = [play.start()]
     tools[0].pause(play.between(0, 0.5) * play.actor.usual_seconds)
     tools.append(play.start())
+    for tool in tools:
+        tool.pause(HANG_SECONDS)  # readers are asked when both have ended
     statuses = [play.end(tool, {0, 75}).status for tool in tools]
     if 0 not in statuses:
         raise Violation("neither of the two has done the work")

@@ -1,13 +1,13 @@
-"""What somebody does to live and shadow tables."""
+"""What somebody does to live and shadow tables, or lets a tool do to them."""
 
-from dev.chaos.kinds.kind import WITH_SHADOWS, Kind
+from dev.chaos.kinds.kind import UPDATERS, WITH_SHADOWS, Kind
 from dev.chaos.play import Play
 
 MERGE_TREE = "ENGINE = MergeTree ORDER BY tuple()"
 
 
 def _execute(play: Play, *statements: str) -> None:
-    with play.scene.client(play.actor.database) as client:
+    with play.scene.client(play.actor.database, play.reader) as client:
         for statement in statements:
             client.execute(statement)
 
@@ -21,6 +21,11 @@ def _change_live(play: Play) -> str:
     play.disturbed = True
     play.actor.forget_seen()
     return _pair(play)[0]
+
+
+def _without(play: Play) -> set[int]:
+    """Return the replica that has a table of another kind: the others go on without it."""
+    return {play.reader} if len(play.scene.readers) > 1 else set()
 
 
 def shadow_dropped(play: Play) -> None:
@@ -70,19 +75,20 @@ def live_of_another_engine(play: Play) -> None:
     live = _change_live(play)
     engine = play.choose(("MergeTree ORDER BY tuple()", "Log", "Memory"))
     _remake(play, live, "*", f"ENGINE = {engine}")
-    play.run(allowed={0, 78})
+    play.run(allowed={0, 78}, late=_without(play))
 
 
 def live_with_another_column(play: Play) -> None:
     """Make the live table with one more column, and another order."""
     _remake(play, _change_live(play), "1 AS more, *")
-    play.run(allowed={0, 78})
+    play.run(allowed={0, 78}, late=_without(play))
 
 
 def live_without_a_column(play: Play) -> None:
     """Make the live table without one of its columns."""
     _remake(play, _change_live(play), "1 AS other")
-    play.run(allowed={78})
+    late = _without(play)
+    play.run(allowed={0, 78} if late else {78}, late=late)
 
 
 def _remake(play: Play, live: str, columns: str, engine: str = MERGE_TREE) -> None:
@@ -101,10 +107,20 @@ def swapped_by_hand(play: Play) -> None:
     live, shadow = _pair(play)
     play.disturbed = True
     play.actor.forget_seen()
-    with play.scene.client(play.actor.database) as client:
+    with play.scene.client(play.actor.database, play.reader) as client:
         if client.execute(f"EXISTS TABLE {shadow}")[0][0]:
             client.execute(f"EXCHANGE TABLES {live} AND {shadow}")
     play.run(allowed={0})
+
+
+def rolled_back(play: Play) -> None:
+    """Let it put back what the last update replaced: that stays until upstream changes."""
+    play.run()
+    play.actor.roll_back()
+    play.run("--rollback")
+    play.run()
+    if play.draw() < 0.5:
+        play.actor.advance(play.draw())
 
 
 KINDS = (
@@ -117,4 +133,5 @@ KINDS = (
     Kind("live with another column", WITH_SHADOWS, live_with_another_column),
     Kind("live without a column", WITH_SHADOWS, live_without_a_column, needs_news=True),
     Kind("swapped by hand", WITH_SHADOWS, swapped_by_hand),
+    Kind("rolled back", UPDATERS, rolled_back, needs_news=True),
 )

@@ -4,7 +4,8 @@ import gzip
 from urllib.request import urlopen
 
 from dev.chaos.actors.citizenlab import COUNTRIES, CitizenLab
-from dev.chaos.kinds.kind import FILES, Kind
+from dev.chaos.actors.geoip import GeoIP
+from dev.chaos.kinds.kind import FILES, UPDATERS, Kind
 from dev.chaos.play import Play
 from dev.samples.test_lists import Entry, list_path
 from dev.servers.fault_proxy import ALWAYS, answers
@@ -83,6 +84,26 @@ def of_another_tool(play: Play) -> None:
     play.run(allowed=REFUSED)
 
 
+def old(play: Play) -> None:
+    """Serve again what came before: tables follow, installed files do not get older."""
+    if not isinstance(play.actor, GeoIP):
+        play.actor.go_back()
+        play.run(allowed={0})
+        return
+    for name, contents in play.actor.published.items():
+        before_installed = answers(200, contents[-3:][0])
+        play.actor.upstream.fail(
+            before_installed, lambda request, name=name: name in request.target, times=ALWAYS
+        )
+    play.run(allowed=REFUSED)
+
+
+def stale(play: Play) -> None:
+    """Say that there is nothing new, as a cache that does not ask."""
+    play.actor.upstream.fail(answers(304), lambda _request: True, times=ALWAYS)
+    play.run(allowed={0}, looks=True)
+
+
 def broken_list(play: Play) -> None:
     """Commit a list that is none: its country is held, the others are updated."""
     lists = _lists(play)
@@ -132,6 +153,8 @@ KINDS = (
     Kind("upstream: a bomb", FILES, bomb, needs_news=True),
     Kind("upstream: too large", FILES, large, needs_news=True),
     Kind("upstream: another file", FILES, of_another_tool, needs_news=True),
+    Kind("upstream: old", UPDATERS, old, needs_news=True),
+    Kind("upstream: stale", FILES, stale, needs_news=True),
     Kind("upstream: a broken list", ("citizenlab",), broken_list),
     Kind("upstream: a hostile tree", ("citizenlab",), hostile_tree),
     Kind("upstream: no legend", ("citizenlab",), no_legend),
