@@ -44,8 +44,8 @@ class Replicas(Scene):
 
     @property
     def readers(self) -> tuple[int, ...]:
-        """The numbers of the nodes that were not killed."""
-        return tuple(number for number, node in enumerate(self.cluster.nodes) if node.pid)
+        """The numbers of the nodes that can be reached."""
+        return tuple(number for number, node in enumerate(self.cluster.nodes) if node.is_reachable)
 
     def keys(self, database: str) -> dict[str, object]:
         """Return the address of the first node, or of another if that is away, and the cluster."""

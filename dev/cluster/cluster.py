@@ -38,6 +38,11 @@ class Node(EmbeddedClickHouse):
         self._config = config
         self._faults = Faults()
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether it runs and its clients' connections are not cut."""
+        return self.pid != 0 and not self._faults.cut
+
     def client(self, database: str = "default") -> clickhouse_driver.Client:
         """Return a client of this node; close it."""
         return clickhouse_driver.Client.from_url(self.uri(database=database))

@@ -46,7 +46,7 @@ class AsnMeta(Updater):
         """Return where its upstream and its table are."""
         return {
             "url": f"{self.upstream.url}/all_as_org_map.json",
-            "total_time": 20,
+            "total_time": 6,
             "max_bytes": 1_000_000,
             "min_rows": 100,
         }

@@ -43,7 +43,7 @@ class Fingerprints(Updater):
         return {
             "dns_url": f"{self.upstream.url}/fingerprints_dns.csv",
             "http_url": f"{self.upstream.url}/fingerprints_http.csv",
-            "total_time": 20,
+            "total_time": 6,
             "max_bytes": 1_000_000,
         }
 

@@ -60,7 +60,7 @@ class GeoIP(Actor):
             "output_dir": str(self.output_dir),
             "asn_url": f"{self.upstream.url}/asn.mmdb.gz",
             "cc_url": f"{self.upstream.url}/cc.mmdb.gz",
-            "total_time": 20,
+            "total_time": 6,
             "max_bytes": 1_000_000,
             "max_size": 5_000_000,
             "max_age_days": 100_000,  # the months are of long ago

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 MOST_REQUESTS = 8
 STOPPED = {0, 75, -SIGTERM}  # -SIGTERM: before Python had got as far as the handler
 KILLED = {0, -SIGKILL}
+COMMANDS = (
+    ("verify",),
+    ("backup", "--full"),
+    ("prune", "--keep", "1", "--older-than", "0", "--confirm"),
+)
 
 
 def _signalled(play: Play, number: signal.Signals, allowed: set[int]) -> None:
@@ -105,6 +110,15 @@ def killed_at_a_request(play: Play) -> None:
     play.end(running[0], KILLED)
 
 
+def command_killed(play: Play) -> None:
+    """End a command that makes, reads or removes backups; `verify` clears up behind it."""
+    tool = play.start(*play.choose(COMMANDS))
+    tool.pause(play.between(0, 2) * play.actor.usual_seconds)
+    tool.send(play.choose((SIGKILL, SIGTERM)))
+    play.end(tool, KILLED | STOPPED, looks=True)
+    play.run("verify", looks=True)
+
+
 KINDS = (
     Kind("killed", EVERYBODY, killed),
     Kind("killed at a byte of the database", WITH_DATABASE, killed_at_a_byte),
@@ -112,6 +126,7 @@ KINDS = (
     Kind("terminated", EVERYBODY, terminated),
     Kind("terminated at a byte of the database", WITH_DATABASE, terminated_at_a_byte),
     Kind("terminated twice", EVERYBODY, terminated_twice),
+    Kind("command killed", ("backup",), command_killed),
     Kind("paused", EVERYBODY, paused),
     Kind("started twice", EVERYBODY, started_twice),
 )
