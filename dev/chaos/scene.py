@@ -118,8 +118,8 @@ class OneServer(Scene):
             TcpProxy(lambda: clickhouse.tcp) as database,
             TcpProxy(lambda: clickhouse.http) as rows,
         ):
-            proxies = {"database": database, "rows": rows}
-            yield cls(folder=folder, clickhouse=clickhouse, password=password, **proxies, **others)
+            own: dict[str, Any] = {"clickhouse": clickhouse, "password": password}
+            yield cls(folder=folder, database=database, rows=rows, **own, **others)
 
     @property
     def secrets(self) -> tuple[bytes, ...]:

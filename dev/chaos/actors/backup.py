@@ -18,7 +18,7 @@ PUBLIC, PRIVATE = "chaos-public", "chaos-private"
 MANIFESTS = "clickhouse_export/manifest/"
 PENDING = "clickhouse_export/pending/"
 TABLES = {"fastpath": "both", "jsonl": "public", "accounts": "private"}
-DAYS = 90
+DAYS = 45
 START = date(2023, 1, 1)
 
 

@@ -22,6 +22,7 @@ from dev.servers.fault_proxy import FaultProxy
 AGE = timedelta(days=2)  # of the last measurements; older than two months, they were not followed
 HELD_BACK = 15 * 24  # hours that come one after the other
 HOURS = 6  # at a time
+COUNTRIES = ("IR", "RU", "ET", "DE")  # two with blocking, one with an outage, one with neither
 AMPLE_SECONDS = 120
 TABLES = ("blocking_status", "blocking_events")
 CONTENT = {"blocking_status": "* EXCEPT update_time", "blocking_events": "*"}
@@ -118,7 +119,8 @@ class Detector(Updater):
 
 
 def _by_hour() -> list[list[Hour]]:
-    hours = sorted(blocking.sample(datetime.now(UTC) - AGE), key=lambda hour: hour.hour)
+    sample = (hour for hour in blocking.sample(datetime.now(UTC) - AGE) if hour.cc in COUNTRIES)
+    hours = sorted(sample, key=lambda hour: hour.hour)
     return [list(group) for _, group in groupby(hours, key=lambda hour: hour.hour)]
 
 

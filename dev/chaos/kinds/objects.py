@@ -1,7 +1,6 @@
 """What happens to objects in the store, and on their way there."""
 
 from collections.abc import Callable
-from functools import partial
 
 from dev.chaos.actors.backup import MANIFESTS, PRIVATE, PUBLIC, Backup, damaged_objects
 from dev.chaos.kinds.connections import FEW
@@ -43,14 +42,19 @@ def replace(tool: Backup, bucket: str, key: str, draw: float) -> None:
     tool.put(bucket, key, content)
 
 
+DAMAGES = (flip, truncate, delete, replace)
+
+
 def _tool(play: Play) -> Backup:
     if not isinstance(play.actor, Backup):
         raise TypeError(play.actor.name)
     return play.actor
 
 
-def _damage(play: Play, damage: Damage, bucket: str, prefix: str) -> str:
+def _damage(play: Play, bucket: str, prefix: str) -> str:
+    """Damage an object of a bucket in one of four ways; return its key."""
     tool = _tool(play)
+    damage = play.choose(DAMAGES)
     keys = [
         key
         for key, content in sorted(tool.objects(bucket).items())
@@ -63,26 +67,26 @@ def _damage(play: Play, damage: Damage, bucket: str, prefix: str) -> str:
     return key
 
 
-def export_damaged(damage: Damage, play: Play) -> None:
+def export_damaged(play: Play) -> None:
     """Damage an object with rows: `verify` names it, and a forced run mends it."""
-    key = _damage(play, damage, PUBLIC, ROWS)
+    key = _damage(play, PUBLIC, ROWS)
     outcome = play.run("verify", "--from", "exports", allowed={65}, looks=True)
     if key not in outcome.output:
         raise Violation(f"verify does not name {key}:\n{outcome.output}")
     play.run("run", "--force", allowed={0})
 
 
-def manifest_damaged(damage: Damage, play: Play) -> None:
+def manifest_damaged(play: Play) -> None:
     """Damage the manifest of a table: `verify` says so, and a forced run mends it."""
-    _damage(play, damage, PUBLIC, MANIFESTS)
+    _damage(play, PUBLIC, MANIFESTS)
     play.run("verify", "--from", "exports", allowed={0, 65}, looks=True)
     play.disturbed = True
     play.run("run", "--force", allowed={0, 65})
 
 
-def backup_damaged(damage: Damage, play: Play) -> None:
+def backup_damaged(play: Play) -> None:
     """Damage a backup: `verify` says so; a full one, and pruning the others, mends it."""
-    _damage(play, damage, PRIVATE, DATA)
+    _damage(play, PRIVATE, DATA)
     play.disturbed = False
     play.run("verify", "--from", "all", allowed={0, 65}, looks=True)
     _begin_a_chain(play)
@@ -122,17 +126,10 @@ def upload_flipped(play: Play) -> None:
     _begin_a_chain(play)
 
 
-DAMAGES = (flip, truncate, delete, replace)
 KINDS = (
-    *(
-        Kind(f"{what}: {damage.__name__}", BACKUP, partial(inflict, damage))
-        for what, inflict in (
-            ("export", export_damaged),
-            ("manifest", manifest_damaged),
-            ("backup", backup_damaged),
-        )
-        for damage in DAMAGES
-    ),
+    Kind("export damaged", BACKUP, export_damaged),
+    Kind("manifest damaged", BACKUP, manifest_damaged),
+    Kind("backup damaged", BACKUP, backup_damaged),
     Kind("upload cut", BACKUP, upload_cut),
     Kind("upload flipped", BACKUP, upload_flipped),
 )

@@ -1,6 +1,7 @@
 """Upstreams that serve what they never should: old, broken, hostile."""
 
 import gzip
+from functools import partial
 from urllib.request import urlopen
 
 from dev.chaos.actors.citizenlab import COUNTRIES, CitizenLab
@@ -9,6 +10,7 @@ from dev.chaos.kinds.kind import FILES, UPDATERS, Kind
 from dev.chaos.play import Play
 from dev.samples.test_lists import Entry, list_path
 from dev.servers.fault_proxy import ALWAYS, answers
+from dev.servers.loopback import Request
 
 PAGE = b"<!DOCTYPE html>\n<html><body><h1>Sign in to the network</h1></body></html>\n"
 REFUSED = {65}
@@ -84,6 +86,10 @@ def of_another_tool(play: Play) -> None:
     play.run(allowed=REFUSED)
 
 
+def _asks_for(name: str, request: Request) -> bool:
+    return name in request.target
+
+
 def old(play: Play) -> None:
     """Serve again what came before: tables follow, installed files do not get older."""
     if not isinstance(play.actor, GeoIP):
@@ -91,10 +97,8 @@ def old(play: Play) -> None:
         play.run(allowed={0})
         return
     for name, contents in play.actor.published.items():
-        before_installed = answers(200, contents[-3:][0])
-        play.actor.upstream.fail(
-            before_installed, lambda request, name=name: name in request.target, times=ALWAYS
-        )
+        older = answers(200, contents[-3:][0])  # than what is installed
+        play.actor.upstream.fail(older, partial(_asks_for, name), times=ALWAYS)
     play.run(allowed=REFUSED)
 
 
