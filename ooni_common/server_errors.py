@@ -61,6 +61,7 @@ REFUSALS = (
     Rule(164, "READONLY", UTC, "session_timezone"),
     Rule(164, "READONLY", "give the user of db_uri a settings profile with readonly = 0"),
     Rule(170, "BAD_GET", "see SELECT DISTINCT cluster FROM system.clusters", "[Cc]luster"),
+    Rule(181, "ILLEGAL_FINAL", "make it a ReplacingMergeTree: its rows are to replace others"),
     Rule(192, "UNKNOWN_USER", LOGIN),
     Rule(193, "WRONG_PASSWORD", LOGIN),
     Rule(194, "REQUIRED_PASSWORD", LOGIN),

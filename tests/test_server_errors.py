@@ -81,6 +81,7 @@ SAID: Mapping[int, tuple[str, str, str]] = {
     139: ("No macro 'shard' in config", "No macro", "configuration of the server"),
     164: ("Cannot execute query in readonly mode.", "Cannot", "with readonly = 0"),
     170: ("Requested cluster 'a' not found", "Requested", "FROM system.clusters"),
+    181: ("Storage Memory doesn't support FINAL", "Storage Memory", "to replace others"),
     192: ("Unknown user ooni", "Unknown user ooni (", "in db_uri"),
     193: ("Wrong password for user ooni", "Wrong password", "in db_uri"),
     194: ("Password required for user ooni", "Password required", "in db_uri"),
@@ -242,6 +243,7 @@ ENGINE_REFUSES = {
     "SELECT 1 FROM nowhere.t": (81, "db_uri"),
     "EXCHANGE TABLES old.a AND old.b": (48, "ENGINE = Atomic"),
     "SELECT 1 SETTINGS nonsense = 1": (115, "remove it"),
+    "SELECT 1 FROM old.a FINAL": (181, "to replace others"),
 }
 ENGINE_FAILS = {
     "SELECT 1 FROM nothing": (60, "somebody has dropped it"),
