@@ -1,5 +1,6 @@
 """Running the steps of a schedule, and telling how it went."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -152,7 +153,7 @@ class _Stream:
             told += _indented(play.told)
         if violation:
             told += _indented([f"VIOLATION: {violation}"])
-            play.mend()
+            _recover(play)
         sys.stdout.write("\n".join(told) + "\n")  # at once: other streams tell theirs
         sys.stdout.flush()
         return violation
@@ -170,6 +171,14 @@ def _begin(scene: Scene, actor: Actor) -> None:
     actor.usual_seconds = time.monotonic() - begin
     actor.usual_bytes = {way: scene.database.passed(answers=way) for way in (False, True)}
     actor.usual_row_bytes = scene.rows.passed(answers=True)
+
+
+def _recover(play: Play) -> None:
+    """Let the tool end well, so that the next step has nothing of this one."""
+    play.mend()
+    play.disturbed = True
+    with contextlib.suppress(Violation, Hung):
+        play.settle()
 
 
 def _indented(lines: Iterable[str]) -> Iterator[str]:

@@ -30,6 +30,7 @@ class CitizenLab(Updater):
 
     Attributes:
         lists: its upstream.
+        unchanged: the countries whose lists the last commit has not changed.
     """
 
     name = "citizenlab"
@@ -39,6 +40,7 @@ class CitizenLab(Updater):
     def __init__(self, scene: Scene, upstream: FaultProxy, lists: SampleTestLists) -> None:
         super().__init__(scene, upstream)
         self.lists = lists
+        self.unchanged = COUNTRIES
         self._files: list[dict[str, bytes]] = []
         self.versions = {cc: Versions[Version](f"the list of {cc}") for cc in COUNTRIES}
         scene.create_database(self.database)
@@ -68,6 +70,7 @@ class CitizenLab(Updater):
     def advance(self, draw: float) -> None:
         """Add or remove some rows of a country."""
         cc = COUNTRIES[int(draw * 1000) % len(COUNTRIES)]
+        self.unchanged = tuple(other for other in COUNTRIES if other != cc)
         if draw < 0.75:
             self.lists.add_rows(cc, 1 + int(draw * 10))
         else:

@@ -54,7 +54,7 @@ def stalled(play: Play) -> None:
     tool = play.start()
     tool.pause(2 * play.actor.usual_seconds + ONE_SECOND)
     tool.send(SIGTERM)
-    play.end(tool, STOPPED)
+    play.end(tool, STOPPED | {69})
 
 
 def flipped(play: Play) -> None:

@@ -4,7 +4,7 @@ import gzip
 from functools import partial
 from urllib.request import urlopen
 
-from dev.chaos.actors.citizenlab import COUNTRIES, CitizenLab
+from dev.chaos.actors.citizenlab import CitizenLab
 from dev.chaos.actors.geoip import GeoIP
 from dev.chaos.kinds.kind import FILES, UPDATERS, Kind
 from dev.chaos.play import Play
@@ -111,7 +111,7 @@ def stale(play: Play) -> None:
 def broken_list(play: Play) -> None:
     """Commit a list that is none: its country is held, the others are updated."""
     lists = _lists(play)
-    cc = play.choose(COUNTRIES)
+    cc = play.choose(lists.unchanged)
     good = lists.lists.read(list_path(cc))
     lists.lists.break_file(cc, play.choose(LIST_DAMAGES))  # type: ignore[arg-type]
     play.scene.mending.append(lambda: lists.lists.commit("Mend", {list_path(cc): good}))
@@ -121,7 +121,7 @@ def broken_list(play: Play) -> None:
 def hostile_tree(play: Play) -> None:
     """Commit what would harm whoever checks it out."""
     lists = _lists(play)
-    cc = play.choose(COUNTRIES)
+    cc = play.choose(lists.unchanged)
     good = lists.lists.read(list_path(cc))
     entries: tuple[Entry, ...] = (
         ("120000", list_path(cc), b"/etc/passwd"),
