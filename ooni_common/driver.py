@@ -41,7 +41,7 @@ class Driver(Client):  # type: ignore[misc] # untyped
         limit = connection.send_receive_timeout
         connection.send_receive_timeout = connection.connect_timeout
         try:
-            super().establish_connection(settings)
+            self._connect(settings)
         finally:
             connection.send_receive_timeout = limit
         connection.socket.settimeout(limit)
@@ -54,6 +54,24 @@ class Driver(Client):  # type: ignore[misc] # untyped
                 f"database: the connection was lost, and the next one reached {server.display_name}"
                 f" instead of {self._server}; name one server in db_uri, or set cluster"
             )
+
+    def _connect(self, settings: Any) -> None:
+        """Connect to the first host that greets.
+
+        A proxy whose server is away accepts a connection and closes it. The driver tries its other
+        hosts only where the connection itself fails.
+        """
+        hosts = self.connection.hosts
+        for left in reversed(range(len(hosts))):
+            try:
+                super().establish_connection(settings)
+            except EOFError:
+                self.disconnect()
+                if not left:
+                    raise
+                hosts.rotate(-1)
+            else:
+                return
 
     def texts(
         self, query: str, settings: Mapping[str, Any]

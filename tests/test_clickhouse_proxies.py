@@ -1,5 +1,6 @@
 """ClickHouse behind proxies, and for users with settings profiles of their own."""
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,12 @@ from db_backup_harness import BackupTool
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.servers.fault_proxy import Exchange, FaultProxy, answers, passed, without
 from dev.servers.loopback import Request
+from dev.servers.tcp_proxy import TcpProxy
 from exports.clickhouse_http import PORTS, SUMMARY, TAG, ClickHouseHTTP, written_rows
 from exports.progress_headers import _WithoutProgress
 from failing_clickhouse import FailingClickHouse
+from ooni_common.config import DatabaseConfig, SecretUrl
+from ooni_common.database import connected
 from ooni_common.errors import Unavailable
 
 HOURS = 3 * 3600  # seconds of silence
@@ -153,6 +157,24 @@ def test_lines_of_progress_are_dropped_and_others_stay() -> None:
     lines = _WithoutProgress(io.BytesIO(head))
     left = [lines.readline() for _ in range(4)]
     assert left == [b"HTTP/1.1 200 OK\r\n", b"A: b\r\n", b"\r\n", b""]
+
+
+def test_another_host_is_tried_where_a_proxy_has_no_server_behind_it(
+    embedded_clickhouse: EmbeddedClickHouse,
+) -> None:
+    with TcpProxy(lambda: 0) as proxy:
+        away = f"127.0.0.1:{proxy.port}"
+        for others, succeeds in (
+            (away, False),
+            (f"{away},127.0.0.1:{embedded_clickhouse.tcp}", True),
+        ):
+            uri = SecretUrl(f"clickhouse://{away}/default?alt_hosts={others}")
+            config = DatabaseConfig(state_dir=Path("/nowhere"), db_uri=uri)
+            with (
+                contextlib.nullcontext() if succeeds else pytest.raises(Unavailable, match="EOF"),
+                connected(config) as database,
+            ):
+                assert database.query("SELECT 1") == [(1,)]
 
 
 # --- settings profiles ---
