@@ -14,6 +14,7 @@ from dev.chaos.tool import Outcome, Tool
 from dev.chaos.versions import Versions
 from dev.servers.fault_proxy import FaultProxy
 
+FILLING = "filling"  # the file that takes the room of a full disk
 SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
 
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
-from dev.chaos.actors.actor import Updater
+from dev.chaos.actors.actor import FILLING, Updater
 from dev.chaos.actors.page import check_page
 from dev.chaos.scene import Scene
 from dev.chaos.tool import Tool
@@ -128,7 +128,7 @@ def _published(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != FILLING
     }
 
 

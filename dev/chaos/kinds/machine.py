@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from dev.chaos.actors.actor import FILLING
 from dev.chaos.kinds.kind import EVERYBODY, WITH_DATABASE, WITH_SHADOWS, Kind
 from dev.chaos.play import Play
 
@@ -31,7 +32,7 @@ def _fill(play: Play, folder: Path) -> None:
     subprocess.run(mount, check=True)
 
     def mend() -> None:
-        (folder / "filling").unlink(missing_ok=True)
+        (folder / FILLING).unlink(missing_ok=True)
         shutil.rmtree(copy)
         shutil.copytree(folder, copy, symlinks=True)
         subprocess.run(["umount", str(folder)], check=True)
@@ -41,7 +42,7 @@ def _fill(play: Play, folder: Path) -> None:
     play.scene.mending.append(mend)
     shutil.copytree(copy, folder, dirs_exist_ok=True)
     room = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-    with (folder / "filling").open("wb") as file:
+    with (folder / FILLING).open("wb") as file:
         file.write(bytes(max(0, room - int(play.draw() * LEFT_BYTES))))
 
 
