@@ -118,7 +118,8 @@ def upload_flipped(play: Play) -> None:
     play.disturbed = True
     play.run("run", "--force", allowed={0, 65, 69}, looks=True)
     play.scene.store.heal()
-    outcome = play.run("verify", "--from", "all", allowed={0, 65}, looks=True)
+    play.run("verify", "--from", "all", allowed={0, 65}, looks=True)
+    outcome = play.run("verify", "--from", "exports", allowed={0, 65}, looks=True)
     for key in damaged_objects(_tool(play).objects(PUBLIC)):
         if key not in outcome.output:
             raise Violation(f"verify does not name {key}:\n{outcome.output}")
