@@ -9,12 +9,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+from clickhouse_driver import errors
+
 from dev.chaos.scene import Scene
 from dev.chaos.tool import Outcome, Tool
 from dev.chaos.versions import Versions
 from dev.servers.fault_proxy import FaultProxy
 
 FILLING = "filling"  # the file that takes the room of a full disk
+UNKNOWN_IDENTIFIER, UNKNOWN_TABLE = 47, 60
 SCRATCH = "ooni_verify_"  # how the names of databases begin in which backups are verified
 
 
@@ -180,9 +183,12 @@ class Updater(Actor):
     """A tool that loads tables from upstream."""
 
     def rows_of(self, table: str, columns: str, reader: int) -> list[tuple[object, ...]] | None:
-        """Return what a reader sees in a table, in order; None without a table."""
+        """Return what a reader sees in a table, in order; None without it or one of its columns."""
         with self.scene.client(self.database, reader) as client:
-            if not client.execute(f"EXISTS TABLE {table}")[0][0]:
+            try:
+                rows: list[tuple[object, ...]] = client.execute(f"SELECT {columns} FROM {table}")
+            except errors.ServerException as error:
+                if error.code not in {UNKNOWN_TABLE, UNKNOWN_IDENTIFIER}:
+                    raise
                 return None
-            rows: list[tuple[object, ...]] = client.execute(f"SELECT {columns} FROM {table}")
         return sorted(rows, key=repr)
