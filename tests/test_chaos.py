@@ -96,9 +96,11 @@ def test_after_a_rollback_the_former_version_is_wanted_until_there_is_another_on
     versions.roll_back()
     assert not versions.violation("first", current=True)
     assert "but 0 is wanted" in versions.violation("second", current=True)
+    versions.add("second", alone=True)
+    assert not versions.violation("first", current=True)
     versions.add("third")
     assert not versions.violation("third", current=True)
-    assert "version 0 after 2" in versions.violation("first", current=False)
+    assert "version 0 after 3" in versions.violation("first", current=False)
 
 
 @pytest.mark.parametrize(

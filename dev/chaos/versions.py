@@ -15,27 +15,28 @@ class Versions(Generic[V]):
     def __init__(self, name: str) -> None:
         self._name = name
         self._all: list[V] = []
-        self._rolled_back = False
+        self._wanted = 0
         self._seen: dict[int, int] = {}
 
-    def add(self, version: V) -> None:
-        """Upstream has a new one, from now on."""
+    def add(self, version: V, *, alone: bool = False) -> None:
+        """Upstream has this one from now on.
+
+        Args:
+            alone: it is looked at by itself, so that the same one changes nothing; else it is new
+                with all that it belongs to.
+        """
+        if not (alone and self._all[-1:] == [version]):
+            self._wanted = len(self._all)
         self._all.append(version)
-        self._rolled_back = False
 
     @property
     def former(self) -> V:
         """The one before the newest; the newest if there is no other."""
         return self._all[-2:][0]
 
-    @property
-    def wanted(self) -> V:
-        """The one that readers see after a run that ends well."""
-        return self.former if self._rolled_back else self._all[-1]
-
     def roll_back(self) -> None:
         """Want the one before the newest, until upstream has another one."""
-        self._rolled_back = True
+        self._wanted = max(0, len(self._all) - 2)
         self.forget_seen()
 
     def forget_seen(self) -> None:
@@ -59,8 +60,6 @@ class Versions(Generic[V]):
         if places[-1] < last:
             return f"{self._name}: version {places[-1]} after {last}"
         self._seen[reader] = places[-1]
-        if current and seen != self.wanted:
-            newest = len(self._all) - 1
-            wanted = newest - 1 if self._rolled_back else newest
-            return f"{self._name}: version {places[-1]}, but {wanted} is wanted"
+        if current and seen != self._all[self._wanted]:
+            return f"{self._name}: version {places[-1]}, but {self._wanted} is wanted"
         return ""

@@ -79,4 +79,4 @@ class Fingerprints(Updater):
         for kind, content in contents.items():
             (folder / f"fingerprints_{kind}.csv").write_bytes(content)
             rows = [(*row[:6], int(row[6]), *row[7:]) for row in sample.rows(kind)]
-            self.versions[kind].add(sorted(rows, key=repr))
+            self.versions[kind].add(sorted(rows, key=repr), alone=True)
