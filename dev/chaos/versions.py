@@ -22,6 +22,7 @@ class Versions(Generic[V]):
         """Upstream has this one from now on.
 
         Args:
+            version: complete, and valid.
             alone: it is looked at by itself, so that the same one changes nothing; else it is new
                 with all that it belongs to.
         """
