@@ -158,5 +158,5 @@ def counts_ahead(
                 answer = thread.submit(next, remaining, None)
                 yield counts
         except BaseException:
-            database.close()  # or else an answer that nobody needs would be waited for
+            database.interrupt()  # or else an answer that nobody needs would be waited for
             raise

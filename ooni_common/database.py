@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import date
@@ -211,8 +212,16 @@ class Database:
         return dict(rows)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; no other thread may be using it."""
         self._client.disconnect()
+
+    def interrupt(self) -> None:
+        """Let a statement fail that another thread waits for; that thread closes the connection."""
+        connection = self._client.connection
+        connection.disable_reconnect = True  # after its ping
+        if waiting := connection.socket:
+            with contextlib.suppress(OSError):  # it was closed just now
+                waiting.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,21 @@
 """Counting measurements and runs step by step, at once or as the hours go by."""
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from conftest import Database as FreshDatabase
+from counts import counts_ahead
 from detector_config import Config
 from detector_harness import FACEBOOK, START
 from dev.samples.measurements import create
+from dev.servers.tcp_proxy import TcpProxy, stall
 from ooni_common.config import SecretUrl
 from ooni_common.database import Database, connected
 from outputs.counting import Counting, Window
@@ -55,6 +62,48 @@ def measurements(database: FreshDatabase) -> Iterator[Database]:
         )
     with connected(Config(db_uri=SecretUrl(database.uri))) as opened:
         yield opened
+
+
+class ShutDownSlowly:
+    """A client's socket whose end another thread has dealt with before this one goes on."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._socket = connection.socket
+        self._thread = threading.current_thread()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def shutdown(self, how: int) -> None:
+        self._socket.shutdown(how)
+        while self._thread is threading.current_thread() and self._connection.socket:
+            sleep(0.01)
+
+
+@pytest.mark.parametrize("after", [0, 1], ids=["ping", "answer"])
+def test_a_run_that_is_stopped_interrupts_the_count_that_it_waits_for(
+    database: FreshDatabase, after: int
+) -> None:
+    port = urlsplit(database.uri).port or 0
+    asked = threading.Event()
+
+    def counts_of(start: int, _end: int) -> Any:
+        if start:
+            proxy.fail(stall, after=after, answers=True)
+            asked.set()
+        return through.query("SELECT 1")
+
+    with TcpProxy(lambda: port) as proxy:
+        uri = SecretUrl(database.uri.replace(f":{port}", f":{proxy.port}"))
+        with connected(Config(db_uri=uri)) as through:
+            ahead: Any = counts_ahead(through, counts_of, (0, 9), 1, contextlib.nullcontext)
+            assert next(ahead) == [(1,)]
+            assert asked.wait(60)
+            connection = through._client.connection
+            connection.socket = ShutDownSlowly(connection)
+            ahead.close()
+            assert connection.socket is None
 
 
 def window(end: int, start: int = 0) -> Window:
