@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import date
@@ -97,6 +96,9 @@ class StreamingClient(Protocol):
 
     def execute_iter(self, query: str) -> Iterator[tuple[Any, ...]]:
         """Run a query; yield its rows block by block."""
+
+    def interrupt(self) -> None:
+        """Let a statement fail that another thread waits for."""
 
 
 class Database:
@@ -217,11 +219,7 @@ class Database:
 
     def interrupt(self) -> None:
         """Let a statement fail that another thread waits for; that thread closes the connection."""
-        connection = self._client.connection
-        connection.disable_reconnect = True  # after its ping
-        if waiting := connection.socket:
-            with contextlib.suppress(OSError):  # it was closed just now
-                waiting.shutdown(socket.SHUT_RDWR)
+        cast("StreamingClient", self._client).interrupt()
 
 
 @contextlib.contextmanager

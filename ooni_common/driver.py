@@ -4,6 +4,7 @@ In a module of its own, because the driver takes longest to import of all.
 """
 
 import contextlib
+import socket
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,13 @@ class Driver(Client):  # type: ignore[misc] # untyped
                 hosts.rotate(-1)
             else:
                 return
+
+    def interrupt(self) -> None:
+        """Let a statement fail that another thread waits for; that thread closes the connection."""
+        self.connection.disable_reconnect = True  # after its ping
+        if waiting := self.connection.socket:
+            with contextlib.suppress(OSError):  # it was closed just now
+                waiting.shutdown(socket.SHUT_RDWR)
 
     def texts(
         self, query: str, settings: Mapping[str, Any]

@@ -100,7 +100,7 @@ def test_a_run_that_is_stopped_interrupts_the_count_that_it_waits_for(
             ahead: Any = counts_ahead(through, counts_of, (0, 9), 1, contextlib.nullcontext)
             assert next(ahead) == [(1,)]
             assert asked.wait(60)
-            connection = through._client.connection
+            connection: Any = vars(through)["_client"].connection
             connection.socket = ShutDownSlowly(connection)
             ahead.close()
             assert connection.socket is None

@@ -40,7 +40,7 @@ class CitizenLab(Updater):
     def __init__(self, scene: Scene, upstream: FaultProxy, lists: SampleTestLists) -> None:
         super().__init__(scene, upstream)
         self.lists = lists
-        self.unchanged = COUNTRIES
+        self.unchanged: tuple[str, ...] = COUNTRIES
         self._files: list[dict[str, bytes]] = []
         self.versions = {cc: Versions[Version](f"the list of {cc}") for cc in COUNTRIES}
         scene.create_database(self.database)
