@@ -84,6 +84,7 @@ def test_rows_that_merges_leave_are_counted_beside_those_that_are_stored() -> No
         ("merged", 4, None, None),
         ("merged", None, None, None),
         ("scheme", "1", "1", "1"),
+        ("scheme", "2", "2", "2"),
     ],
 )
 def test_the_rows_of_shards_are_those_of_each(

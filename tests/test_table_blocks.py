@@ -276,3 +276,10 @@ def test_a_block_that_was_attached_since_is_another_one(
         return ShardParts("uuid", "", 100, "columns", listed)
 
     assert at(modified).unchanged_partitions(at(90).storage) == unchanged
+
+
+def test_where_rows_were_not_noted_a_partition_is_not_said_to_be_unchanged() -> None:
+    (shard,) = with_rows((0, 0, 1)).shards
+    noted = shard.storage
+    assert shard.unchanged_partitions(noted) == ["all"]
+    assert shard.unchanged_partitions(msgspec.structs.replace(noted, rows={})) == []
