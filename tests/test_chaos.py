@@ -126,6 +126,8 @@ def test_an_export_that_is_not_as_its_manifest_says_is_damaged() -> None:
     newer = export | {"sha256": hashlib.sha256(b"other rows").hexdigest()}
     objects[f"{PENDING}a/all.json"] = json.dumps({"export": newer}).encode()
     assert list(damaged_objects(objects)) == []
+    objects[f"{MANIFESTS}b.json"] = b'{"table": "b'
+    assert list(damaged_objects(objects)) == [f"{MANIFESTS}b.json"]
 
 
 @pytest.mark.parametrize(

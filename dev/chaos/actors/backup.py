@@ -96,7 +96,7 @@ class Backup(Updater):
             yield f"{key}: not what the manifest says"
         if current:
             for key, manifest in _manifests(objects):
-                if manifest["pending"] or _pending_beside(key, objects):
+                if manifest.get("pending") or _pending_beside(key, objects):
                     yield f"{key}: something is still pending"
             yield from self._missing(objects)
 
@@ -159,7 +159,8 @@ class Backup(Updater):
     def _missing(self, objects: Mapping[str, bytes]) -> Iterator[str]:
         rows = dict.fromkeys(TABLES, 0)
         for _, manifest in _manifests(objects):
-            rows[manifest["table"]] += sum(one["rows"] for one in manifest["chunks"].values())
+            for export in manifest.get("chunks", {}).values():
+                rows[manifest["table"]] += export["rows"]
         with self.scene.client(self.database) as client:
             for table in ("fastpath", "jsonl"):
                 ((count,),) = client.execute(f"SELECT count() FROM {table} FINAL")
@@ -169,12 +170,17 @@ class Backup(Updater):
 
 
 def damaged_objects(objects: Mapping[str, bytes]) -> Iterator[str]:
-    """Yield the keys of exports that are not what their manifest, or what is pending, says.
+    """Yield the keys of manifests that can't be read, and of exports that are not as these say.
+
+    What is pending may have taken an export's place.
 
     Args:
         objects: of the public bucket, by key.
     """
     for key, manifest in _manifests(objects):
+        if not manifest:
+            yield key
+            continue
         pending = [*manifest["pending"].values(), *_pending_beside(key, objects)]
         digests = {export["sha256"] for export in pending}
         for export in manifest["chunks"].values():
@@ -184,9 +190,13 @@ def damaged_objects(objects: Mapping[str, bytes]) -> Iterator[str]:
 
 
 def _manifests(objects: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the keys of manifests and what they hold; nothing for one that can't be read."""
     for key, content in sorted(objects.items()):
         if key.startswith(MANIFESTS):
-            yield key, json.loads(content)
+            try:
+                yield key, json.loads(content)
+            except ValueError:
+                yield key, {}
 
 
 def _pending_beside(manifest: str, objects: Mapping[str, bytes]) -> list[dict[str, Any]]:
