@@ -3,10 +3,14 @@
 The packages are built and tested by `make deb-check` and `make e2e`.
 """
 
+import ast
 import importlib
 import importlib.util
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -194,6 +198,39 @@ def test_every_folder_of_modules_below_a_tool_is_a_package_that_is_installed() -
         files = [path for pattern in patterns for path in folder.rglob(pattern)]
         files += filter(Path.is_file, data)
         assert sorted(install_tools.files_of(folder)) == sorted(files)
+
+
+@pytest.mark.parametrize("folder", ["ooni_common", *FOLDERS])
+def test_the_packages_of_a_tool_have_the_libraries_that_it_imports(folder: str) -> None:
+    """What only detector.txt has is not there where the detector isn't installed."""
+    files = ["runtime.txt", "detector.txt"] if folder == "detector" else ["runtime.txt"]
+    pins = "".join((ROOT / "requirements" / file).read_text() for file in files)
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", pins, re.MULTILINE))
+    distributions = {
+        name: {re.sub("[_.]", "-", distribution.lower()) for distribution in among}
+        for name, among in packages_distributions().items()
+    }
+    ours = {path.stem for path in (ROOT / folder).rglob("*")} | {"ooni_common"}
+    libraries = {
+        name
+        for path in (ROOT / folder).rglob("*.py")
+        for name in imported(ast.parse(path.read_text()))
+        if name not in ours | sys.stdlib_module_names
+    }
+    assert libraries
+    assert [name for name in sorted(libraries) if not pinned & distributions[name]] == []
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Yield what is imported when a module runs, and not only for the types."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name.partition(".")[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield (node.module or "").partition(".")[0]
+    for child in ast.iter_child_nodes(node):
+        yield from imported(child)
 
 
 def test_names_of_modules_are_unique_over_the_tools() -> None:
