@@ -73,7 +73,7 @@ def main() -> None:
     try:
         components = [
             component_of(folder, tree, wheels, rules, python)
-            for folder in sorted(packages.glob("*.dist-info"))
+            for folder in sorted(packages.parent.glob("*-packages/*.dist-info"))
         ]
     except LicenceError as error:
         raise SystemExit(f"{package}: {error}") from None
