@@ -23,7 +23,7 @@ AGE = timedelta(days=2)  # of the last measurements; older than two months, they
 HELD_BACK = 15 * 24  # hours that come one after the other
 HOURS = 6  # at a time
 COUNTRIES = ("IR", "RU", "ET", "DE")  # two with blocking, one with an outage, one with neither
-AMPLE_SECONDS = 120
+AMPLE_SECONDS = 600
 TABLES = ("blocking_status", "blocking_events")
 SERIES = "test_name, input, probe_cc, probe_asn"
 CONTENT = {  # somebody may add columns
