@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 
 MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of mallopt(3)
-MAPPED_FROM = 1024 * 1024  # bytes; parts of uploads are larger
+MAPPED_FROM = 4 * 1024 * 1024  # bytes; parts of uploads are larger, pieces of rows smaller
 
 
 def map_large_blocks() -> None:
