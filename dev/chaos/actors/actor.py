@@ -167,8 +167,12 @@ class Actor(ABC):
             versions.roll_back()
 
     def go_back(self) -> None:
-        """Let upstream have again what it had before the newest."""
-        raise NotImplementedError(self.name)
+        """Let upstream have again what it had before the newest.
+
+        Raises:
+            LookupError: the tool follows no upstream of which that can be said.
+        """
+        raise LookupError(f"{self.name} has no upstream that can go back")
 
     def clear_temporary(self) -> None:
         """Empty the folder of temporary files, as systemd does after each run of a service."""
