@@ -32,7 +32,7 @@ class Versions(Generic[V]):
 
     @property
     def former(self) -> V:
-        """The one before the newest; the newest if there is no other."""
+        """The version before the newest, or the newest if it is the only one."""
         return self._all[-2:][0]
 
     def roll_back(self) -> None:
