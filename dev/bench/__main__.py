@@ -26,6 +26,7 @@ from dev.bench.measure import (
     ratio,
     run,
     show_medians,
+    show_processors,
 )
 from dev.bench.parquet_versions import answer_with, measure_versions, wants_parquet
 from dev.embedded_clickhouse import EmbeddedClickHouse
@@ -217,27 +218,28 @@ def bench_backup(folder: Path, rows: int = BACKUP_ROWS) -> None:
         one_job = backup_command(folder, db, s3.endpoint, "public", chunks=MONTHS, jobs=1)
         whole, unchanged = "the tool, everything", "the tool, nothing new"
         native = "the tool, over the native protocol"
-        engine = [
-            "dev.bench.engine_csv_export",
-            f"{folder}/engine/data",
-            "fastpath",
-            f"{folder}/e.csv.zst",
-        ]
+        engine = [PYTHON, "-m", "dev.bench.engine_csv_export", f"{folder}/engine/data", "fastpath"]
+        to_file, to_store = "the engine's INTO OUTFILE", "the engine, to the same store"
         medians = compare(
             {
                 whole: Contender([*command, "--force"]),
                 "the tool, one job": Contender([*one_job, "--force"]),
                 native: Contender([PYTHON, "-c", NATIVE_BACKUP, *command[2:], "--force"]),
                 unchanged: Contender(command),
-                "the engine's INTO OUTFILE": Contender([PYTHON, "-m", *engine]),
+                to_file: Contender([*engine, f"{folder}/e.csv.zst"]),
+                to_store: Contender([*engine, f"{s3.endpoint}/ooni-data/engine.csv.zst"]),
             },
             ENVIRONMENT,
             rounds=2,
         )
+        show_processors(
+            Contender([*command, "--force"]), ENVIRONMENT, {"database": db.pid, "store": s3.pid}
+        )
         plain = ["dev.bench.plain_csv_export", db.uri(), "fastpath", f"{folder}/plain.csv.zst"]
         figures = run(Contender([PYTHON, "-m", *plain]), ENVIRONMENT)
     print(f"the driver, csv and zstandard, to a file: {figures.wall:.2f} s (for information)")
-    ratio(medians, whole, "the engine's INTO OUTFILE", "at most 1.15")
+    ratio(medians, whole, to_file, "at most 1.15")
+    ratio(medians, whole, to_store, "for information")
     ratio(medians, native, whole, "at most 2.20")
     print(f"peak memory of {whole}: {medians[whole].peak:.0f} MiB (goal: at most 250)")
 

@@ -1,6 +1,7 @@
 """Measuring whole processes, side by side."""
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -99,6 +100,13 @@ def peak_of(pid: int) -> float:
     return int(peak[1]) / 1024 if peak else 0.0
 
 
+def processor_seconds_of(pid: int) -> float:
+    """Return how long a running process has had a processor, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # as proc(5) has it
+    user, system = fields[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def compare(
     contenders: Mapping[str, Contender], environment: Mapping[str, str], rounds: int = 7
 ) -> dict[str, Figures]:
@@ -127,6 +135,25 @@ def show_medians(measured: Mapping[str, Sequence[Figures]], rounds: int) -> dict
             f" {median.cpu:6.2f} s {median.peak:8.0f} MiB"
         )
     return medians
+
+
+def show_processors(
+    contender: Contender, environment: Mapping[str, str], servers: Mapping[str, int]
+) -> None:
+    """Run a command; print what it and its servers took of the processors, and what that allows.
+
+    In production the servers are other machines. Here all share the cores.
+    """
+    before = {name: processor_seconds_of(pid) for name, pid in servers.items()}
+    figures = run(contender, environment)
+    taken = {"command": figures.cpu} | {
+        name: processor_seconds_of(pid) - before[name] for name, pid in servers.items()
+    }
+    cores = len(os.sched_getaffinity(0))
+    print(
+        f"{figures.wall:.2f} s with {cores} cores; at least {sum(taken.values()) / cores:.2f} s, by"
+        f" the processors: {', '.join(f'{name} {spent:.1f} s' for name, spent in taken.items())}"
+    )
 
 
 def ratio(medians: Mapping[str, Figures], dividend: str, divisor: str, goal: str) -> None:

@@ -72,6 +72,11 @@ class S3Server:
                     pipe.close()
             self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Return the process, 0 when there is none."""
+        return self._process.pid if self._process else 0
+
     def client(self) -> "S3Client":
         """Return a client."""
         import boto3.session  # noqa: PLC0415 (takes long)
