@@ -52,7 +52,7 @@ def beginning_of(
         return Beginning(hour_of(job.arguments.start_date), Follower(services), 0)
     if remembered is None:
         hour = hour_of(now - timedelta(days=job.config.history_days))
-        log.info("there is no checkpoint: following the series from %s on", spoken(time_of(hour)))
+        log.info("no checkpoint yet: following the series from %s on", spoken(time_of(hour)))
         return Beginning(hour, Follower(services), 0)
     checkpoint, follower = remembered
     if checkpoint.hour > hour_of(now):

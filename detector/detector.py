@@ -196,7 +196,7 @@ def detect(job: Job[Config], now: datetime) -> None:
             measurements,
             (checkpoint.hour, until),
             config.state_dir / CHARTS,
-            anew=job.arguments.reprocess,
+            reprocess=job.arguments.reprocess,
         )
         report = report_of(config, counting, statuses, events, published, (beginning.hour, learned))
         report = dataclasses.replace(report, in_doubt=follower.in_doubt(config.service_of, until))

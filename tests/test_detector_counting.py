@@ -113,7 +113,9 @@ def window(end: int, start: int = 0) -> Window:
 def test_a_run_counts_in_the_step_in_which_it_is_first_seen(
     measurements: Database, tmp_path: Path
 ) -> None:
-    counting = Counting(measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", anew=False)
+    counting = Counting(
+        measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", reprocess=False
+    )
     whole, later, one = counting.count([window(96), window(96, 24), window(24)])
     assert whole == ([3, 4, 0, 2], [2, 2, 0, 2], [2, 2, 0, 2])
     assert later == ([4, 0, 2], [2, 0, 2], [3, 0, 2])
@@ -124,12 +126,12 @@ def test_counting_as_the_hours_go_by_is_counting_at_once(
     measurements: Database, tmp_path: Path
 ) -> None:
     hours = (FIRST, FIRST + 96)
-    at_once = Counting(measurements, hours, tmp_path / "once.json", anew=False)
+    at_once = Counting(measurements, hours, tmp_path / "once.json", reprocess=False)
     expected = at_once.count([window(96)])
     path = tmp_path / "charts.json"
     for end in range(12, 97, 12):
         unsettled = (FIRST + max(0, end - 30), FIRST + end)
-        counting = Counting(measurements, unsettled, path, anew=False)
+        counting = Counting(measurements, unsettled, path, reprocess=False)
         seen = counting.count([window(end)])
         counting.keep()
     assert seen == expected
@@ -146,14 +148,18 @@ def test_a_measurement_that_was_processed_again_counts_as_it_was_found_last(
         " test_start_time, measurement_start_time, 'f', 'f', if(report_id = 'b', 't', 'f')"
         " FROM fastpath"
     )
-    counting = Counting(measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", anew=False)
+    counting = Counting(
+        measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", reprocess=False
+    )
     assert counting.count([window(96)]) == [([2, 2, 0, 2], [0, 0, 0, 0], [1, 2, 0, 2])]
 
 
 def test_only_the_series_of_a_window_are_counted_in_it(
     measurements: Database, tmp_path: Path
 ) -> None:
-    counting = Counting(measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", anew=False)
+    counting = Counting(
+        measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", reprocess=False
+    )
     hours = (FIRST, DAY, FIRST + 24)
     windows = [
         *(Window((one,), *hours, grows=True) for one in SERIES),

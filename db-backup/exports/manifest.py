@@ -86,8 +86,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         finished: when they were all uploaded.
         types: of its columns; empty in those of 2.0.0, which have the types of their manifest.
         dropped: since when the database has none of these rows any more; "" while it has.
-        parquet: the same rows as Parquet; None: there is no such object. 2.0.1 does not know this
-            key and drops it; the next run makes the object again.
+        parquet: the same rows as Parquet; None if there are none. 2.0.1 does not know this key and
+            drops it; the next run makes the object again.
     """
 
     chunk: Chunk

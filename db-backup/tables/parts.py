@@ -80,7 +80,7 @@ def _is(column: str) -> str:
 def _identity_and_times(database: Database, table: SourceTable) -> tuple[str, int, int] | None:
     """Return what tells a table from others of its name, the server's time, and that of its start.
 
-    None: there is no such table, or nothing tells it from another one.
+    None where there is no such table, or where nothing tells it from another one.
     """
     tables = database.query(
         # In some databases without UUIDs, the folder of a table is named by one.

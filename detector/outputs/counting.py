@@ -106,23 +106,23 @@ class Counting:
         database: has the measurements.
         unsettled: hours whose measurements can change: from the first up to the second, without it.
         path: keeps what changes no more.
-        anew: ask for all of it nevertheless.
+        reprocess: ask for all of it nevertheless.
 
     Attributes:
-        database, anew: as above.
+        database, reprocess: as above.
         settled_until: the first of the unsettled hours.
         until: the hour after the last one.
     """
 
     def __init__(
-        self, database: Database, unsettled: tuple[int, int], path: Path, *, anew: bool
+        self, database: Database, unsettled: tuple[int, int], path: Path, *, reprocess: bool
     ) -> None:
         self.database = database
         self.settled_until, self.until = unsettled
-        self.anew = anew
+        self.reprocess = reprocess
         self._path = path
         self._kept = read_state(path, Settled).windows
-        self._earlier: dict[str, Steps] = {} if anew else self._kept
+        self._earlier: dict[str, Steps] = {} if reprocess else self._kept
         self._settled: dict[str, Steps] = {}
 
     def count(self, windows: Sequence[Window]) -> list[Steps]:

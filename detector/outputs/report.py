@@ -195,7 +195,7 @@ def report_of(
             counting.database,
             (hours[0], counting.settled_until, counting.until),
             config.state_dir,
-            anew=counting.anew,
+            reprocess=counting.reprocess,
         ),
     )
 

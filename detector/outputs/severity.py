@@ -86,7 +86,7 @@ def severities_of(
     prints = {
         incident.key: _fingerprint(incident, targets[incident.service]) for incident in incidents
     }
-    unknown = [i for i in incidents if counting.anew or prints[i.key] not in kept]
+    unknown = [i for i in incidents if counting.reprocess or prints[i.key] not in kept]
     severities = {key: kept[prints[key]] for key in prints if prints[key] in kept}
     severities |= _asked(counting.database, unknown, targets)
     settled = {

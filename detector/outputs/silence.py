@@ -189,7 +189,7 @@ def silences_of(episodes: Iterable[Episode]) -> list[Silence]:
 
 
 def watched(
-    database: Database, hours: tuple[int, int, int], state_dir: Path, *, anew: bool
+    database: Database, hours: tuple[int, int, int], state_dir: Path, *, reprocess: bool
 ) -> Sequence[Silence]:
     """Return all silences, and keep what is known of them for the next run.
 
@@ -198,14 +198,14 @@ def watched(
         hours: the first one to look at; up to which measurements do not change any more; and up to
             which to look.
         state_dir: where that is kept.
-        anew: look at all hours again; what was detected before the first one stays.
+        reprocess: look at all hours again; what was detected before the first one stays.
     """
     start, settled, until = hours
     path = state_dir / SILENCE
     kept = read_state(path, Watch)
     watch = kept
     damaged = any(state.told >= len(kept.episodes) for _, state in kept.quiet)
-    if anew or damaged or not 0 < kept.hour <= settled:
+    if reprocess or damaged or not 0 < kept.hour <= settled:
         old = [episode for episode in kept.episodes if episode.detected <= start]
         watch = Watch(hour=start - WEEKS * WEEK, episodes=old)
     _look_up_to(database, watch, settled)
