@@ -27,7 +27,7 @@ from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Clock, Job, execute
 from ooni_common.state import read_state
 from ooni_common.swap.content import Content
-from ooni_common.swap.update import LossLimit, Table, Update
+from ooni_common.swap.update import Change, LossLimit, Table, Update
 from refusals import Refusals
 from table_updates import (
     check_before_writing,
@@ -111,7 +111,7 @@ def update(job: Job[Config]) -> None:
     with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
         check_before_writing(nodes, [TABLE])
         if job.arguments.rollback:
-            roll_back_tables(job, nodes, [TABLE])
+            report_rows(job, roll_back_tables(job, nodes, [TABLE]))
             return
         report_progress(job, 0)
         loaded = loaded_source(job, nodes, [TABLE])
@@ -157,6 +157,11 @@ def load_map(job: Job[Config], nodes: Nodes, fetched: Fetched) -> None:
             changes = load(job, nodes, [update], fetched.source)
         finally:
             report_refused_rows(job, asn_map)
+    report_rows(job, changes)
+
+
+def report_rows(job: Job[Config], changes: Sequence[Change]) -> None:
+    """Tell how many rows the live table has now."""
     for change in changes:
         job.metrics.gauge("asnmeta_tmp_len", change.live.rows)
 

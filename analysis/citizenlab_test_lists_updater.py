@@ -39,6 +39,7 @@ from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
 from ooni_common.run import Clock, Job, execute
 from ooni_common.swap.agreement import agreed_database
+from ooni_common.swap.update import Change
 from refusals import Refusals
 from table_updates import (
     check_before_writing,
@@ -147,7 +148,7 @@ def update(job: Job[Config]) -> None:
     with connected_nodes(job.config) as nodes:
         check_before_writing(nodes, [TABLE])
         if job.arguments.rollback:
-            roll_back_tables(job, nodes, [TABLE])
+            report_rows(job, roll_back_tables(job, nodes, [TABLE]))
             held.forget()
             return
         git = git_of(job)
@@ -321,7 +322,12 @@ def load_rows(
     """Replace the table, or print what that would change."""
     config = job.config
     new_content = update_of(rows, (config.min_rows, config.max_rows), config.max_shrink)
-    for change in load(job, nodes, [new_content], source):
+    report_rows(job, load(job, nodes, [new_content], source))
+
+
+def report_rows(job: Job[Config], changes: Sequence[Change]) -> None:
+    """Tell how many rows the live table has now."""
+    for change in changes:
         job.metrics.gauge("citizenlab_test_list_len", change.live.rows)
 
 

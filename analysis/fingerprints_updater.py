@@ -38,7 +38,7 @@ from ooni_common.errors import DataRefused
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.run import Clock, Job, execute
-from ooni_common.swap.update import LossLimit, Table, Update
+from ooni_common.swap.update import Change, LossLimit, Table, Update
 from ordinary_answers import OrdinaryAnswers, read_ordinary_answers
 from pattern_faults import harmful_patterns_of, wrong_regexps_of
 from refusals import Refusals, RefusedForNow
@@ -142,7 +142,7 @@ def update(job: Job[Config]) -> None:
     with connected_nodes(job.config) as nodes, tempfile.TemporaryDirectory() as folder:
         check_before_writing(nodes, tables)
         if job.arguments.rollback:
-            roll_back_tables(job, nodes, tables)
+            report_rows(job, roll_back_tables(job, nodes, tables))
             return
         ordinary = read_ordinary_answers(job.config.ordinary_dir)
         report_progress(job, 0)
@@ -262,7 +262,12 @@ def load_files(
         )
         for name, file in files.items()
     ]
-    for change in load(job, nodes, updates, source):
+    report_rows(job, load(job, nodes, updates, source))
+
+
+def report_rows(job: Job[Config], changes: Sequence[Change]) -> None:
+    """Tell how many rows the live tables have now."""
+    for change in changes:
         job.metrics.gauge(f"{change.table.shadow}_len", change.live.rows)
 
 

@@ -109,7 +109,9 @@ def load(
     return changes
 
 
-def roll_back_tables(job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Table]) -> None:
+def roll_back_tables(
+    job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Table]
+) -> list[Change]:
     """Restore the content that the last update replaced. It stays until upstream changes.
 
     Raises:
@@ -119,8 +121,9 @@ def roll_back_tables(job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Ta
     if job.dry_run:
         for table in tables:
             log.info("would swap %s and %s", table.shadow, table.name)
-        return
+        return []
     changes = roll_back(nodes, tables, state, force=job.force, critical=job.signals.deferred)
     write_state(job.state_file, next_state(state, state.source, changes))
     for change in changes:
         log.info("rolled back: %s; what was replaced will not be loaded again", change)
+    return changes

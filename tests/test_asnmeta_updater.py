@@ -85,15 +85,18 @@ def test_another_url_is_asked_for_the_whole_map(updater: Updater) -> None:
         assert len(updater.rows_of("asnmeta")) == 1000
 
 
-def test_a_new_document_is_loaded_and_can_be_rolled_back(updater: Updater) -> None:
+def test_a_new_document_is_loaded_and_can_be_rolled_back(
+    updater: Updater, statsd: StatsdListener
+) -> None:
     updater.run()
     before = updater.rows_of("asnmeta")
     document = json.loads(sample_map(300, 1000, 1)) | {"77": [GOOD]}
     write(updater, json.dumps(document).encode())
-    assert updater.run()[0] == 0
+    assert updater.run(statsd=statsd.address)[0] == 0
     assert len(updater.rows_of("asnmeta")) == 1001
-    assert updater.run("--rollback")[0] == 0
+    assert updater.run("--rollback", statsd=statsd.address)[0] == 0
     assert updater.rows_of("asnmeta") == before
+    assert statsd.metrics()["asnmeta_updater.asnmeta_tmp_len"] == [(1001, "g"), (1000, "g")]
     with updater.unchanged():
         assert updater.run()[0] == 0
 

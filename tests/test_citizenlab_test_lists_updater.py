@@ -167,7 +167,7 @@ def test_force_clones_again_and_does_not_write_what_is_there_already(
 
 
 def test_a_new_commit_is_loaded_and_can_be_rolled_back_until_the_next_one(
-    updater: Updater, lists: SampleTestLists
+    updater: Updater, lists: SampleTestLists, statsd: StatsdListener
 ) -> None:
     updater.run()
     before = updater.live()
@@ -175,8 +175,11 @@ def test_a_new_commit_is_loaded_and_can_be_rolled_back_until_the_next_one(
     status, log = updater.run()
     assert (status, len(updater.live())) == (0, ROWS + 7)
     assert "citizenlab: 407 rows (+7 -0)" in log
-    status, log = updater.run("--rollback")
+    status, log = updater.run("--rollback", statsd=statsd.address)
     assert (status, updater.live()) == (0, before)
+    assert statsd.metrics()["citizenlab_test_lists_updater.citizenlab_test_list_len"] == [
+        (400, "g")
+    ]
     assert "rolled back: citizenlab: 400 rows; what was replaced will not be loaded again" in log
     status, log = updater.run()
     assert (status, updater.live()) == (0, before)

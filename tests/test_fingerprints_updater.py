@@ -231,7 +231,7 @@ def test_a_table_that_somebody_changed_is_loaded_again(
 
 
 def test_a_change_of_one_file_is_loaded_and_can_be_rolled_back(
-    updater: Updater, upstream: Upstream
+    updater: Updater, upstream: Upstream, statsd: StatsdListener
 ) -> None:
     updater.run()
     before = updater.rows_of("fingerprints_http")
@@ -251,8 +251,9 @@ def test_a_change_of_one_file_is_loaded_and_can_be_rolled_back(
         5,
         *GOOD[7:],
     ) in updater.rows_of("fingerprints_http")
-    assert updater.run("--rollback")[0] == 0
+    assert updater.run("--rollback", statsd=statsd.address)[0] == 0
     assert updater.rows_of("fingerprints_http") == before
+    assert statsd.metrics()["fingerprints_updater.fingerprints_http_tmp_len"] == [(150, "g")]
     with updater.unchanged():
         assert updater.run()[0] == 0
 
