@@ -1,6 +1,7 @@
 """Check monitoring/alerts.yml with promtool, and in a real Prometheus with a real Alertmanager.
 
-    python -m dev.alerts_check
+    python -m dev.alerts_check                 everything
+    python -m dev.alerts_check OoniGeoipOld    only promtool's tests that name these alerts
 
 They are taken from PATH, else from Debian's packages `prometheus` and `prometheus-alertmanager`,
 which are unpacked in build/ and not installed, so that no service is started. The real Prometheus
@@ -22,7 +23,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,18 @@ SCRIPT_OF_NOBODY = """\
 """
 
 
-def main() -> int:
-    """Run all checks; return the exit status."""
+def main(names: Sequence[str]) -> int:
+    """Run all checks, or the tests of some alerts; return the exit status."""
+    if unknown := sorted(set(names) - alert_names()):
+        print(f"{', '.join(unknown)}: no such alert in {MONITORING / 'alerts.yml'}")
+        return 2
     programs = find_programs("prometheus", "promtool", "prometheus")
     if not programs:
         print("NOT RUN: the alert rules: there is no promtool here (Debian: package prometheus)")
         return 0
     promtool, prometheus = programs
+    if names:
+        return test_some(promtool, names)
     subprocess.run([promtool, "check", "rules", *RULES], cwd=MONITORING, check=True)
     tests = sorted(path.name for path in MONITORING.glob("alerts*_test.yml"))
     subprocess.run([promtool, "test", "rules", *tests], cwd=MONITORING, check=True)
@@ -89,6 +95,23 @@ def main() -> int:
         print(problem)
     print(f"alerts in a real Prometheus: {'wrong' if problems else 'all as they should be'}")
     return 1 if problems else 0
+
+
+def test_some(promtool: str, names: Sequence[str]) -> int:
+    """Run promtool's tests that name some alerts; return the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for path in sorted(MONITORING.glob("alerts*_test.yml")):
+            document = yaml.safe_load(path.read_text())
+            document["rule_files"] = [str(MONITORING / name) for name in document["rule_files"]]
+            document["tests"] = [
+                test
+                for test in document["tests"]
+                if any(name in json.dumps(test) for name in names)
+            ]
+            files.append(Path(folder, path.name))
+            files[-1].write_text(yaml.safe_dump(document))
+        return subprocess.run([promtool, "test", "rules", *files], check=False).returncode
 
 
 def examine_wrong_site(
@@ -331,4 +354,4 @@ def problems_of(api: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
