@@ -64,9 +64,11 @@ class Pattern(NamedTuple):
         """
         if self.location == "dns":
             return ANSWERS
-        if self.location != "body":
+        if self.location.startswith("header."):
             return HEADERS
-        return PAGES if self.scope in ("fp", "vbw") else ERROR_PAGES
+        if self.location == "body":
+            return PAGES if self.scope in ("fp", "vbw") else ERROR_PAGES
+        raise ValueError(f"nobody has said what is ordinary in {self.location!r}")
 
 
 @dataclass(frozen=True)
