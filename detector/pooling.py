@@ -18,34 +18,41 @@ from series import BLOCKED, OK, UNKNOWN
 
 @dataclass(frozen=True)
 class PoolParameters:
-    """What pooling goes by; chosen on the seeds 11 and 12 of the realism suite.
+    """What pooling goes by; chosen on the seeds 11 to 14 of the realism suite.
 
     Attributes:
-        most: the part by which the threshold is lowered, at most.
+        most: the part by which the threshold of a beginning is lowered, at most.
+        most_of_ends: likewise, of an end.
         noise: the part of a threshold that counts for nothing.
         each: what a network counts, at most, in thresholds.
         enough: the sum of the others that lowers all that can be lowered, in thresholds.
-        share: likewise, for each of those that are measured: a third of them suffices.
+        share: likewise, for each of those that are measured: nearly half of them suffice.
         service: what the other inputs of a service count beside the same input.
         agrees: from here on, the country agrees.
         memory: hours for which a network counts.
         measured: hours for which a network counts as measured.
         recent: hours for which a network that has become BLOCKED counts in full.
         long: what it counts later, in thresholds.
+        over: hours after the end of a blocking in which nobody hints at another one of the same
+            network.
+        anew: after that, networks that have been BLOCKED for at most so many hours do.
         first: hours between a first state BLOCKED and a change of another network, for an event.
     """
 
-    most: float = 0.6
+    most: float = 0.7
+    most_of_ends: float = 0.6
     noise: float = 0.25
     each: float = 0.5
     enough: float = 0.7
-    share: float = 0.17
+    share: float = 0.23
     service: float = 0.7
     agrees: float = 0.4
     memory: int = 96
     measured: int = 24
     recent: int = 240
     long: float = 0.15
+    over: int = 12
+    anew: int = 48
     first: int = 96
 
 
@@ -131,24 +138,26 @@ class Pool:
         fresh = (last > hour - parameters.memory) & (status != UNKNOWN)
         measured = fresh & (last > hour - parameters.measured)
         blocked = status == BLOCKED
-        recent = self._blocked_since[used] > hour - parameters.recent
-        begins = np.where(
-            blocked,
-            np.where(recent, parameters.each, parameters.long),
-            self._counted(detector.begins[used]),
-        )
+        since = self._blocked_since[used]
+        recent, anew = (since > hour - hours for hours in (parameters.recent, parameters.anew))
+        begun = self._counted(detector.begins[used]) * (fresh & ~blocked)
+        begins = begun + np.where(recent, parameters.each, parameters.long) * (fresh & blocked)
+        begins_anew = begun + parameters.each * (fresh & blocked & anew)
         turned = (status == OK) & (self._ok_since[used] > hour - parameters.memory)
         ends = np.where(blocked, self._counted(detector.ends[used]), parameters.each * turned)
-        seen = last >= 0
-        by_beginnings = self._agreement(groups, index, begins * fresh, (measured, seen))
-        # Networks still blocked by one that has ended here do not hint at a new one.
-        by_beginnings[turned[index]] = 0.0
-        by_ends = self._agreement(
-            groups, index, ends * fresh, (measured & (blocked | turned), seen)
+        by_beginnings, by_new_ones, by_ends = self._agreements(
+            groups,
+            index,
+            last >= 0,
+            (measured, [begins, begins_anew]),
+            (measured & (blocked | turned), [ends * fresh]),
         )
+        # Networks still blocked by one that has ended here do not hint at a new one.
+        again = self._ok_since[index] <= hour - parameters.over
+        by_beginnings = np.where(turned[index], by_new_ones * again, by_beginnings)
         return Lowered(
             1 - parameters.most * by_beginnings,
-            1 - parameters.most * by_ends,
+            1 - parameters.most_of_ends * by_ends,
             by_beginnings >= parameters.agrees,
         )
 
@@ -156,39 +165,43 @@ class Pool:
         counted: Floats = np.clip(parts - self._parameters.noise, 0.0, self._parameters.each)
         return counted
 
-    def _agreement(
-        self,
-        groups: Groups,
-        index: Indices,
-        values: Floats,
-        those: tuple[Flags, Flags],
-    ) -> Floats:
-        """Return how far the others of the country agree, from 0 to 1.
+    def _agreements(
+        self, groups: Groups, index: Indices, seen: Flags, *asked: tuple[Flags, list[Floats]]
+    ) -> list[Floats]:
+        """Return how far the others of the country agree, from 0 to 1, for each question.
 
         Args:
             groups: of all series.
             index: those that are asked about.
-            values: of all, in thresholds.
-            those: which of all are measured, and which have ever been.
+            seen: which of all have ever been measured.
+            asked: which of all are measured, and the values of all, in thresholds: one question
+                each, few are not 0.
         """
-        values = exact(values)
-        measured, seen = (mask.astype(float) for mask in those)
-        sums, counts = (sums_of(groups.peers, column) for column in (values, measured))
-        same = self._agrees(
-            sums[groups.peers[index]] - values[index],
-            counts[groups.peers[index]] - measured[index],
-        )
+        count = int(groups.peers.max(initial=-1)) + 1
         # By network: a service with more inputs counts no more.
-        inputs = np.maximum(1.0, sums_of(groups.network, seen))
-        networks = exact(sums_of(groups.network, values) / inputs)
-        active = (sums_of(groups.network, measured) > 0).astype(float)
-        country = np.zeros(len(networks), dtype=np.int64)
+        inputs = np.maximum(1.0, sums_of(groups.network, seen.astype(float)))
+        country = np.zeros(len(inputs), dtype=np.int64)
         country[groups.network] = groups.country
-        sums, counts = (sums_of(country, column) for column in (networks, active))
-        here, network = groups.country[index], groups.network[index]
-        service = self._agrees(sums[here] - networks[network], counts[here] - active[network])
-        agreement: Floats = np.maximum(same, self._parameters.service * service)
-        return agreement
+        peers, here, network = (
+            group[index] for group in (groups.peers, groups.country, groups.network)
+        )
+        agreements = []
+        for those, questions in asked:
+            measured = those.astype(float)
+            active = (sums_of(groups.network, measured) > 0).astype(float)
+            of_peers = sums_of(groups.peers, measured)[peers] - measured[index]
+            of_service = sums_of(country, active)[here] - active[network]
+            for values in questions:
+                some = np.flatnonzero(values)
+                given = exact(values[some])
+                sums = sums_of(groups.peers[some], given, count)
+                same = self._agrees(sums[peers] - exact(values[index]), of_peers)
+                networks = sums_of(groups.network[some], given, len(inputs))
+                networks = exact(networks / inputs)
+                sums = sums_of(country, networks)
+                service = self._agrees(sums[here] - networks[network], of_service)
+                agreements.append(np.maximum(same, self._parameters.service * service))
+        return agreements
 
     def _agrees(self, total: Floats, count: Floats) -> Floats:
         parameters = self._parameters

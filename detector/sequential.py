@@ -299,7 +299,7 @@ class Detector:
         )
         which, most = parts.argmax(axis=0), parts.max(axis=0)
         since = np.choose(which, [evidence.since[index] for evidence in self._for_blocked])
-        free, limit = self._free(hour, ratios, which, since)
+        free, limit = self._free(hour, ratios, (which, most, since))
         held = ~free & (most >= limit)
         since_held = np.where(self.held_since[index] < 0, hour.number, self.held_since[index])
         self.held_since[index] = np.where(held, since_held, -1)
@@ -313,13 +313,13 @@ class Detector:
         return np.asarray(index[enough])
 
     def _free(
-        self, hour: Hour, ratios: list[Floats], which: Indices, since: Indices
+        self, hour: Hour, ratios: list[Floats], likeliest: tuple[Indices, Floats, Indices]
     ) -> tuple[Flags, float]:
         """Tell which evidence may decide, and how much of the threshold the rest can be."""
         if self._support is None:
             return np.ones(len(hour.series), dtype=bool), 1.0
         self._support.add(hour, ratios, self._for_blocked[-1].value[hour.series])
-        return self._support.free(hour, which, since), self._support.half
+        return self._support.free(hour, *likeliest), self._support.half
 
     def _begin(self, hour: Hour, which: Indices, since: Indices) -> None:
         """Let blockings begin that one of the hypotheses has found."""

@@ -2,29 +2,33 @@
 
 At most half of the evidence that suffices may come from one kind of probe (platform, software,
 version, architecture: the only thing that tells probes from each other), or from runs that nothing
-controls, until it has come for hours: a person who measures one input again and again, and an
-outage, are over by then. Runs whose own other inputs are fine need no such support. Where other
-kinds of probes see nothing, a single one does not decide at all, as long as broken ones last.
+controls, until there has been almost as much for hours: a person who measures one input again and
+again, and an outage, are over by then. Runs whose own other inputs are fine need no such support.
+Where other kinds of probes see nothing, a single one does not decide at all, as long as broken ones
+last.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from hours import Arrays, Flags, Floats, Hour, Indices
+from hours import NEVER, Arrays, Flags, Floats, Hour, Indices
 
 NONE = -1  # no source: there is no evidence
 
 
 @dataclass(frozen=True)
 class SupportParameters:
-    """What support goes by; chosen on the seeds 11 and 12 of the realism suite.
+    """What support goes by; chosen on the seeds 11 to 14 of the realism suite.
 
     Attributes:
         each: the part of the evidence that suffices which one kind of probe, and all others
             together, have to give at least, to support each other.
         own: the part that runs have to give whose own other inputs are fine.
-        hours: for which evidence has to come in, else.
+        hours: for which there has to be much evidence, else.
+        much: the part of what suffices that is much: more than a run gives that has an anomaly by
+            chance; less than half, which is all that evidence without support can be.
+        little: with less than this part, the hours begin again.
         half: of what suffices that evidence without support can be, at most.
         against: the part of it that speaks against from where others contradict.
         against_hours: after which a contradiction counts no more.
@@ -33,6 +37,8 @@ class SupportParameters:
     each: float = 0.25
     own: float = 0.3
     hours: int = 8
+    much: float = 0.45
+    little: float = 0.35
     half: float = 0.5
     against: float = -0.1
     against_hours: int = 240
@@ -60,6 +66,7 @@ class Support:
         self._hours = hours
         shape = (len(thresholds), series)
         self._source: Indices = np.full(series, NONE)
+        self._much_since: Indices = np.full(series, NEVER)  # NEVER: there is little
         self._main: Floats = np.zeros(shape)  # of the source that gave the first evidence
         self._rest: Floats = np.zeros(shape)  # of all others; below zero: they contradict
         self._own: Floats = np.zeros(shape)  # of runs whose own other inputs are fine
@@ -72,11 +79,12 @@ class Support:
             for name, array in parts.items()
             for number in range(len(self._thresholds))
         }
-        return {"source": self._source, **by_hypothesis}
+        return {"source": self._source, "much_since": self._much_since, **by_hypothesis}
 
     def forget(self, index: Indices) -> None:
         """Start again."""
         self._source[index] = NONE
+        self._much_since[index] = NEVER
         for array in (self._main, self._rest, self._own):
             array[:, index] = 0.0
 
@@ -112,12 +120,13 @@ class Support:
         """The part of what suffices that evidence without support can be."""
         return self._parameters.half
 
-    def free(self, hour: Hour, which: Indices, since: Indices) -> Flags:
+    def free(self, hour: Hour, which: Indices, most: Floats, since: Indices) -> Flags:
         """Tell which series have evidence that may decide.
 
         Args:
             hour: of series that are OK.
             which: the hypothesis that is likeliest, by series.
+            most: the part of what suffices that it has.
             since: the hour of the first evidence.
         """
         parameters, index, parts = self._parameters, hour.series, hour.parts
@@ -131,11 +140,19 @@ class Support:
         anonymous = hour.summed((parts.source == 0) * runs) >= 0.5 * hour.summed(runs)
         both = np.minimum(main, rest) >= parameters.each * lower
         age = hour.number - since
-        lasted = age >= parameters.hours
+        is_much = most >= parameters.much
+        lasted = is_much & (hour.number - self._much_from(hour, most, is_much) >= parameters.hours)
         contradicted = (rest < parameters.against) & ~agreed & (age < parameters.against_hours)
         trusted = (both | anonymous) & controlled | agreed | lasted
         trusted |= own >= parameters.own * lower
         return np.asarray(trusted & (~contradicted | both))
+
+    def _much_from(self, hour: Hour, most: Floats, is_much: Flags) -> Indices:
+        """Note which series have much evidence; return since when there has not been little."""
+        since = self._much_since[hour.series]
+        since = np.where((since == NEVER) & is_much, hour.number, since)
+        self._much_since[hour.series] = np.where(most >= self._parameters.little, since, NEVER)
+        return since
 
 
 def first_source(hour: Hour, ratio: Floats) -> Indices:

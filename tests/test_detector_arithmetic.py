@@ -54,7 +54,8 @@ MEASURED_ALONE = replace(
 # Two hours that give the most are as much as each threshold, to the bit.
 EXACT = replace(MEASURED_WITH, blocked_hours=2.0, learning=0.5, blocked_learning=0.5, counted=5.0)
 SERIES, HOURS = 20, 400
-WAIT = 8  # hours after which evidence needs no support
+WAIT = 8  # hours after which much evidence needs no support
+MUCH, LITTLE = 0.45, 0.35  # of what suffices: from where these hours count, and begin again
 
 
 def test_the_numbers_are_those_that_the_figures_were_measured_with() -> None:
@@ -139,7 +140,7 @@ class OneSeries:
     Args:
         numbers: what the test goes by.
         needs_support: whether evidence that nothing controls is half of what suffices at most,
-            until it has come for eight hours.
+            until there has been much of it for eight hours.
     """
 
     numbers: Parameters
@@ -148,6 +149,7 @@ class OneSeries:
     since: int = -1
     last: int = -1
     held_since: int = -1
+    much_since: int | None = None
     begins: float = 0.0
     ends: float = 0.0
     first: float = 0.0
@@ -234,7 +236,12 @@ class OneSeries:
         most = max(parts)
         which = parts.index(most)
         since = self.for_blocked[which].since
-        free = not self.needs_support or measured.controlled or hour - since >= WAIT
+        if most >= MUCH and self.much_since is None:
+            self.much_since = hour
+        waited = most >= MUCH and self.much_since is not None and hour - self.much_since >= WAIT
+        if most < LITTLE:
+            self.much_since = None
+        free = not self.needs_support or measured.controlled or waited
         if free:
             self.held_since = -1
         else:
@@ -283,6 +290,7 @@ class OneSeries:
                 evidence.forget()
 
     def forget(self) -> None:
+        self.much_since = None
         for evidence in (*self.for_blocked, *self.for_ok):
             evidence.forget()
 

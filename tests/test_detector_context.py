@@ -75,7 +75,7 @@ def test_an_app_is_not_believed_while_its_network_fails_and_the_country_does_not
 def test_an_app_that_nothing_controls_has_to_wait() -> None:
     ((hour, state),) = changes(APP_RUNS)[1]
     assert state == "BLOCKED"
-    assert 8 <= hour - QUIET <= 9
+    assert 8 <= hour - QUIET <= 10
 
 
 def test_what_failed_hours_ago_says_nothing_of_now() -> None:
@@ -101,6 +101,28 @@ def test_one_kind_of_probe_has_to_last_unless_its_own_inputs_are_fine() -> None:
     seven = bad(1, QUIET, QUIET + 7, bucket=NO_OTHERS)
     after = quiet(1, start=QUIET + 7, end=QUIET + 60, bucket=NO_OTHERS)
     assert changes([*quiet(1, bucket=NO_OTHERS), *seven, *after], country) == {}
+
+
+COUNTRY = others(2, 0, QUIET + 60, bad=0, good=6, source=C)
+
+
+def test_an_anomaly_by_chance_hours_before_is_no_evidence_that_lasts() -> None:
+    """The eight hours of one kind of probe count from the first hour in which there is much."""
+    usual = quiet(1, bucket=NO_OTHERS)
+    chance, blocked = QUIET + 1, QUIET + 9
+    runs = [Run(chance, 1, 1, bucket=NO_OTHERS), *bad(1, blocked, QUIET + 30, bucket=NO_OTHERS)]
+    ((hour, _),) = changes([*usual, *runs], COUNTRY)[1]
+    assert hour == blocked + 9
+    ((hour, _),) = changes([*usual, *runs[1:]], COUNTRY)[1]
+    assert hour == blocked + 10  # there is much with the second one
+
+
+def test_evidence_that_was_gone_has_to_last_once_more() -> None:
+    runs = [*quiet(1, bucket=NO_OTHERS), *bad(1, QUIET, QUIET + 3, bucket=NO_OTHERS)]
+    runs += quiet(1, start=QUIET + 3, end=QUIET + 20, bucket=NO_OTHERS)
+    runs += bad(1, QUIET + 20, QUIET + 40, bucket=NO_OTHERS)
+    ((hour, _),) = changes(runs, COUNTRY)[1]
+    assert hour == QUIET + 20 + 10
 
 
 @pytest.mark.parametrize(("more", "told"), [(1, False), (2, True)])
@@ -268,7 +290,7 @@ def test_networks_that_only_begin_to_look_blocked_help_each_other() -> None:
 @pytest.mark.parametrize(
     ("begun", "last", "waits"),
     [
-        pytest.param(20, -60, 12, id="blocked lately"),
+        pytest.param(20, -60, 0, id="blocked lately"),
         pytest.param(300, -60, 24, id="blocked for long"),
         pytest.param(120, 100, 36, id="not measured for days"),
     ],
@@ -287,6 +309,56 @@ def test_a_country_in_which_nobody_else_sees_it_does_not_help() -> None:
     fine = [run for asn in range(1, 8) for run in quiet(asn, end=QUIET + 240)]
     alone = changes(run for run in runs if run.asn == 99)[99]
     assert changes([*runs, *fine])[99][0][0] >= alone[0][0] - 12
+
+
+@pytest.mark.parametrize(("blocked", "waits"), [(3, 1), (4, 0)])
+def test_one_anomaly_is_enough_where_nearly_half_of_the_networks_are_blocked(
+    blocked: int, waits: int
+) -> None:
+    runs = [*quiet(99), *bad(99, QUIET, QUIET + 12)]
+    for asn in range(8):
+        runs += quiet(asn, end=QUIET - 24)
+        some = bad(asn, QUIET - 24, QUIET + 12)
+        runs += some if asn < blocked else [Run(run.hour, asn, 0, 1) for run in some]
+    ((hour, _),) = changes(runs)[99]
+    assert hour - QUIET == waits
+
+
+def test_one_good_run_does_not_end_a_blocking_where_all_others_have_ended() -> None:
+    """Less is asked of a beginning than of an end."""
+    over = QUIET + 120
+    runs = [run for run in nation(4, end=QUIET) if run.asn != 99]
+    runs += [*quiet(99, step=12), *bad(99, QUIET, over, step=12)]
+    runs += quiet(99, start=over + 6, end=over + 60, step=12)
+    (_, (hour, state)) = changes(runs)[99]
+    assert (hour - over, state) == (18, "OK")
+
+
+@pytest.mark.parametrize(
+    ("again", "anomaly", "told"),
+    [
+        pytest.param(20, 26, True, id="soon"),
+        pytest.param(20, 75, False, id="for long by then"),
+        pytest.param(2, 9, False, id="not yet over for long"),
+        pytest.param(2, 16, True, id="over for long enough"),
+    ],
+)
+def test_networks_that_are_blocked_anew_hint_at_another_blocking(
+    again: int, anomaly: int, told: bool
+) -> None:
+    over = QUIET + 48
+    end = over + 90
+    runs = []
+    for asn in range(6):
+        runs += [*quiet(asn), *bad(asn, QUIET, over), *quiet(asn, start=over, end=over + again)]
+        runs += bad(asn, over + again, end)
+    runs += [*quiet(99), *bad(99, QUIET, over)]
+    runs += [
+        Run(h, 99, int(h == over + anomaly), int(h != over + anomaly)) for h in range(over, end)
+    ]
+    states = [state for _, state in changes(runs)[99]]
+    assert states[:2] == ["BLOCKED", "OK"]
+    assert (states[2:3] == ["BLOCKED"]) == told
 
 
 def test_networks_that_are_still_blocked_lower_nothing_where_it_is_over() -> None:

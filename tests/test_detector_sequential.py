@@ -102,8 +102,8 @@ def test_two_good_hours_are_as_much_as_ends_a_blocking() -> None:
 NAMES = """
 status since last begins ends held_since first partial ok_anomalies ok_others blocked_anomalies
 blocked_others for_ok_0_value for_ok_0_since for_ok_1_value for_ok_1_since for_blocked_0_value
-for_blocked_0_since for_blocked_1_value for_blocked_1_since support_source support_main_0
-support_main_1 support_rest_0 support_rest_1 support_own_0 support_own_1
+for_blocked_0_since for_blocked_1_value for_blocked_1_since support_source support_much_since
+support_main_0 support_main_1 support_rest_0 support_rest_1 support_own_0 support_own_1
 """
 
 
