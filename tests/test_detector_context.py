@@ -117,6 +117,16 @@ def test_an_anomaly_by_chance_hours_before_is_no_evidence_that_lasts() -> None:
     assert hour == blocked + 10  # there is much with the second one
 
 
+@pytest.mark.parametrize(("every", "hours"), [(6, 24), (5, 28)])
+def test_much_takes_more_anomalies_where_more_are_usual(every: int, hours: int) -> None:
+    usual = [
+        Run(h, 1, int(h % every == 0), int(h % every > 0), bucket=NO_OTHERS) for h in range(QUIET)
+    ]
+    runs = bad(1, QUIET, QUIET + 50, step=4, bucket=NO_OTHERS)
+    ((hour, _),) = changes([*usual, *runs], COUNTRY)[1]
+    assert hour == QUIET + hours
+
+
 def test_evidence_that_was_gone_has_to_last_once_more() -> None:
     runs = [*quiet(1, bucket=NO_OTHERS), *bad(1, QUIET, QUIET + 3, bucket=NO_OTHERS)]
     runs += quiet(1, start=QUIET + 3, end=QUIET + 20, bucket=NO_OTHERS)
