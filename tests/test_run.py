@@ -698,11 +698,14 @@ def test_a_file_that_cannot_be_replaced_keeps_its_content_and_nothing_is_left_be
     (tool.state_dir / "tool.json").write_text("old")
     work = """
     import resource
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
         write_atomically(job.state_file, bytes(10_000))
     except OSError as error:
         say(f"{error.strerror}: {error.filename}")
+    finally:  # what measures the coverage writes a file at the end
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     """
     path = tool.state_dir / "tool.json"
     assert result(tool, work) == (0, f"File too large: {path}\n", "")
