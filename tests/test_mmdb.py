@@ -75,6 +75,32 @@ def test_no_way_is_longer_than_an_address_whichever_is_taken_first(tmp_path: Pat
     assert "longer than an address" in reason(tmp_path / "x", database(nodes, ASN))
 
 
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        pytest.param([(1, -1), (0, -1)], "a path in the tree is a loop", id="loop"),
+        pytest.param([(-1, -10_000)], "leads to 10,016, where nothing is", id="nowhere"),
+        pytest.param(
+            [(node + 1, None) for node in range(128)] + [(None, -1)],
+            "a path in the tree is longer than an address",
+            id="deep",
+        ),
+    ],
+)
+def test_a_tree_that_no_writer_writes_is_refused(
+    tmp_path: Path, nodes: Sequence[Node], said: str
+) -> None:
+    assert said in reason(tmp_path / "x", database(nodes, ASN))
+
+
+def test_a_tree_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    content = database([(None, -1)], ASN)
+    count = b"node_count" + number(1)
+    assert "no MMDB database, or one without its end" in reason(
+        tmp_path / "x", content.replace(count, b"node_count" + number(10**6))
+    )
+
+
 def fan_out(levels: int, wide: int) -> tuple[bytes, int]:
     """Return data with an array of arrays of … the same value, and where it is."""
     data, last = number(1), 0

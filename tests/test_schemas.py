@@ -13,6 +13,7 @@ from ooni_common.replicas import path_of
 from schemas.create_table import create_statement, create_table
 from schemas.references import in_order, moved
 from schemas.tokens import DEEPEST, LONGEST, SchemaRefused
+from schemas.types import checked_type
 
 TABLES = {
     "clauses": """
@@ -80,6 +81,13 @@ TABLES = {
     "zeros": """
         (x UInt64 COMMENT 'a\\0b', s String DEFAULT 'a\\0b' COMMENT '\\0', `a\\0b` UInt8)
         ENGINE = MergeTree ORDER BY x COMMENT 'a\\0b\\t\\x01'""",
+    "documents": """
+        (j JSON(max_dynamic_paths = 3, max_dynamic_types = 2, a.b UInt8, SKIP c.d,
+        SKIP REGEXP 'x.*'), d Dynamic(max_types = 4), v Variant(UInt8, String))
+        ENGINE = MergeTree ORDER BY tuple()""",
+    "column clauses": """
+        (x UInt64 SETTINGS (max_compress_block_size = 8192), y UInt8 PRIMARY KEY,
+        z String EPHEMERAL, INDEX i x TYPE minmax) ENGINE = MergeTree""",
     "nothing": "(k String) ENGINE = Null",
     "rocksdb": "(k String, v String) ENGINE = EmbeddedRocksDB PRIMARY KEY k",
     "joined": "(k String, v String) ENGINE = Join(ANY, LEFT, k)",
@@ -91,11 +99,12 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_comes_back_as_it_was(database: Database, name: str) -> None:
-    database.execute(f"CREATE TABLE {name} {TABLES[name]}")
-    ((original,),) = database.execute(f"SHOW CREATE TABLE {name}")
-    database.execute(f"DROP TABLE {name} SYNC")
-    database.execute(create_table(original).statement(quoted(name)))
-    assert database.execute(f"SHOW CREATE TABLE {name}") == [(original,)]
+    table = quoted(name)
+    database.execute(f"CREATE TABLE {table} {TABLES[name]}")
+    ((original,),) = database.execute(f"SHOW CREATE TABLE {table}")
+    database.execute(f"DROP TABLE {table} SYNC")
+    database.execute(create_table(original).statement(table))
+    assert database.execute(f"SHOW CREATE TABLE {table}") == [(original,)]
 
 
 @pytest.mark.compat
@@ -228,6 +237,15 @@ def test_so_it_is_in_keys(clause: str) -> None:
         made(engine="EmbeddedRocksDB(0, '/var/lib/clickhouse')", rest="PRIMARY KEY x"),
         made(engine="EmbeddedRocksDB('/etc')", rest="PRIMARY KEY x"),
         made(engine="KeeperMap('/somebody/elses')", rest="PRIMARY KEY x"),
+        made("`x` Decimal(10, +)"),
+        made("`x` AggregateFunction(quantiles(x), UInt8)"),
+        made("`x` Dynamic(max_types = 'a')"),
+        made("`x` UInt8, INDEX i x"),
+        made("`x` UInt8, PROJECTION p (x)"),
+        made("`x` UInt8 DEFAULT"),
+        made("`x` UInt8 COMMENT 'a\\xZ'"),
+        made("'x' UInt8"),
+        made().replace("ENGINE = MergeTree", ""),
         made(engine="`MergeTree`"),
         made(engine="Merg\u0435Tree"),  # with a Cyrillic letter
         made("`x` UInt8 DEFAULT \uff46ile('/etc/passwd')"),
@@ -273,6 +291,13 @@ def test_a_replicated_table_has_a_path_of_its_own_or_none(engine: str, plain: st
     if "'" in engine:
         assert "MergeTree('/mine', " in table.statement("`u`", "/mine")
         assert "'/a" not in table.statement("`u`", "/mine")
+
+
+@pytest.mark.parametrize("kind", ["AggregateFunction(1, sumMap, Map(String, UInt64))", "UInt8"])
+def test_a_type_is_read_to_its_end(kind: str) -> None:
+    assert checked_type(kind).replace(" ", "") == kind.replace(" ", "")
+    with pytest.raises(SchemaRefused, match="the end of a type"):
+        checked_type(f"{kind} DEFAULT 1")
 
 
 def test_a_path_is_put_into_nothing_that_looks_like_an_engine() -> None:
