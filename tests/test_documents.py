@@ -51,7 +51,8 @@ def test_a_statement_that_is_not_executed_is_shown_in_part(
     lines = [record.getMessage().strip() for record in caplog.records]
     assert lines[:3] == ["events is not made; its statement is:", "a", "b"]
     assert lines.count("x") == MOST_SHOWN
-    assert "y" * LONGEST_SHOWN in lines
+    (shown,) = [line for line in lines if line.startswith("yyy")]
+    assert len(shown) <= LONGEST_SHOWN  # a log that is set up keeps less of a line
     assert lines.count("… and more; see the manifest in the bucket") == 2
 
 
