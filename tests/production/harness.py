@@ -8,7 +8,7 @@ from clickhouse_driver import errors
 from dev.cluster.cluster import Cluster, Node
 from dev.cluster.configuration import NAME
 
-PATIENCE = 60  # seconds; nothing waits so long unless it is broken
+PATIENCE = 180  # seconds; nothing waits so long unless it is broken; a slow machine took 60
 POLL_SECONDS = 0.05
 
 
