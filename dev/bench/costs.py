@@ -13,12 +13,11 @@ from pathlib import Path
 from clickhouse_driver import Client
 
 from dev.bench.__main__ import ENVIRONMENT, MONTHS, backup_command, sample_fastpath
-from dev.bench.measure import Contender, run
+from dev.bench.measure import Contender, run, seconds_of
 from dev.embedded_clickhouse import EmbeddedClickHouse
 from dev.servers.fault_proxy import FaultProxy
 from dev.servers.s3 import contents
 
-TICKS = 100  # of a processor's second, as proc(5) has them
 ROWS = 1_000_000
 PARTS = "SELECT sum(data_uncompressed_bytes), sum(bytes_on_disk) FROM system.parts WHERE active"
 KEY = (
@@ -79,12 +78,6 @@ def cost(
         "memory": figures.peak,
         "requests": len(store.requests) - asked,
     }
-
-
-def seconds_of(pid: int) -> float:
-    """Return the seconds of processors that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 if __name__ == "__main__":

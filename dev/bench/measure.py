@@ -100,7 +100,7 @@ def peak_of(pid: int) -> float:
     return int(peak[1]) / 1024 if peak else 0.0
 
 
-def processor_seconds_of(pid: int) -> float:
+def seconds_of(pid: int) -> float:
     """Return how long a running process has had a processor, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # as proc(5) has it
     user, system = fields[11:13]
@@ -144,10 +144,10 @@ def show_processors(
 
     In production the servers are other machines. Here all share the cores.
     """
-    before = {name: processor_seconds_of(pid) for name, pid in servers.items()}
+    before = {name: seconds_of(pid) for name, pid in servers.items()}
     figures = run(contender, environment)
     taken = {"command": figures.cpu} | {
-        name: processor_seconds_of(pid) - before[name] for name, pid in servers.items()
+        name: seconds_of(pid) - before[name] for name, pid in servers.items()
     }
     cores = len(os.sched_getaffinity(0))
     print(
