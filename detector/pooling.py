@@ -35,7 +35,7 @@ class PoolParameters:
         long: what it counts later, in thresholds.
         over: hours after the end of a blocking in which nobody hints at another one of the same
             network.
-        anew: after that, networks that have been BLOCKED for at most so many hours do.
+        newly: after that, networks that have been BLOCKED for at most so many hours do.
         first: hours between a first state BLOCKED and a change of another network, for an event.
     """
 
@@ -52,7 +52,7 @@ class PoolParameters:
     recent: int = 240
     long: float = 0.15
     over: int = 12
-    anew: int = 48
+    newly: int = 48
     first: int = 96
 
 
@@ -139,17 +139,17 @@ class Pool:
         measured = fresh & (last > hour - parameters.measured)
         blocked = status == BLOCKED
         since = self._blocked_since[used]
-        recent, anew = (since > hour - hours for hours in (parameters.recent, parameters.anew))
+        recent, newly = (since > hour - hours for hours in (parameters.recent, parameters.newly))
         begun = self._counted(detector.begins[used]) * (fresh & ~blocked)
         begins = begun + np.where(recent, parameters.each, parameters.long) * (fresh & blocked)
-        begins_anew = begun + parameters.each * (fresh & blocked & anew)
+        begins_newly = begun + parameters.each * (fresh & blocked & newly)
         turned = (status == OK) & (self._ok_since[used] > hour - parameters.memory)
         ends = np.where(blocked, self._counted(detector.ends[used]), parameters.each * turned)
         by_beginnings, by_new_ones, by_ends = self._agreements(
             groups,
             index,
             last >= 0,
-            (measured, [begins, begins_anew]),
+            (measured, [begins, begins_newly]),
             (measured & (blocked | turned), [ends * fresh]),
         )
         # Networks still blocked by one that has ended here do not hint at a new one.
