@@ -1,6 +1,8 @@
 """A tool as a process of its own: what it was started with, what it said, how it ended."""
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOOK_SECONDS = 0.02
+KILL_SECONDS = 30
 
 
 class Hung(Exception):
@@ -40,7 +43,7 @@ class Outcome:
 
 
 class Tool:
-    """A running tool, in a process group of its own, so that nothing of it outlives a step.
+    """A running tool; what it started ends with it, as in a service of systemd.
 
     Args:
         script: path of the script, below the checkout.
@@ -55,6 +58,7 @@ class Tool:
         self._log = log
         self._started = time.monotonic()
         self._arguments: set[bytes] = set()
+        self._others: dict[int, int] = {}  # pid → a descriptor, which is of no later process
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, str(ROOT / script), *arguments],
@@ -72,8 +76,12 @@ class Tool:
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal; one that has ended gets none."""
-        if not self.has_ended:
-            self._process.send_signal(number)
+        if self.has_ended:
+            return
+        if number == signal.SIGKILL:
+            self._process.send_signal(signal.SIGSTOP)  # it starts nothing more while we look
+            self._look()
+        self._process.send_signal(number)
 
     def pause(self, seconds: float) -> None:
         """Let it run for a while, or to its end."""
@@ -86,8 +94,9 @@ class Tool:
             Hung: it was still at work after this time; it is killed.
         """
         in_time = self._watch(seconds)
-        self._end_group()
+        self.send(signal.SIGKILL)
         self._process.wait()
+        self._end_others()
         if not in_time:
             raise Hung(f"still at work after {seconds:.0f} s: {self._said()}")
         taken = time.monotonic() - self._started
@@ -97,28 +106,43 @@ class Tool:
         """Note the arguments of its processes until it ends; return whether it did in time."""
         end = time.monotonic() + seconds
         while not self.has_ended:
-            self._arguments |= _arguments_of(self._process.pid)
+            self._look()
             if time.monotonic() >= end:
                 return False
             time.sleep(LOOK_SECONDS)
         return True
 
-    def _end_group(self) -> None:
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+    def _look(self) -> None:
+        """Note its processes and their arguments."""
+        processes = _command_lines_of(self._process.pid)
+        self._arguments.update(processes.values())
+        for pid in processes.keys() - self._others.keys() - {self._process.pid}:
+            with contextlib.suppress(ProcessLookupError):
+                self._others[pid] = os.pidfd_open(pid)
+
+    def _end_others(self) -> None:
+        """End what it started and did not end: git, in a session of its own."""
+        while self._others:
+            pid, descriptor = self._others.popitem()
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            ended, _, _ = select.select([descriptor], [], [], KILL_SECONDS)
+            os.close(descriptor)
+            if not ended:
+                raise Hung(f"process {pid} was killed, and is still there")
 
     def _said(self) -> str:
         return self._log.read_text(errors="replace")
 
 
-def _arguments_of(pid: int) -> set[bytes]:
+def _command_lines_of(pid: int) -> dict[int, bytes]:
     """Return the command lines of a process and of all below it, as everybody can read them."""
     folder = Path("/proc") / str(pid)
     try:
         children = (folder / "task" / str(pid) / "children").read_text().split()
-        arguments = {(folder / "cmdline").read_bytes()}
+        lines = {pid: (folder / "cmdline").read_bytes()}
     except (FileNotFoundError, ProcessLookupError):
-        return set()
-    return arguments.union(*(_arguments_of(int(child)) for child in children))
+        return {}
+    for child in children:
+        lines |= _command_lines_of(int(child))
+    return lines
