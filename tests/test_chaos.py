@@ -102,6 +102,19 @@ def test_after_a_rollback_the_former_version_is_wanted_until_there_is_another_on
     assert "version 0 after 3" in versions.violation("first", current=False)
 
 
+def test_what_may_end_a_rollback_lets_the_newest_be_right_too() -> None:
+    versions = Versions[str]("a table")
+    for version in ("first", "second", "third"):
+        versions.add(version)
+    versions.roll_back()
+    versions.loosen_rollback()
+    assert not versions.violation("second", current=True)
+    assert not versions.violation("third", current=True)
+    assert "version 1 after 2" in versions.violation("second", current=True)
+    versions.forget_seen()
+    assert "but 1 or 2 is wanted" in versions.violation("first", current=True)
+
+
 @pytest.mark.parametrize(
     ("page", "fault"),
     [

@@ -15,7 +15,7 @@ class Versions(Generic[V]):
     def __init__(self, name: str) -> None:
         self._name = name
         self._all: list[V] = []
-        self._wanted = 0
+        self._wanted = {0}  # places in the list of all
         self._seen: dict[int, int] = {}
 
     def add(self, version: V, *, alone: bool = False) -> None:
@@ -27,7 +27,7 @@ class Versions(Generic[V]):
                 with all that it belongs to.
         """
         if not (alone and self._all[-1:] == [version]):
-            self._wanted = len(self._all)
+            self._wanted = {len(self._all)}
         self._all.append(version)
 
     @property
@@ -37,8 +37,12 @@ class Versions(Generic[V]):
 
     def roll_back(self) -> None:
         """Want the one before the newest, until upstream has another one."""
-        self._wanted = max(0, len(self._all) - 2)
+        self._wanted = {max(0, len(self._all) - 2)}
         self.forget_seen()
+
+    def loosen_rollback(self) -> None:
+        """Want the newest as well: what keeps a rollback may be lost."""
+        self._wanted.add(len(self._all) - 1)
 
     def forget_seen(self) -> None:
         """Let readers see any version next: somebody has changed what they see."""
@@ -61,6 +65,7 @@ class Versions(Generic[V]):
         if places[-1] < last:
             return f"{self._name}: version {places[-1]} after {last}"
         self._seen[reader] = places[-1]
-        if current and seen != self._all[self._wanted]:
-            return f"{self._name}: version {places[-1]}, but {self._wanted} is wanted"
+        if current and all(seen != self._all[place] for place in self._wanted):
+            wanted = " or ".join(str(place) for place in sorted(self._wanted))
+            return f"{self._name}: version {places[-1]}, but {wanted} is wanted"
         return ""

@@ -166,6 +166,14 @@ class Actor(ABC):
         for versions in self.versions_seen():
             versions.roll_back()
 
+    def loosen_rollback(self) -> None:
+        """Want the newest version as well as one that was rolled back to.
+
+        For what may end a rollback: a new commit, a lost state file, a table that somebody changed.
+        """
+        for versions in self.versions_seen():
+            versions.loosen_rollback()
+
     def go_back(self) -> None:
         """Let upstream have again what it had before the newest.
 

@@ -71,6 +71,7 @@ def _files(play: Play) -> list[Path]:
 
 def damaged(damage: Damage, play: Play) -> None:
     """Damage a file: it costs a full run at most."""
+    play.actor.loosen_rollback()
     if files := _files(play):
         path = play.choose(files)
         play.told.append(f"{damage.__name__} {path.name}")
@@ -80,6 +81,7 @@ def damaged(damage: Damage, play: Play) -> None:
 
 def foldered(play: Play) -> None:
     """Put a folder in the place of a file."""
+    play.actor.loosen_rollback()
     for path in _files(play)[:1]:
         path.unlink()
         path.mkdir()
@@ -89,12 +91,14 @@ def foldered(play: Play) -> None:
 
 def gone(play: Play) -> None:
     """Delete the whole folder."""
+    play.actor.loosen_rollback()
     shutil.rmtree(play.actor.state_dir)
     play.run(allowed={0})
 
 
 def old(play: Play) -> None:
     """Put back what the folder held two runs ago."""
+    play.actor.loosen_rollback()
     copy = play.actor.folder / "copy"
     shutil.copytree(play.actor.state_dir, copy)
     play.run(allowed={0})

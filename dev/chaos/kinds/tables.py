@@ -20,6 +20,7 @@ def _change_live(play: Play) -> str:
     """Choose a live table that readers will see changed."""
     play.disturbed = True
     play.actor.forget_seen()
+    play.actor.loosen_rollback()
     return _pair(play)[0]
 
 
@@ -107,6 +108,7 @@ def swapped_by_hand(play: Play) -> None:
     live, shadow = _pair(play)
     play.disturbed = True
     play.actor.forget_seen()
+    play.actor.loosen_rollback()
     with play.scene.client(play.actor.database, play.reader) as client:
         if client.execute(f"EXISTS TABLE {shadow}")[0][0]:
             client.execute(f"EXCHANGE TABLES {live} AND {shadow}")
