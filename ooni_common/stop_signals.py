@@ -12,6 +12,7 @@ from ooni_common.errors import Stopped
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 WAKE_SIGNAL = signal.SIGURG  # is ignored where nothing handles it
 WAKE_EVERY = 0.05  # seconds
+PATIENCE = 30.0  # seconds; less than systemd has before it kills, and than a statement may take
 
 
 class StopSignals:
@@ -19,6 +20,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._deferring = False
+        self._impatient = False
         self._pending = ""
 
     @contextlib.contextmanager
@@ -34,7 +36,11 @@ class StopSignals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Hold the signals back within the block, which must be short and not be left half done."""
+        """Hold the signals back within the block, which must be short and not be left half done.
+
+        A block that still waits PATIENCE after the signal, for a database that hangs, is left
+        then: as it would be at the kill that follows.
+        """
         outer, self._deferring = self._deferring, True
         try:
             yield
@@ -50,7 +56,7 @@ class StopSignals:
         Its handler runs when the main thread executes Python again. A signal that another thread
         received, or that came just before the main thread began to wait, ends no wait.
         """
-        woken = signal.signal(WAKE_SIGNAL, lambda _number, _frame: None)
+        woken = signal.signal(WAKE_SIGNAL, self._handle_wake)
         received, sent = socket.socketpair()
         sent.settimeout(0)
         outer = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
@@ -72,8 +78,18 @@ class StopSignals:
     def _wake(self, received: socket.socket, over: threading.Event) -> None:
         main = threading.main_thread().ident or 0
         while number := received.recv(1):
-            while number[0] in STOP_SIGNALS and not over.wait(WAKE_EVERY) and not self._pending:
+            if number[0] not in STOP_SIGNALS:
+                continue
+            while not self._pending and not over.wait(WAKE_EVERY):
                 signal.pthread_kill(main, WAKE_SIGNAL)
+            self._impatient = not over.wait(PATIENCE)
+            while self._deferring and not over.wait(WAKE_EVERY):
+                signal.pthread_kill(main, WAKE_SIGNAL)
+
+    def _handle_wake(self, _number: int, _frame: FrameType | None) -> None:
+        if self._deferring and self._impatient:
+            self._impatient = False
+            raise Stopped(self._pending)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         for stop_signal in STOP_SIGNALS:

@@ -894,6 +894,22 @@ def test_a_failure_in_a_critical_block_counts_more_than_the_signal(tool: Tool) -
     assert result(tool, work) == (69, "", "error: the swap failed\n")
 
 
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_critical_block_that_waits_for_ever_is_left_after_a_while(
+    tool: Tool, number: str
+) -> None:
+    work = f"""
+    from ooni_common import stop_signals
+    stop_signals.PATIENCE = 0.2
+    with job.signals.deferred():
+        os.kill(os.getpid(), signal.{number})
+        while True:
+            signal.pause()
+    """
+    status, output, errors = result(tool, work)
+    assert (status, output, errors) == (75, "", f"warning: stopped by {number}\n")
+
+
 def test_a_critical_block_without_a_signal_is_like_any_other(tool: Tool) -> None:
     steps: list[str] = []
 
