@@ -32,7 +32,15 @@ from citizenlab.lists import Rows, TestList, format_of, is_list, read_lists
 from citizenlab.table import TABLE, live_countries, rows_to_load, update_of
 from findings import causes_of, report_findings
 from ooni_common.command_line import DOCTOR, Command, Lock, Script, rollback_argument
-from ooni_common.config import Count, DatabaseConfig, Secret, SecretUrl, Share, check_url
+from ooni_common.config import (
+    Count,
+    DatabaseConfig,
+    Seconds,
+    Secret,
+    SecretUrl,
+    Share,
+    check_url,
+)
 from ooni_common.doctor import Note
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
@@ -64,7 +72,7 @@ class Config(DatabaseConfig, frozen=True, kw_only=True):
     git_url: str = "https://github.com/citizenlab/test-lists.git"
     git_token: Secret = Secret("")
     ca_file: Path | None = None
-    git_time_limit: Annotated[float, Meta(gt=0)] = 300
+    git_time_limit: Seconds = 300
     legend_file: str = "lists/00-LEGEND-new_category_codes.csv"
     legend_column: str = "New Code"
     url_column: str = "url"

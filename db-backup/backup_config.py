@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 import msgspec
 from msgspec import Meta
 
-from ooni_common.config import Count, Secret, SecretUrl, check_url
+from ooni_common.config import MOST_SECONDS, Count, Seconds, Secret, SecretUrl, check_url
 from ooni_common.database_uri import with_login
 from ooni_common.errors import ConfigError
 from ooni_common.suggestions import did_you_mean
@@ -25,9 +25,7 @@ LOW_PRIORITY = 10  # after the queries of those that wait for an answer
 MOST_DAYS = 36_500
 SHORTEST_KEY = 32  # characters
 Days = Annotated[float, Meta(ge=0, le=MOST_DAYS)]
-MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
-Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
-Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
+Wait = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
 BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:\S+")  # as boto3 takes them
 Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 
@@ -68,7 +66,7 @@ class Config(TablesConfig, frozen=True, kw_only=True):
     restore_user: str = ""
     restore_password: Secret = Secret("")
     full_every: Annotated[int, Meta(ge=1)] = 5
-    max_backup_time: Duration = 3 * 86400
+    max_backup_time: Seconds = 3 * 86400
     keep_chains: Annotated[int, Meta(ge=1)] = 3
     keep_days: Days = 0
     heartbeat_url: Secret = Secret("")
@@ -76,15 +74,15 @@ class Config(TablesConfig, frozen=True, kw_only=True):
     prune_after_days: Days = 0
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     max_running_queries: Annotated[int, Meta(ge=1)] = 20
-    max_wait: Seconds = 6 * 3600
+    max_wait: Wait = 6 * 3600
     rest: Annotated[float, Meta(ge=0, le=10)] = 0.2
     max_bandwidth: Count = 0
     jobs: Annotated[int, Meta(ge=0, le=MOST_JOBS)] = 0
     max_threads: Count = 0
     max_execution_time: Annotated[int, Meta(ge=1)] = 3 * 3600
-    read_timeout: Duration = 300
+    read_timeout: Seconds = 300
     retries: Count = 2
-    retry_wait: Seconds = 30
+    retry_wait: Wait = 30
     ver: Literal[0] = 0
 
     aliases: ClassVar[Mapping[str, str]] = {"clickhouse_url": "db_uri"}

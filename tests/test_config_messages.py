@@ -1,5 +1,6 @@
 """What is misspelt in a configuration is told with its place, and with what may be meant."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -160,7 +161,7 @@ class Limits(Config, frozen=True, kw_only=True):
     ("key", "accepted", "refused"),
     [
         ("count", [0, 10**12], [-1, 0.5]),
-        ("seconds", [0.001, 1, 10**6], [0, -1]),
+        ("seconds", [0.001, 1, 10**6], [0, -1, 1e300, math.inf, math.nan]),
         ("size", [1, 10**12], [0, -1]),
         ("share", [0, 0.2, 1], [-0.01, 1.01, 2]),
     ],
