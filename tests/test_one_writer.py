@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from db_backup_harness import BACKUPS, CSV, LAYOUT, BackupTool, bucket_of
-from dev.servers.fault_proxy import FaultProxy, Gate, s3_error
+from dev.servers.fault_proxy import FaultProxy, Gate, flip_request, s3_error
 from dev.servers.loopback import Request
 from ooni_common.errors import TryAgainLater
 from store import one_writer
@@ -178,3 +178,14 @@ def test_a_mark_that_can_not_be_read_is_replaced(tool: BackupTool, content: byte
     status, log = tool.run("export")
     assert (status, tool.exports()) == (0, ["t.csv.zstd"]), log
     assert read_writer(bucket_of(tool), LAYOUT).mark is not None
+
+
+def test_a_mark_whose_name_was_damaged_on_the_way_keeps_nobody_out(
+    tool: BackupTool, proxy: FaultProxy
+) -> None:
+    proxy.fail(flip_request(0.2), writes_the_mark)
+    status, log = tool.run("export", public_endpoint=proxy.url)
+    assert (status, tool.exports()) == (0, ["t.csv.zstd"]), log
+    assert read_writer(bucket_of(tool), LAYOUT).mark is None
+    status, log = tool.run("export")
+    assert (status, "nothing to do" in log) == (0, True), log

@@ -4,7 +4,8 @@ The lock in the state directory keeps the runs of one machine apart. Between mac
 object says who is at work, or was last. So the uploads that a run finds unfinished are its own, or
 of somebody who is not at work any more, and it can end them.
 
-    clickhouse_export/writer.json    {"writer": "3f…", "host": "backend", "at_work": false}
+    clickhouse_export/writer.json
+    {"writer": "3f…", "host": "backend", "at_work": false, "digest": "9c…"}
 
 It has no time: by the store's clock it is as old as the object. It is written again while a run is
 at work, so that a run that was killed is not waited for very long. Stores that know conditions of
@@ -13,6 +14,7 @@ reads its own words back goes on, and the other one stops at its next object.
 """
 
 import contextlib
+import hashlib
 import logging
 import socket
 import threading
@@ -50,11 +52,18 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
         writer: the name of a state directory, made by chance.
         host: of it, for people.
         at_work: whether a run is.
+        digest: of the others, so that a damaged name is nobody's, not another host's.
     """
 
     writer: str
     host: str
     at_work: bool
+    digest: str = ""
+
+    def with_digest(self) -> "Mark":
+        """Return it with its digest."""
+        said = f"{self.writer} {self.host} {self.at_work}"
+        return msgspec.structs.replace(self, digest=hashlib.sha256(said.encode()).hexdigest())
 
 
 class WriterState(msgspec.Struct):
@@ -91,7 +100,7 @@ def read_writer(bucket: Bucket, layout: Layout) -> LastWriter:
         mark = msgspec.json.decode(fetched.content or b"", type=Mark)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return LastWriter(None, fetched.seconds, fetched.etag)
-    return LastWriter(mark, fetched.seconds, fetched.etag)
+    return LastWriter(mark if mark == mark.with_digest() else None, fetched.seconds, fetched.etag)
 
 
 def check_writer(bucket: Bucket, layout: Layout, state_dir: Path) -> str:
@@ -233,7 +242,7 @@ class Turn:
             TryAgainLater: somebody has.
         """
         mark = Mark(writer=self._writer, host=socket.gethostname(), at_work=at_work)
-        content = msgspec.json.encode(mark)
+        content = msgspec.json.encode(mark.with_digest())
         request: dict[str, Any] = {
             **self._bucket.target(self._layout.writer),
             **self._bucket.creation(JSON, ""),
