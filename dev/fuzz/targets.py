@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO, cast
+from unittest import mock
 
 import maxminddb
 
@@ -45,6 +46,8 @@ LISTS = Format("url", "category_code", frozenset({"NEWS", "HUMR"}))
 PIECE = 7  # bytes; pieces end at any place
 TAG = "kqxwzvjpbtrnmdfg"  # that a server gives its answer; 16 letters, of its own each time
 MOST_UNPACKED = 100_000  # bytes
+LOOPBACK = "127.0.0.1"
+LOOK_UP = socket.getaddrinfo
 MOST_SECONDS = 10  # for a database of 64 KiB, while each branch that is taken is counted
 
 
@@ -161,9 +164,9 @@ class _Answering:
         self.answer = b""
         limits = Limits(MOST_UNPACKED, total_time=5, read_timeout=1, retries=0)
         self.fetcher = Fetcher("fuzz", limits)  # made once: it reads all certificates
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server((LOOPBACK, 0))
         threading.Thread(target=self._serve, daemon=True).start()
-        self.url = SecretUrl(f"http://127.0.0.1:{self._listening.getsockname()[1]}/x")
+        self.url = SecretUrl(f"http://{LOOPBACK}:{self._listening.getsockname()[1]}/x")
 
     def _serve(self) -> None:
         while True:
@@ -178,10 +181,18 @@ def _answering() -> _Answering:
     return _Answering()
 
 
+def _look_up_loopback(host: str, *rest: object, **options: object) -> object:
+    """Look up no other address: a redirect to elsewhere is to fail at once."""
+    if host != LOOPBACK:
+        raise socket.gaierror(socket.EAI_NONAME, host)
+    return LOOK_UP(host, *rest, **options)  # type: ignore[arg-type]
+
+
 def _http_answer(content: bytes) -> None:
     server, body = _answering(), io.BytesIO()
     server.answer = content
-    server.fetcher.fetch(server.url, body, Validators())
+    with mock.patch.object(socket, "getaddrinfo", _look_up_loopback):
+        server.fetcher.fetch(server.url, body, Validators())
     if body.tell() > MOST_UNPACKED:
         raise AssertionError("more than allowed is kept")
 
