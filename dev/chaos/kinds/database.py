@@ -3,7 +3,7 @@
 from signal import SIGTERM
 
 from dev.chaos.kinds.connections import ONE_SECOND
-from dev.chaos.kinds.kind import WITH_DATABASE, WITH_SHADOWS, Kind
+from dev.chaos.kinds.kind import MOSTLY_ROWS, WITH_DATABASE, Kind
 from dev.chaos.kinds.processes import STOPPED
 from dev.chaos.play import Play
 from dev.servers.tcp_proxy import Fault, calling, cut, flip, stall
@@ -76,7 +76,7 @@ KINDS = (
     Kind("database stalled", WITH_DATABASE, stalled),
     Kind("database away", WITH_DATABASE, away),
     Kind("database crashed", WITH_DATABASE, crashed),
-    Kind("rows flipped", WITH_SHADOWS, flipped, needs_news=True),
+    Kind("rows flipped", MOSTLY_ROWS, flipped, needs_news=True),
     Kind("rows of an export cut off", ("backup",), rows_cut_off),
     Kind("rows of an export stalled", ("backup",), rows_stalled),
 )

@@ -11,6 +11,7 @@ UPDATERS = ("citizenlab", "fingerprints", "asnmeta", "geoip")
 FILES = ("fingerprints", "asnmeta", "geoip")
 WITH_DATABASE = ("citizenlab", "fingerprints", "asnmeta", "backup", "detector")
 WITH_SHADOWS = ("citizenlab", "fingerprints", "asnmeta", "detector")
+MOSTLY_ROWS = ("citizenlab", "fingerprints", "asnmeta")  # is what they send the database
 
 
 @dataclass(frozen=True)
