@@ -60,6 +60,13 @@ def test_a_bit_is_flipped_once(proxy: TcpProxy, client: socket.socket) -> None:
     assert echoed(client, b"hello") == b"hello"
 
 
+def test_a_fault_waits_for_its_piece(proxy: TcpProxy, client: socket.socket) -> None:
+    proxy.fail(flip, after=0, answers=False, when=lambda data: b"rows" in data)
+    assert echoed(client, b"SELECT") == b"SELECT"
+    assert echoed(client, b"rows!") == b"rovs!"
+    assert echoed(client, b"rows!") == b"rows!"
+
+
 def test_what_stalls_goes_on_when_it_is_healed(proxy: TcpProxy, client: socket.socket) -> None:
     reached = threading.Event()
 

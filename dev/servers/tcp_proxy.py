@@ -18,6 +18,7 @@ from typing import Any, Self
 from dev.servers.loopback import HOST, PIECE_BYTES, POLL_SECONDS
 
 Fault = Callable[["TcpProxy", bytes], bytes]
+Condition = Callable[[bytes], bool]
 
 
 class TcpProxy:
@@ -34,7 +35,7 @@ class TcpProxy:
     def __init__(self, target: Callable[[], int]) -> None:
         self._target = target
         self._lock = threading.Lock()
-        self._rule: tuple[Fault, int, bool] | None = None
+        self._rule: tuple[Fault, int, bool, Condition] | None = None
         self._passed = {False: 0, True: 0}
         self._connections: set[socket.socket] = set()
         self.healed = threading.Event()
@@ -63,18 +64,26 @@ class TcpProxy:
             _end(connection)
         self._listener.server_close()
 
-    def fail(self, fault: Fault, *, after: int, answers: bool) -> None:
+    def fail(
+        self,
+        fault: Fault,
+        *,
+        after: int,
+        answers: bool,
+        when: Condition = lambda _data: True,
+    ) -> None:
         """Let one thing go wrong, once.
 
         Args:
             fault: what.
             after: bytes that pass before it, in one direction, on all connections together.
             answers: count and change what the server sends; otherwise what it is sent.
+            when: tells of a piece whether it is the right one.
         """
         with self._lock:
             self._passed = {False: 0, True: 0}
             self.healed.clear()
-            self._rule = (fault, after, answers)
+            self._rule = (fault, after, answers, when)
 
     def heal(self) -> None:
         """Pass everything as it is, from now on; count from zero."""
@@ -108,18 +117,18 @@ class TcpProxy:
     def _copy(self, source: socket.socket, target: socket.socket, *, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(PIECE_BYTES):
-                fault = self._due(len(data), answers=answers)
+                fault = self._due(data, answers=answers)
                 target.sendall(fault(self, data) if fault else data)
         _end(source)
         _end(target)
 
-    def _due(self, size: int, *, answers: bool) -> Fault | None:
+    def _due(self, data: bytes, *, answers: bool) -> Fault | None:
         with self._lock:
-            self._passed[answers] += size
+            self._passed[answers] += len(data)
             if self._rule is None or self._rule[2] != answers:
                 return None
-            fault, after, _ = self._rule
-            if self._passed[answers] <= after:
+            fault, after, _, when = self._rule
+            if self._passed[answers] <= after or not when(data):
                 return None
             self._rule = None
             return fault

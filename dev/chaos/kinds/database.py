@@ -1,5 +1,6 @@
 """What happens to the database, and on the way there."""
 
+import re
 from signal import SIGTERM
 
 from dev.chaos.kinds.connections import ONE_SECOND
@@ -9,6 +10,7 @@ from dev.chaos.play import Play
 from dev.servers.tcp_proxy import Fault, calling, cut, flip, stall
 
 FAILED = {0, 69}
+STATEMENT = re.compile(rb"SELECT|INSERT|CREATE|DROP|EXCHANGE|TRUNCATE|SHOW|EXISTS|SYSTEM|ALTER")
 
 
 def _fail(play: Play, fault: Fault) -> None:
@@ -44,10 +46,14 @@ def crashed(play: Play) -> None:
     play.run(allowed=FAILED)
 
 
+def _has_no_statement(piece: bytes) -> bool:
+    return not STATEMENT.search(piece)
+
+
 def flipped(play: Play) -> None:
     """Change a bit of the rows on their way; where both then wait for more, somebody intervenes."""
     position = int(play.between(0.3, 0.9) * play.actor.usual_bytes[False])
-    play.scene.database.fail(flip, after=position, answers=False)
+    play.scene.database.fail(flip, after=position, answers=False, when=_has_no_statement)
     tool = play.start()
     tool.pause(3 * play.actor.usual_seconds + ONE_SECOND)
     tool.send(SIGTERM)

@@ -104,13 +104,17 @@ def _remake(play: Play, live: str, columns: str, engine: str = MERGE_TREE) -> No
 
 
 def swapped_by_hand(play: Play) -> None:
-    """Exchange live and shadow table, as a rollback by hand would."""
+    """Exchange live and shadow table, as a rollback by hand would: nobody takes a strange one."""
     live, shadow = _pair(play)
     play.disturbed = True
     play.actor.forget_seen()
     play.actor.loosen_rollback()
     with play.scene.client(play.actor.database, play.reader) as client:
-        if client.execute(f"EXISTS TABLE {shadow}")[0][0]:
+        engines = client.execute(
+            "SELECT engine FROM system.tables WHERE database = %(database)s AND name IN %(names)s",
+            {"database": play.actor.database, "names": (live, shadow)},
+        )
+        if len(engines) > len(set(engines)):
             client.execute(f"EXCHANGE TABLES {live} AND {shadow}")
     play.run(allowed={0})
 
