@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[!.]*/README.md")])
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 SHOWN_BY = re.compile(r"`((?:tests|debian)/[\w/.-]+)`")
 STEPS = re.findall(r"^\d+\. `(\S+)`, `(\w+)`:", (ROOT / "docs/walks.md").read_text(), re.MULTILINE)
