@@ -114,6 +114,7 @@ def test_of_each_key_that_is_given_the_source_is_told(file: Path) -> None:
     sources = sources_of(Config, file, environ={"OONI_STATSD": ""}, flags=flags)
     assert sources.keys() == {"verify", "max_rows", "statsd"}
     assert sources["verify"] == f"{file}:1"
+    assert sources["max_rows"] == "the command line"
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
