@@ -110,11 +110,13 @@ def swapped_by_hand(play: Play) -> None:
     play.actor.forget_seen()
     play.actor.loosen_rollback()
     with play.scene.client(play.actor.database, play.reader) as client:
-        engines = client.execute(
-            "SELECT engine FROM system.tables WHERE database = %(database)s AND name IN %(names)s",
+        tables = client.execute(
+            "SELECT any(engine), groupArray((name, type)) FROM system.columns"
+            " JOIN (SELECT name AS table, engine FROM system.tables WHERE database = %(database)s)"
+            " USING table WHERE database = %(database)s AND table IN %(names)s GROUP BY table",
             {"database": play.actor.database, "names": (live, shadow)},
         )
-        if len(engines) > len(set(engines)):
+        if len(tables) == 2 and tables[0] == tables[1]:
             client.execute(f"EXCHANGE TABLES {live} AND {shadow}")
     play.run(allowed={0})
 
