@@ -110,13 +110,17 @@ def swapped_by_hand(play: Play) -> None:
     play.actor.forget_seen()
     play.actor.loosen_rollback()
     with play.scene.client(play.actor.database, play.reader) as client:
-        tables = client.execute(
-            "SELECT any(engine), groupArray((name, type)) FROM system.columns"
-            " JOIN (SELECT name AS table, engine FROM system.tables WHERE database = %(database)s)"
-            " USING table WHERE database = %(database)s AND table IN %(names)s GROUP BY table",
-            {"database": play.actor.database, "names": (live, shadow)},
+        of_both = {"database": play.actor.database, "names": (live, shadow)}
+        engines = client.execute(
+            "SELECT engine FROM system.tables WHERE database = %(database)s AND name IN %(names)s",
+            of_both,
         )
-        if len(tables) == 2 and tables[0] == tables[1]:
+        columns = client.execute(
+            "SELECT groupArray((name, type)) FROM system.columns"
+            " WHERE database = %(database)s AND table IN %(names)s GROUP BY table",
+            of_both,
+        )
+        if len(columns) == 2 and engines[0] == engines[1] and columns[0] == columns[1]:
             client.execute(f"EXCHANGE TABLES {live} AND {shadow}")
     play.run(allowed={0})
 
