@@ -13,7 +13,7 @@ from ooni_common.database_uri import check_parameters
 
 Section = Mapping[str, tuple[Any, str]]  # key → its value, and where that comes from
 Count = Annotated[int, msgspec.Meta(ge=0)]
-MOST_SECONDS = 366 * 86400  # longer ones are more than some clocks can count
+MOST_SECONDS = 24 * 86400  # sockets count milliseconds up to 2**31
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_SECONDS)]
 Bytes = Annotated[int, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

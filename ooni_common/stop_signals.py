@@ -12,7 +12,7 @@ from ooni_common.errors import Stopped
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 WAKE_SIGNAL = signal.SIGURG  # is ignored where nothing handles it
 WAKE_EVERY = 0.05  # seconds
-PATIENCE = 30.0  # seconds; less than systemd has before it kills, and than a statement may take
+PATIENCE = 60.0  # seconds; systemd kills after 90, and a statement may take 300
 
 
 class StopSignals:
@@ -38,8 +38,8 @@ class StopSignals:
     def deferred(self) -> Iterator[None]:
         """Hold the signals back within the block, which must be short and not be left half done.
 
-        A block that still waits PATIENCE after the signal, for a database that hangs, is left
-        then: as it would be at the kill that follows.
+        A block that is at work PATIENCE after the signal, as a database or a disk hangs, is left
+        then. It must survive that, as it has to survive a kill.
         """
         outer, self._deferring = self._deferring, True
         try:
