@@ -12,7 +12,7 @@ from ooni_common.errors import Stopped
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 WAKE_SIGNAL = signal.SIGURG  # is ignored where nothing handles it
 WAKE_EVERY = 0.05  # seconds
-PATIENCE = 60.0  # seconds; systemd kills after 90, and a statement may take 300
+PATIENCE = 30.0  # seconds, for a block and once more for its clearing up; systemd kills after 90
 
 
 class StopSignals:
@@ -39,7 +39,7 @@ class StopSignals:
         """Hold the signals back within the block, which must be short and not be left half done.
 
         A block that is at work PATIENCE after the signal, as a database or a disk hangs, is left
-        then. It must survive that, as it has to survive a kill.
+        then, and what it does about that after as long again. It must survive that, as a kill.
         """
         outer, self._deferring = self._deferring, True
         try:
@@ -82,9 +82,10 @@ class StopSignals:
                 continue
             while not self._pending and not over.wait(WAKE_EVERY):
                 signal.pthread_kill(main, WAKE_SIGNAL)
-            self._impatient = not over.wait(PATIENCE)
-            while self._deferring and not over.wait(WAKE_EVERY):
-                signal.pthread_kill(main, WAKE_SIGNAL)
+            while not over.wait(PATIENCE):
+                self._impatient = self._deferring
+                while self._impatient and self._deferring and not over.wait(WAKE_EVERY):
+                    signal.pthread_kill(main, WAKE_SIGNAL)
 
     def _handle_wake(self, _number: int, _frame: FrameType | None) -> None:
         if self._deferring and self._impatient:

@@ -910,6 +910,23 @@ def test_a_critical_block_that_waits_for_ever_is_left_after_a_while(
     assert (status, output, errors) == (75, "", f"warning: stopped by {number}\n")
 
 
+def test_what_a_critical_block_does_when_it_is_left_may_hang_no_longer(tool: Tool) -> None:
+    work = """
+    from ooni_common import stop_signals
+    stop_signals.PATIENCE = 0.2
+    with job.signals.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            while True:
+                signal.pause()
+        finally:
+            say("left")
+            while True:
+                signal.pause()
+    """
+    assert result(tool, work) == (75, "left\n", "warning: stopped by SIGTERM\n")
+
+
 def test_a_critical_block_without_a_signal_is_like_any_other(tool: Tool) -> None:
     steps: list[str] = []
 

@@ -220,7 +220,7 @@ def _swap_on(node: Node, filled: Sequence[Filled]) -> None:
             done.append(one.change)
         for change in done:
             check_stored(change.table, change.live, _live(node, change.table))
-    except Exception:  # not Stopped: a server that hangs would hang here, too
+    except BaseException:
         for change in done:
             _swap_back(node, change.table)
         raise
