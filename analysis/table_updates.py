@@ -15,7 +15,14 @@ from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Change, Table, Update
 from ooni_common.table_checks import RunChecks, Tables, database_checks
-from update_state import UpdateState, heal_tables, is_current, next_state, roll_back
+from update_state import (
+    UpdateState,
+    heal_tables,
+    is_current,
+    next_state,
+    roll_back,
+    rolled_back_state,
+)
 
 log = logging.getLogger("ooni.updates")
 
@@ -55,9 +62,13 @@ def check_before_writing(nodes: Nodes, tables: Sequence[Table]) -> None:
 def loaded_source(
     job: Job[DatabaseConfig], nodes: Nodes, tables: Sequence[Table]
 ) -> Mapping[str, str]:
-    """Return what the live tables were loaded from; nothing if they hold something else by now."""
+    """Return what the live tables were loaded from; nothing if they hold something else by now.
+
+    Another version of the package may read the same source otherwise, and loads it; but not what
+    was rolled back.
+    """
     state = read_state(job.state_file, UpdateState)
-    if job.force or state.source.get("version") != __version__:
+    if job.force or not (state.rolled_back or state.source.get("version") == __version__):
         return {}
     return state.source if is_current(nodes, tables, state) else {}
 
@@ -123,7 +134,7 @@ def roll_back_tables(
             log.info("would swap %s and %s", table.shadow, table.name)
         return []
     changes = roll_back(nodes, tables, state, force=job.force, critical=job.signals.deferred)
-    write_state(job.state_file, next_state(state, state.source, changes))
+    write_state(job.state_file, rolled_back_state(state, changes))
     for change in changes:
         log.info("rolled back: %s; what was replaced will not be loaded again", change)
     return changes

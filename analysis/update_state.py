@@ -22,11 +22,13 @@ class UpdateState(msgspec.Struct, frozen=True):
         source: the upstream's version, as the script names it (a commit, validators).
         live: table → content that was live after the last run.
         previous: table → content that this replaced.
+        rolled_back: whether `previous` was put away by --rollback, and is not to be loaded again.
     """
 
     source: dict[str, str] = {}
     live: dict[str, Content] = {}
     previous: dict[str, Content] = {}
+    rolled_back: bool = False
 
 
 def next_state(
@@ -41,7 +43,14 @@ def next_state(
         for name, content in state.live.items()
         if name not in replaced and content != live[name]
     }
-    return UpdateState(dict(source), live, replaced or state.previous)
+    rolled_back = state.rolled_back and not changes
+    return UpdateState(dict(source), live, replaced or state.previous, rolled_back)
+
+
+def rolled_back_state(state: UpdateState, changes: Sequence[Change]) -> UpdateState:
+    """Return the state after a rollback; a second one undoes the first."""
+    after = next_state(state, state.source, changes)
+    return msgspec.structs.replace(after, rolled_back=not state.rolled_back)
 
 
 def is_current(nodes: Nodes, tables: Sequence[Table], state: UpdateState) -> bool:

@@ -99,6 +99,18 @@ def test_a_new_document_is_loaded_and_can_be_rolled_back(
     assert statsd.metrics()["asnmeta_updater.asnmeta_tmp_len"] == [(1001, "g"), (1000, "g")]
     with updater.unchanged():
         assert updater.run()[0] == 0
+        upgrade(updater)
+        assert updater.run()[0] == 0
+    assert updater.run("--rollback")[0] == 0
+    upgrade(updater)
+    status, log = updater.run()
+    assert (status, "asnmeta: 1,001 rows, unchanged" in log) == (0, True), log
+
+
+def upgrade(updater: Updater) -> None:
+    """Let another version of the package have loaded what is there."""
+    path = updater.state_dir / "asnmeta_updater.json"
+    path.write_text(path.read_text().replace(f'"{__version__}"', '"1.0"'))
 
 
 @pytest.mark.parametrize("again", ["--force", "after an upgrade"])
@@ -113,8 +125,7 @@ def test_the_same_map_read_once_more_keeps_what_can_be_rolled_back_to(
     if again == "--force":
         status, log = updater.run("--force")
     else:
-        path = updater.state_dir / "asnmeta_updater.json"
-        path.write_text(path.read_text().replace(f'"{__version__}"', '"1.0"'))
+        upgrade(updater)
         status, log = updater.run()
     assert status == 0
     assert "asnmeta: 1,001 rows, unchanged" in log

@@ -22,6 +22,7 @@ from dev.samples.git import git_environment
 from dev.samples.test_lists import Entry, SampleTestLists, list_path
 from dev.servers.git import GitServer
 from dev.servers.statsd import StatsdListener
+from ooni_common import __version__
 from updater_harness import check_shipped_configuration
 
 AMPLE = 60  # seconds; far more than what is waited for takes, for a machine under load
@@ -183,6 +184,9 @@ def test_a_new_commit_is_loaded_and_can_be_rolled_back_until_the_next_one(
     assert "rolled back: citizenlab: 400 rows; what was replaced will not be loaded again" in log
     status, log = updater.run()
     assert (status, updater.live()) == (0, before)
+    state = updater.state_dir / "citizenlab_test_lists_updater.json"
+    state.write_text(state.read_text().replace(f'"{__version__}"', '"1.0"'))  # an upgrade
+    assert (updater.run()[0], updater.live()) == (0, before)
     lists.add_rows("it", 1)
     updater.run()
     assert len(updater.live()) == ROWS + 8

@@ -256,6 +256,15 @@ def test_a_change_of_one_file_is_loaded_and_can_be_rolled_back(
     assert statsd.metrics()["fingerprints_updater.fingerprints_http_tmp_len"] == [(150, "g")]
     with updater.unchanged():
         assert updater.run()[0] == 0
+        upgrade(updater)
+        assert updater.run()[0] == 0
+
+
+def upgrade(updater: Updater) -> None:
+    """Let another version of the package have loaded what is there."""
+    state = json.loads((path := updater.state_dir / "fingerprints_updater.json").read_text())
+    state["source"]["version"] = "1.0"
+    path.write_text(json.dumps(state))
 
 
 def test_a_dry_run_prints_the_difference_and_writes_nothing(
@@ -402,9 +411,7 @@ def test_rows_that_were_refused_before_keep_no_others_out(
     assert updater.run()[0] == 0
     upstream.write(http=http + bad_rows(0, 20))
     assert updater.run()[0] == 0
-    state = json.loads((path := updater.state_dir / "fingerprints_updater.json").read_text())
-    state["source"]["version"] = "2.0.1"
-    path.write_text(json.dumps(state))
+    upgrade(updater)
     upstream.write(http=http + bad_rows(0, 30))
     assert updater.run()[0] == 0
     more = to_csv([GOOD], header=[]).removeprefix(b"\r\n")
