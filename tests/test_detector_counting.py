@@ -138,8 +138,9 @@ def test_counting_as_the_hours_go_by_is_counting_at_once(
     assert '"windows"' in path.read_text()
 
 
+@pytest.mark.parametrize("view", [False, True], ids=["table", "view"])
 def test_a_measurement_that_was_processed_again_counts_as_it_was_found_last(
-    measurements: Database, database: FreshDatabase, tmp_path: Path
+    measurements: Database, database: FreshDatabase, tmp_path: Path, *, view: bool
 ) -> None:
     database.execute(
         "INSERT INTO fastpath (measurement_uid, report_id, input, probe_cc, probe_asn, test_name,"
@@ -148,6 +149,9 @@ def test_a_measurement_that_was_processed_again_counts_as_it_was_found_last(
         " test_start_time, measurement_start_time, 'f', 'f', if(report_id = 'b', 't', 'f')"
         " FROM fastpath"
     )
+    if view:
+        database.execute("RENAME TABLE fastpath TO kept")
+        database.execute("CREATE VIEW fastpath AS SELECT * FROM kept FINAL")
     counting = Counting(
         measurements, (FIRST, FIRST + 96), tmp_path / "charts.json", reprocess=False
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from counts import ANOMALY, MEASURED
+from counts import ANOMALY, MEASURED, ORDERED
 from numbered import COUNTRY, TARGET, Numbered
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
@@ -45,6 +45,7 @@ FROM (
 )
 WHERE starts >= begin
 GROUP BY number, position
+{ORDERED}
 """
 STRUCTURE = {
     "test_name": "String",
