@@ -38,8 +38,8 @@ class StopSignals:
     def deferred(self) -> Iterator[None]:
         """Hold the signals back within the block, which must be short and not be left half done.
 
-        A block that is at work PATIENCE after the signal, as a database or a disk hangs, is left
-        then, and what it does about that after as long again. It must survive that, as a kill.
+        A block still at work PATIENCE after the signal is left: a database or a disk hangs. What it
+        does then is left after as long again. It must survive both, as it has to survive a kill.
         """
         outer, self._deferring = self._deferring, True
         try:
