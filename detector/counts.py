@@ -38,15 +38,12 @@ FASTPATH_COLUMNS = (
     "software_version",
     "architecture",
 )
-# Of rows with another input nothing else is read: with ORDERED the server looks at columns of the
-# sorting key first, as `input` is. In all versions of a row these are the same.
 MEASURED = """\
 FROM fastpath FINAL
 WHERE input IN %(inputs)s
   AND measurement_start_time >= toDateTime({start}) AND measurement_start_time < toDateTime({end})
   AND test_name IN %(tests)s AND msm_failure != 't'
 """
-ORDERED = "SETTINGS optimize_move_to_prewhere_if_final = 1"
 ANOMALY = "(anomaly = 't' OR confirmed = 't')"
 MEASURED_HOURS = """\
 SELECT count(), toUnixTimestamp(min(measurement_start_time)),

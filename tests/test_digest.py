@@ -108,7 +108,7 @@ def test_every_change_of_a_row_with_a_null_is_exported_and_backed_up(nulls: Back
     status, log = nulls.run("run")
     assert (status, log.count("nothing to do")) == (0, 2), log
     assert (nulls.hashes(), nulls.kept()) == (objects, backups)
-    for turn in (0, 1):  # at the first change there is no digest yet to compare with
+    for turn in (0, 1):  # the first export keeps no digest, so only the second change meets one
         change(nulls, TABLES, turn)
         status, log = nulls.run("run")
         assert (status, f"{len(TABLES)} chunks exported" in log) == (0, True), log

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from counts import MEASURED, ORDERED
+from counts import MEASURED
 from numbered import COUNTRY, TARGET
 from ooni_common.database import Database
 from ooni_common.state import read_state, write_state
@@ -29,7 +29,6 @@ FROM (
 INNER JOIN places USING (target, country)
 WHERE time >= begin AND time < finish
 GROUP BY number, probe_asn
-{ORDERED}
 """
 STRUCTURE = {
     "test_name": "String",
