@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 
@@ -319,6 +320,26 @@ def test_prune_does_not_trust_a_clock_that_is_days_off(
     assert "stray.csv.zstd" in tool.exports()  # a manifest that was lost may have named it
     assert tool.run("prune", "--older-than", "0", "--confirm")[0] == 0
     assert "stray.csv.zstd" not in tool.exports()
+
+
+@pytest.mark.long
+def test_of_a_manifest_as_large_as_one_can_be_chunks_are_pruned(tool: BackupTool) -> None:
+    manifest = tool.manifest("one")
+    export = manifest.chunks[""]
+    old = msgspec.structs.replace(
+        export,
+        chunk=msgspec.structs.replace(export.chunk, name="202001"),
+        key=f"{CSV}one_202001.csv.zstd",
+        dropped="2020-01-01T00:00:00Z",
+    )
+    chunks = {"": msgspec.structs.replace(export, query="x" * 9_000_000), "202001": old}
+    large = msgspec.structs.replace(manifest, chunks=chunks)
+    tool.put(MANIFEST, msgspec.json.encode(large))
+    tool.put(old.key, b"rows")
+    status, log = tool.run("prune", "--confirm")
+    assert status == 0, log
+    assert old.key not in tool.objects()
+    assert list(tool.manifest("one").chunks) == [""]
 
 
 def test_a_listed_table_that_is_gone_fails_each_run_until_it_is_said_to_be(

@@ -246,6 +246,20 @@ def test_a_removed_row_leaves_both_objects(tool: BackupTool) -> None:
     assert tool.verifies()
 
 
+@pytest.mark.long
+def test_of_a_month_without_rows_no_object_is_left(tool: BackupTool) -> None:
+    assert tool.run("export")[0] == 0
+    old = export_of(tool, "202601")
+    tool.database.execute(
+        "ALTER TABLE t DELETE WHERE at < '2026-02-01' SETTINGS mutations_sync = 2"
+    )
+    assert tool.run("forget", "t", "--chunk", "202601", "--confirm")[0] == 0
+    assert (tool.exports(), parquets(tool)) == (["t_202602.csv.zstd"], [NAMES[1]])
+    note = tool.get(LAYOUT.changes).decode()
+    assert [stored.sha256 in note for stored in old.stored] == [True, True]
+    assert tool.verifies()
+
+
 @pytest.mark.parametrize("formats", [["csv.zstd"], BOTH["formats"]])
 @pytest.mark.long
 def test_a_removed_row_leaves_parquet_objects_that_no_manifest_names(

@@ -88,6 +88,21 @@ def test_of_a_month_without_rows_nothing_is_left(tool: BackupTool) -> None:
     assert tool.verifies()
 
 
+def test_of_a_range_that_is_split_meanwhile_all_rows_stay(backup_tool: BackupTool) -> None:
+    ranges = {"policy": "public", "chunk_by": "range", "rows_per_chunk": 10}
+    backup_tool.database.execute("CREATE TABLE t (d UInt32) ENGINE = MergeTree ORDER BY d")
+    backup_tool.database.execute("INSERT INTO t SELECT number FROM numbers(15)")
+    assert backup_tool.run("export", tables={"t": ranges})[0] == 0
+    backup_tool.database.execute("INSERT INTO t SELECT 15 + number FROM numbers(85)")
+    delete_rows(backup_tool, "d = 7")
+    status, log = backup_tool.run("forget", "t", "--chunk", "00000", "--confirm")
+    assert status == 0, log
+    rows = [backup_tool.csv(name).split()[1:] for name in backup_tool.exports()]
+    assert len(rows) > 5
+    assert sorted(int(row) for chunk in rows for row in chunk) == [*range(7), *range(8, 100)]
+    assert backup_tool.verifies()
+
+
 def test_who_has_deleted_nothing_is_told(tool: BackupTool) -> None:
     status, log = tool.run("forget", "t", "--chunk", "202601")
     assert (status, "202601: it has as many rows as before" in log) == (0, True)

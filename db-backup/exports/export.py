@@ -250,8 +250,8 @@ class Exporter:
         newest = max(step.chunk.name for step in steps)
         numbered = list(enumerate(steps, 1))
         # A range that was split shrinks last, when all that it gives away is there.
-        shrinking = [one for one in numbered if _may_shrink(one[1])]
-        others = [one for one in numbered if not _may_shrink(one[1])]
+        shrinking = [one for one in numbered if one[1].has_other_bounds]
+        others = [one for one in numbered if not one[1].has_other_bounds]
         with (
             lanes_of(config, self.reader, forms, self.throttle, count, jobs // count) as lanes,
             self._showing(steps, lanes.count) as show,
@@ -315,8 +315,3 @@ class Exporter:
         with progress(self.manifest.table, rows, "rows") as shown:
             together = Together(shown, len(steps))
             yield lambda _name, _rows: together.of_one()
-
-
-def _may_shrink(step: Step) -> bool:
-    """Tell whether a chunk has other bounds than its object, which may have rows of new chunks."""
-    return step.last is not None and step.last.chunk != step.chunk

@@ -23,7 +23,7 @@ from exports.manifest import (
     now,
 )
 from exports.plan import Plan, planned
-from exports.prune import Leftover, Unwanted, delete
+from exports.prune import Unwanted, delete, leftovers_of
 from exports.publication import publish
 from exports.row_source import ChosenSource
 from exports.stored import TableManifests, read_table_manifests
@@ -36,6 +36,8 @@ from store.bucket import Bucket
 from store.one_writer import writing
 
 log = logging.getLogger("ooni.db_backup")
+
+WHY = "its rows had to go"
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,8 @@ def _replaced(
     about = about_of(job.config)
     publish(bucket, layout, read, run, about, objects)
     if gone:
-        unwanted = Unwanted([_leftover(removal, export) for export in gone])
-        delete(bucket, layout, read, unwanted, run, about)
+        leftovers = [one for export in gone for one in leftovers_of(export, removal.table, WHY)]
+        delete(bucket, layout, read, Unwanted(leftovers), run, about)
     keys = [layout.parquet(removal.table, name) for name in removal.chunks]
     keys += [export.key for export in old]
     return len(gone), sum(_delete_versions(bucket, key) for key in keys)
@@ -163,6 +165,9 @@ def _planned(
     exporter.recover()  # what a run that was interrupted has published is the old object
     plan = planned(reader, manifest, lambda _export: False, max_shrink=1, force=True)
     steps = [step for step in plan.steps if step.chunk.name in removal.chunks]
+    if any(step.has_other_bounds for step in steps):
+        # A range that is split now loses rows to new ones, which have to be there, too.
+        steps = [one for one in plan.steps if one in steps or one.has_other_bounds or not one.last]
     # Chunks that are not among them may be missing from the manifest.
     chosen = replace(plan, steps=steps, surveyed=manifest.surveyed)
     return exporter, exporter.also_parquet(chosen, read.objects or {})
@@ -175,12 +180,6 @@ def _unnamed_parquet(layout: ExportLayout, read: TableManifests, removal: Remova
     """
     keys = {layout.parquet(removal.table, name) for name in removal.chunks}
     return keys - named_keys(read.sound.values())
-
-
-def _leftover(removal: Removal, export: Export) -> Leftover:
-    """Return an object whose rows the database has no more."""
-    size, name = export.compressed_bytes, export.chunk.name
-    return Leftover(export.key, size, "its rows had to go", removal.table, name)
 
 
 def _add_note(

@@ -65,6 +65,11 @@ class Step:
         """Whether its rows are read."""
         return self.reason in get_args(ReasonToExport)
 
+    @property
+    def has_other_bounds(self) -> bool:
+        """Whether its object is of other bounds, and may have rows of new chunks."""
+        return self.last is not None and self.last.chunk != self.chunk
+
     def __str__(self) -> str:
         rows = f"{self.fingerprint.rows:,} rows"
         if self.last and self.last.rows != self.fingerprint.rows:

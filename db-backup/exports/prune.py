@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from documents import JSON, encoded
-from exports.manifest import ExportLayout, RunManifest, TableManifest, as_stamp, named_keys
+from documents import JSON, LARGEST_MANIFEST, encoded
+from exports.manifest import Export, ExportLayout, RunManifest, TableManifest, as_stamp, named_keys
 from exports.publication import publish
 from exports.stored import TableManifests
 from portal.about import About
@@ -80,12 +80,18 @@ def leftovers(
                 reason = f"the database has these rows no more since {export.dropped[:10]}"
             else:
                 continue
-            for stored in export.stored:
-                if owners[stored.key] > 1:  # of another table, too
-                    continue
-                size, chunk = stored.compressed_bytes, export.chunk.name
-                yield Leftover(stored.key, size, reason, table, chunk)
+            for leftover in leftovers_of(export, table, reason):
+                if owners[leftover.key] == 1:  # else another table has it, too
+                    yield leftover
     yield from _unnamed(bucket, layout, manifests, is_withdrawn, newest)
+
+
+def leftovers_of(export: Export, table: str, reason: str) -> list[Leftover]:
+    """Return the objects of a chunk, in each format."""
+    return [
+        Leftover(stored.key, stored.compressed_bytes, reason, table, export.chunk.name)
+        for stored in export.stored
+    ]
 
 
 def given_up(
@@ -200,7 +206,7 @@ def delete(
         if kept[table].chunks or kept[table].pending:
             key = layout.manifest(table)
             # What is still pending is in the manifest now, too.
-            bucket.put_document(key, encoded(kept[table], key), JSON)
+            bucket.put_document(key, encoded(kept[table], key, LARGEST_MANIFEST), JSON)
         else:
             del kept[table]
             emptied += [layout.manifest(table), layout.schema(table)]
