@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from db_backup_harness import CSV, BackupTool
+from db_backup_harness import BACKUPS, CSV, BackupTool
 from dev.servers.loopback import Exchange, LoopbackServer
 from ooni_common.config import Secret
 
@@ -72,6 +73,37 @@ def test_a_backup_that_is_damaged_is_told_and_what_was_proven_before_stays(
             tool.client.delete_object(Bucket=tool.private_bucket_name, Key=key)
     assert tool.run("verify")[0] == 65
     assert metrics_of(tool, "db-backup-verify") == {PROVEN: proven, FINDINGS: 1}
+
+
+def test_what_is_found_in_the_exports_is_told_whatever_the_backups_are(tool: BackupTool) -> None:
+    tool.put(f"{CSV}t_202601.csv.zstd", b"damaged")
+    tool.configure(private_named_collection="another")
+    (backup,) = tool.backups()
+    other = msgspec.structs.replace(backup, collection="of_before")
+    key = BACKUPS.manifest(backup.name)
+    tool.client.put_object(
+        Bucket=tool.private_bucket_name, Key=key, Body=msgspec.json.encode(other)
+    )
+    status, log = tool.run("verify")
+    assert (status, "set private_named_collection to it" in log) == (78, True)
+    assert "t_202601.csv.zstd" in log
+    assert metrics_of(tool, "db-backup-verify") == {FINDINGS: 1}
+
+
+@pytest.mark.long
+def test_one_backup_that_can_not_be_verified_here_keeps_no_other_one_from_it(
+    tool: BackupTool,
+) -> None:
+    assert tool.run("backup", "--force", "--full")[0] == 0
+    first, newest = tool.backups()
+    key = BACKUPS.manifest(first.name)
+    other = msgspec.structs.replace(first, collection="of_before")
+    tool.client.put_object(
+        Bucket=tool.private_bucket_name, Key=key, Body=msgspec.json.encode(other)
+    )
+    status, log = tool.run("verify", "--from", "all")
+    assert (status, f"the backup {first.name} was made by" in log) == (78, True)
+    assert f"the backup {newest.name} can be restored" in log
 
 
 def test_of_a_sample_the_rows_are_read_and_all_objects_are_looked_at(tool: BackupTool) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 
 from backup_config import Config
 from backups.commands import (
@@ -23,7 +23,8 @@ from backups.stored import (
     good_ones,
 )
 from backups.verify import drop_scratches, verify_backup
-from ooni_common.errors import DataRefused
+from databases import raise_first
+from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from ooni_common.files import locked, make_writable
 from ooni_common.nodes import Nodes
 from ooni_common.run import Job
@@ -37,7 +38,7 @@ ALL = "all"  # with --from, in the place of a backup's name
 
 def verify_backups(
     job: Job[Config], tables: Sequence[str], required: Collection[str] = ()
-) -> list[str]:
+) -> Iterator[str]:
     """Check backups by restoring them into a database that is dropped again.
 
     Args:
@@ -45,23 +46,44 @@ def verify_backups(
         tables: only these; empty: all.
         required: those of them that have to be there.
 
-    Returns:
+    Yields:
         What is wrong with them.
+
+    Raises:
+        ScriptError: one can't be verified with this configuration; all others were.
     """
     backups = stored_backups(job)
     name = job.arguments.source
-    findings = [
-        f"the backup {backup.name} is damaged: {backup.reason}"
-        for backup in backups
-        if backup.state == "damaged" and name in ("", ALL)
-    ]
+    if name in ("", ALL):
+        for backup in backups:
+            if backup.state == "damaged":
+                yield f"the backup {backup.name} is damaged: {backup.reason}"
     wanted = to_verify(job.config, backups, name, tables)
     oddities = [] if name else _oddities_of_newest(job.config, backups)
-    findings += oddities
-    signed = {backup.name for backup in backups if backup.signature == "valid"}
+    yield from oddities
     if job.arguments.quick:
-        return findings
-    proves = not (name or tables or oddities)
+        return
+    for table in required:
+        if not any(table in present for _, present in wanted):
+            yield f"{table}: in no good backup"
+    found = yield from _verify_each(job, backups, wanted)
+    if not (found or name or tables or oddities):
+        job.metrics.gauge("last_verified", int(time.time()))
+
+
+def _verify_each(
+    job: Job[Config],
+    backups: Sequence[Backup],
+    wanted: Sequence[tuple[BackupManifest, Sequence[str]]],
+) -> Generator[str, None, bool]:
+    """Restore from each of these backups; yield what is wrong, and return whether anything is.
+
+    Raises:
+        ScriptError: one can't be verified with this configuration; all others were.
+    """
+    signed = {backup.name for backup in backups if backup.signature == "valid"}
+    failures: list[ScriptError] = []
+    found = False
     make_writable("state_dir", job.config.state_dir)
     with (
         locked(job.config.state_dir / "db-backup.verify.lock"),
@@ -70,18 +92,17 @@ def verify_backups(
         for manifest, present in wanted:
             trusted = manifest.name in signed or job.arguments.trusted
             chain = chain_of(manifest, backups)
-            damages = verify_on_shards(job, nodes, chain, present, trusted=trusted)
+            try:
+                damages = verify_on_shards(job, nodes, chain, present, trusted=trusted)
+            except (ConfigError, DataRefused) as error:
+                failures.append(error)
+                continue
             if present and not damages:
                 log.info("the backup %s can be restored", manifest.name)
-            findings += damages
-            proves = proves and not damages
-    if proves:
-        job.metrics.gauge("last_verified", int(time.time()))
-    return findings + [
-        f"{table}: in no good backup"
-        for table in required
-        if not any(table in present for _, present in wanted)
-    ]
+            yield from damages
+            found = found or bool(damages)
+    raise_first(failures)
+    return found
 
 
 def _oddities_of_newest(config: Config, backups: Sequence[Backup]) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from backup_command_line import SCRIPT
@@ -117,46 +117,27 @@ def verify(job: Job[Config]) -> None:
     Raises:
         DataRefused: something is wrong with them.
     """
-    findings = _findings(dataclasses.replace(job, config=job.config.as_restoring))
-    for finding in findings:
-        log.error("%s", finding)
+    findings: list[str] = []
+
+    def verify_database(one: Job[Config]) -> None:
+        where = f"database {one.config.database}: " if one.config.qualifier else ""
+        for finding in _verified(one):  # what was found is told whatever fails then
+            log.error("%s%s", where, finding)
+            findings.append(finding)
+
+    job = dataclasses.replace(job, config=job.config.as_restoring)
+    failures = failures_in(by_source(by_names(job, "tables"), job.config), verify_database)
+    wrong = len(findings) + sum(isinstance(failure, DataRefused) for failure in failures)
+    if (wrong or not failures) and not (job.arguments.tables or job.arguments.source):
+        job.metrics.gauge("verify_findings", wrong)
+    raise_first(failures)
     if findings:
         count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
         raise DataRefused(f"{count}; replace what is damaged: export --force, backup --full")
 
 
-def _findings(job: Job[Config]) -> list[str]:
-    """Return what is wrong with exports and backups, and send how much of all that is."""
-    jobs = by_source(by_names(job, "tables"), job.config)
-    if job.arguments.tables or job.arguments.source:
-        return _verified_in_each(jobs)
-    try:
-        findings = _verified_in_each(jobs)
-    except DataRefused:
-        job.metrics.gauge("verify_findings", 1)
-        raise
-    job.metrics.gauge("verify_findings", len(findings))
-    return findings
-
-
-def _verified_in_each(jobs: Sequence[Job[Config]]) -> list[str]:
-    """Check exports and backups of each database; return what is wrong with them."""
-    findings: list[str] = []
-
-    def verify_database(job: Job[Config]) -> None:
-        where = f"database {job.config.database}: " if job.config.qualifier else ""
-        findings.extend(f"{where}{finding}" for finding in _verified(job))
-
-    failures = failures_in(jobs, verify_database)
-    if failures:
-        for finding in findings:
-            log.error("%s", finding)
-    raise_first(failures)
-    return findings
-
-
-def _verified(job: Job[Config]) -> list[str]:
-    """Check exports and backups of a database; return what is wrong with them."""
+def _verified(job: Job[Config]) -> Iterator[str]:
+    """Check exports and backups of a database; yield what is wrong with them."""
     config, arguments = job.config, job.arguments
     if arguments.tables:
         check_names(arguments.tables, [*config.named_tables, *_stored_tables(job)])
@@ -168,17 +149,15 @@ def _verified(job: Job[Config]) -> list[str]:
     if private and exports and has_bucket(config, "public"):
         there = exported_tables(*public_bucket(job))
         exports = [name for name in exports if config.is_exported(name) or name in there]
-    findings: list[str] = []
     if (
         has_bucket(config, "public")
         and arguments.source in ("", EXPORTS)
         and (exports or not arguments.tables)
     ):
-        findings += verify_exports(job, exports)
+        yield from verify_exports(job, exports)
     if private:
         required = [name for name in arguments.tables if not config.is_exported(name)]
-        findings += verify_backups(job, arguments.tables, set(required) - set(exports))
-    return findings
+        yield from verify_backups(job, arguments.tables, set(required) - set(exports))
 
 
 def restore(job: Job[Config]) -> None:

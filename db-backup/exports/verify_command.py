@@ -1,7 +1,7 @@
 """Checking the exports, as the command says."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from backup_config import Config
 from exports.clickhouse_http import ClickHouseHTTP
@@ -16,8 +16,8 @@ from throttle import Bandwidth
 log = logging.getLogger("ooni.db_backup")
 
 
-def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
-    """Check the exports of these tables, or of all; return what is wrong with them.
+def verify_exports(job: Job[Config], tables: Sequence[str]) -> Iterator[str]:
+    """Check the exports of these tables, or of all; yield what is wrong with them.
 
     Raises:
         ScriptError: the database has failed, which reads Parquet; all else was looked at.
@@ -31,17 +31,17 @@ def verify_exports(job: Job[Config], tables: Sequence[str]) -> list[str]:
         bandwidth=Bandwidth(job.config.max_bandwidth),
     )
     read_back = ReadBack(ClickHouseHTTP(job.config, job.user_agent))
-    findings = list(verify(bucket, layout, read, tables, effort, read_back))
+    count = 0
+    for finding in verify(bucket, layout, read, tables, effort, read_back):
+        count += 1
+        yield finding
     if read_back.failure:
-        for finding in findings:
-            log.error("%s", finding)
         raise read_back.failure
     where = f"{bucket.url}/{layout.prefix}"
-    if not (tables or findings or read.sound) and job.config.exports_any:
-        if not (job.config.state_dir / LOCK).exists():
+    if not (tables or count or read.sound) and job.config.exports_any:
+        if (job.config.state_dir / LOCK).exists():
+            yield f"{where}: it has no export at all, though tables are public"
+        else:
             log.warning("%s: nothing was exported yet", where)
-            return []
-        return [f"{where}: it has no export at all, though tables are public"]
-    if not findings:
+    elif not count:
         log.info("%s: everything is as exported", where)
-    return findings
