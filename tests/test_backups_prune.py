@@ -16,7 +16,7 @@ from backups import commands
 from backups.manifest import NAME_FORMAT, BackupManifest
 from backups.prune import Kept, newest_chains, unwanted
 from backups.stored import Backup, BackupState
-from db_backup_harness import BACKUPS, BackupTool
+from db_backup_harness import BACKUPS, LAYOUT, BackupTool
 
 pytestmark = pytest.mark.long
 
@@ -208,6 +208,15 @@ def test_what_prune_leaves_can_be_restored(
     assert names(chains) == made[4:5]
     assert chains.run("verify")[0] == 0
     assert "nothing to do; kept: 1 backup" in chains.run("prune", "--confirm")[1]
+
+
+def test_backups_go_though_a_manifest_of_the_exports_is_damaged(two_chains: BackupTool) -> None:
+    two_chains.put(LAYOUT.manifest("u"), b"{")
+    made = names(two_chains)
+    tables = {"u": "public", "*": "private"}
+    status, log = two_chains.run("prune", "--keep", "1", "--confirm", tables=tables)
+    assert (status, "u.json: damaged" in log) == (65, True), log
+    assert names(two_chains) == made[2:]
 
 
 def test_manifests_that_name_each_other_as_base_are_damaged_and_can_be_pruned(

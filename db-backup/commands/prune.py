@@ -10,6 +10,7 @@ from exports.commands import public_bucket
 from exports.forget import Removal, forget_rows
 from exports.prune_command import prune_exports
 from ooni_common.doctor import preflight
+from ooni_common.errors import ScriptError
 from ooni_common.nodes import connected_nodes
 from ooni_common.run import Job
 from store.clocks import check_clocks
@@ -25,11 +26,20 @@ def prune(job: Job[Config]) -> None:
     each_in_turn(of_each_database(job), lambda one: _prune_database(one, confirmed=confirmed))
 
 
-def _prune_database(job: Job[Config], *, confirmed: bool) -> None:
+def _prune_database(job: Job[Config], *, confirmed: bool) -> list[ScriptError]:
+    """Prune exports and backups; return what has failed, which keeps neither from the other."""
+    failures: list[ScriptError] = []
     if has_bucket(job.config, "public"):
-        prune_exports(job, confirmed=confirmed)
+        try:
+            prune_exports(job, confirmed=confirmed)
+        except ScriptError as error:
+            failures.append(error)
     if has_bucket(job.config, "private"):
-        prune_backups(job, confirmed=confirmed)
+        try:
+            prune_backups(job, confirmed=confirmed)
+        except ScriptError as error:
+            failures.append(error)
+    return failures
 
 
 def delete(job: Job[Config]) -> None:
