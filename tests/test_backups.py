@@ -221,6 +221,33 @@ def test_a_table_whose_rows_cannot_be_saved_is_refused_after_the_others(
     assert set(backup.tables) == {*TABLES, *MERGING}
 
 
+SICK = "ALTER TABLE measurements ADD COLUMN x UInt8 DEFAULT throwIf(id >= 0, 'a broken part')"
+
+
+def test_a_table_whose_rows_cannot_be_read_keeps_no_other_from_being_saved(
+    private_tool: BackupTool,
+) -> None:
+    database, healthy = private_tool.database, {*TABLES, *MERGING}
+    database.execute(SICK)
+    status, log = private_tool.run("backup")
+    assert (status, "'measurements': not in this backup: database: " in log) == (69, True), log
+    (backup,) = private_tool.backups()
+    assert set(backup.tables) == healthy - {"measurements"}
+    assert private_tool.run("backup")[0] == 69  # it is said each time, and nothing is made anew
+    assert len(private_tool.backups()) == 1
+    database.execute("ALTER TABLE measurements DROP COLUMN x")
+    assert private_tool.run("backup")[0] == 0
+    assert set(private_tool.backups()[-1].tables) == healthy
+    assert private_tool.run("verify")[0] == 0
+
+
+def test_where_no_table_can_be_read_there_is_no_backup(private_tool: BackupTool) -> None:
+    private_tool.database.execute(SICK)
+    only = {"measurements": "private", "*": "none"}
+    status, log = private_tool.run("backup", tables=only)
+    assert (status, "a broken part" in log, private_tool.backups()) == (69, True, [])
+
+
 @pytest.mark.long
 def test_a_view_that_computes_its_rows_anew_comes_back_and_does_so(
     private_tool: BackupTool,

@@ -1,8 +1,9 @@
 """What a backup will have: what has changed since the last good one, on each shard."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from backups.contents import (
     Partitions,
@@ -15,8 +16,8 @@ from backups.saving import Saving, saving_of
 from backups.server import ServerBackups
 from backups.shards import ShardServers
 from backups.stored import Backup, good_backups
-from ooni_common.database import Database, StatementRefused
-from ooni_common.errors import DataRefused
+from ooni_common.database import Database, ServerError, StatementFailed, StatementRefused
+from ooni_common.errors import DataRefused, ScriptError
 from ooni_common.output import counted
 from ooni_common.replicas import without_replica
 from tables.digest import SCHEME
@@ -28,6 +29,8 @@ from tables.inventory import (
 )
 
 log = logging.getLogger("ooni.db_backup")
+
+T = TypeVar("T")
 
 NOT_GRANTED = 497
 
@@ -62,6 +65,15 @@ class ShardPlan:
         """Return the tables that are saved in one way."""
         return [saving.name for saving in self.savings if saving.method == method]
 
+    def without(self, names: Collection[str]) -> "ShardPlan":
+        """Return the plan without some tables."""
+        return replace(
+            self,
+            savings=[one for one in self.savings if one.name not in names],
+            coverage={name: one for name, one in self.coverage.items() if name not in names},
+            content={name: one for name, one in self.content.items() if name not in names},
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -70,7 +82,7 @@ class Plan:
     Attributes:
         database: its name.
         shards: what of each; of a server of its own, it is one.
-        refused: tables whose rows can't be saved in any way, and why.
+        refused: why tables are left out: their rows can't be saved in any way, or not be read.
         base: the last good backup; None: there is none that could be the base.
         reason: why a backup is made; "": nothing has changed.
         kind: whether it starts a chain.
@@ -78,7 +90,7 @@ class Plan:
 
     database: str
     shards: Sequence[ShardPlan]
-    refused: Sequence[DataRefused]
+    refused: Sequence[ScriptError]
     base: BackupManifest | None
     reason: str
     kind: BackupKind
@@ -107,6 +119,9 @@ def plan_backup(
         backups: what there is.
         full: begin a chain, whatever there is.
         force: also if nothing has changed.
+
+    Raises:
+        StatementFailed, StatementRefused: no table at all can be read.
     """
     main = servers[0].main
     ((database,),) = main.database.query("SELECT currentDatabase()")
@@ -119,18 +134,21 @@ def plan_backup(
     bases: Sequence[BackupManifest | None] = [None] * len(servers)
     if last and len(last.by_shard) == len(servers):
         bases = last.by_shard
-    refused: dict[str, DataRefused] = {}
-    shards = [
-        _plan_shard(shard, database, names, base, refused)
-        for shard, base in zip(servers, bases, strict=True)
-    ]
+    refused: dict[str, ScriptError] = {}
+    shards = _left(
+        [
+            _plan_shard(shard, database, names, base, refused)
+            for shard, base in zip(servers, bases, strict=True)
+        ],
+        refused,
+    )
     kind: BackupKind = "full"
     incremental = any(shard.tables("incremental") for shard in shards)
     if last and bases[0] and incremental and not full and last.number < main.config.full_every:
         kind = "incremental"
     reason = _reason(backups, last, shards, asked=full or force)
     if reason:
-        shards = [_as_merged(shard) for shard in shards]
+        shards = _left([_as_merged(shard, refused) for shard in shards], refused)
     return Plan(database, shards, list(refused.values()), last, reason, kind)
 
 
@@ -160,7 +178,7 @@ def _plan_shard(
     database: str,
     names: Sequence[str],
     base: BackupManifest | None,
-    refused: dict[str, DataRefused],
+    refused: dict[str, ScriptError],
 ) -> ShardPlan:
     """Find out what is to be done on a shard; add what can't be saved to `refused`."""
     savings = []
@@ -171,10 +189,12 @@ def _plan_shard(
             refused[name] = error
         else:
             savings += [saving] if saving else []
-    coverage = {saving.name: _coverage(saving, base) for saving in savings}
-    content = {
-        saving.name: _content(saving, base, coverage[saving.name].unchanged) for saving in savings
-    }
+    coverage = _of_each(savings, lambda saving: _coverage(saving, base), refused)
+    content = _of_each(
+        [saving for saving in savings if saving.name in coverage],
+        lambda saving: _content(saving, base, coverage[saving.name].unchanged),
+        refused,
+    )
     created = definitions(servers.main.database)
     for name, server in servers.elsewhere.items():
         created[name] = read_table(server.database, name).create
@@ -191,23 +211,50 @@ def _plan_shard(
     )
 
 
+def _of_each(
+    savings: Iterable[Saving], read: Callable[[Saving], T], refused: dict[str, ScriptError]
+) -> dict[str, T]:
+    """Return what is read of each table; one that can't be read keeps no other from being saved."""
+    results = {}
+    for saving in savings:
+        try:
+            results[saving.name] = read(saving)
+        except (StatementFailed, StatementRefused) as error:
+            error.args = (f"{saving.name!r}: not in this backup: {error}", *error.args[1:])
+            refused[saving.name] = error
+    return results
+
+
+def _left(shards: Sequence[ShardPlan], refused: Mapping[str, ScriptError]) -> list[ShardPlan]:
+    """Return the plans without what one of the shards has refused.
+
+    Raises:
+        StatementFailed, StatementRefused: nothing is left, which is hardly the fault of the tables.
+    """
+    left = [shard.without(refused) for shard in shards]
+    unread = [error for error in refused.values() if isinstance(error, ServerError)]
+    if unread and not any(shard.savings for shard in left):
+        raise unread[0]
+    return left
+
+
 def _coverage(saving: Saving, last: BackupManifest | None) -> Coverage:
     """Return what the parts of a table tell."""
     saved = last.tables.get(saving.name) if last else None
     return read_coverage(saving.server.database, saving.keeper, saved)
 
 
-def _as_merged(shard: ShardPlan) -> ShardPlan:
+def _as_merged(shard: ShardPlan, refused: dict[str, ScriptError]) -> ShardPlan:
     """Return a plan with the rows that a backup will have of partitions that were not read.
 
     Merges drop some. And a manifest has to say what there is, also where the blocks tell wrongly
     that nothing has changed: else nothing could be restored that the server has saved.
     """
-    merged = {
-        saving.name: _content(saving, shard.base, ())
-        for saving in shard.savings
-        if shard.coverage[saving.name].unchanged
-    }
+    merged = _of_each(
+        [saving for saving in shard.savings if shard.coverage[saving.name].unchanged],
+        lambda saving: _content(saving, shard.base, ()),
+        refused,
+    )
     return replace(shard, content={**shard.content, **merged})
 
 
