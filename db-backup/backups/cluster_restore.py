@@ -17,7 +17,7 @@ from backups.restore import Restored, Wanted, in_the_way, not_made
 from backups.shards import check_shards
 from backups.standings import Held, OutOfStep, Shard, Standings
 from backups.table_restore import check_exchange, put_in_place
-from ooni_common.database import quoted
+from ooni_common.database import StatementFailed, StatementRefused, quoted
 from ooni_common.errors import ConfigError, DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
 from ooni_common.replicas import path_of
@@ -27,14 +27,18 @@ from tables.staging import drop_leftovers, dropped_on_failure, exists
 
 log = logging.getLogger("ooni.db_backup")
 
+# The other tables can be restored.
+OF_ONE_TABLE = (DataRefused, OutOfStep, ReplicaElsewhere, StatementFailed, StatementRefused)
 
-def restore_on_cluster(nodes: Nodes, config: Config, wanted: Wanted) -> Restored:
+
+def restore_on_cluster(nodes: Nodes, config: Config, wanted: Wanted, restored: Restored) -> None:
     """Restore tables.
 
     Args:
         nodes: of the cluster, connected to a database that is there in any case.
         config: as ServerBackups has it.
         wanted: what is to be restored.
+        restored: is told what has become of the tables.
 
     Raises:
         ConfigError: there are tables of these names, or the cluster has other shards.
@@ -42,11 +46,11 @@ def restore_on_cluster(nodes: Nodes, config: Config, wanted: Wanted) -> Restored
             only counts as absent.
     """
     check_shards(nodes, wanted.manifest)
-    return _Restore(nodes, config, wanted).run()
+    _Restore(nodes, config, wanted, restored).run()
 
 
 class _Restore:
-    def __init__(self, nodes: Nodes, config: Config, wanted: Wanted) -> None:
+    def __init__(self, nodes: Nodes, config: Config, wanted: Wanted, restored: Restored) -> None:
         self._nodes = nodes
         self._wanted = wanted
         self._standings = Standings(nodes, config, wanted)
@@ -54,12 +58,12 @@ class _Restore:
         self._started = self._standings.server(nodes.up[0]).clock()
         self._replicas = ReplicaRestore(nodes, wanted, self._standings, self._started)
         self._touched: set[str] = set()  # the tables that were not on all nodes
-        self._restored = Restored()
+        self._restored = restored
         self._failed: set[str] = set()  # the tables that were not restored
         self._by_node: dict[str, Definitions] = {}
 
-    def run(self) -> Restored:
-        wanted, nodes, restored = self._wanted, self._nodes, self._restored
+    def run(self) -> None:
+        wanted, nodes = self._wanted, self._nodes
         database = quoted(wanted.database)
         create = f"CREATE DATABASE IF NOT EXISTS {database}"
         nodes.each(lambda node: node.database.query(create))
@@ -75,16 +79,15 @@ class _Restore:
             if name in views and wanted.rows and name not in self._failed:
                 self._try(self._restore_view, name, standings[name])
         self._tell_absent()
-        return restored
 
     def _try(self, restore: Callable[[str, Held], list[str]], name: str, standings: Held) -> None:
         """Restore one table; one that fails keeps no other from being restored."""
         try:
             with blamed_on(f"{self._wanted.manifest.name}: {name}"):
                 self._restored.lines += restore(name, standings)
-        except (DataRefused, OutOfStep, ReplicaElsewhere) as error:
+        except OF_ONE_TABLE as error:
             self._failed.add(name)
-            self._restored.failures.append(error)
+            self._restored.add_failure(self._wanted.place(name), error)
 
     def _drop_leftovers(self, node: Node) -> None:
         for place in self._wanted.places.values():

@@ -14,7 +14,7 @@ from backups.manifest import BackupManifest, SavedTable
 from backups.server import ServerBackups
 from backups.server_manifest import Looked
 from backups.table_restore import Filling, attach, check_exchange, fill, put_in_place
-from ooni_common.database import StatementFailed, StatementRefused, quoted
+from ooni_common.database import ServerError, StatementFailed, StatementRefused, quoted
 from ooni_common.doctor import worst_of
 from ooni_common.errors import ConfigError, DataRefused, ScriptError
 from tables.inventory import is_replicated
@@ -90,6 +90,12 @@ class Restored:
     lines: list[str] = field(default_factory=list)
     failures: list[ScriptError] = field(default_factory=list)
 
+    def add_failure(self, place: Place, error: ScriptError) -> None:
+        """Add why one table was not restored; what the server says need not name it."""
+        if isinstance(error, ServerError):
+            error.args = (f"{place}: {error}", *error.args[1:])
+        self.failures.append(error)
+
 
 def report(restored: Restored) -> None:
     """Log what was restored.
@@ -123,30 +129,35 @@ def in_the_way(tables: Sequence[str], wanted: Wanted) -> ConfigError:
     return ConfigError(f"there already: {', '.join(tables)}; {advice}")
 
 
-def restore_tables(server: ServerBackups, wanted: Wanted) -> Restored:
+def restore_tables(server: ServerBackups, wanted: Wanted, restored: Restored) -> None:
     """Restore tables on one server; one that fails keeps no other from being restored.
+
+    Args:
+        server: which does it.
+        wanted: what is to be restored.
+        restored: is told what has become of the tables.
 
     Raises:
         ConfigError: there are tables of these names. Nothing is done, then.
         Unavailable: the database or the store failed. What was done by then stays, and the next
             restore goes on.
     """
-    return _Restore(server, wanted).run()
+    _Restore(server, wanted, restored).run()
 
 
 class _Restore:
-    def __init__(self, server: ServerBackups, wanted: Wanted) -> None:
+    def __init__(self, server: ServerBackups, wanted: Wanted, restored: Restored) -> None:
         self._server = server
         self._database = server.database
         self._wanted = wanted
         self._manifest = wanted.manifest
         self._started = server.clock()
-        self._restored = Restored()
+        self._restored = restored
         self._definitions = Definitions(
             server.database, wanted.manifest, wanted.database, trusted=wanted.trusted
         )
 
-    def run(self) -> Restored:
+    def run(self) -> None:
         wanted = self._wanted
         self._database.query(f"CREATE DATABASE IF NOT EXISTS {quoted(wanted.database)}")
         present = self._present()
@@ -154,14 +165,13 @@ class _Restore:
             drop_leftovers(self._database, place)
         for name in wanted.names:
             self._try(name, present.get(name, Rows.NONE))
-        return self._restored
 
     def _try(self, name: str, present: Rows) -> None:
         try:
             if line := self._restore(name, present):
                 self._restored.lines.append(line)
         except (DataRefused, StatementFailed, StatementRefused) as error:
-            self._restored.failures.append(error)
+            self._restored.add_failure(self._wanted.place(name), error)
 
     def _restore(self, name: str, present: Rows) -> str:
         """Restore one table, view or dictionary; return what was done."""

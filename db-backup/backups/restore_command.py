@@ -22,6 +22,7 @@ from backups.stored import (
     chosen,
     good_ones,
 )
+from ooni_common.errors import ScriptError
 from ooni_common.run import Job
 from store.client import url_of
 from tables.inventory import check_names
@@ -60,7 +61,11 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
     if job.dry_run:
         explain_restore(wanted)
         return
-    restored = _restored(job, wanted)
+    restored = Restored()
+    try:
+        _restore(job, wanted, restored)
+    except ScriptError as error:  # what was done by then is told, too
+        restored.failures.append(error)
     report(restored)
     if not restored.lines:
         log.info("nothing to do: all is as in the backup %s", backup.manifest.name)
@@ -112,7 +117,7 @@ def _wanted(job: Job[Config], backup: Chosen, table: str) -> Wanted:
     )
 
 
-def _restored(job: Job[Config], wanted: Wanted) -> Restored:
+def _restore(job: Job[Config], wanted: Wanted, restored: Restored) -> None:
     """Restore what is wanted, after a look at what the server will read of the bucket."""
     manifest = wanted.manifest
     bucket, _ = private_bucket(job)
@@ -126,10 +131,11 @@ def _restored(job: Job[Config], wanted: Wanted) -> Restored:
     wanted = replace(wanted, looked=looked)
     with connected_to_servers(job.config) as nodes:
         if nodes.is_cluster:
-            return restore_on_cluster(nodes, job.config, wanted)
+            restore_on_cluster(nodes, job.config, wanted, restored)
+            return
         check_shards(nodes, manifest)
         server = server_of(nodes, nodes.up[0], job.config, manifest.collection)
-        return restore_tables(server, wanted)
+        restore_tables(server, wanted, restored)
 
 
 def _partition_of(job: Job[Config], value: str) -> str:

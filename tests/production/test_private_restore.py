@@ -11,6 +11,7 @@ from ooni_common.errors import Stopped
 from production.backup_tool import Tool
 from production.harness import everywhere
 from production.private_tables import (
+    FACTS,
     INSERT,
     NUMBERS,
     TABLES,
@@ -73,6 +74,20 @@ def test_missing_rows_of_a_table_that_merges_are_told_and_the_others_restored(
     assert [rows for rows, _ in contents_of(cluster, "facts")] == [7]
     saving.succeed("restore", "--all", "--replace")
     assert contents_of(cluster, "facts") == {before}
+
+
+def test_a_table_that_takes_no_such_rows_is_told_and_the_others_restored(
+    saving: Tool, cluster: Cluster
+) -> None:
+    saving.config["tables"] = {"facts": "private", "plain": "private", "*": "none"}
+    saving.succeed("backup")
+    everywhere(cluster, "DROP TABLE ooni.facts SYNC")
+    everywhere(cluster, FACTS.replace("ORDER BY number", "ORDER BY (number, month)"))
+    cluster.nodes[2].execute("DROP TABLE ooni.plain SYNC")
+    status, log = saving.run("restore", "--all")
+    assert (status, "facts" in log.splitlines()[-1]) == (69, True), log
+    assert content(cluster.nodes[2], "plain")[0] == 10
+    assert "restored `ooni`.`plain`" in log, log
 
 
 def test_replicas_under_two_paths_become_one_table(of_facts: Tool, cluster: Cluster) -> None:
