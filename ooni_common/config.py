@@ -184,8 +184,12 @@ def check_url(key: str, url: str, schemes: tuple[str, ...], *, needs_host: bool 
 
 
 def secrets_of(config: Config) -> list[str]:
-    """Return every secret text in `config` that is long enough to be masked in log lines."""
+    """Return every secret text in `config` that is long enough to be masked in log lines.
+
+    Also as a statement has it, where quotes and backslashes are escaped.
+    """
     values = (getattr(config, name) for name in config.__struct_fields__)
     parts = [part for value in values if isinstance(value, Secret) for part in value.secret_parts()]
+    parts += [part.replace("\\", "\\\\").replace("'", "\\'") for part in parts]
     long_enough = {part for part in parts if len(part) >= SHORTEST_MASKED_SECRET}
     return sorted(long_enough, key=len, reverse=True)  # one can be a part of another

@@ -23,6 +23,7 @@ from ooni_common.config import (
     secrets_of,
 )
 from ooni_common.config_sources import load_config, sources_of
+from ooni_common.database import literal
 from ooni_common.errors import ConfigError
 from privileges import without_privileges
 
@@ -652,6 +653,12 @@ def test_the_secrets_to_mask_are_those_that_are_long_enough_with_the_longest_fir
         token=Secret("brief"),
     )
     assert secrets_of(config) == ["p%C3%A4ssword", "t0ken-t0ken", "pässword", "t0ken-"]
+
+
+def test_a_secret_with_a_quote_is_masked_in_statements_too() -> None:
+    secret = r"it's\a-secret"
+    config = Config(token=Secret(secret))
+    assert secrets_of(config) == [literal(secret)[1:-1], secret]
 
 
 def test_the_identity_of_a_source_is_its_address_unless_that_holds_secrets() -> None:
