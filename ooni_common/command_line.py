@@ -23,7 +23,7 @@ EXIT_STATUS_HELP = """\
 exit status:
   0   done, or nothing to do
   2   wrong usage
-  65  the data was refused; nothing was changed
+  65  data was refused, and changed nothing
   69  the upstream, the database or the object store is unavailable
   70  a bug in this program (with a traceback)
   75  another run is at work, or try again later

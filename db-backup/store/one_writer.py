@@ -10,7 +10,7 @@ of somebody who is not at work any more, and it can end them.
 It has no time: by the store's clock it is as old as the object. It is written again while a run is
 at work, so that a run that was killed is not waited for very long. Stores that know conditions of
 writing (If-None-Match, If-Match) decide between two that begin at once; with others, the one that
-reads its own words back goes on, and the other one stops at its next object.
+reads its own words back goes on, and the other one stops when it next gives a sign of life.
 """
 
 import contextlib
