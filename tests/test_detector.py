@@ -477,7 +477,17 @@ def test_each_file_of_observations_has_its_own_of_the_rest(
     assert log.startswith(f"error: 1 file of --observations and 2 of --{option}: ")
 
 
-@pytest.mark.parametrize("date", ["yesterday", "2025-13-01", "2025-01-01T10:30", ""])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "yesterday",
+        "2025-13-01",
+        "2025-01-01T10:30",
+        "",
+        "0001-01-01T00:00+05:00",
+        "9999-12-31T23:00-05:00",
+    ],
+)
 def test_what_is_no_date_is_wrong_usage(detecting: Detecting, date: str) -> None:
     with pytest.raises(SystemExit) as exit_:
         detecting.run("--reprocess", "--start-date", date)
