@@ -181,7 +181,7 @@ def describe(path: Path) -> Description:
     """Return what a database says of itself.
 
     Raises:
-        DataRefused: it isn't an MMDB file.
+        DataRefused: it isn't an MMDB file, or no calendar has the time when it was built.
         OSError: it can't be read.
     """
     if path.stat().st_size == 0:
@@ -191,7 +191,12 @@ def describe(path: Path) -> Description:
             metadata = reader.metadata()
     except READER_ERRORS:
         raise DataRefused("no MMDB database, or one without its end") from None
-    return Description(metadata.database_type, metadata.build_epoch, metadata.node_count)
+    epoch = metadata.build_epoch
+    try:
+        datetime.fromtimestamp(epoch, UTC)
+    except (OSError, OverflowError, ValueError):
+        raise DataRefused(f"a database with an impossible build_epoch, {epoch}") from None
+    return Description(metadata.database_type, epoch, metadata.node_count)
 
 
 @contextlib.contextmanager

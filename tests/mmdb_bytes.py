@@ -46,12 +46,13 @@ def pointer(offset: int) -> bytes:
     return bytes([0b001_11_000]) + struct.pack(">I", offset)
 
 
-def database(nodes: Sequence[Node], data: bytes) -> bytes:
+def database(nodes: Sequence[Node], data: bytes, build_epoch: int = 1_767_225_600) -> bytes:
     """Return a database of ASNs.
 
     Args:
         nodes: two records of each: the number of a node, or -1 minus the offset of data, or None.
         data: the data.
+        build_epoch: when it says that it was built, in Unix time.
     """
 
     def record(value: int | None) -> int:
@@ -64,7 +65,7 @@ def database(nodes: Sequence[Node], data: bytes) -> bytes:
         {
             "binary_format_major_version": _header(5, 2) + struct.pack(">H", 2),
             "binary_format_minor_version": _header(5, 2) + struct.pack(">H", 0),
-            "build_epoch": _header(9, 8) + struct.pack(">Q", 1_767_225_600),
+            "build_epoch": _header(9, 8) + struct.pack(">Q", build_epoch),
             "database_type": text("DBIP-ASN-Lite (compat=GeoLite2-ASN)"),
             "description": mapping({"en": text("made up")}),
             "ip_version": _header(5, 2) + struct.pack(">H", 6),

@@ -163,3 +163,9 @@ def test_records_that_are_many_times_larger_than_the_file_are_refused(tmp_path: 
 def test_a_record_that_is_no_map_is_refused(tmp_path: Path) -> None:
     said = reason(tmp_path / "x", database([(-1, -1)], array([ASN])))
     assert said == "x: an unreadable database (the record at 24 is not a map)"
+
+
+@pytest.mark.parametrize("epoch", [2**40, 2**63, 2**64 - 1])
+def test_a_database_that_no_calendar_has_the_day_of_is_refused(tmp_path: Path, epoch: int) -> None:
+    said = reason(tmp_path / "x", database(with_ipv4([(-1, -1)], others=-1), ASN, epoch))
+    assert said == f"x: a database with an impossible build_epoch, {epoch}"

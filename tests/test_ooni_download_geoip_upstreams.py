@@ -137,6 +137,36 @@ def test_a_stamp_of_the_future_keeps_no_real_month_out(geoip: Geoip, bucket: Buc
     assert (geoip.months(), geoip.stamp()) == ((NOVEMBER, NOVEMBER), "2026-11\n")
 
 
+def of_epoch(content: bytes, epoch: int) -> bytes:
+    """Let a database say that it was built then, Unix time."""
+    start = content.rindex(b"build_epoch") + len("build_epoch")
+    number = bytes([8, content[start + 1]]) + epoch.to_bytes(8, "big")
+    return content[:start] + number + content[start + 2 + content[start] :]
+
+
+@pytest.mark.parametrize("epoch", [2**40, 2**63])
+def test_a_database_that_no_calendar_has_the_day_of_is_damaged(
+    geoip: Geoip, server: MisbehavingServer, published: Path, tmp_path: Path, epoch: int
+) -> None:
+    asn, country = good_bodies(published)
+    impossible = of_epoch(packed(ASN, tmp_path), epoch)
+    bad = {
+        "asn_url": server.route("/bad.mmdb.gz", http.body(gzip.compress(impossible))),
+        "cc_url": server.route("/cc.mmdb.gz", http.body(country)),
+    }
+    good = bad | {"asn_url": server.route("/asn.mmdb.gz", http.body(asn))}
+    wanted = f"a database with an impossible build_epoch, {epoch}"
+    for flags in ((), ("--force",)):
+        status, log = geoip.run(*flags, **bad)
+        assert (status, geoip.names(), f"bad.mmdb.gz: {wanted}" in log) == (65, set(), True)
+    assert geoip.run(**good)[0] == 0
+    (geoip.output / "asn.mmdb").write_bytes(impossible)
+    assert geoip.run("--check")[0] == 65
+    status, log = geoip.run()
+    assert (status, geoip.months()) == (0, (NOVEMBER, NOVEMBER))
+    assert f"installed: asn.mmdb: {wanted}; it will be fetched again" in log
+
+
 @pytest.mark.parametrize("encoding", ["x-gzip", "gzip", "X-GZIP"])
 def test_a_server_may_call_a_gz_file_an_encoding(
     encoding: str, geoip: Geoip, server: MisbehavingServer, published: Path
