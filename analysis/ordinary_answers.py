@@ -24,7 +24,7 @@ LARGEST_FILE = 2**20  # bytes
 MOST_FILES = 1_000  # in one folder
 COMMENT = "#"
 REGEXPS_AT_ONCE = 20  # the server keeps a copy of each answer for each of them
-CHARACTERS_AT_ONCE = 2**16  # of regular expressions: a query has 256 KiB at most
+BYTES_AT_ONCE = 2**17  # of regular expressions in a query, which has 256 KiB at most
 ANSWERS_AT_ONCE = 2**20  # characters
 
 MATCHERS: Mapping[str, Callable[[str, str], bool]] = MappingProxyType(
@@ -153,7 +153,7 @@ def matched_by_regexps(
     """
     matched: dict[str, Answer] = {}
     for some_answers in batches(answers, len(answers), ANSWERS_AT_ONCE, lambda a: len(a.text)):
-        for some_regexps in batches(regexps, REGEXPS_AT_ONCE, CHARACTERS_AT_ONCE, len):
+        for some_regexps in batches(regexps, REGEXPS_AT_ONCE, BYTES_AT_ONCE, size_in_query):
             table = {
                 "name": "ordinary_answers",
                 "structure": [("number", "UInt32"), ("answer", "String")],
@@ -184,6 +184,11 @@ def batches(
             start, total = end, size(item)
     if start < len(items):
         yield items[start:]
+
+
+def size_in_query(text: str) -> int:
+    """Return how many bytes a text has at most in a list of a query: escaped, each may be two."""
+    return 2 * len(text.encode()) + len("'', ")
 
 
 def _texts_in(folder: Path, kind: str) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from csv_source import excerpt
 from fingerprints_file import LOCATION, NAME, PATTERN, PATTERN_TYPE, SCOPE
 from ooni_common.database import Database, StatementFailed
 from ooni_common.swap.content import Row
-from ordinary_answers import CHARACTERS_AT_ONCE, OrdinaryAnswers, Pattern, batches
+from ordinary_answers import BYTES_AT_ONCE, OrdinaryAnswers, Pattern, batches, size_in_query
 
 CANNOT_COMPILE_REGEXP = 427  # ClickHouse's error code
 
@@ -33,7 +33,7 @@ def wrong_regexps_of(database: Database, rows: Sequence[Row]) -> dict[str, str]:
     """Return the rows whose regular expression does not compile: name → why."""
     regexps = [row[PATTERN] for row in rows if row[PATTERN_TYPE] == "regexp"]
     errors: dict[str, str] = {}
-    for batch in batches(regexps, len(regexps), CHARACTERS_AT_ONCE, len):
+    for batch in batches(regexps, len(regexps), BYTES_AT_ONCE, size_in_query):
         errors |= wrong_regexps(database, batch)
     return {
         row[NAME]: f"the regular expression does not compile: {errors[row[PATTERN]]}"

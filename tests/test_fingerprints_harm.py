@@ -11,7 +11,15 @@ from conftest import Database as FreshDatabase
 from fingerprints_file import KINDS, LOCATION, PATTERN, PATTERN_TYPE, SCOPE, read_fingerprints
 from fingerprints_harness import Updater, Upstream, served_upstream, updater_of
 from ooni_common.database import Database
-from ordinary_answers import Pattern, batches, read_ordinary_answers
+from ordinary_answers import (
+    REGEXPS_AT_ONCE,
+    Answer,
+    Pattern,
+    batches,
+    matched_by_regexps,
+    read_ordinary_answers,
+)
+from pattern_faults import wrong_regexps_of
 
 SHIPPED = Path(ordinary_answers.__file__).with_name("ordinary")
 
@@ -294,3 +302,16 @@ def test_the_shipped_answers_are_in_the_languages_and_kinds_that_they_should_be(
 def test_batches_hold_so_many_items_and_so_much() -> None:
     assert list(batches([3, 3, 3, 9, 1, 1, 1, 1], 3, 6, int)) == [[3, 3], [3], [9], [1, 1, 1], [1]]
     assert list(batches([], 3, 6, int)) == []
+
+
+@pytest.mark.parametrize(("letters", "count"), [(3_275, 20), (1, 40_000)])
+def test_regular_expressions_do_not_make_a_query_too_long(
+    database: FreshDatabase, letters: int, count: int
+) -> None:
+    """Neither by letters of four bytes, nor by quotes and commas."""
+    db = Database(database.client())
+    regexps = ["\U0001f6ab" * letters] * count
+    rows = [(f"made.{regexp}", "nat", "", "body", "regexp", regexp) for regexp in regexps]
+    assert wrong_regexps_of(db, rows) == {}
+    some = regexps[:REGEXPS_AT_ONCE]
+    assert matched_by_regexps(db, some, [Answer("a page", "x")]) == {}
