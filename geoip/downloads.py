@@ -3,7 +3,6 @@
 They are unpacked while they arrive.
 """
 
-import hashlib
 import logging
 import zlib
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from installation import digest_of
 from mmdb import DatabaseKind
 from ooni_common.config import SecretUrl
 from ooni_common.errors import DataRefused
@@ -165,9 +165,3 @@ class Unpacker:
                 f"{self._url}: larger than max_size, {self._max_size:,} bytes, once unpacked"
             )
         self._file.write(data)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

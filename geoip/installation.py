@@ -10,6 +10,8 @@ the command.
 
 import contextlib
 import errno
+import hashlib
+import io
 import os
 import pwd
 import re
@@ -17,10 +19,10 @@ import shlex
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ooni_common.errors import OUT_OF_SOMETHING, ConfigError
+from ooni_common.errors import OUT_OF_SOMETHING, ConfigError, DataRefused
 from ooni_common.files import sync_folder, write_atomically
 
 STAMP = "geoipdbts"
@@ -83,17 +85,25 @@ class Installation:
             _staged(_staged(path)).unlink(missing_ok=True)
         return decided
 
-    def stage_previous(self, name: str) -> None:
-        """Stage what a database has replaced, to be installed again."""
-        _copy(self.previous(name), self.staged(name))
+    def stage_previous(self, name: str, digest: str) -> None:
+        """Stage what a database has replaced, to be installed again.
 
-    def prepare(self, *, keep_replaced: bool) -> None:
+        Raises:
+            DataRefused: it does not have the digest any more, with which it was checked.
+        """
+        _copy(self.previous(name), self.staged(name), digest)
+
+    def prepare(self, kept: Mapping[str, str]) -> None:
         """Make the staged databases safe on the disk, and stage copies of those they replace.
 
-        What is replaced is kept only where both databases are whole: they are a pair.
+        Args:
+            kept: what is kept of those, with the digests with which they were checked.
+
+        Raises:
+            DataRefused: one does not have its digest any more.
         """
-        for name in self._names if keep_replaced else ():
-            _copy(self.path(name), _staged(self.previous(name)))
+        for name, digest in kept.items():
+            _copy(self.path(name), _staged(self.previous(name)), digest)
         for path in map(_staged, self._databases()):
             if path.exists():
                 _finish(path)
@@ -126,10 +136,41 @@ def _read_month(path: Path) -> str:
     return text if MONTH.fullmatch(text) else ""
 
 
-def _copy(path: Path, to: Path) -> None:
-    """Copy a file; not through a link that the folder's owner may have put at `to`."""
-    with path.open("rb") as source, to.open("xb") as target:
-        shutil.copyfileobj(source, target)
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        DataRefused: a symbolic link is there.
+    """
+    with _opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    """Open a file; not what a link leads to that the folder's owner may have put there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise DataRefused(f"{path.name}: a symbolic link") from None
+    return os.fdopen(descriptor, "rb")
+
+
+def _copy(path: Path, to: Path, digest: str) -> None:
+    """Copy the file with a digest, readable for this user alone: another one may be there by now.
+
+    Raises:
+        DataRefused: another one is.
+    """
+    with _opened(path) as source:
+        descriptor = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w+b") as target:
+            shutil.copyfileobj(source, target)
+            target.seek(0)
+            copied = hashlib.file_digest(target, "sha256").hexdigest()
+    if copied != digest:
+        raise DataRefused(f"{path.name}: changed since it was checked")
 
 
 def _finish(path: Path) -> None:

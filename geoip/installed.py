@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import mmdb
-from downloads import DatabaseSource, Loaded, digest_of
-from installation import Installation
+from downloads import DatabaseSource, Loaded
+from installation import Installation, digest_of
 from mmdb import Description
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.metrics import Metrics
@@ -56,6 +56,15 @@ def read_installed(
         except PermissionError as error:  # installed by another user, for itself alone
             log.warning("installed: %s: %s; it will be fetched again", path, error.strerror)
     return installed
+
+
+def whole_pair(
+    installed: Mapping[str, Installed], sources: Sequence[DatabaseSource]
+) -> dict[str, str]:
+    """Return the digests of the installed files; none where one is not whole: they are a pair."""
+    if len(installed) < len(sources):
+        return {}
+    return {source.file: installed[source.kind.name].loaded.sha256 for source in sources}
 
 
 def have_moved(

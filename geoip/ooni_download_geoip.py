@@ -25,10 +25,10 @@ from pathlib import Path
 import msgspec
 
 import mmdb
-from downloads import DatabaseSource, Loaded, digest_of, download
+from downloads import DatabaseSource, Loaded, download
 from geoip_config import LIMITS, Config, sources_of
 from geoip_doctor import checks_of
-from installation import Installation
+from installation import Installation, digest_of
 from installed import (
     Installed,
     LoadedByKind,
@@ -38,6 +38,7 @@ from installed import (
     read_installed,
     reason_to_refuse,
     report,
+    whole_pair,
 )
 from months import are_dated, months_to_try
 from ooni_common.command_line import DOCTOR, Command, Lock, Script, rollback_argument
@@ -236,7 +237,7 @@ def install_month(
             names = " and ".join(source.kind.name for source in new)
             log.info("would install %s: %s", month, names)
         elif new:
-            install(job, installation, month, keep_replaced=len(installed) == len(sources))
+            install(job, installation, month, whole_pair(installed, sources))
             job.metrics.count("ooni_geoip_updated")
     return PublishedMonth(loaded, new=bool(new))
 
@@ -295,10 +296,14 @@ def check_new(
 
 
 def install(
-    job: Job[Config], installation: Installation, month: str, *, keep_replaced: bool
+    job: Job[Config], installation: Installation, month: str, replaced: Mapping[str, str]
 ) -> None:
-    """Put the staged databases in the place of the installed ones."""
-    installation.prepare(keep_replaced=keep_replaced)
+    """Put the staged databases in the place of the installed ones, and keep the replaced ones.
+
+    Raises:
+        DataRefused: one of these is not the file that was checked; nothing was changed.
+    """
+    installation.prepare(replaced)
     with job.signals.deferred():
         installation.commit(month)
     log.info("installed: %s", month)
@@ -312,20 +317,22 @@ def roll_back_databases(job: Job[Config], installation: Installation, now: datet
     """
     prepare_folder(job, installation)
     sources = sources_of(job.config)
+    checked: dict[str, str] = {}
     for source in sources:
         path = installation.previous(source.file)
         if not path.exists():
             raise DataRefused(f"nothing to roll back to: {path} is missing")
+        checked[source.file] = digest_of(path)
         log.info("%s: %s", path.name, mmdb.check(path, source.kind, source.wanted_type))
     if job.dry_run:
         log.info("would put these back")
         return
-    whole = len(read_installed(job.state_file, installation, sources)) == len(sources)
+    installed = read_installed(job.state_file, installation, sources)
     with installation.staging():
-        for source in sources:
-            installation.stage_previous(source.file)
+        for name, digest in checked.items():
+            installation.stage_previous(name, digest)
         month = installation.month or f"{now:%Y-%m}"
-        install(job, installation, month, keep_replaced=whole)
+        install(job, installation, month, whole_pair(installed, sources))
     write_state(job.state_file, rolled_back(job, installation, sources))
     log.info("rolled back; what was replaced will not be fetched again before it changes upstream")
     report(job.metrics, installation, sources)

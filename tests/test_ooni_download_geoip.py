@@ -47,6 +47,7 @@ from geoip_harness import (
     packed,
 )
 from installation import Installation
+from ooni_common.errors import DataRefused
 from privileges import NOBODY
 from updater_harness import check_shipped_configuration
 
@@ -802,13 +803,74 @@ def test_no_file_is_changed_through_a_link_of_the_owner_of_the_folder(tmp_path: 
     output.mkdir()
     (output / "asn.mmdb").write_bytes(b"old")
     secret.touch(0o600)
+    kept = {"asn.mmdb": hashlib.sha256(b"old").hexdigest()}
     for name in ("asn.mmdb", "asn.mmdb.previous"):
         link = output / f".{name}.new"
         link.symlink_to(secret)
         with pytest.raises(OSError, match=r"symbolic links|File exists"):
-            Installation(output, ["asn.mmdb"]).prepare(keep_replaced="previous" in name)
+            Installation(output, ["asn.mmdb"]).prepare(kept if "previous" in name else {})
         link.unlink()
     assert (secret.read_bytes(), secret.stat().st_mode & 0o777) == (b"", 0o600)
+
+
+def planted(path: Path, secret: Path, how: str) -> None:
+    """Do what the owner of the folder may: put a link, or another file, where a database was."""
+    path.unlink()
+    if how == "link":
+        path.symlink_to(secret)
+    else:
+        path.write_bytes(b"something else")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("link", "a symbolic link"), ("file", "changed since it was checked")]
+)
+def test_nothing_is_kept_but_what_was_checked(
+    geoip: Geoip, server: MisbehavingServer, published: Path, tmp_path: Path, how: str, said: str
+) -> None:
+    asn, country = good_bodies(published)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    keys = {
+        name: server.route(f"/{name}", http.body(packed(kind, tmp_path, networks=1900)))
+        for name, kind in (("asn_url", ASN), ("cc_url", COUNTRY))
+    }
+    assert geoip.run(**keys)[0] == 0
+
+    def plant_and_send(exchange: Exchange) -> None:
+        planted(geoip.output / "asn.mmdb", secret, how)
+        http.body(gzip.decompress(country))(exchange)
+
+    server.route("/asn_url", http.body(gzip.decompress(asn)))
+    server.route("/cc_url", http.sequence(plant_and_send, http.body(gzip.decompress(country))))
+    status, log = geoip.run(**keys)
+    assert (status, f"error: asn.mmdb: {said}" in log, geoip.names()) == (65, True, INSTALLED)
+    status, log = geoip.run(**keys)
+    assert (status, geoip.months(), geoip.names()) == (0, (NOVEMBER, NOVEMBER), INSTALLED)
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_rollback_follows_no_link(
+    old_pair: Geoip, upstream: Upstream, tmp_path: Path, dry: tuple[str, ...]
+) -> None:
+    upstream.publish(NOVEMBER)
+    old_pair.run()
+    previous = old_pair.output / "cc.mmdb.previous"
+    elsewhere = tmp_path / "elsewhere"
+    previous.rename(elsewhere)
+    previous.symlink_to(elsewhere)
+    before = old_pair.content()
+    status, log = old_pair.run("--rollback", *dry)
+    assert (status, old_pair.content()) == (65, before)
+    assert "error: cc.mmdb.previous: a symbolic link" in log
+
+
+def test_a_database_that_changes_before_it_is_staged_again_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "asn.mmdb.previous").write_bytes(b"secret")
+    installation = Installation(tmp_path, ["asn.mmdb"])
+    with pytest.raises(DataRefused, match=r"asn\.mmdb\.previous: changed since it was checked"):
+        installation.stage_previous("asn.mmdb", hashlib.sha256(b"database").hexdigest())
+    assert installation.staged("asn.mmdb").stat().st_mode & 0o777 == 0o600
 
 
 # Readers, kills, a full disk
