@@ -30,11 +30,13 @@ class Loaded(msgspec.Struct, frozen=True):
         url: what it is known by, see `SecretUrl.identity`.
         sha256: of the installed file.
         validators: what the server said of it.
+        put_away: the SHA-256 of what was rolled back, which upstream may still have; "": none.
     """
 
     url: str = ""
     sha256: str = ""
     validators: Validators = Validators()
+    put_away: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class DatabaseSource:
 def download(
     fetcher: Fetcher, source: DatabaseSource, path: Path, at_hand: Loaded, *, max_size: int
 ) -> Loaded:
-    """Download and unpack a database unless it is what the caller has.
+    """Download and unpack a database unless it is what the caller has, or has put away.
 
     Args:
         fetcher: downloads it.
@@ -71,7 +73,7 @@ def download(
         max_size: of the unpacked database, in bytes.
 
     Returns:
-        What there is now. Where its digest is that of `at_hand`, `path` is no file.
+        What the caller has then: where its digest is that of `at_hand`, `path` is no file.
 
     Raises:
         NotFound, Forbidden, Unavailable, DataRefused: as `Fetcher.fetch`; it can't be unpacked.
@@ -87,11 +89,13 @@ def download(
         path.unlink()
         return at_hand
     digest = digest_of(path)
-    if digest == at_hand.sha256:
-        log.info("%s: the same bytes as before", source.url)
+    if digest in (at_hand.sha256, at_hand.put_away):
+        same = digest == at_hand.sha256
+        what = "the same bytes as before" if same else "the bytes that were rolled back"
+        log.info("%s: %s", source.url, what)
         path.unlink()
-    else:
-        log.info("fetched %s: %s bytes unpacked", source.url, f"{path.stat().st_size:,}")
+        return msgspec.structs.replace(at_hand, url=source.url.identity, validators=current)
+    log.info("fetched %s: %s bytes unpacked", source.url, f"{path.stat().st_size:,}")
     return Loaded(source.url.identity, digest, current)
 
 

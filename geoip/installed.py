@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
 import mmdb
 from downloads import DatabaseSource, Loaded
 from installation import Installation, digest_of
@@ -65,6 +67,34 @@ def whole_pair(
     if len(installed) < len(sources):
         return {}
     return {source.file: installed[source.kind.name].loaded.sha256 for source in sources}
+
+
+def rolled_back(
+    state_file: Path,
+    sources: Sequence[DatabaseSource],
+    replaced: Mapping[str, Installed],
+    restored: Mapping[str, str],
+) -> LoadedByKind:
+    """Return the state in which what was replaced counts as what upstream has.
+
+    Args:
+        state_file: has the state of before.
+        sources: the databases.
+        replaced: what was installed and whole, by kind.
+        restored: the SHA-256 of what is installed again, by file.
+    """
+    state = read_state(state_file, LoadedByKind)
+    loaded = {}
+    for source in sources:
+        kind, digest = source.kind.name, restored[source.file]
+        last = state.get(kind, Loaded())
+        away = replaced[kind].loaded.sha256 if kind in replaced else last.sha256
+        if digest == last.put_away:  # a second rollback undoes the first
+            away = ""
+        elif digest == away:  # only the other one of the pair has changed
+            away = last.put_away
+        loaded[kind] = msgspec.structs.replace(last, sha256=digest, put_away=away)
+    return loaded
 
 
 def have_moved(

@@ -22,8 +22,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 import mmdb
 from downloads import DatabaseSource, Loaded, download
 from geoip_config import LIMITS, Config, sources_of
@@ -38,6 +36,7 @@ from installed import (
     read_installed,
     reason_to_refuse,
     report,
+    rolled_back,
     whole_pair,
 )
 from months import are_dated, months_to_try
@@ -47,7 +46,7 @@ from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.fetch import Limits, configured_fetcher
 from ooni_common.fetch_errors import Forbidden, NotFound
 from ooni_common.run import Job, execute
-from ooni_common.state import read_state, write_state
+from ooni_common.state import write_state
 
 log = logging.getLogger("ooni.geoip")
 
@@ -333,23 +332,9 @@ def roll_back_databases(job: Job[Config], installation: Installation, now: datet
             installation.stage_previous(name, digest)
         month = installation.month or f"{now:%Y-%m}"
         install(job, installation, month, whole_pair(installed, sources))
-    write_state(job.state_file, rolled_back(job, installation, sources))
-    log.info("rolled back; what was replaced will not be fetched again before it changes upstream")
+    write_state(job.state_file, rolled_back(job.state_file, sources, installed, checked))
+    log.info("rolled back; what was replaced will not be installed again before upstream changes")
     report(job.metrics, installation, sources)
-
-
-def rolled_back(
-    job: Job[Config], installation: Installation, sources: Sequence[DatabaseSource]
-) -> LoadedByKind:
-    """Return the state in which what was rolled back counts as what upstream has."""
-    state = read_state(job.state_file, LoadedByKind)
-    return {
-        source.kind.name: msgspec.structs.replace(
-            state.get(source.kind.name, Loaded()),
-            sha256=digest_of(installation.path(source.file)),
-        )
-        for source in sources
-    }
 
 
 if __name__ == "__main__":

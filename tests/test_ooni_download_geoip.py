@@ -22,7 +22,7 @@ import maxminddb
 import pytest
 
 import ooni_download_geoip as script
-from dev.samples.geoip import ASN, COUNTRY, Record, write_database, write_month
+from dev.samples.geoip import ASN, COUNTRY, Kind, Record, write_database, write_month
 from dev.servers import misbehaving as http
 from dev.servers.loopback import Exchange
 from dev.servers.misbehaving import Behaviour, MisbehavingServer
@@ -534,6 +534,88 @@ def test_a_rollback_installs_the_replaced_pair_until_the_next_month(
     upstream.publish(DECEMBER)
     assert old_pair.run(day="2026-12-02")[0] == 0
     assert old_pair.months() == (DECEMBER, DECEMBER)
+
+
+@pytest.fixture
+def bare_server(server: MisbehavingServer) -> Callable[..., dict[str, str]]:
+    """Publishes databases at addresses without a month; the server never says 304."""
+
+    def publish(**contents: bytes) -> dict[str, str]:
+        return {
+            f"{name}_url": server.route(f"/{name}.mmdb", http.body(content))
+            for name, content in contents.items()
+        }
+
+    return publish
+
+
+def in_versions(kind: Kind, folder: Path) -> list[bytes]:
+    return [packed(kind, folder, networks=networks) for networks in (2000, 2010, 2020)]
+
+
+def test_what_was_rolled_back_stays_away_whatever_the_server_says(
+    geoip: Geoip, bare_server: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    asn, country = in_versions(ASN, tmp_path), in_versions(COUNTRY, tmp_path)
+
+    def installed() -> list[bytes]:
+        return [geoip.content()[name] for name in FILES]
+
+    for version in (0, 1):
+        assert geoip.run(**bare_server(asn=asn[version], cc=country[version]))[0] == 0
+    assert geoip.run("--rollback")[0] == 0
+    for _ in range(2):
+        status, log = geoip.run()
+        assert (status, installed()) == (0, [asn[0], country[0]])
+        assert log.count("the bytes that were rolled back") == 2
+    # The other one of the pair changes, and is rolled back, too.
+    assert geoip.run(**bare_server(asn=asn[2], cc=country[1]))[0] == 0
+    assert installed() == [asn[2], country[0]]
+    assert geoip.run("--rollback")[0] == 0
+    assert (geoip.run()[0], installed()) == (0, [asn[0], country[0]])
+    assert (geoip.run("--force")[0], installed()) == (0, [asn[2], country[1]])
+    assert (geoip.run()[0], installed()) == (0, [asn[2], country[1]])
+
+
+def test_a_second_rollback_undoes_the_first(
+    geoip: Geoip, bare_server: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    asn, country = in_versions(ASN, tmp_path), in_versions(COUNTRY, tmp_path)
+    for version in (0, 1):
+        geoip.run(**bare_server(asn=asn[version], cc=country[version]))
+    for version in (0, 1):
+        assert geoip.run("--rollback")[0] == 0
+        assert geoip.run()[0] == 0
+        assert geoip.content()["asn.mmdb"] == asn[version]
+    geoip.run(**bare_server(asn=asn[0], cc=country[0]))  # as upstream thinks, too
+    assert geoip.content()["asn.mmdb"] == asn[0]
+
+
+def test_what_was_damaged_and_rolled_back_stays_away(
+    geoip: Geoip, bare_server: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    asn, country = in_versions(ASN, tmp_path), in_versions(COUNTRY, tmp_path)
+    for version in (0, 1):
+        geoip.run(**bare_server(asn=asn[version], cc=country[version]))
+    (geoip.output / "asn.mmdb").write_bytes(b"junk")
+    assert geoip.run("--rollback")[0] == 0
+    assert geoip.run()[0] == 0
+    assert geoip.content()["asn.mmdb"] == asn[0]
+
+
+def test_a_state_of_an_earlier_version_can_be_rolled_back(
+    geoip: Geoip, bare_server: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    asn, country = in_versions(ASN, tmp_path), in_versions(COUNTRY, tmp_path)
+    for version in (0, 1):
+        geoip.run(**bare_server(asn=asn[version], cc=country[version]))
+    state = json.loads((geoip.state / STATE).read_text())
+    for loaded in state.values():
+        del loaded["put_away"]
+    (geoip.state / STATE).write_text(json.dumps(state))
+    assert geoip.run("--rollback")[0] == 0
+    assert geoip.run()[0] == 0
+    assert geoip.content()["asn.mmdb"] == asn[0]
 
 
 def test_a_rollback_helps_where_the_installed_files_are_gone(
