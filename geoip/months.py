@@ -6,14 +6,14 @@ from datetime import date, timedelta
 from downloads import DatabaseSource
 
 
-def months_to_try(today: date, installed: str, *, dated: bool, moved: bool = False) -> list[str]:
+def months_to_try(today: date, installed: str, *, dated: bool, again: bool = False) -> list[str]:
     """Return the months, YYYY-MM, whose databases are wanted, the best first.
 
     Args:
         today: decides what the newest month is.
         installed: the month whose databases are installed and whole; "" for none.
         dated: whether each month has its own address. Otherwise the server has to be asked.
-        moved: whether the installed month has another address now, and is to be asked for again.
+        again: whether the installed month is to be asked for once more.
     """
     this = f"{today:%Y-%m}"
     if installed > this:  # a clock was wrong; it would keep every real month out
@@ -21,10 +21,16 @@ def months_to_try(today: date, installed: str, *, dated: bool, moved: bool = Fal
     if not dated:
         return [this]
     previous = f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
-    again = [installed] if moved else []
-    return [month for month in (this, previous) if month > installed or month in again]
+    return [
+        month for month in (this, previous) if month > installed or (again and month == installed)
+    ]
 
 
 def are_dated(sources: Sequence[DatabaseSource]) -> bool:
     """Tell whether each month has its own address, so that it can be not published yet."""
     return any(source.dated for source in sources)
+
+
+def may_change(sources: Sequence[DatabaseSource]) -> bool:
+    """Tell whether an address has no month, so that it can have something new at any time."""
+    return not all(source.dated for source in sources)

@@ -39,7 +39,7 @@ from installed import (
     rolled_back,
     whole_pair,
 )
-from months import are_dated, months_to_try
+from months import are_dated, may_change, months_to_try
 from ooni_common.command_line import DOCTOR, Command, Lock, Script, rollback_argument
 from ooni_common.doctor import diagnose
 from ooni_common.errors import DataRefused, Unavailable
@@ -141,7 +141,7 @@ def update(job: Job[Config], installation: Installation, now: datetime, limits: 
         now.date(),
         installation.month if complete else "",
         dated=are_dated(sources),
-        moved=have_moved(installed, sources, installation.month),
+        again=have_moved(installed, sources, installation.month) or may_change(sources),
     )
     published = first_published(job, installation, months, installed, now, limits)
     if published is None and not complete:

@@ -235,6 +235,28 @@ def test_an_address_without_month_is_asked_at_each_run(
     assert geoip.months() == (NOVEMBER, NOVEMBER)
 
 
+def test_an_address_without_month_is_asked_at_each_run_beside_one_with_a_month(
+    geoip: Geoip, upstream: Upstream, published: Path
+) -> None:
+    upstream.publish(OCTOBER)
+    asn = upstream._folder / "asn.mmdb.gz"
+    shutil.copy(published / f"dbip-asn-lite-{OCTOBER}.mmdb.gz", asn)
+    keys = {"asn_url": upstream.server.url(asn.name)}
+    assert geoip.run(**keys)[0] == 0
+    upstream.server.clear()
+    status, log = geoip.run()
+    assert (status, "nothing to do" in log, upstream.bodies()) == (0, True, 0)
+    shutil.copy(published / f"dbip-asn-lite-{NOVEMBER}.mmdb.gz", asn)
+    assert geoip.run()[0] == 0
+    assert (geoip.months(), geoip.stamp()) == ((NOVEMBER, OCTOBER), "2026-10\n")
+    upstream.publish(NOVEMBER)
+    assert geoip.run()[0] == 0
+    assert (geoip.months(), geoip.stamp()) == ((NOVEMBER, NOVEMBER), "2026-11\n")
+    shutil.copy(published / f"dbip-asn-lite-{DECEMBER}.mmdb.gz", asn)
+    assert geoip.run(day="2026-11-30")[0] == 0
+    assert (geoip.months(), geoip.stamp()) == ((DECEMBER, NOVEMBER), "2026-11\n")
+
+
 def test_the_same_bytes_are_not_installed_again(
     geoip: Geoip, server: MisbehavingServer, published: Path
 ) -> None:
