@@ -28,6 +28,7 @@ from dev.servers.loopback import Exchange
 from dev.servers.misbehaving import Behaviour, MisbehavingServer
 from dev.servers.statsd import StatsdListener
 from dev.servers.upstream import SampleUpstream
+from geoip_config import Config
 from geoip_harness import (
     AMPLE,
     DECEMBER,
@@ -46,7 +47,7 @@ from geoip_harness import (
     on,
     packed,
 )
-from installation import Installation
+from installation import STAMP, Installation
 from ooni_common.errors import DataRefused
 from privileges import NOBODY
 from updater_harness import check_shipped_configuration
@@ -698,6 +699,14 @@ def test_metrics_of_an_update(geoip: Geoip, upstream: Upstream, statsd: StatsdLi
 
 def test_the_shipped_configuration_shows_the_defaults() -> None:
     check_shipped_configuration(script, "download-geoip.conf")
+
+
+def test_a_purge_of_the_package_removes_every_file_that_the_tool_installs() -> None:
+    postrm = Path(script.__file__).parents[1] / "debian/ooni-geoip.postrm"
+    config = Config()
+    names = {config.asn_file, config.cc_file, config.asn_cc_file}
+    wanted = {STAMP, *names, *(f"{name}.previous" for name in names)}
+    assert wanted <= set(postrm.read_text().split())
 
 
 @pytest.mark.parametrize(
