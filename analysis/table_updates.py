@@ -19,9 +19,11 @@ from update_state import (
     UpdateState,
     heal_tables,
     is_current,
+    kept_by_rollback,
     next_state,
     roll_back,
     rolled_back_state,
+    to_roll_back,
 )
 
 log = logging.getLogger("ooni.updates")
@@ -68,9 +70,9 @@ def loaded_source(
     was rolled back.
     """
     state = read_state(job.state_file, UpdateState)
-    if job.force or not (state.rolled_back or state.source.get("version") == __version__):
-        return {}
-    return state.source if is_current(nodes, tables, state) else {}
+    same = state.source.get("version") == __version__
+    source = state.source if same else kept_by_rollback(state, tables)
+    return source if source and not job.force and is_current(nodes, tables, state) else {}
 
 
 def note_unchanged(
@@ -126,11 +128,12 @@ def roll_back_tables(
     """Restore the content that the last update replaced. It stays until upstream changes.
 
     Raises:
-        DataRefused: the shadow tables do not hold it.
+        DataRefused: the shadow tables do not hold it; also of a dry run.
     """
     state = read_state(job.state_file, UpdateState)
     if job.dry_run:
-        for table in tables:
+        for one in to_roll_back(nodes, tables, state, force=job.force):
+            table = one.change.table
             log.info("would swap %s and %s", table.shadow, table.name)
         return []
     changes = roll_back(nodes, tables, state, force=job.force, critical=job.signals.deferred)

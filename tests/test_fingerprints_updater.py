@@ -260,6 +260,45 @@ def test_a_change_of_one_file_is_loaded_and_can_be_rolled_back(
         assert updater.run()[0] == 0
 
 
+def test_a_file_that_was_rolled_back_stays_away_though_the_other_one_changes(
+    updater: Updater, upstream: Upstream
+) -> None:
+    """Until upstream changes this very file; also after an upgrade, which reads the other again."""
+    updater.run()
+    before = updater.rows_of("fingerprints_http")
+    upstream.write(http=upstream.with_row())
+    updater.run()
+    assert updater.run("--rollback")[0] == 0
+    dns = [*GOOD[:1], "nat", "", "dns", "full", "192.0.2.77", *GOOD[6:]]
+    upstream.write(dns=upstream.with_own_rows("dns", [dns]))
+    assert updater.run()[0] == 0
+    upgrade(updater)
+    upstream.server.clear()
+    assert updater.run()[0] == 0
+    assert sorted(request.status for request in upstream.server.requests) == [200, 304]
+    assert updater.rows_of("fingerprints_http") == before
+    assert len(updater.rows_of("fingerprints_dns")) == 111
+    upstream.write(http=upstream.with_rows({}, {"name": "made.it_2"}))
+    assert updater.run()[0] == 0
+    assert len(updater.rows_of("fingerprints_http")) == 152
+
+
+def test_a_dry_rollback_says_what_would_be_swapped_or_ends_as_the_real_one(
+    updater: Updater, upstream: Upstream
+) -> None:
+    updater.run()
+    empty = "fingerprints_dns was empty before its last update"
+    for flags in (["--dry-run"], []):
+        status, printed = updater.run("--rollback", *flags)
+        assert (status, empty in printed) == (65, True)
+    upstream.write(http=upstream.with_row())
+    updater.run()
+    with updater.unchanged():
+        status, printed = updater.run("--rollback", "--dry-run", "--force")
+    assert status == 0
+    assert re.findall("would swap (.*)", printed) == ["fingerprints_http_tmp and fingerprints_http"]
+
+
 def upgrade(updater: Updater) -> None:
     """Let another version of the package have loaded what is there."""
     state = json.loads((path := updater.state_dir / "fingerprints_updater.json").read_text())

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -37,7 +37,15 @@ from reference_tables import (
     row,
     structure_of,
 )
-from update_state import UpdateState, is_current, next_state, roll_back
+from update_state import (
+    UpdateState,
+    is_current,
+    kept_by_rollback,
+    next_state,
+    roll_back,
+    rolled_back_state,
+    to_roll_back,
+)
 
 ANY_NUMBER = (0, 10**6)
 TENTH = (LossLimit(0.1),)
@@ -566,6 +574,35 @@ def test_a_rollback_of_a_pair_swaps_the_tables_that_the_last_update_changed(
     assert rows_of(db, "second") == sorted(new_rows())
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_rollback_leaves_the_table_of_a_pair_that_the_last_update_did_not_change(
+    db: Database, *, force: bool
+) -> None:
+    state = after(replace_tables(Nodes.one(db), [updating(table, old_rows()) for table in PAIR]))
+    state = after([load(db, FIRST, new_rows())], state)
+    state = after([load(db, SECOND, new_rows())], state)
+    if force:
+        db.query("INSERT INTO second_tmp SELECT * FROM second_tmp LIMIT 1")
+    (planned,) = to_roll_back(Nodes.one(db), PAIR, state, force=force)
+    (change,) = roll_back(Nodes.one(db), PAIR, state, force=force)
+    assert planned.change == change
+    assert change.table == SECOND
+    assert rows_of(db, "first") == sorted(new_rows())
+
+
+def test_what_was_rolled_back_of_a_table_is_kept_away_by_no_update_of_another_one() -> None:
+    first = Change(FIRST, Content(1, 1), Content(2, 2))
+    second = Change(SECOND, Content(3, 3), Content(4, 4))
+    source = {"version": "1", "first.sha256": "a", "second.sha256": "b"}
+    state = rolled_back_state(next_state(UpdateState(), source, []), [first, second])
+    state = next_state(state, source, [second])
+    assert state.tables_rolled_back == {"first"}
+    assert kept_by_rollback(state, PAIR) == {"version": "1", "first.sha256": "a"}
+    state = rolled_back_state(state, [first])
+    assert state.tables_rolled_back == set(), "a second rollback undoes the first"
+    assert kept_by_rollback(state, PAIR) == {}
+
+
 def test_rows_that_were_refused_can_not_be_rolled_back_to(db: Database) -> None:
     state = after([load(db, FIRST, old_rows())])
     state = after([load(db, FIRST, new_rows())], state)
@@ -624,9 +661,24 @@ def test_tables_are_current_only_with_the_content_that_was_left_in_them(db: Data
 
 
 def test_a_state_survives_its_file(tmp_path: Path) -> None:
-    state = UpdateState({"commit": "1"}, {"first": Content(1, 2**64 - 1)}, {"first": Content(0, 0)})
+    live, previous = {"first": Content(1, 2**64 - 1)}, {"first": Content(0, 0)}
+    state = UpdateState({"commit": "1"}, live, previous, frozenset(["second", "first"]))
     write_state(tmp_path / "state.json", state)
     assert read_state(tmp_path / "state.json", UpdateState) == state
+
+
+@pytest.mark.parametrize(
+    ("said", "tables"),
+    [('"rolled_back": true, ', {"first"}), ('"rolled_back": false, ', {}), ("", {})],
+)
+def test_an_older_state_file_says_of_all_tables_whether_they_were_rolled_back(
+    tmp_path: Path, said: str, tables: Collection[str]
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(f'{{{said}"live": {{"first": {{"rows": 1, "digest": 1}}}}}}')
+    state = read_state(path, UpdateState)
+    assert state.live
+    assert state.tables_rolled_back == set(tables)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"live": 1}', "\x00"])
