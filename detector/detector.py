@@ -24,6 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
 from beginning import CHECKPOINT, Beginning, beginning_of, remembered_by
 from blocking_tables import EVENTS, TABLES, read_events, updates_of
 from checkpoint import write_checkpoint
@@ -50,7 +52,7 @@ from ooni_common.table_checks import RunChecks, Tables, database_checks
 from outputs.counting import Counting
 from outputs.news import news_of
 from outputs.publish import LEDGER, drafts_of, publish
-from outputs.published import read_published, write_published
+from outputs.published import Published, read_published, write_published
 from outputs.report import CHARTS, ENDED, ONGOING, Report, report_of
 from outputs.timeline import MOSTLY_OVER
 from outputs.wording import spoken
@@ -183,15 +185,18 @@ def detect(job: Job[Config], now: datetime) -> None:
         beginning = beginning_of(job, remembered.result(), now)
         hours = hours_to_follow(job, measurements, beginning, now)
         follower, until = beginning.follower, hours[1]
-        learned = beginning.hour if follower.series else hours[0] + LEARNING
+        published = read_published(config.state_dir)
+        learned = learned_from(beginning, hours[0], published)
         checkpoint, news = follow(job, measurements, follower, hours)
         events = read_events(database, config.service_of, beginning.hour) + news
         statuses = follower.statuses(config.service_of, until, timedelta(days=config.stale_days))
         replace(job, nodes, updates_of(statuses, events, until, config.max_shrink))
         if job.dry_run:
             return
+        # If this run comes to tell nothing, the next one refutes what it has refuted.
+        published = msgspec.structs.replace(published, learned=learned)
+        write_published(config.state_dir, published)
         write_checkpoint(config.state_dir / CHECKPOINT, checkpoint)
-        published = read_published(config.state_dir)
         counting = Counting(
             measurements,
             (checkpoint.hour, until),
@@ -203,7 +208,8 @@ def detect(job: Job[Config], now: datetime) -> None:
     if config.publish:
         with job.metrics.timer("write_feed"):
             told = news_of(report, published)
-            write_published(config.state_dir, told.published)
+            published = msgspec.structs.replace(told.published, learned=checkpoint.hour)
+            write_published(config.state_dir, published)
             drafts = drafts_of(report, told, Site.of(config))
             publish(drafts, config.output_dir, config.state_dir / LEDGER)
     tell(job, report, now)
@@ -241,6 +247,20 @@ def hours_to_follow(
             f" {spoken(time_of(beginning.looked_at))}; look at the table, or accept it with --force"
         )
     return hours
+
+
+def learned_from(beginning: Beginning, start: int, published: Published) -> int:
+    """Return the hour from which on this run knows enough to refute what was told.
+
+    Args:
+        beginning: from where it follows the series.
+        start: the first hour that it looks at.
+        published: what was told. Runs that published nothing may have refuted some of it.
+    """
+    if not beginning.follower.series:
+        return start + LEARNING
+    learned = published.learned
+    return beginning.hour if learned is None else min(beginning.hour, learned)
 
 
 def follow(

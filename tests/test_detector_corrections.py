@@ -86,6 +86,21 @@ def test_a_run_that_knew_nothing_refutes_nothing_that_it_could_not_see() -> None
     assert news.published == told(report)
 
 
+def test_what_is_missing_and_not_refuted_can_be_withdrawn_by_hand() -> None:
+    """All its items; what was withdrawn before keeps its reason."""
+    report = a_report(60)
+    wrong = next(one for one in report.incidents if report.turns_of(one))
+    guid = report.guid_of(wrong)
+    later = replace(report, incidents=[], learned=UNTIL, withdrawn_by_hand={guid: REASON})
+    news = news_of(later, told(report))
+    about = {item.guid for item in news.items if item.data.get("incident", {}).get("id") == guid}
+    assert len(about) > 1
+    assert {item.guid for item in news.withdrawn} == about
+    assert {item.withdrawn for item in news.withdrawn} == {REASON}
+    again = news_of(replace(later, withdrawn_by_hand={guid: "Another reason."}), news.published)
+    assert again == news
+
+
 def test_withdrawn_items_are_in_the_feeds_and_in_a_list_that_forgets_none() -> None:
     report = a_report(60)
     published = told(report)
@@ -166,6 +181,32 @@ def test_late_measurements_withdraw_an_alarm(detecting: Detecting) -> None:
     seen = detecting.everything()
     detecting.detect(112)
     assert detecting.everything() == seen
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_was_refuted_while_nothing_was_published_is_withdrawn_afterwards(
+    detecting: Detecting, *, anew: bool
+) -> None:
+    """But not what is missing since a run that knew nothing, which can't tell; a person can."""
+    detecting.measure(blocked(series(), 112, block=100))
+    detecting.detect(112)
+    (before,) = feedparser.parse(detecting.outputs()["rss/global.xml"]).entries
+    detecting.measure(measured(series(), 100, 112, count=40))
+    detecting.measure(measured(series(), 112, 260))
+    detecting.database.execute("OPTIMIZE TABLE fastpath FINAL")
+    detecting.configure(publish=False)
+    if anew:
+        detecting.reprocess(90, 200)
+    detecting.detect(200)
+    assert detecting.changes() == []
+    detecting.detect(260, publish=True)
+    (after,) = feedparser.parse(detecting.outputs()["rss/global.xml"]).entries
+    assert (after.id, after.title == f"Withdrawn: {before.title}") == (before.id, not anew)
+    log = detecting.detect(260, withdrawn={before.id: REASON})
+    assert "is not the GUID" not in log
+    (after,) = feedparser.parse(detecting.outputs()["rss/withdrawn.xml"]).entries
+    assert after.id == before.id
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def news_of(report: Report, published: Published | None = None) -> News:
     names = {item.guid for item in current}
     missing = [told for told in earlier.values() if told.guid not in names]
     old = [
-        told if told.time < report.learned else _withdrawn(told)
+        _as_it_is_now(told, report)
         for told in missing
         if told.time <= report.until and _is_followed(told, report)
     ]
@@ -94,5 +94,9 @@ def _is_same(told: Item, item: Item) -> bool:
     return of_same and told.kind == item.kind and abs(told.time - item.time) <= NEAR
 
 
-def _withdrawn(told: Item) -> Item:
-    return told if told.withdrawn else items.withdrawn(told, NOT_CONFIRMED)
+def _as_it_is_now(told: Item, report: Report) -> Item:
+    """Return what was told and is missing now: withdrawn, if it is refuted."""
+    by_hand = report.withdrawn_by_hand.get(told.incident, "")
+    if told.withdrawn or (told.time < report.learned and not by_hand):
+        return told
+    return items.withdrawn(told, by_hand or NOT_CONFIRMED)

@@ -53,11 +53,25 @@ class Item:
     probe_cc: str
     withdrawn: str = ""
 
+    @property
+    def incident(self) -> str:
+        """The GUID of the incident that it is about; "" of a silence."""
+        if self.kind == "silence":
+            return ""
+        return self.guid if self.kind == "blocked" else self.guid.rsplit("/", 2)[0]
+
 
 class Published(msgspec.Struct, frozen=True):
-    """All items that were told, by GUID."""
+    """What earlier runs have told.
+
+    Attributes:
+        items: all of them, by GUID.
+        learned: from this hour since 1970 on, runs have learned more since they were told: what is
+            missing is refuted. None: an older version has told them.
+    """
 
     items: dict[str, Item] = {}
+    learned: int | None = None
 
 
 def read_published(state_dir: Path) -> Published:

@@ -60,6 +60,7 @@ class Report:
         severities: of the incidents, by `Incident.key`, where there are any measurements.
         names: the GUIDs of incidents by key, where another one than theirs was published.
         withdrawn: why incidents are no longer held to be any, by key.
+        withdrawn_by_hand: the same by GUID, also of those that were told and are missing now.
         unmeasured: networks of incidents, by key, and hours before which nobody measured them.
         in_doubt: what the last hours say, and is not believed.
     """
@@ -77,6 +78,7 @@ class Report:
     severities: Mapping[Key, Severity] = field(default_factory=dict)
     names: Mapping[Key, str] = field(default_factory=dict)
     withdrawn: Mapping[Key, str] = field(default_factory=dict)
+    withdrawn_by_hand: Mapping[str, str] = field(default_factory=dict)
     unmeasured: Mapping[Key, Collection[Silent]] = field(default_factory=lambda: NO_SILENT)
     in_doubt: InDoubt = field(default_factory=InDoubt)
 
@@ -211,9 +213,10 @@ def _with_names(report: Report, published: Published, withdrawn: Mapping[str, st
     report = replace(report, names=names_of(report.incidents, published, report.until))
     named = {report.guid_of(incident): incident.key for incident in report.incidents}
     wrong = {named[guid]: reason for guid, reason in withdrawn.items() if guid in named}
-    for guid in sorted(withdrawn.keys() - named.keys()):
+    told = {item.incident for item in published.items.values()}
+    for guid in sorted(withdrawn.keys() - named.keys() - told):
         log.warning("withdrawn: %s is not the GUID of an incident", guid)
-    return replace(report, withdrawn=wrong)
+    return replace(report, withdrawn=wrong, withdrawn_by_hand=withdrawn)
 
 
 def _recent_incidents(report: Report, age: timedelta) -> list[Incident]:
