@@ -7,6 +7,7 @@ often the detector runs.
 
 import hashlib
 import io
+import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from following import PREFIX, Checkpoint, Follower
 from ooni_common.files import write_atomically
 from ooni_common.state import ignored, read_local
 from series import HOUR, STATE_NAMES, Series, Target
+
+log = logging.getLogger("ooni.detector")
 
 CHECKPOINT_FORMAT = 2  # of the file, and of what its arrays mean
 HEADER_ARRAY = "header"  # the name of an array that is none: JSON
@@ -81,7 +84,10 @@ def read_checkpoint(
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the file atomically."""
+    """Write the file atomically, unless it is larger than what the next run reads.
+
+    That one goes on from what is there, then: it takes longer, and finds the same.
+    """
     header = Header(
         _kind(),
         checkpoint.hour,
@@ -93,6 +99,17 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     content = io.BytesIO()
     arrays = {HEADER_ARRAY: encoded, **checkpoint.arrays}
     np.savez(content, allow_pickle=False, **arrays)
+    size = content.tell()
+    if size > LARGEST_CHECKPOINT:
+        log.warning(
+            "%s: not written: %s series have %s bytes, and no run reads more than %s; until fewer"
+            " services are followed, each run starts from the one before, or at the beginning",
+            path,
+            f"{len(header.series):,}",
+            f"{size:,}",
+            f"{LARGEST_CHECKPOINT:,}",
+        )
+        return
     write_atomically(path, content.getvalue())
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ooni_common.errors import DataRefused
 from ooni_common.files import write_atomically
 
 S = TypeVar("S")
@@ -19,6 +20,7 @@ S = TypeVar("S")
 log = logging.getLogger("ooni.state")
 
 LARGEST = 64 * 1024 * 1024  # bytes; the largest one that is written has some megabytes
+INDENTED = 1024 * 1024  # bytes, up to which a file is written for people to read, too
 
 
 def read_local(path: Path, largest: int = LARGEST) -> bytes | None:
@@ -77,5 +79,14 @@ def write_state(path: Path, state: object) -> None:
 
     Raises:
         ConfigError: a folder is in its place.
+        DataRefused: it is larger than what the next run reads; the one before stays.
     """
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(state, order="sorted")) + b"\n")
+    content = msgspec.json.encode(state, order="sorted")
+    if len(content) <= INDENTED:
+        content = msgspec.json.format(content)
+    if len(content) >= LARGEST:
+        raise DataRefused(
+            f"{path}: not written, as no run reads more than {LARGEST:,} bytes; what is there"
+            " stays; move it away to do without what it keeps"
+        )
+    write_atomically(path, content + b"\n")

@@ -3,6 +3,7 @@
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -213,3 +214,21 @@ def test_whatever_is_in_its_place_is_ignored(
     assert read(path) is None
     (line,) = caplog.messages
     assert line.startswith(f"{path}: ignored: ")
+
+
+def test_one_that_no_run_would_read_is_not_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = path.stat().st_size
+    later = replace(some_checkpoint(), until=HOUR + 72)
+    with monkeypatch.context() as patched:
+        patched.setattr("checkpoint.LARGEST_CHECKPOINT", size - 1)
+        write_checkpoint(path, later)
+    (line,) = caplog.messages
+    assert line.startswith(f"{path}: not written: 3 series have {size:,} bytes")
+    assert (kept := read(path)) is not None
+    assert kept.until == HOUR + 48
+    monkeypatch.setattr("checkpoint.LARGEST_CHECKPOINT", size)
+    write_checkpoint(path, later)
+    assert (written := read(path)) is not None
+    assert written.until == HOUR + 72

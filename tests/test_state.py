@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ooni_common.errors import ConfigError
+from ooni_common.errors import ConfigError, DataRefused
 from ooni_common.files import locked
 from ooni_common.state import LARGEST, read_state, write_state
 
@@ -84,6 +84,25 @@ def test_a_run_puts_its_state_in_the_place(tmp_path: Path, put: Callable[[Path],
     assert not path.is_symlink()
     linked = tmp_path / "elsewhere"
     assert not linked.exists() or linked.read_text() == '{"numbers": [7]}'
+
+
+def test_what_no_run_would_read_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_state(path, STATE)
+    overhead = len(msgspec.json.encode(State({"": ""}))) + 1
+    with pytest.raises(DataRefused, match=r"state\.json: not written, .* what is there stays"):
+        write_state(path, State({"": "x" * (LARGEST - overhead + 1)}))
+    assert read_state(path, State) == STATE
+    largest = State({"": "x" * (LARGEST - overhead)})
+    write_state(path, largest)
+    assert path.stat().st_size == LARGEST
+    assert read_state(path, State) == largest
+
+
+def test_a_large_state_file_is_not_made_larger_by_blanks(tmp_path: Path) -> None:
+    for count, lines in ((1000, 1005), (10**6, 1)):
+        write_state(tmp_path / "state.json", State(numbers=[1] * count))
+        assert (tmp_path / "state.json").read_bytes().count(b"\n") == lines
 
 
 def test_a_folder_in_the_place_of_the_temporary_file_is_named(tmp_path: Path) -> None:
