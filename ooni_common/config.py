@@ -17,7 +17,7 @@ MOST_SECONDS = 24 * 86400  # sockets count milliseconds up to 2**31
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_SECONDS)]
 Bytes = Annotated[int, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):([0-9]{1,5})")
+HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]/?#@\0]+):([0-9]{1,5})")
 
 SHORTEST_MASKED_SECRET = 6  # shorter ones are words like "api", and masking those garbles the log
 
@@ -165,6 +165,10 @@ def host_and_port(text: str) -> tuple[str, int] | None:
     """Return the host and the port that a text names, None where it does not."""
     match = HOST_AND_PORT.fullmatch(text)
     if not match or not 0 < int(match[2]) < 65536:
+        return None
+    try:
+        (urlsplit(f"//{text}").hostname or "").encode("idna")  # as whoever looks it up does
+    except ValueError:
         return None
     return match[1].strip("[]"), int(match[2])
 

@@ -243,13 +243,20 @@ def connected(config: DatabaseConfig) -> Iterator[Database]:
 
 @contextlib.contextmanager
 def connected_to(config: DatabaseConfig, host: str, port: int) -> Iterator[Database]:
-    """Connect to another node as `connected` does to the one of `db_uri`, with the same login."""
+    """Connect to another node as `connected` does to the one of `db_uri`, with the same login.
+
+    Raises:
+        ConfigError: its host can't be looked up, as system.clusters may have it.
+    """
     parts = urlsplit(config.db_uri.reveal())
     login, at, _ = parts.netloc.rpartition("@")
     host = f"[{host}]" if ":" in host else host
     query = "&".join(part for part in parts.query.split("&") if not part.startswith("alt_hosts="))
     uri = parts._replace(netloc=f"{login}{at}{host}:{port}", query=query).geturl()
-    node = msgspec.structs.replace(config, db_uri=SecretUrl(uri), cluster="")
+    try:
+        node = msgspec.structs.replace(config, db_uri=SecretUrl(uri), cluster="")
+    except ValueError:
+        raise ConfigError(f"{host!a} is not the name of a host, or {port} not a port") from None
     with connected(node) as database:
         yield database
 

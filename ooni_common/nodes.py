@@ -185,8 +185,8 @@ def connected_nodes(config: DatabaseConfig, *, one_suffices: bool = False) -> It
         for host, port, shard in _addresses(database, config):
             name = f"{host}:{port}"
             sizes[shard] += 1
-            node = Node(name, shard, stack.enter_context(connected_to(config, host, port)))
             try:
+                node = Node(name, shard, stack.enter_context(connected_to(config, host, port)))
                 identity = node.database.query("SELECT serverUUID(), hostName(), tcpPort()")[0]
             except (Unavailable, ConfigError) as error:
                 absent[name] = str(error)

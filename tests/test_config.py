@@ -365,7 +365,23 @@ def test_an_address_is_taken_apart_into_host_and_port() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["localhost", ":8125", "localhost:", "h:0", "h:65536", "::1:8125", "[::1]", "a b:1", "h:1\\n"],
+    [
+        "localhost",
+        ":8125",
+        "localhost:",
+        "h:0",
+        "h:65536",
+        "::1:8125",
+        "[::1]",
+        "a b:1",
+        "h:1\\n",
+        "h..org:1",
+        f"{'h' * 64}:1",
+        "[1:2:3]:1",
+        "h/x:1",
+        "x@h:1",
+        "h\\u0000:1",
+    ],
 )
 def test_a_wrong_statsd_is_refused_with_what_is_allowed(file: Path, address: str) -> None:
     assert refusal(file, f'verify = true\nstatsd = "{address}"') == (
@@ -426,6 +442,9 @@ def test_a_parameter_that_the_driver_would_misread_is_refused(
     [
         ('["db1"]', "expected host:port or [IPv6 address]:port, got 'db1'"),
         ('["db1:9000", "db2:0"]', "expected host:port or [IPv6 address]:port, got 'db2:0'"),
+        ('["ch1..org:9000"]', "expected host:port or [IPv6 address]:port, got 'ch1..org:9000'"),
+        ('["[1:2:3]:9000"]', "expected host:port or [IPv6 address]:port, got '[1:2:3]:9000'"),
+        ('["x@db1:9000"]', "expected host:port or [IPv6 address]:port, got 'x@db1:9000'"),
         ('["db1:9000", "db2:9000", "db1:9000"]', "one of them is there twice"),
     ],
 )

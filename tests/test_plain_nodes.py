@@ -6,10 +6,12 @@ The nodes are three databases of one server.
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from clickhouse_driver.errors import NetworkError
 
+import ooni_common.nodes
 from conftest import ClickHouseServer, fresh_database
 from conftest import Database as FreshDatabase
 from ooni_common.config import DatabaseConfig, SecretUrl
@@ -17,7 +19,7 @@ from ooni_common.database import Database
 from ooni_common.driver import Driver
 from ooni_common.errors import ConfigError, Unavailable
 from ooni_common.node_checks import attendance, on_all
-from ooni_common.nodes import Node, Nodes
+from ooni_common.nodes import Node, Nodes, connected_nodes
 from ooni_common.swap.content import blocks_of
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Update
@@ -120,6 +122,19 @@ def test_one_that_is_gone_stops_nothing_until_a_second_one_is(
     with pytest.raises(Unavailable, match="1 of the 3 nodes of shard 1 take part"):
         load(nodes, 70)
     assert counts(databases) == [60, 60, 50]
+
+
+@pytest.mark.parametrize("host", ["ch1..org", "h" * 64, "1:2:3", "h\0"])
+def test_one_whose_name_in_system_clusters_is_no_host_is_absent(
+    databases: list[FreshDatabase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    config = DatabaseConfig(db_uri=SecretUrl(databases[0].uri), state_dir=tmp_path, cluster="one")
+    parts = urlsplit(databases[0].uri)
+    addresses = [(parts.hostname, parts.port, 1), (host, 9000, 1)]
+    monkeypatch.setattr(ooni_common.nodes, "_addresses", lambda *_: addresses)
+    with connected_nodes(config, one_suffices=True) as nodes:
+        assert len(nodes.up) == 1
+        assert "is not the name of a host" in nodes.absent[f"{host}:9000"]
 
 
 def test_who_takes_part_is_said_in_one_line(nodes: Nodes, tmp_path: Path) -> None:
