@@ -16,6 +16,7 @@ import argparse
 import logging
 import os
 import re
+import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ from ooni_common.output import show
 from ooni_common.run import Clock, Job, execute
 from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.update import Change
+from ooni_common.tls import load_certificates
 from refusals import Refusals
 from table_updates import (
     check_before_writing,
@@ -190,8 +192,14 @@ def accepted_countries(job: Job[Config]) -> frozenset[str]:
 
 
 def git_of(job: Job[Config]) -> Git:
-    """Return git as this run uses it."""
+    """Return git as this run uses it.
+
+    Raises:
+        ConfigError: `ca_file` can't be used.
+    """
     config = job.config
+    if config.ca_file:  # git would say no more than that the repository can't be read
+        load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "ca_file", config.ca_file)
     return Git(
         config.git_time_limit,
         ca_file=config.ca_file,

@@ -40,8 +40,10 @@ def read_text(path: Path, *, required: bool, copy: Path | None = None) -> str:
         return ""
     except PermissionError:
         raise ConfigError(f"{path}: Permission denied; {_way_in(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path}: {reason}") from None
 
 

@@ -218,6 +218,8 @@ def _decode_own_type(wanted: type, value: Any) -> Any:
         return value
     if not isinstance(value, str):
         raise ValueError(f"Expected str, got {type(value).__name__}")  # noqa: TRY004 (msgspec's protocol)
+    if issubclass(wanted, Path) and "\0" in value:
+        raise ValueError("no path has a NUL byte in it")
     return wanted(value)
 
 

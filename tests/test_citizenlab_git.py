@@ -12,6 +12,7 @@ from conftest import Database as FreshDatabase
 from dev.samples.test_lists import SampleTestLists
 from dev.servers.git import GitServer
 from dev.servers.loopback import Exchange, LoopbackServer
+from dev.servers.misbehaving import MisbehavingServer
 
 TOKEN = "ghp_Zx81kQ3vTn5w"
 RECORDING_GIT = """\
@@ -151,3 +152,27 @@ def test_a_mirror_on_this_machine_that_another_user_owns_says_so(
     assert "dubious ownership" in log
     assert str(lists.repository) in log
     assert "make the user of this run its owner" in log
+
+
+def test_a_ca_file_that_is_none_is_a_matter_of_the_configuration(
+    updater: Updater, tmp_path: Path
+) -> None:
+    no_certificate = tmp_path / "ca.pem"
+    no_certificate.write_text("hello")
+    for path, reason in (
+        (no_certificate, "holds no certificate in PEM format"),
+        (tmp_path / "missing", "No such file or directory"),
+    ):
+        status, log = updater.run(ca_file=str(path))
+        assert (status, log) == (78, f"error: ca_file {path}: {reason}\n")
+        status, log = updater.run("doctor")
+        assert (status, f"ca_file {path}: {reason}\n" in log) == (78, True)
+
+
+def test_a_private_ca_is_trusted_when_its_file_is_given(updater: Updater) -> None:
+    with MisbehavingServer(tls="private-ca") as server:
+        url = f"{server.address}/test-lists.git"
+        status, log = updater.run(git_url=url)
+        assert (status, "certificate verification failed" in log) == (69, True)
+        status, log = updater.run(ca_file=str(server.ca_file))
+        assert (status, "not found" in log) == (69, True)

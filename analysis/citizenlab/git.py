@@ -73,7 +73,7 @@ class Git:
 
     Args:
         time_limit: seconds for all commands together.
-        ca_file: a private CA.
+        ca_file: a private CA, beside those in /etc/ssl/certs that Debian's git trusts.
         token: lets into a private mirror; see `authorization`.
         proxies: variables that say which proxy leads to the repository, if any does.
         stops_deferred: holds the signals that stop the run back within its block.
