@@ -47,12 +47,12 @@ from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes, connected_nodes
 from ooni_common.output import show
 from ooni_common.run import Clock, Job, execute
-from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.update import Change
 from ooni_common.tls import load_certificates
 from refusals import Refusals
 from table_updates import (
     check_before_writing,
+    database_to_read,
     examine_updater,
     heal_nodes,
     load,
@@ -229,7 +229,7 @@ def load_lists(job: Job[Config], nodes: Nodes, git: Git, held: HeldLists, *, tol
     report_findings(lists, in_full=not told)
     job.metrics.gauge("rejected_rows", sum(len(test_list.refusals) for test_list in lists))
     job.metrics.gauge("broken_files", sum(1 for test_list in lists if test_list.broken))
-    database = agreed_database(nodes, TABLE)
+    database = database_to_read(job, nodes, TABLE)
     live = live_countries(database, lists)
     plan = plan_of(lists, live, held_before(job, held), rules_of(job), held.now)
     check_plan(job, lists, plan)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from ooni_common import __version__
 from ooni_common.config import DatabaseConfig
+from ooni_common.database import Database
 from ooni_common.doctor import Checks, diagnose, machine_checks, preflight
 from ooni_common.nodes import Nodes
 from ooni_common.output import show
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
+from ooni_common.swap.agreement import agreed_database
 from ooni_common.swap.preview import preview_tables
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Change, Table, Update
@@ -73,6 +75,16 @@ def loaded_source(
     same = state.source.get("version") == __version__
     source = state.source if same else kept_by_rollback(state, tables)
     return source if source and not job.force and is_current(nodes, tables, state) else {}
+
+
+def database_to_read(job: Job[DatabaseConfig], nodes: Nodes, table: Table) -> Database:
+    """Return the connection to a node that has what is live; see `agreed_database`.
+
+    Raises:
+        Unavailable, ConfigError: no majority of the nodes is left.
+    """
+    left = read_state(job.state_file, UpdateState).live.get(table.name)
+    return agreed_database(nodes, table, left)
 
 
 def note_unchanged(

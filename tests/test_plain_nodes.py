@@ -20,7 +20,8 @@ from ooni_common.driver import Driver
 from ooni_common.errors import ConfigError, Unavailable
 from ooni_common.node_checks import attendance, on_all
 from ooni_common.nodes import Node, Nodes, connected_nodes
-from ooni_common.swap.content import blocks_of
+from ooni_common.swap.agreement import agreed_database
+from ooni_common.swap.content import blocks_of, content_of
 from ooni_common.swap.replace import replace_tables
 from ooni_common.swap.update import Update
 from reference_tables import FIRST, new_rows
@@ -122,6 +123,24 @@ def test_one_that_is_gone_stops_nothing_until_a_second_one_is(
     with pytest.raises(Unavailable, match="1 of the 3 nodes of shard 1 take part"):
         load(nodes, 70)
     assert counts(databases) == [60, 60, 50]
+
+
+def test_where_no_majority_agrees_the_fullest_is_read_or_what_the_last_run_left(
+    databases: list[FreshDatabase], connections: list[Connection], nodes: Nodes
+) -> None:
+    connections[0].is_gone = True
+    load(nodes, 60)
+    connections[0].is_gone = False
+    stale = Nodes({1: len(NAMES)}, [Node(NAMES[0], 1, Database(connections[0])), nodes.up[0]])
+    assert agreed_database(stale, FIRST) is stale.up[1].database  # the other one has no table
+    databases[0].execute(f"CREATE TABLE {FIRST.name} AS {databases[1].name}.{FIRST.name}")
+    assert agreed_database(stale, FIRST) is stale.up[1].database
+    left = content_of(stale.up[1].database, FIRST.columns, FIRST.name)
+    copied = f"INSERT INTO {FIRST.name} SELECT * FROM {databases[1].name}.{FIRST.name}"
+    for _ in range(2):
+        databases[0].execute(copied)
+    assert agreed_database(stale, FIRST) is stale.first
+    assert agreed_database(stale, FIRST, left) is stale.up[1].database
 
 
 @pytest.mark.parametrize("host", ["ch1..org", "h" * 64, "1:2:3", "h\0"])

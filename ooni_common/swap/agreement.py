@@ -69,16 +69,37 @@ def agreement_of(nodes: Nodes, standings: Standings) -> Agreement | None:
     return Agreement(contents.pop(), models, members, odd)
 
 
-def agreed_database(nodes: Nodes, table: Table) -> Database:
+def agreed_database(nodes: Nodes, table: Table, left: Content | None = None) -> Database:
     """Return the connection to a node that has what the majority has, to read the table there.
+
+    Args:
+        nodes: where the table is.
+        table: which.
+        left: what the last run left in it. Where no majority agrees, a node that has this is read,
+            or else the one with the most rows: one may have been away, or have lost its disk.
 
     Raises:
         Unavailable, ConfigError: as `live_standings`.
     """
     if not nodes.is_cluster:
         return nodes.first
-    agreement = agreement_of(nodes, live_standings(nodes, table))
-    return agreement.members[0].database if agreement else nodes.first
+    standings = live_standings(nodes, table)
+    if agreement := agreement_of(nodes, standings):
+        return agreement.members[0].database
+    current = [
+        node for node, standing in standings.items() if standing and standing.content == left
+    ]
+    return (current[0] if current else fullest(standings)).database
+
+
+def fullest(standings: Standings) -> Node:
+    """Return the node that has the most rows: where nodes do not agree, that is compared with."""
+
+    def rows(node: Node) -> int:
+        standing = standings[node]
+        return standing.content.rows if standing else -1
+
+    return max(standings, key=rows)
 
 
 def _is_like(standing: Standing | None, model: Standing) -> bool:

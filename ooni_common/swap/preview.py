@@ -1,14 +1,13 @@
 """What replacing tables would change, without changing anything."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from ooni_common.database import Database, quoted
-from ooni_common.nodes import Node, Nodes
-from ooni_common.swap.agreement import agreement_of, live_standings
+from ooni_common.nodes import Nodes
+from ooni_common.swap.agreement import agreement_of, fullest, live_standings
 from ooni_common.swap.content import Content, content_of, gathered
 from ooni_common.swap.losses import change_of, check_figures, sample_of_differences
 from ooni_common.swap.replace import check_stored
-from ooni_common.swap.shadow import Standing
 from ooni_common.swap.update import Table, Update
 
 
@@ -28,7 +27,7 @@ def preview_tables(
         agreement = agreement_of(nodes, standings)
         for node in agreement.odd if agreement else ():
             yield f"{table.name}: {node} has something else than the others, and would get theirs"
-        node = agreement.members[0] if agreement else _fullest(standings)
+        node = agreement.members[0] if agreement else fullest(standings)
         database, standing = node.database, standings[node]
         _create_temporary_shadow(database, table, like_live=standing is not None)
         content = Content()
@@ -46,16 +45,6 @@ def preview_tables(
         change = change_of(database, update, live, content, force=force)
         yield f"would change: {change}" if change.swapped else str(change)
         yield from sample_of_differences(database, table)
-
-
-def _fullest(standings: Mapping[Node, Standing | None]) -> Node:
-    """Return the node that has the most rows: where nodes do not agree, that is compared with."""
-
-    def rows(node: Node) -> int:
-        standing = standings[node]
-        return standing.content.rows if standing else -1
-
-    return max(standings, key=rows)
 
 
 def _create_temporary_shadow(database: Database, table: Table, *, like_live: bool) -> None:

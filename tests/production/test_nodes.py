@@ -109,6 +109,20 @@ def test_a_dry_run_compares_with_what_most_nodes_have(
     assert first.execute("SELECT count() FROM ooni.citizenlab") == [(1,)]
 
 
+def test_where_no_majority_agrees_a_held_country_keeps_what_the_last_run_left(
+    updater: Updater, production: Cluster, lists: SampleTestLists
+) -> None:
+    load(updater)
+    first, second, third = production.nodes
+    of_russia = "SELECT count() FROM ooni.citizenlab WHERE cc = toFixedString('ru', 32)"
+    before = second.execute(of_russia)
+    third.kill()
+    airflow.update(first, [("example.org", "http://example.org/", "ru", "NEWS")])
+    lists.break_file("ru")
+    load(updater)
+    assert [node.execute(of_russia) for node in (first, second)] == [before] * 2
+
+
 def test_two_hosts_that_run_the_updater_at_once_show_complete_lists_only(
     updater: Updater, production: Cluster, lists: SampleTestLists, git: GitServer, tmp_path: Path
 ) -> None:
