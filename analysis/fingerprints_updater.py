@@ -45,6 +45,7 @@ from refusals import Refusals, RefusedForNow
 from refused_rows import RefusedRows
 from table_updates import (
     check_before_writing,
+    database_to_read,
     examine_updater,
     heal_nodes,
     load,
@@ -170,12 +171,12 @@ def judge_and_load(
     Raises:
         DataRefused: too little is; neither table is changed.
     """
-    files = read_files(nodes.first, fetched, ordinary)
+    files = read_files(nodes, fetched, ordinary)
     report_findings(list(files.values()))
     job.metrics.gauge("rejected_rows", sum(len(file.refusals) for file in files.values()))
     refused = RefusedRows(job.state_file, job.config.hold_days, now)
     try:
-        check_files(job, nodes.first, files, refused)
+        check_files(job, nodes, files, refused)
         report_progress(job, 60)
         load_files(job, nodes, files, fetched.source)
         refused.load_beside()
@@ -200,29 +201,40 @@ def fetch_files(
 
 
 def read_files(
-    database: Database, fetched: Fetched, ordinary: OrdinaryAnswers
+    nodes: Nodes, fetched: Fetched, ordinary: OrdinaryAnswers
 ) -> dict[str, Fingerprints]:
     """Parse and validate the files; return them by table."""
     files = {}
     for name, path in fetched.files.items():
         file = read_fingerprints(f"{name}.csv", path.read_bytes(), KINDS[name])
         if not file.broken:
-            file.refuse_rows(wrong_regexps_of(database, file.rows))
-            file.refuse_rows(harmful_patterns_of(database, file.rows, ordinary))
+            refuse_bad_patterns(nodes, file, ordinary)
         files[name] = file
     return files
 
 
+def refuse_bad_patterns(nodes: Nodes, file: Fingerprints, ordinary: OrdinaryAnswers) -> None:
+    """Refuse the rows whose patterns do not compile, or match too much, as any node tells."""
+    file.refuse_rows(nodes.on_one(lambda node: wrong_regexps_of(node.database, file.rows)))
+    file.refuse_rows(
+        nodes.on_one(lambda node: harmful_patterns_of(node.database, file.rows, ordinary))
+    )
+
+
 def check_files(
-    job: Job[Config], database: Database, files: Mapping[str, Fingerprints], refused: RefusedRows
+    job: Job[Config], nodes: Nodes, files: Mapping[str, Fingerprints], refused: RefusedRows
 ) -> None:
     """Raise DataRefused when the files are too bad to be loaded."""
     for file in files.values():
         if file.broken:
             raise DataRefused(f"{file.broken}; neither table is loaded until upstream mends it")
+
+    def known(name: str) -> set[str]:
+        return live_rows(database_to_read(job, nodes, TABLES[name]), name)
+
     refused.note(
         {
-            name: file.refused - (live_rows(database, name) if file.refused else set())
+            name: file.refused - (known(name) if file.refused else set())
             for name, file in files.items()
         }
     )

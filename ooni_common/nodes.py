@@ -119,6 +119,26 @@ class Nodes:
                 self.lose(node, error)
         return results
 
+    def on_one(self, work: Callable[[Node], T], among: Sequence[Node] | None = None) -> T:
+        """Do what one node can do for all; one on which it is impossible now is lost as by `each`.
+
+        Args:
+            work: is given the node.
+            among: the nodes that can, if not all that take part; the first one is asked first.
+
+        Raises:
+            Unavailable, ConfigError: no majority is left, or none of them.
+            DataRefused: what one of them said.
+        """
+        reason = "there is none"
+        for node in list(self.up if among is None else among):
+            try:
+                return work(node)
+            except (Unavailable, ConfigError) as error:
+                self.lose(node, error)
+                reason = f"{node}: {error}"
+        raise Unavailable(f"none of the nodes that could do it takes part any more ({reason})")
+
     def lose(self, node: Node, error: Unavailable | ConfigError) -> None:
         """Go on without a node.
 

@@ -3,13 +3,14 @@
 The nodes are three databases of one server.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from clickhouse_driver.errors import NetworkError
+from clickhouse_driver.errors import NetworkError, ServerException
 
 import ooni_common.nodes
 from conftest import ClickHouseServer, fresh_database
@@ -17,7 +18,7 @@ from conftest import Database as FreshDatabase
 from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.database import Database
 from ooni_common.driver import Driver
-from ooni_common.errors import ConfigError, Unavailable
+from ooni_common.errors import ConfigError, NotStored, Unavailable
 from ooni_common.node_checks import attendance, on_all
 from ooni_common.nodes import Node, Nodes, connected_nodes
 from ooni_common.swap.agreement import agreed_database
@@ -33,16 +34,24 @@ class Connection:
 
     Attributes:
         is_gone: whether every statement fails from now on.
+        fails_at: a pattern of statements that have too little memory.
+        loses_rows: whether what is inserted is gone.
     """
 
     def __init__(self, client: Driver) -> None:
         self._client = client
         self.is_gone = False
+        self.fails_at = ""
+        self.loses_rows = False
 
     def execute(self, query: str, params: object = None, **options: object) -> object:
         """Run a statement."""
         if self.is_gone:
             raise NetworkError("connection refused")
+        if self.fails_at and re.search(self.fails_at, query):
+            raise ServerException("Memory limit exceeded", MEMORY_LIMIT_EXCEEDED)
+        if self.loses_rows and query.startswith("INSERT"):
+            return None
         return self._client.execute(query, params, **options)
 
     def execute_iter(self, query: str) -> object:
@@ -54,6 +63,7 @@ class Connection:
         self._client.disconnect()
 
 
+MEMORY_LIMIT_EXCEEDED = 241  # ClickHouse's error code
 NAMES = ("a:9000", "b:9000", "c:9000")
 LAST = NAMES[-1]
 ANY = SecretUrl("clickhouse://127.0.0.1/ooni")
@@ -123,6 +133,30 @@ def test_one_that_is_gone_stops_nothing_until_a_second_one_is(
     with pytest.raises(Unavailable, match="1 of the 3 nodes of shard 1 take part"):
         load(nodes, 70)
     assert counts(databases) == [60, 60, 50]
+
+
+@pytest.mark.parametrize("statement", [r"NOT IN \(SELECT", "cityHash64.*FROM `first_tmp`"])
+def test_one_that_fails_at_a_comparison_or_a_check_is_left_out(
+    databases: list[FreshDatabase], connections: list[Connection], nodes: Nodes, statement: str
+) -> None:
+    load(nodes, 50)
+    connections[0].fails_at = statement
+    load(nodes, 60)
+    assert counts(databases) == [50, 60, 60]
+    assert nodes.absent.keys() == {NAMES[0]}
+
+
+def test_one_that_stores_something_else_is_left_out_until_most_do(
+    databases: list[FreshDatabase], connections: list[Connection], nodes: Nodes
+) -> None:
+    load(nodes, 50)
+    connections[0].loses_rows = True
+    load(nodes, 60)
+    assert counts(databases) == [50, 60, 60]
+    connections[1].loses_rows = True
+    with pytest.raises(NotStored, match="0 rows of 70"):
+        load(nodes, 70)
+    assert counts(databases) == [50, 60, 60]
 
 
 def test_where_no_majority_agrees_the_fullest_is_read_or_what_the_last_run_left(

@@ -98,10 +98,18 @@ def _fill(nodes: Nodes, update: Update, *, force: bool) -> Filled:
         )
         heal(nodes, table, agreement)
         return Filled(Change(table, live, live), {})
-    for node in _still(nodes, list(shadows)):
-        if (held := standings.get(node)) and held.content == live:
-            return Filled(change_of(node.database, update, live, content, force=force), shadows)
-    raise Unavailable(f"{table.name}: no node that takes part has what is to be replaced")
+    having_it = [
+        node
+        for node in _still(nodes, list(shadows))
+        if (held := standings.get(node)) and held.content == live
+    ]
+    if not having_it:
+        raise Unavailable(f"{table.name}: no node that takes part has what is to be replaced")
+
+    def compare(node: Node) -> Change:
+        return change_of(node.database, update, live, content, force=force)
+
+    return Filled(nodes.on_one(compare, among=having_it), shadows)
 
 
 def _largest(standings: dict[Node, Standing | None]) -> Content:
@@ -138,10 +146,9 @@ def _fill_shadows(
     replicated = any(model.path for model in models.values())
     writers = _writers(_still(nodes, list(shadows)), replicated=replicated)
     content = _insert(nodes, {node: shadows[node] for node in writers}, update)
+    _check_written(nodes, table, _still(nodes, writers), content, replicated=replicated)
     if replicated and len(_still(nodes, writers)) < len(writers):
         raise Unavailable(f"{table.shadow}: the node that the rows went to has failed")
-    for node in _still(nodes, writers):
-        check_stored(table, content, content_of(node.database, table.columns, table.shadow))
 
     def wait(node: Node) -> None:
         wait_for(nodes, node, table, table.shadow, content)
@@ -179,6 +186,28 @@ def _insert(nodes: Nodes, shadows: Mapping[Node, str], update: Update) -> Conten
         if content.rows >= update.bounds[1]:
             break
     return content
+
+
+def _check_written(
+    nodes: Nodes, table: Table, writers: list[Node], sent: Content, *, replicated: bool
+) -> None:
+    """Go on without the nodes that stored something else than they were sent.
+
+    Raises:
+        NotStored: too few are left; or it replicates, and so do the wrong rows.
+        Unavailable, ConfigError: too few can be asked.
+    """
+
+    def stored_by(node: Node) -> Content:
+        return content_of(node.database, table.columns, table.shadow)
+
+    for node, stored in nodes.each(stored_by, among=writers).items():
+        try:
+            check_stored(table, sent, stored)
+        except NotStored as error:
+            if replicated or not nodes.suffice_without([node]):
+                raise
+            nodes.lose(node, Unavailable(str(error)))
 
 
 def check_stored(table: Table, sent: Content, stored: Content) -> None:

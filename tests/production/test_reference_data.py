@@ -15,6 +15,7 @@ from dev.cluster.configuration import NAME
 from dev.samples.asn_map import asn_map
 from dev.samples.fingerprints import SampleFingerprints
 from dev.servers.upstream import SampleUpstream
+from fingerprints_harness import Upstream
 from updater_harness import Harness
 
 pytestmark = pytest.mark.production
@@ -105,6 +106,23 @@ def test_with_a_cluster_a_node_that_is_away_is_loaded_when_it_is_back(
     status, log = updater.run(cluster=NAME)
     assert status == 0, log
     assert rows(third, updater) == expected(updater)
+
+
+@pytest.mark.parametrize("updater", [Fingerprints], indirect=True)
+def test_a_node_that_lacks_a_column_is_not_asked_which_refused_rows_are_live(
+    updater: Harness, production: Cluster, upstream: SampleUpstream, tmp_path: Path
+) -> None:
+    assert updater.run(cluster=NAME)[0] == 0
+    first, *others = production.nodes
+    first.execute("DROP TABLE ooni.fingerprints_http SYNC")
+    first.execute(
+        "CREATE TABLE ooni.fingerprints_http (name String) ENGINE = MergeTree ORDER BY name"
+    )
+    files = Upstream(tmp_path / "upstream", upstream)
+    files.write(http=files.with_row(pattern_type="regexp", pattern="("))
+    status, log = updater.run("--force", cluster=NAME)  # so do an upgrade, and a lost state
+    assert (status, "does not take part any more: table fingerprints_http" in log) == (0, True), log
+    assert [rows(node, updater) for node in others] == [expected(updater)] * 2
 
 
 def test_a_node_that_was_away_gets_what_the_others_have_been_rolled_back_to(
