@@ -334,6 +334,57 @@ def test_a_table_that_fails_does_not_keep_the_others_from_being_done(
     assert backup_tool.exports() == ["z.csv.zstd"]
 
 
+def make_months(tool: BackupTool, months: int) -> None:
+    """Make a table of so many months, and export it and another one."""
+    execute = tool.database.execute
+    execute("CREATE TABLE t (d Date, a UInt8) ENGINE = MergeTree ORDER BY d")
+    execute(
+        "INSERT INTO t SELECT toDate('2026-01-01') + INTERVAL number MONTH, 1"
+        f" FROM numbers({months})"
+    )
+    execute("CREATE TABLE z (a UInt8) ENGINE = Memory")
+    policy = {"policy": "public", "chunk_by": "month", "column": "d"}
+    status, log = tool.run(tables={"t": policy, "z": "public"})
+    assert status == 0, log
+
+
+def break_months(tool: BackupTool, condition: str) -> None:
+    """Add a column that nobody can read of some rows, as if their parts were damaged."""
+    tool.database.execute(
+        f"ALTER TABLE t ADD COLUMN x UInt8 DEFAULT throwIf({condition}, 'a broken part')"
+    )
+    tool.database.execute("INSERT INTO z VALUES (1)")
+
+
+def test_a_chunk_that_can_not_be_read_holds_up_no_other_one(backup_tool: BackupTool) -> None:
+    make_months(backup_tool, 4)
+    before = backup_tool.get(f"{CSV}t_202601.csv.zstd")
+    break_months(backup_tool, "toMonth(d) = 1")
+    status, log = backup_tool.run()
+    assert (status, "t: 202601: not exported: database: " in log) == (69, True), log
+    assert "a broken part" in log
+    assert backup_tool.get(f"{CSV}t_202601.csv.zstd") == before
+    for month in (2, 3, 4):
+        assert backup_tool.csv(f"t_20260{month}.csv.zstd").startswith(b'"d","a","x"\n')
+    assert backup_tool.csv("z.csv.zstd") == b'"a"\n1\n'
+    backup_tool.database.execute("ALTER TABLE t DROP COLUMN x")
+    assert backup_tool.run()[0] == 0
+    assert backup_tool.verifies()
+
+
+def test_after_several_chunks_in_a_row_that_can_not_be_read_no_more_are_asked_for(
+    backup_tool: BackupTool,
+) -> None:
+    make_months(backup_tool, 8)
+    break_months(backup_tool, "toMonth(d) NOT IN (3, 7)")
+    status, log = backup_tool.run(jobs=1)
+    months = {month for month in range(1, 9) if f"t: 20260{month}: not exported" in log}
+    assert (status, months) == (69, {1, 2, 4, 5, 6}), log
+    assert backup_tool.csv("t_202603.csv.zstd").startswith(b'"d","a","x"\n')
+    assert backup_tool.csv("t_202607.csv.zstd").startswith(b'"d","a"\n')
+    assert backup_tool.csv("z.csv.zstd") == b'"a"\n1\n'
+
+
 @pytest.mark.long
 def test_names_can_not_break_out(backup_tool: BackupTool) -> None:
     for name in HOSTILE:

@@ -9,6 +9,7 @@ import msgspec
 
 from backup_config import Config
 from exports.chunk_export import ChunkExporter, ShowProgress
+from exports.chunk_rows import RowsDiffer
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.flights import Flights
@@ -21,6 +22,7 @@ from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Reader
 from exports.stored import published
 from exports.tally import Tally
+from ooni_common.database import StatementFailed
 from ooni_common.errors import DataRefused, ScriptError
 from ooni_common.run import Job
 from parallel import as_they_end, jobs_at_once
@@ -33,6 +35,7 @@ log = logging.getLogger("ooni.db_backup")
 
 THREADS_OF_A_LANE = 4  # while one reads a chunk, others wait for the store to take theirs
 MOST_THREADS = 80  # fewer than there can be connections to the store
+FAILURES_OF_THE_SERVER = 3  # so many chunks that fail one after another are hardly to blame
 
 
 class Exporter:
@@ -125,16 +128,16 @@ class Exporter:
             return False
         return not self._bucket.is_from(export.key, export.origin)
 
-    def carry_out(self, plan: Plan, objects: Mapping[str, Listed]) -> None:
+    def carry_out(self, plan: Plan, objects: Mapping[str, Listed]) -> list[ScriptError]:
         """Do what was planned, and write the manifest, if anything has changed.
 
         Args:
             plan: for this table.
             objects: in the bucket, by key.
 
-        Raises:
-            DataRefused: chunks have lost too many rows, or rows are lost in the bucket and in the
-                database; all else is done.
+        Returns:
+            What could not be done while all else was: chunks that can't be read or exported, that
+            have lost too many rows, or whose rows are lost in the bucket and in the database.
         """
         steps = plan.steps
         self.recover()
@@ -153,18 +156,25 @@ class Exporter:
             plan.complete(self.manifest)
         self._file.finish()
         self._file.mend_schema(objects)
-        if sick:
-            raise DataRefused("; ".join(map(str, sick)))
-        if refused := shrunk(steps):
-            raise DataRefused(
-                f"{self.manifest.table}: {', '.join(map(str, refused))}: too many rows are gone"
-                " (max_shrink), so what was exported stays; --force exports what is left"
+        failures = [error for error in sick if not isinstance(error, DataRefused)]
+        if refused := [error for error in sick if isinstance(error, DataRefused)]:
+            failures.append(DataRefused("; ".join(map(str, refused))))
+        if gone := shrunk(steps):
+            failures.append(
+                DataRefused(
+                    f"{self.manifest.table}: {', '.join(map(str, gone))}: too many rows are gone"
+                    " (max_shrink), so what was exported stays; --force exports what is left"
+                )
             )
         if lost:
-            raise DataRefused(
-                f"{', '.join(lost)}: gone, or not the object that was exported, and the database"
-                f" has these rows no more; forget them: export --force {self.manifest.table}"
+            failures.append(
+                DataRefused(
+                    f"{', '.join(lost)}: gone, or not the object that was exported, and the"
+                    " database has these rows no more; forget them:"
+                    f" export --force {self.manifest.table}"
+                )
             )
+        return failures
 
     def parquet_failures(self) -> list[ScriptError]:
         """Return the first reason why there are no Parquet objects; the others were logged."""
@@ -190,8 +200,8 @@ class Exporter:
 
     def _take_steps(
         self, steps: Sequence[Step], objects: Mapping[str, Listed]
-    ) -> list[DataRefused]:
-        """Do all steps; return why chunks were refused that keep no other one from being done."""
+    ) -> list[ScriptError]:
+        """Do all steps; return the failures that are a matter of their chunks alone."""
         for step in steps:
             if step.reason == "lost from the bucket" and step.last:
                 log.warning("%s: gone, or not the object that was exported", step.last.key)
@@ -239,8 +249,8 @@ class Exporter:
             step.last, dropped=as_stamp(self._bucket.time()), storage=""
         )
 
-    def _export(self, steps: Sequence[Step]) -> list[DataRefused]:
-        """Export chunks, several at once; return why some were refused."""
+    def _export(self, steps: Sequence[Step]) -> list[ScriptError]:
+        """Export chunks, several at once; return why some were not."""
         if not steps:
             return []
         config, total = self._job.config, len(steps)
@@ -262,6 +272,10 @@ class Exporter:
                 number, step = one
                 try:
                     exporter.export(step, f"{number}/{total}", may_grow=step.chunk.name == newest)
+                except StatementFailed as error:
+                    where = f"{self.manifest.table}: {step.chunk.name or 'the whole table'}"
+                    error.args = (f"{where}: not exported: {error}", *error.args[1:])
+                    return error
                 except ScriptError as error:
                     return error
                 return None
@@ -279,29 +293,41 @@ class Exporter:
         steps: Sequence[tuple[int, Step]],
         flights: Flights,
         lanes: Lanes,
-    ) -> list[DataRefused]:
-        """Export chunks; after a failure, none is begun, and those that are at work are completed.
+    ) -> list[ScriptError]:
+        """Export chunks; return the failures that are a matter of their chunks alone.
+
+        After another failure, or several in a row, no chunk is begun, and those that are at work
+        are completed.
 
         Raises:
             ScriptError: the first failure that is not a matter of its chunk alone.
         """
-        sick: list[DataRefused] = []
+        sick: list[ScriptError] = []
+        in_a_row = 0
         failures: list[ScriptError] = []
         wanted = (one for one in steps if not failures)
         threads = 1 if lanes.count == 1 else min(THREADS_OF_A_LANE * lanes.count, MOST_THREADS)
         try:
             for error in as_they_end(attempt, wanted, min(threads, max(len(steps), 1))):
+                if error is None:
+                    in_a_row = 0
+                    continue
                 if isinstance(error, DataRefused):
                     sick.append(error)
-                elif error:
-                    self._bucket.guard()  # where nothing may be written any more, all of them end
+                    continue
+                self._bucket.guard()  # where nothing may be written any more, all of them end
+                in_a_row += 1
+                of_chunk = isinstance(error, (StatementFailed, RowsDiffer))
+                if of_chunk and in_a_row < FAILURES_OF_THE_SERVER:
+                    sick.append(error)
+                else:
                     failures.append(error)
         except BaseException:
             flights.end()
             raise
-        for error in failures[1:]:
-            log.error("%s", error)
         if failures:
+            for error in (*sick, *failures[1:]):
+                log.error("%s", error)
             raise failures[0]
         return sick
 

@@ -175,12 +175,14 @@ def export_table(
     if job.dry_run:
         dry_run(exporter, plan.steps, outcome)
         return
+    failures: list[ScriptError] = []
     try:
         with job.metrics.timer(f"table_{metric_name(qualified)}_backup_time_ms"):
-            exporter.carry_out(plan, objects)
+            failures = exporter.carry_out(plan, objects)
         rotation.end_run(qualified)
     finally:
         outcome.add(exporter)
+        outcome.failures += failures
         if exporter.tally.read:
             log.info("%s: %s of CSV read to export", name, in_units(exporter.tally.read))
         if manifest.generation:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from backup_config import Config
+from databases import raise_first
 from documents import TEXT, TOOL
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import damaged_manifest, public_bucket, reader_of, rows_of, with_chunks
@@ -117,7 +118,7 @@ def _replaced(
     unnamed = sorted(_unnamed_parquet(layout, read, removal) & objects.keys())
     was += [(key, sha256) for key in unnamed if (sha256 := bucket.sha256(key))]
     try:
-        exporter.carry_out(plan, objects)
+        raise_first(exporter.carry_out(plan, objects))
     except BaseException:
         with contextlib.suppress(ScriptError):  # what led here counts
             _add_note(bucket, layout, removal, was, manifest.exports)
