@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from db_backup_harness import LAYOUT, BackupTool, wait_until
+from exports.chunks import digests
 from exports.manifest import now
 from exports.plan import Plan
 from exports.rotation import RUNS, Rotation, due, looked_at
+from ooni_common.database import StatementFailed
 from test_exports_levels import BY_MONTH, INSERT, exported_by
 
 pytestmark = pytest.mark.rotation
@@ -165,6 +167,31 @@ def test_merges_leave_a_digest_of_what_they_leave(
     assert exported_by(backup_tool) == []
     after = backup_tool.manifest("m").chunks["202401"].fingerprint
     assert after == msgspec.structs.replace(before, rows=100)
+
+
+@pytest.mark.parametrize(
+    ("months", "turns"), [([2], [1, 2, 3, 4]), ([1, 2, 3, 4], [1, 2, 3])], ids=["chunk", "server"]
+)
+def test_a_look_that_fails_holds_up_neither_the_table_nor_the_others(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, months: list[int], turns: list[int]
+) -> None:
+    monkeypatch.setattr("exports.rotation.RUNS", 1)
+    make(backup_tool)
+    assert backup_tool.run(tables={"m": BY_MONTH})[0] == 0
+    backup_tool.database.execute("INSERT INTO m VALUES ('2024-05-06 00:00:00', 777, 9, 'LATE')")
+    sick = {f"20240{month}" for month in months}
+
+    def digests_of_some(reader: Any, chunks: list[Any], **how: bool) -> dict[str, Any]:
+        if sick & {chunk.name for chunk in chunks}:
+            raise StatementFailed("database: a broken part", 40, "")
+        return digests(reader, chunks, **how)
+
+    monkeypatch.setattr("exports.rotation.digests", digests_of_some)
+    status, log = backup_tool.run()
+    told = re.findall(r"m: 20240(\d): the rotation could not read it: database: a broken part", log)
+    assert (status, sorted(map(int, told))) == (69, months[:3]), log
+    assert b"LATE" in backup_tool.csv("m_202405.csv.zstd")
+    assert sorted(backup_tool.manifest("m").looks) == [f"20240{month}" for month in turns]
 
 
 def interrupt(*_: object) -> None:

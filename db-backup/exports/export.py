@@ -18,7 +18,7 @@ from exports.manifest import Export, ExportLayout, ParquetObject, TableManifest,
 from exports.manifest_file import ManifestFile
 from exports.parquet_plan import merged_since, with_parquet
 from exports.parquet_rows import ParquetFormat, binary_columns_of, parquet_format
-from exports.plan import Plan, Step, shrunk, types_of
+from exports.plan import FAILURES_OF_THE_SERVER, Plan, Step, shrunk, types_of
 from exports.reader import Reader
 from exports.stored import published
 from exports.tally import Tally
@@ -35,7 +35,6 @@ log = logging.getLogger("ooni.db_backup")
 
 THREADS_OF_A_LANE = 4  # while one reads a chunk, others wait for the store to take theirs
 MOST_THREADS = 80  # fewer than there can be connections to the store
-FAILURES_OF_THE_SERVER = 3  # so many chunks that fail one after another are hardly to blame
 
 
 class Exporter:

@@ -167,6 +167,7 @@ def export_table(
     plan = plan_of(job, exporter, share, objects)
     outcome.decided += plan.decided
     outcome.looked += plan.looked
+    outcome.failures += plan.missed
     plan = exporter.also_parquet(plan, objects)
     if owner := owner_of_its_names(name, plan.steps, manifests, exporter.layout):
         raise DataRefused(f"{name!r}: its objects would have the names of those of {owner!r}")

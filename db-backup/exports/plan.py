@@ -18,7 +18,7 @@ from exports.fingerprint import Fingerprint, counted
 from exports.losses import has_shrunk
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Reader
-from ooni_common.errors import Unavailable
+from ooni_common.errors import ScriptError, Unavailable
 from ooni_common.output import counted as counted_things
 from tables.blocks import Changes, Storage
 from tables.inventory import merges_rows, without_zones
@@ -26,6 +26,8 @@ from tables.parts import read_snapshot
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
+
+FAILURES_OF_THE_SERVER = 3  # so many chunks that fail one after another are hardly to blame
 
 ReasonToExport = Literal[
     "new",
@@ -50,7 +52,7 @@ class Step:
         reason: of what is done.
         last: the export of before.
         storage: the name of the blocks that the table had before; "" if not known.
-        looked: whether the rotation has looked at its rows, and they are as they were.
+        looked: whether it has had its turn in the rotation, which has seen no change.
     """
 
     chunk: Chunk
@@ -89,6 +91,7 @@ class Plan:
         decided: how many bytes of columns the server has read to decide.
         looks: at how many chunks the rotation has looked.
         looked: how many bytes that has read.
+        missed: why it could not look at others, which was the fault of these.
     """
 
     steps: list[Step]
@@ -97,6 +100,7 @@ class Plan:
     decided: int = 0
     looks: int = 0
     looked: int = 0
+    missed: Sequence[ScriptError] = ()
 
     def begin(self, manifest: TableManifest) -> None:
         """Let a manifest have the blocks that its exports will refer to."""

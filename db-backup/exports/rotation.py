@@ -18,8 +18,9 @@ from documents import Number
 from exports.chunks import digests, grown_chunks
 from exports.fingerprint import Fingerprint
 from exports.manifest import Export, TableManifest, now
-from exports.plan import Plan, Reason, Step
+from exports.plan import FAILURES_OF_THE_SERVER, Plan, Reason, Step
 from exports.reader import Chunk, Reader
+from ooni_common.database import ServerError
 from ooni_common.state import read_state, write_state
 from tables.blocks import Storage
 from tables.parts import read_snapshot
@@ -83,21 +84,72 @@ def looked_at(
         return plan
     before = reader.bytes_read
     looks = due(plan.steps, manifest.looks, share)
-    asked = [*looks, *_affordable(plan.steps)]
-    whole = [step for step in asked if step.last and step.last.fingerprint.whole is not None]
-    read = digests(reader, [step.chunk for step in asked if step not in whole])
-    read |= digests(reader, [step.chunk for step in whole], whole=True)
+    read, unread = _read(reader, [*looks, *_affordable(plan.steps)])
     first = [
         step.chunk
         for step in looks
-        if step.last and _is_first(read[step.chunk.name], step.last.fingerprint)
+        if step.last
+        and step.chunk.name in read
+        and _is_first(read[step.chunk.name], step.last.fingerprint)
     ]
     late = _changed_since(reader, plan.storage, first)
-    steps = [
-        step if step.chunk.name in late else _after_look(reader, plan, step, read, max_shrink)
-        for step in plan.steps
-    ]
-    return replace(plan, steps=steps, looks=len(looks), looked=reader.bytes_read - before)
+    missed = [step for step in looks if step.chunk.name in unread]
+
+    def after(step: Step) -> Step:
+        if step in missed:  # it has had its turn, or the others would never have theirs
+            return replace(step, looked=True)
+        if step.chunk.name in late:
+            return step
+        return _after_look(reader, plan, step, read, max_shrink)
+
+    return replace(
+        plan,
+        steps=[after(step) for step in plan.steps],
+        looks=len(looks) - len(missed),
+        looked=reader.bytes_read - before,
+        missed=[unread[step.chunk.name] for step in missed],
+    )
+
+
+def _read(
+    reader: Reader, steps: Sequence[Step]
+) -> tuple[dict[str, Fingerprint], dict[str, ServerError]]:
+    """Return the digests of chunks, and why some have none, by name.
+
+    Where so many in a row have none that it may be the server, the rest is left for another run.
+    """
+    try:
+        return _digests(reader, steps), {}
+    except ServerError as error:
+        if len(steps) == 1:
+            return {}, {steps[0].chunk.name: _of_chunk(reader, steps[0], error)}
+    read: dict[str, Fingerprint] = {}
+    unread: dict[str, ServerError] = {}
+    in_a_row = 0
+    for step in steps:
+        try:
+            read |= _digests(reader, [step])
+            in_a_row = 0
+        except ServerError as error:
+            unread[step.chunk.name] = _of_chunk(reader, step, error)
+            in_a_row += 1
+            if in_a_row == FAILURES_OF_THE_SERVER:
+                break
+    return read, unread
+
+
+def _digests(reader: Reader, steps: Sequence[Step]) -> dict[str, Fingerprint]:
+    """Return the digests of chunks, by name, each of the columns that its last one is of."""
+    whole = [step for step in steps if step.last and step.last.fingerprint.whole is not None]
+    read = digests(reader, [step.chunk for step in steps if step not in whole])
+    return read | digests(reader, [step.chunk for step in whole], whole=True)
+
+
+def _of_chunk(reader: Reader, step: Step, error: ServerError) -> ServerError:
+    """Return a failure whose message says which chunk could not be read."""
+    where = f"{reader.table.name}: {step.chunk.name or 'the whole table'}"
+    error.args = (f"{where}: the rotation could not read it: {error}", *error.args[1:])
+    return error
 
 
 def due(steps: Sequence[Step], looks: Mapping[str, str], share: int) -> list[Step]:
