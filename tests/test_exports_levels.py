@@ -5,13 +5,17 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from db_backup_harness import LAYOUT, BackupTool
 from exports.clickhouse_http import ClickHouseHTTP
+from exports.commands import reader_of
+from exports.reader import Reader
+from ooni_common.database import Database
 from ooni_common.errors import Unavailable
+from ooni_common.nodes import Node
 from tables.inventory import SourceTable, read_table
 
 pytestmark = pytest.mark.long
@@ -282,6 +286,54 @@ def test_rows_of_a_table_with_a_ttl_are_always_counted(backup_tool: BackupTool) 
     execute("OPTIMIZE TABLE m FINAL")
     assert execute("SELECT count() FROM m") == [(300,)]
     assert exported_by(backup_tool) == ["202402"]
+    assert_exports_have_the_rows(backup_tool)
+
+
+class OtherNode:
+    """The replicas of a table: it is planned on one, and its rows come from another."""
+
+    def __init__(self, database: Database) -> None:
+        self.databases = [database]
+        self.chosen = [Node("a:1", 1, database)]
+
+    def choose(self) -> None:
+        """Choose the other one."""
+        self.chosen = [Node("b:1", 1, *self.databases)]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["", "whose parts tell nothing"])
+def test_a_changed_cell_is_seen_of_rows_that_came_from_another_replica(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
+    def reader_of_other_node(*arguments: Any) -> Reader:
+        reader = reader_of(*arguments)
+        return replace(reader, replicas=cast("Any", OtherNode(reader.database)))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exports.export_command.reader_of", reader_of_other_node)
+        if not told:
+            patched.setattr("exports.chunk_export.read_snapshot", lambda *_: None)
+        make(backup_tool, "replacing")
+    read = [export.fingerprint.is_read for export in backup_tool.manifest("m").exports]
+    assert read == [not told] * 3
+    execute = backup_tool.database.execute
+    execute("ALTER TABLE m UPDATE text = 'y' WHERE id = 5", settings=NOW)
+    assert exported_by(backup_tool) == MONTHS
+    assert_exports_have_the_rows(backup_tool)
+
+
+def test_a_cell_that_was_changed_while_parts_told_nothing_is_seen_when_they_do(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of patches of UPDATE: until merges have applied them, key and version decide."""
+    make(backup_tool, "replacing")
+    as_by_2_0(backup_tool)
+    assert exported_by(backup_tool) == MONTHS  # and now there are digests
+    backup_tool.database.execute("ALTER TABLE m UPDATE text = 'y' WHERE id = 5", settings=NOW)
+    with monkeypatch.context() as patched:
+        patched.setattr("exports.plan.read_snapshot", lambda *_: None)
+        assert exported_by(backup_tool) == []
+    assert exported_by(backup_tool) == MONTHS
     assert_exports_have_the_rows(backup_tool)
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -29,6 +29,7 @@ from ooni_common.run import Job
 from parallel import BytesInFlight
 from store.bucket import Bucket
 from store.uploads import PART_SIZE, Written, uploading
+from tables.parts import read_snapshot
 from throttle import Progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -111,6 +112,7 @@ class ChunkExporter:
         self._lanes = lanes
         self._reader = file.reader
         self._planned_nodes = nodes_of(file.reader)
+        self._storages: dict[tuple[str, ...], str] = {}  # the names, by other nodes
         self._manifest = file.manifest
         self._file = file
         self._tally = tally
@@ -310,10 +312,30 @@ class ChunkExporter:
         if not replicas:
             return step
         replicas.choose()
-        if nodes_of(lane.reader) == self._planned_nodes:
+        nodes, condition = nodes_of(lane.reader), step.chunk.condition
+        if nodes == self._planned_nodes:
             return step
-        fingerprint = lane.reader.fingerprint(step.chunk.condition)
+        if storage := self._storage_of(lane.reader, nodes):
+            return replace(step, fingerprint=counted(lane.reader.count(condition)), storage=storage)
+        # Nothing but the digest of all columns will tell whether cells were changed since.
+        fingerprint = lane.reader.fingerprint(condition, whole=True)
         return replace(step, fingerprint=fingerprint, storage="")
+
+    def _storage_of(self, reader: Reader, nodes: Sequence[str]) -> str:
+        """Return the name of the blocks that other nodes had when they were first chosen.
+
+        "" if their parts don't tell.
+        """
+        with self._file.lock:
+            name = self._storages.get(tuple(nodes))
+        if name is None:
+            snapshot = read_snapshot(reader.databases, reader.table)
+            name = snapshot.storage.name if snapshot else ""
+            with self._file.lock:
+                self._storages[tuple(nodes)] = name
+                if snapshot:
+                    self._manifest.storages[name] = snapshot.storage
+        return name
 
 
 def nodes_of(reader: Reader) -> list[str]:

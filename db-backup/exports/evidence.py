@@ -57,11 +57,14 @@ class Evidence:
     def may_have_other_cells(self, export: Export) -> bool:
         """Tell whether columns may differ in rows whose key and version are what they were.
 
-        A mutation changes them, and another table of the name can have others.
+        A mutation changes them, and another table of the name can have others. Where it is not
+        known of which blocks an export is, the digest of all columns tells, if there is one.
         """
         if changes := self.changes(export):
             return changes.mutated
-        return self.snapshot is not None and export.storage in self._manifest.storages
+        if self.snapshot is None:
+            return False
+        return export.storage in self._manifest.storages or export.fingerprint.whole is not None
 
     def has_new_rows(self, export: Export) -> bool:
         """Tell whether a chunk has rows in the parts that were not as they are."""

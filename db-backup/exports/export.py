@@ -232,7 +232,8 @@ class Exporter:
             types=types_of(self.reader),
             # One of 2.0.0 that was sound gets the name of today's scheme.
             fingerprint=msgspec.structs.replace(step.fingerprint, scheme=SCHEME),
-            storage=step.storage,
+            # Where the parts tell nothing now, they may tell later what has changed since.
+            storage=step.storage or last.storage,
             etag=listed.etag if listed else last.etag,
             parquet=parquet,
         )
