@@ -6,7 +6,7 @@ from db_backup_harness import BackupTool
 from exports.export import Exporter
 from exports.parquet_rows import ParquetRows
 from exports.plan import Step
-from ooni_common.errors import DataRefused, Unavailable
+from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from test_exports_parquet import BOTH, MONTHS, PARQUET, export_of, parquets, times, tool
 
 __all__ = ["tool"]  # a fixture
@@ -42,7 +42,7 @@ def test_rows_that_are_gone_while_parquet_is_added_take_no_csv_away(
     content = tool.csv("r_202601.csv.zstd")
     export = Exporter._export
 
-    def lose(exporter: Exporter, steps: list[Step]) -> list[DataRefused]:
+    def lose(exporter: Exporter, steps: list[Step]) -> list[ScriptError]:
         tool.database.execute(
             f"ALTER TABLE r DELETE WHERE toYYYYMM(at) = 202601 AND (n >= {1000 + kept} OR v > 0)"
             " SETTINGS mutations_sync = 2"
