@@ -9,7 +9,7 @@ import msgspec
 
 from backup_config import Config
 from exports.chunk_export import ChunkExporter, ShowProgress
-from exports.chunk_rows import RowsDiffer
+from exports.chunk_failures import ChunkFailures, summed_up, with_chunk
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.csv_rows import RowSource
 from exports.flights import Flights
@@ -18,7 +18,7 @@ from exports.manifest import Export, ExportLayout, ParquetObject, TableManifest,
 from exports.manifest_file import ManifestFile
 from exports.parquet_plan import merged_since, with_parquet
 from exports.parquet_rows import ParquetFormat, binary_columns_of, parquet_format
-from exports.plan import FAILURES_OF_THE_SERVER, Plan, Step, shrunk, types_of
+from exports.plan import Plan, Step, shrunk, types_of
 from exports.reader import Reader
 from exports.stored import published
 from exports.tally import Tally
@@ -155,9 +155,7 @@ class Exporter:
             plan.complete(self.manifest)
         self._file.finish()
         self._file.mend_schema(objects)
-        failures = [error for error in sick if not isinstance(error, DataRefused)]
-        if refused := [error for error in sick if isinstance(error, DataRefused)]:
-            failures.append(DataRefused("; ".join(map(str, refused))))
+        failures = summed_up(sick)
         if gone := shrunk(steps):
             failures.append(
                 DataRefused(
@@ -273,9 +271,7 @@ class Exporter:
                 try:
                     exporter.export(step, f"{number}/{total}", may_grow=step.chunk.name == newest)
                 except StatementFailed as error:
-                    where = f"{self.manifest.table}: {step.chunk.name or 'the whole table'}"
-                    error.args = (f"{where}: not exported: {error}", *error.args[1:])
-                    return error
+                    return with_chunk(error, self.manifest.table, step.chunk, "not exported")
                 except ScriptError as error:
                     return error
                 return None
@@ -302,34 +298,19 @@ class Exporter:
         Raises:
             ScriptError: the first failure that is not a matter of its chunk alone.
         """
-        sick: list[ScriptError] = []
-        in_a_row = 0
-        failures: list[ScriptError] = []
-        wanted = (one for one in steps if not failures)
+        failures = ChunkFailures()
+        wanted = (one for one in steps if not failures.fatal)
         threads = 1 if lanes.count == 1 else min(THREADS_OF_A_LANE * lanes.count, MOST_THREADS)
         try:
             for error in as_they_end(attempt, wanted, min(threads, max(len(steps), 1))):
-                if error is None:
-                    in_a_row = 0
-                    continue
-                if isinstance(error, DataRefused):
-                    sick.append(error)
-                    continue
-                self._bucket.guard()  # where nothing may be written any more, all of them end
-                in_a_row += 1
-                of_chunk = isinstance(error, (StatementFailed, RowsDiffer))
-                if of_chunk and in_a_row < FAILURES_OF_THE_SERVER:
-                    sick.append(error)
-                else:
-                    failures.append(error)
+                failures.add(error)
+                if error and not isinstance(error, DataRefused):
+                    self._bucket.guard()  # where nothing may be written any more, all of them end
         except BaseException:
             flights.end()
             raise
-        if failures:
-            for error in (*sick, *failures[1:]):
-                log.error("%s", error)
-            raise failures[0]
-        return sick
+        failures.raise_fatal()
+        return failures.sick
 
     @contextlib.contextmanager
     def _showing(self, steps: Sequence[Step], lanes: int) -> Iterator[ShowProgress]:

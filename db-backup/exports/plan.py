@@ -27,8 +27,6 @@ from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
 
-FAILURES_OF_THE_SERVER = 3  # so many chunks that fail one after another are hardly to blame
-
 ReasonToExport = Literal[
     "new",
     "changed",

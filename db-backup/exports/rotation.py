@@ -15,10 +15,11 @@ from pathlib import Path
 import msgspec
 
 from documents import Number
+from exports.chunk_failures import FAILURES_OF_THE_SERVER, with_chunk
 from exports.chunks import digests, grown_chunks
 from exports.fingerprint import Fingerprint
 from exports.manifest import Export, TableManifest, now
-from exports.plan import FAILURES_OF_THE_SERVER, Plan, Reason, Step
+from exports.plan import Plan, Reason, Step
 from exports.reader import Chunk, Reader
 from ooni_common.database import ServerError
 from ooni_common.state import read_state, write_state
@@ -122,7 +123,7 @@ def _read(
         return _digests(reader, steps), {}
     except ServerError as error:
         if len(steps) == 1:
-            return {}, {steps[0].chunk.name: _of_chunk(reader, steps[0], error)}
+            return {}, {steps[0].chunk.name: _missed(reader, steps[0], error)}
     read: dict[str, Fingerprint] = {}
     unread: dict[str, ServerError] = {}
     in_a_row = 0
@@ -131,7 +132,7 @@ def _read(
             read |= _digests(reader, [step])
             in_a_row = 0
         except ServerError as error:
-            unread[step.chunk.name] = _of_chunk(reader, step, error)
+            unread[step.chunk.name] = _missed(reader, step, error)
             in_a_row += 1
             if in_a_row == FAILURES_OF_THE_SERVER:
                 break
@@ -145,11 +146,8 @@ def _digests(reader: Reader, steps: Sequence[Step]) -> dict[str, Fingerprint]:
     return read | digests(reader, [step.chunk for step in whole], whole=True)
 
 
-def _of_chunk(reader: Reader, step: Step, error: ServerError) -> ServerError:
-    """Return a failure whose message says which chunk could not be read."""
-    where = f"{reader.table.name}: {step.chunk.name or 'the whole table'}"
-    error.args = (f"{where}: the rotation could not read it: {error}", *error.args[1:])
-    return error
+def _missed(reader: Reader, step: Step, error: ServerError) -> ServerError:
+    return with_chunk(error, reader.table.name, step.chunk, "the rotation could not read it")
 
 
 def due(steps: Sequence[Step], looks: Mapping[str, str], share: int) -> list[Step]:
