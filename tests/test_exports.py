@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin
 
 import pytest
@@ -14,10 +14,14 @@ import pytest
 from db_backup_harness import CSV, LAYOUT, BackupTool
 from dev.servers.fault_proxy import FaultProxy, s3_error
 from dev.servers.misbehaving import MisbehavingServer, body
+from exports.commands import reader_of
+from exports.reader import Reader
 from ooni_common.errors import UsageError
 from ooni_common.files import locked
+from ooni_common.nodes import Node, Nodes
 from store.bucket import escaped
 from tables.inventory import check_names
+from tables.replicas import check_presence
 
 if TYPE_CHECKING:
     import boto3.session
@@ -331,6 +335,28 @@ def test_a_table_that_fails_does_not_keep_the_others_from_being_done(
     status, log = backup_tool.run(tables={"a": wrong, "z": "public"})
     assert status == 78
     assert "tables: a: there is no column 'no_such_column'" in log
+    assert backup_tool.exports() == ["z.csv.zstd"]
+
+
+def test_a_table_whose_nodes_are_away_does_not_keep_the_others_from_being_done(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be one that a single shard has."""
+    for table in ("a", "z"):
+        backup_tool.database.execute(f"CREATE TABLE {table} (a UInt8) ENGINE = Memory")
+
+    def reader_where_a_node_is_away(config: Any, nodes: Nodes, table: str) -> Reader:
+        if table == "a":
+            up = [Node("up:9000", 2, nodes.first)]
+            check_presence(Nodes({1: 1, 2: 2}, up, {"away:9000": "it is down"}), table, 2)
+        return reader_of(config, nodes, table)
+
+    monkeypatch.setattr("exports.export_command.reader_of", reader_where_a_node_is_away)
+    status, log = backup_tool.run(tables=dict.fromkeys("az", "public"))
+    assert (status, "a: no node of shard 2 that is up has it (away:9000: it is" in log) == (
+        69,
+        True,
+    )
     assert backup_tool.exports() == ["z.csv.zstd"]
 
 

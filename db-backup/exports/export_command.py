@@ -35,6 +35,7 @@ from portal.about import about_of
 from store.bucket import Bucket, Listed
 from store.one_writer import writing
 from store.uploads import end_interrupted_uploads
+from tables.replicas import TableAway
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
@@ -143,7 +144,7 @@ def export_each(
             rows = rows_of(job, reader, source)
             exporter = Exporter(job, bucket, rows, reader, manifest, http)
             export_table(job, exporter, read.sound, objects, outcome)
-        except (DataRefused, ConfigError, StatementFailed, RowsDiffer) as error:
+        except (DataRefused, ConfigError, StatementFailed, RowsDiffer, TableAway) as error:
             outcome.failures.append(error)
         except ScriptError as error:
             outcome.failures.append(error)

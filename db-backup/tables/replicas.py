@@ -23,6 +23,10 @@ from tables.inventory import WITHOUT_DATA
 log = logging.getLogger("ooni.db_backup")
 
 
+class TableAway(Unavailable):
+    """The nodes that have a table are away; there may be others that have other tables."""
+
+
 @dataclass(frozen=True)
 class Replica:
     """A node that has a table.
@@ -68,7 +72,7 @@ class TableReplicas:
         """Choose among the nodes that are up now.
 
         Raises:
-            Unavailable: of a shard no node that has the table is up.
+            TableAway: of a shard no node that has the table is up.
             DataRefused: no node has it.
         """
         replicas = replicas_of(self._nodes, self._table)
@@ -191,7 +195,7 @@ def database_with(nodes: Nodes, table: str) -> Database:
 
 
 def check_presence(nodes: Nodes, table: str, shard: int | None = None) -> None:
-    """Raise Unavailable where a table that no node has may be on one that is absent.
+    """Raise TableAway where a table that no node has may be on one that is absent.
 
     Args:
         nodes: of the cluster.
@@ -202,4 +206,4 @@ def check_presence(nodes: Nodes, table: str, shard: int | None = None) -> None:
     if any(len(nodes.of_shard(number)) < nodes.size_of(number) for number in shards):
         where = "" if shard is None else f" of shard {shard}"
         missing = "; ".join(f"{name}: {why}" for name, why in nodes.absent.items())
-        raise Unavailable(f"{table}: no node{where} that is up has it ({missing})")
+        raise TableAway(f"{table}: no node{where} that is up has it ({missing})")
