@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from backups.plan import Plan
 from db_backup_harness import BACKUPS, BackupTool
 from dev.servers.s3 import KEY, KEY_ID
+from ooni_common.database import Database
+from tables.inventory import all_names
 
 TABLES = ("measurements", "rocks", "joined")
 MERGING = ("replacing", "hourly", "counters")  # how many rows they have is up to the server
@@ -246,6 +249,55 @@ def test_where_no_table_can_be_read_there_is_no_backup(private_tool: BackupTool)
     only = {"measurements": "private", "*": "none"}
     status, log = private_tool.run("backup", tables=only)
     assert (status, "a broken part" in log, private_tool.backups()) == (69, True, [])
+
+
+def drop_before_the_backup(monkeypatch: pytest.MonkeyPatch, tool: BackupTool, name: str) -> None:
+    """Drop a table when the tool has planned a backup, and waits until the server is less busy."""
+
+    def drop(_plan: Plan) -> None:
+        tool.database.execute(f"DROP TABLE {name} SYNC")
+
+    monkeypatch.setattr("backups.backup._check_room", drop)
+
+
+def test_a_table_of_no_interest_that_is_dropped_meanwhile_spoils_no_backup(
+    private_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private_tool.database.execute("CREATE TABLE scratch (a UInt8) ENGINE = Memory")
+    tables = private_tool.config["tables"] | {"scratch": "none"}
+    drop_before_the_backup(monkeypatch, private_tool, "scratch")
+    status, log = private_tool.run("backup", tables=tables)
+    assert (status, "scratch was dropped meanwhile" in log) == (0, True), log
+    (backup,) = private_tool.backups()
+    assert "scratch" not in {
+        *backup.definitions,
+        *backup.order,
+        *backup.parts["definitions"].tables,
+    }
+    assert set(backup.tables) == {*TABLES, *MERGING}
+    assert private_tool.run("verify", "--quick")[0] == 0
+
+
+def test_a_table_that_is_dropped_while_definitions_are_read_spoils_no_backup(
+    private_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = ["dropped"]
+
+    def names_of_before(database: Database) -> list[str]:
+        return ([dropped.pop()] if dropped else []) + all_names(database)
+
+    monkeypatch.setattr("tables.inventory.all_names", names_of_before)
+    status, log = private_tool.run("backup")
+    assert status == 0, log
+    assert "dropped" not in private_tool.backups()[0].definitions
+
+
+def test_a_private_table_that_is_dropped_meanwhile_is_no_backup(
+    private_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_before_the_backup(monkeypatch, private_tool, "replacing")
+    status, log = private_tool.run("backup")
+    assert (status, "replacing" in log, private_tool.backups()) == (69, True, []), log
 
 
 @pytest.mark.long

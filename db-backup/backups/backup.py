@@ -107,6 +107,8 @@ def _back_up_shard(
     """Save what the plan has of a shard; return the manifest of that."""
     server, name = shard.server, f"{started:{NAME_FORMAT}}"
     base = shard.base if plan.kind == "incremental" else None
+    server.throttle.wait()
+    shard = shard.without_vanished()  # that may have taken hours
     parts = _make_server_backups(bucket, shard, name, base)
     for saving in shard.savings:
         if saving.method == "rows":
@@ -150,7 +152,8 @@ def _make_server_backups(
     for kind, tables in groups.items():
         if not tables:
             continue
-        server.throttle.wait()
+        if parts:  # for the first one, the plan has waited
+            server.throttle.wait()
         path = server.layout.server_backup(name, kind)
         below = base.parts.get(kind) if base and kind == "incremental" else None
         started = server.clock()

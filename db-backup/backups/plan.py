@@ -22,6 +22,7 @@ from ooni_common.output import counted
 from ooni_common.replicas import without_replica
 from tables.digest import SCHEME
 from tables.inventory import (
+    all_names,
     definitions,
     loaded_first,
     merges_rows,
@@ -64,6 +65,22 @@ class ShardPlan:
     def tables(self, method: SavedAs) -> list[str]:
         """Return the tables that are saved in one way."""
         return [saving.name for saving in self.savings if saving.method == method]
+
+    def without_vanished(self) -> "ShardPlan":
+        """Return the plan without the definitions of what was dropped since, but private tables.
+
+        These are to be saved, so a backup without one is none.
+        """
+        left = {*all_names(self.server.database), *self.elsewhere}
+        vanished = {name for name in self.definitions if name not in left and not self._saves(name)}
+        for name in sorted(vanished):
+            log.warning("%s was dropped meanwhile; its definition is not in this backup", name)
+        kept = {name: one for name, one in self.definitions.items() if name not in vanished}
+        return replace(self, definitions=kept)
+
+    def _saves(self, name: str) -> bool:
+        policy = self.server.config.policy_of(name)
+        return policy is not None and policy.policy == "private"
 
     def without(self, names: Collection[str]) -> "ShardPlan":
         """Return the plan without some tables."""

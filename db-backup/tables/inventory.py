@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from ooni_common.database import Database, literal, quoted
+from ooni_common.database import Database, ServerError, literal, quoted
 from ooni_common.errors import DataRefused, UsageError
 from ooni_common.nodes import Nodes
 from ooni_common.replicas import with_path
@@ -44,6 +44,7 @@ LOW_CARDINALITY_OF_UTC = re.compile(
     rf"|\('UTC'\))\))\)|{QUOTED}"
 )
 NOT_CONVERTIBLE = re.compile(r"\b(AggregateFunction|Variant|Dynamic|JSON|Object)\b(?! )")
+VANISHED = {60, 390}  # what the server says of a table that is not there any more
 MOST_LISTED = 20  # names in a message
 MOST_CHARACTERS = 10_000  # of a text: a query may have 262,144 bytes
 
@@ -150,8 +151,18 @@ def all_table_names(nodes: Nodes) -> list[str]:
 
 
 def definitions(database: Database) -> dict[str, str]:
-    """Return the CREATE statement of everything in the database, with or without rows, by name."""
-    return {name: _show_create(database, name) for name in all_names(database)}
+    """Return the CREATE statement of everything in the database, with or without rows, by name.
+
+    What is dropped meanwhile is left out.
+    """
+    created = {}
+    for name in all_names(database):
+        try:
+            created[name] = _show_create(database, name)
+        except ServerError as error:
+            if error.code not in VANISHED or name in all_names(database):
+                raise
+    return created
 
 
 def all_names(database: Database) -> list[str]:
