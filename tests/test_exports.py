@@ -186,6 +186,26 @@ def test_only_the_valid_rows_are_exported_where_final_says_so(backup_tool: Backu
     assert backup_tool.manifest("t").exports[0].rows == 1
 
 
+def test_a_row_that_is_replaced_by_one_of_another_month_leaves_its_own(
+    backup_tool: BackupTool,
+) -> None:
+    execute = backup_tool.database.execute
+    execute("CREATE TABLE t (id UInt8, v UInt8, d Date) ENGINE = ReplacingMergeTree(v) ORDER BY id")
+    execute("SYSTEM STOP MERGES t")
+    execute("INSERT INTO t SELECT number, 1, '2026-01-31' FROM numbers(20)")
+    execute("INSERT INTO t SELECT number, 1, '2026-02-01' FROM numbers(20, 20)")
+    policy = {"policy": "public", "chunk_by": "month", "column": "d", "final": True}
+    assert backup_tool.run(tables={"t": policy})[0] == 0
+    execute("INSERT INTO t VALUES (7, 2, '2026-02-01')")
+    assert backup_tool.run()[0] == 0
+    chunks = backup_tool.manifest("t").chunks
+    assert [chunks[name].rows for name in ("202601", "202602")] == [19, 21]
+    assert b"\n7," not in backup_tool.csv("t_202601.csv.zstd")
+    execute("INSERT INTO t VALUES (99, 1, '2026-02-01')")
+    status, log = backup_tool.run()
+    assert (status, "1 chunk exported" in log) == (0, True), log
+
+
 def test_a_dropped_month_is_reported_and_its_object_kept(backup_tool: BackupTool) -> None:
     backup_tool.fill("fastpath", 1000, days=59)
     backup_tool.run(tables=BY_MONTH)

@@ -11,6 +11,7 @@ from exports.reader import Chunk, Reader, name_of_type
 from ooni_common.database import ServerError, literal, quoted
 from ooni_common.errors import ConfigError, DataRefused
 from tables.blocks import Changes
+from tables.digest import split_arguments
 from tables.inventory import QUOTED, SourceTable, first_column
 
 OF_A_CLUSTER = re.compile(r"cluster\('(?:[^'\\]|\\.)*', currentDatabase\(\), (`(?:[^`\\]|\\.)*`)\)")
@@ -124,6 +125,22 @@ def check_chunks(reader: Reader) -> None:
         _time(reader)
     elif reader.policy.chunk_by == "range":
         _range_column(reader)
+
+
+def rows_may_move(reader: Reader) -> bool:
+    """Tell whether a row can replace one of another chunk, which has one less then.
+
+    Only where valid rows alone are exported: the others stay in their chunks until they are merged.
+    """
+    match reader.policy.chunk_by:
+        case "month" | "day":
+            column = reader.policy.column
+        case "range":
+            column = _range_column(reader)
+        case _:
+            return False
+    key = [first_column(one) for one in split_arguments(reader.table.key)]
+    return reader.policy.final and column not in key
 
 
 def lossy_columns(table: SourceTable) -> list[str]:

@@ -9,7 +9,7 @@
 3. Where a mutation has written blocks that were there, the digest of all columns decides (plan.py).
 """
 
-from exports.chunks import Kept, grown_chunks, made_again
+from exports.chunks import Kept, grown_chunks, made_again, rows_may_move
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Reader
 from tables.blocks import Changes, Snapshot
@@ -74,12 +74,14 @@ class Evidence:
         """Return what is known of the chunks without counting all rows; None for nothing.
 
         Rows can only have come, or have been merged with others of the same key. So a chunk that
-        has none in the new parts is as it was.
+        has none in the new parts is as it was, unless these have rows that replace some of it.
         """
         exports = [export for export in self._manifest.exports if not export.dropped]
         names = {self._manifest.surveyed, *(export.storage for export in exports)}
         changes = [self._since(name) for name in names]
         if not all(since and since.keeps_rows and since.adds_up for since in changes):
+            return None
+        if rows_may_move(self._reader) and any(since and since.any_parts for since in changes):
             return None
         chunks = made_again(self._reader, [export.chunk for export in exports])
         if chunks is None:
