@@ -38,7 +38,7 @@ from table_updates import (
     note_unchanged,
     roll_back_tables,
 )
-from update_state import UpdateState
+from update_state import UpdateState, live_contents
 from upstream_files import Fetched, fetch_unless_refused, upstream_checks
 
 log = logging.getLogger("ooni.asnmeta")
@@ -115,7 +115,7 @@ def update(job: Job[Config]) -> None:
             return
         report_progress(job, 0)
         loaded = loaded_source(job, nodes, [TABLE])
-        refusals = Refusals(job)
+        refusals = Refusals(job, lambda: live_contents(nodes, [TABLE]))
         with job.metrics.timer("fetch_data"):
             fetched = fetch_map(job, loaded, refusals.source, Path(folder))
         if fetched is None:

@@ -60,6 +60,7 @@ from table_updates import (
     roll_back_tables,
     versioned,
 )
+from update_state import live_contents
 
 log = logging.getLogger("ooni.citizenlab")
 
@@ -162,7 +163,7 @@ def update(job: Job[Config]) -> None:
             held.forget()
             return
         git = git_of(job)
-        refusals = Refusals(job, by_person=bool(accepted))
+        refusals = Refusals(job, lambda: live_contents(nodes, [TABLE]), by_person=bool(accepted))
         source = source_of(job.config, head_commit(git, job.config.git_url))
         if refusals.source.items() >= source.items():
             heal_nodes(job, nodes, [TABLE])

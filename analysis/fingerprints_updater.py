@@ -53,6 +53,7 @@ from table_updates import (
     note_unchanged,
     roll_back_tables,
 )
+from update_state import live_contents
 from upstream_files import Fetched, fetch_unless_refused, upstream_checks
 
 log = logging.getLogger("ooni.fingerprints")
@@ -148,7 +149,7 @@ def update(job: Job[Config]) -> None:
         ordinary = read_ordinary_answers(job.config.ordinary_dir)
         report_progress(job, 0)
         loaded = loaded_source(job, nodes, tables)
-        refusals = Refusals(job)
+        refusals = Refusals(job, lambda: live_contents(nodes, tables))
         with job.metrics.timer("fetch_csv"):
             fetched = fetch_files(job, loaded, refusals.source, Path(folder))
         if fetched is None:

@@ -1,14 +1,16 @@
 """What an upstream was refused for is remembered, so that a bad upstream costs a question a run.
 
 A refusal is of a version of the upstream (a commit, or what its server said of its files), by a
-version of the tool with its configuration. Until one of them moves, another run would come to the
-same verdict: it fails with the same exit status, fetches nothing, and logs the verdict once a day.
+version of the tool with its configuration, in the place of what is live. Until one of them moves,
+another run would come to the same verdict: it fails with the same exit status, fetches nothing, and
+logs the verdict once a day.
 """
 
 import contextlib
+import functools
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -16,9 +18,10 @@ import msgspec
 
 from ooni_common import __version__
 from ooni_common.config import Config, DatabaseConfig
-from ooni_common.errors import ConfigError, DataRefused, NotStored, RefusedBefore
+from ooni_common.errors import ConfigError, DataRefused, NotStored, RefusedBefore, Unavailable
 from ooni_common.run import Job
 from ooni_common.state import read_state, write_state
+from ooni_common.swap.content import Content
 
 log = logging.getLogger("ooni.refusals")
 
@@ -44,6 +47,7 @@ class Refusal(msgspec.Struct, frozen=True):
         since: when, in Unix time.
         logged: when the log was last told.
         until: when the same version is judged again; 0: never.
+        live: table → what it would have replaced, by which its losses were measured.
     """
 
     source: dict[str, str] = {}
@@ -52,6 +56,7 @@ class Refusal(msgspec.Struct, frozen=True):
     since: Moment = 0
     logged: Moment = 0
     until: Moment = 0
+    live: dict[str, Content] = {}
 
 
 class Refusals:
@@ -59,22 +64,41 @@ class Refusals:
 
     A dry run, `--force` and what else a person decides for one run (`by_person`) remember nothing,
     and look at nothing that is remembered; but what they load is refused no more.
+
+    Args:
+        job: this run.
+        live: returns what is live, by table; where that is another one by now, a version that was
+            refused can be the right one. Without it, that is not looked at.
+        by_person: see above.
     """
 
-    def __init__(self, job: Job[DatabaseConfig], *, by_person: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job[DatabaseConfig],
+        live: Callable[[], dict[str, Content]] | None = None,
+        *,
+        by_person: bool = False,
+    ) -> None:
         self._path = job.state_file.with_suffix(".refusal.json")
         self._clock = job.clock
         self._attended = job.attended
         self._dry_run = job.dry_run
         self._in_use = not (job.dry_run or job.force or by_person)
         self._judge = judge_of(job.config)
+        self._live = live
         self._last = read_state(self._path, Refusal) if self._in_use else Refusal()
 
     @property
     def source(self) -> Mapping[str, str]:
         """The version of the upstream that would be refused again; nothing if there is none."""
         is_over = 0 < self._last.until <= self._clock()
-        return {} if is_over or self._last.judge != self._judge else self._last.source
+        if is_over or self._last.judge != self._judge or not self._is_of_what_is_live:
+            return {}
+        return self._last.source
+
+    @functools.cached_property
+    def _is_of_what_is_live(self) -> bool:
+        return self._live is None or self._last.live == self._live()
 
     @property
     def verdict(self) -> str:
@@ -106,9 +130,7 @@ class Refusals:
             yield
         except DataRefused as error:
             if self._in_use and not isinstance(error, NotStored):
-                now = self._clock()
-                until = error.until if isinstance(error, RefusedForNow) else 0
-                self._write(Refusal(dict(source), self._judge, str(error), now, now, until))
+                self._remember(source, error)
             raise
         self.forget()
 
@@ -117,6 +139,16 @@ class Refusals:
         if not self._dry_run:
             with contextlib.suppress(OSError):
                 self._path.unlink()
+
+    def _remember(self, source: Mapping[str, str], error: DataRefused) -> None:
+        now = self._clock()
+        until = error.until if isinstance(error, RefusedForNow) else 0
+        try:
+            live = self._live() if self._live else {}
+        except (ConfigError, Unavailable) as failure:  # the next run judges again
+            log.warning("%s", failure)
+            return
+        self._write(Refusal(dict(source), self._judge, str(error), now, now, until, live))
 
     def _write(self, refusal: Refusal) -> None:
         try:

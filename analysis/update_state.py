@@ -8,7 +8,7 @@ import msgspec
 
 from ooni_common.errors import DataRefused, Unavailable
 from ooni_common.nodes import Node, Nodes
-from ooni_common.swap.agreement import agreement_of, live_standings
+from ooni_common.swap.agreement import agreement_of, fullest, live_standings
 from ooni_common.swap.content import Content
 from ooni_common.swap.heal import heal
 from ooni_common.swap.replace import Critical, Filled, swap
@@ -82,6 +82,23 @@ def is_current(nodes: Nodes, tables: Sequence[Table], state: UpdateState) -> boo
         if not agreement or agreement.content != state.live.get(table.name):
             return False
     return True
+
+
+def live_contents(nodes: Nodes, tables: Sequence[Table]) -> dict[str, Content]:
+    """Return table → what is live: of the majority, or of the node with the most rows.
+
+    Raises:
+        Unavailable, ConfigError: as `live_standings`.
+    """
+    return {table.name: _live_content(nodes, table) for table in tables}
+
+
+def _live_content(nodes: Nodes, table: Table) -> Content:
+    standings = live_standings(nodes, table)
+    if agreement := agreement_of(nodes, standings):
+        return agreement.content
+    standing = standings[fullest(standings)]
+    return standing.content if standing else Content()
 
 
 def heal_tables(nodes: Nodes, tables: Sequence[Table]) -> list[Node]:

@@ -14,6 +14,7 @@ from ooni_common.errors import ConfigError, DataRefused, NotStored, RefusedBefor
 from ooni_common.metrics import Metrics
 from ooni_common.run import Job
 from ooni_common.stop_signals import StopSignals
+from ooni_common.swap.content import Content
 from refusals import DAY, Refusals, RefusedForNow
 
 SOURCE = {"commit": "1" * 40}
@@ -109,6 +110,25 @@ def test_another_configuration_judges_again(
     assert (runs.next(config=Config(**keys)).source == {}) is again
 
 
+def test_a_refusal_is_of_what_was_to_be_replaced(runs: Runs) -> None:
+    live = {"lists": Content(100, 1)}
+    with pytest.raises(DataRefused), Refusals(runs.job, lambda: live).remembered(SOURCE):
+        raise DataRefused("lists: 30 of 100 rows would disappear")
+    assert Refusals(runs.job, lambda: live).source == SOURCE
+    assert Refusals(runs.job, dict).source == {}
+    assert Refusals(runs.job, lambda: {"lists": Content()}).source == {}
+    assert runs.next().source == SOURCE  # doctor looks at no table
+
+
+def test_where_nobody_can_tell_what_was_live_nothing_is_remembered(runs: Runs) -> None:
+    def away() -> dict[str, Content]:
+        raise Unavailable("database: connection refused")
+
+    with pytest.raises(DataRefused), Refusals(runs.job, away).remembered(SOURCE):
+        raise DataRefused("lists: 30 of 100 rows would disappear")
+    assert runs.next().source == {}
+
+
 def test_what_is_loaded_later_ends_a_refusal(runs: Runs) -> None:
     runs.refuse()
     with runs.next().remembered({"commit": "2" * 40}):
@@ -172,5 +192,5 @@ def test_no_secret_is_kept(runs: Runs) -> None:
     secret = Config(db_uri=SecretUrl("clickhouse://citizenlab:hunter2000@localhost/default"))
     runs.refuse(config=secret)
     kept = json.loads(runs.file.read_text())
-    assert kept.keys() == {"source", "judge", "verdict", "since", "logged", "until"}
+    assert kept.keys() == {"source", "judge", "verdict", "since", "logged", "until", "live"}
     assert "hunter2000" not in runs.file.read_text()

@@ -150,6 +150,27 @@ def test_force_and_another_configuration_judge_again(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("statement", ["DROP TABLE {} SYNC", "TRUNCATE TABLE {}"])
+def test_a_loss_is_refused_no_more_where_the_table_is_gone(
+    tmp_path: Path, database: FreshDatabase, capsys: pytest.CaptureFixture[str], statement: str
+) -> None:
+    folder = tmp_path / "upstream"
+    folder.mkdir()
+    (folder / "map.json").write_bytes(sample_map(300, 1000, 1))
+    with SampleUpstream(folder) as server:
+        updater = AsnMap(tmp_path, database, capsys)
+        updater.configure(url=server.url("map.json"), min_rows=100)
+        assert updater.run()[0] == 0
+        (folder / "map.json").write_bytes(sample_map(200, 500, 1))
+        for said in ("would disappear", "not modified"):
+            status, log = updater.run()
+            assert (status, said in log) == (65, True), log
+        database.execute(statement.format("asnmeta"))
+        status, log = updater.run()
+        assert (status, len(updater.rows_of("asnmeta"))) == (0, 500), log
+
+
+@pytest.mark.long
 def test_a_map_that_was_refused_is_not_fetched_again(
     tmp_path: Path, database: FreshDatabase, capsys: pytest.CaptureFixture[str]
 ) -> None:
