@@ -3,16 +3,19 @@
 import base64
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from citizenlab.git import Git
 from citizenlab_harness import ROWS, Updater, updater_of
 from conftest import Database as FreshDatabase
 from dev.samples.test_lists import SampleTestLists
 from dev.servers.git import GitServer
 from dev.servers.loopback import Exchange, LoopbackServer
 from dev.servers.misbehaving import MisbehavingServer
+from ooni_common.errors import Unavailable
 
 TOKEN = "ghp_Zx81kQ3vTn5w"
 RECORDING_GIT = """\
@@ -138,6 +141,21 @@ def test_a_secret_in_git_url_is_a_wrong_configuration_and_is_not_shown(
     status, log = updater.run()
     assert status == 78
     assert TOKEN not in log
+
+
+def test_the_time_limit_is_of_the_commands_and_not_of_what_lies_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper = tmp_path / "git"
+    wrapper.write_text('#!/bin/sh\nsleep "$1"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    git = Git(1)
+    git.run("0.6")
+    time.sleep(0.6)  # a statement of the database
+    git.run("0")
+    with pytest.raises(Unavailable, match="not done after 1 s"):
+        git.run("0.6")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a repository away")

@@ -72,7 +72,7 @@ class Git:
     """Runs git commands within one time limit for all of them together.
 
     Args:
-        time_limit: seconds for all commands together.
+        time_limit: seconds for all commands together; what lies between them does not count.
         ca_file: a private CA, beside those in /etc/ssl/certs that Debian's git trusts.
         token: lets into a private mirror; see `authorization`.
         proxies: variables that say which proxy leads to the repository, if any does.
@@ -90,7 +90,7 @@ class Git:
     ) -> None:
         self._stops_deferred = stops_deferred
         self._time_limit = time_limit
-        self._deadline = time.monotonic() + time_limit
+        self._seconds_left = time_limit
         self._environment = _environment(os.environ, ca_file, token) | dict(proxies)
 
     def run(self, *arguments: str, max_bytes: int = MAX_OUTPUT_BYTES) -> bytes:
@@ -128,7 +128,10 @@ class Git:
                 ending.callback(_end, process)
             with contextlib.suppress(ProcessLookupError):  # it has ended already
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
-            if not _ended_before(process.pid, self._deadline):
+            began = time.monotonic()
+            ended = _ended_within(process.pid, self._seconds_left)
+            self._seconds_left -= time.monotonic() - began
+            if not ended:
                 raise Unavailable(
                     f"git {arguments[0]}: not done after {self._time_limit:g} s, ended it"
                 )
@@ -281,12 +284,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _ended_before(pid: int, deadline: float) -> bool:
+def _ended_within(pid: int, seconds: float) -> bool:
     """Wait for a child process without polling; tell whether it ended in time."""
     descriptor = os.pidfd_open(pid)
     try:
-        left = max(deadline - time.monotonic(), 0)
-        return bool(select.select([descriptor], [], [], left)[0])
+        return bool(select.select([descriptor], [], [], max(seconds, 0))[0])
     finally:
         os.close(descriptor)
 
