@@ -99,9 +99,8 @@ def check_replicas(nodes: Nodes, held: Mapping[Node, Sequence[Replica]]) -> str:
                 raise ConfigError(_alone(node, replica))
     notes: dict[str, None] = {}
     for shard in nodes.shards if nodes.is_cluster else ():
-        of_shard = [replica for node in nodes.of_shard(shard) for replica in held.get(node, ())]
-        for path in dict.fromkeys(replica.path for replica in of_shard):
-            if note := _strangers(nodes, shard, path, of_shard):
+        for path in dict.fromkeys(replica.path for replica in _of_shard(nodes, shard, held)):
+            if note := _strangers(nodes, shard, path, held):
                 notes[note] = None
     if notes:
         return Note("; ".join(notes))
@@ -134,16 +133,24 @@ def _alone(node: Node, replica: Replica) -> str:
     )
 
 
-def _strangers(nodes: Nodes, shard: int, path: str, of_shard: Sequence[Replica]) -> str:
+def _of_shard(nodes: Nodes, shard: int, held: Mapping[Node, Sequence[Replica]]) -> list[Replica]:
+    return [replica for node in nodes.of_shard(shard) for replica in held.get(node, ())]
+
+
+def _strangers(nodes: Nodes, shard: int, path: str, held: Mapping[Node, Sequence[Replica]]) -> str:
     """Say which replicas of a path are none of the shard's nodes; "" for none.
 
-    Which of them belongs to an absent node, nobody can tell: no statement is given then.
+    Which of them belongs to a node that is absent, or could not say what it has, nobody can tell:
+    no statement is given then.
 
     Raises:
-        ConfigError: more of them are running than nodes are absent.
+        ConfigError: more of them are running than there are such nodes.
     """
+    of_shard = _of_shard(nodes, shard, held)
     model = next(replica for replica in of_shard if replica.path == path)
-    size, absent = nodes.size_of(shard), nodes.size_of(shard) - len(nodes.of_shard(shard))
+    silent = [node.name for node in nodes.of_shard(shard) if node not in held]
+    size = nodes.size_of(shard)
+    absent = size - len(nodes.of_shard(shard)) + len(silent)
     if len(model.active) <= size:
         return ""
     # Where paths are crossed, a node's replica of this one is that of its shadow.
@@ -159,8 +166,8 @@ def _strangers(nodes: Nodes, shard: int, path: str, of_shard: Sequence[Replica])
         raise ConfigError(text)
     if absent:
         return (
-            f"{text}some of {_names(strangers)} belong to {', '.join(nodes.absent)}: look again"
-            " when that is back"
+            f"{text}some of {_names(strangers)} belong to"
+            f" {', '.join([*nodes.absent, *silent])}: look again when that is back"
         )
     return f"{text}of those that are gone for good, drop the entries: " + _statements(
         model, strangers

@@ -7,6 +7,7 @@ from ooni_common.doctor import Note
 from ooni_common.errors import ConfigError, Unavailable
 from ooni_common.node_checks import check_clocks
 from ooni_common.nodes import Node, Nodes, ShardsOfNode, check_one_shard
+from ooni_common.replica_checks import Replica, check_replicas
 from ooni_common.replicas import fresh_name, fresh_path
 from ooni_common.swap.content import Content
 from ooni_common.swap.shadow import Standing, as_another
@@ -160,3 +161,18 @@ def test_clocks_that_are_right_are_one_group_whatever_the_rounding() -> None:
     )
     with pytest.raises(ConfigError, match="check its NTP"):
         check_clocks(nodes, dict.fromkeys(nodes.up, 9000.0))
+
+
+def test_a_node_that_could_not_say_what_it_holds_may_be_any_replica() -> None:
+    nodes = nodes_of(3)
+    active = {"01": True, "02": True, "03": True, "04": False}
+    held = {
+        node: [Replica("ooni", "lists", "/lists", name, active)]
+        for node, name in zip(nodes.up[:2], active, strict=False)
+    }
+    said = check_replicas(nodes, held)
+    assert isinstance(said, Note)
+    assert said.endswith("some of '03', '04' belong to 0.2: look again when that is back")
+    active["04"] = True
+    with pytest.raises(ConfigError, match="'03', '04' has a running server"):
+        check_replicas(nodes, held)
