@@ -1,5 +1,6 @@
 """Restored exports: the rows of the table are those of the objects, or nothing is restored."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from itertools import pairwise
@@ -15,8 +16,10 @@ from dev.engines import PINNED, Engine
 from engine_client import EngineClient
 from exports.clickhouse_http import INPUT_SETTINGS
 from exports.comparison import Records, composite_floats, reads_floats
-from exports.restore import insert_statement
-from ooni_common.database import SESSION, Database
+from exports.csv_rows import header_of
+from exports.restore import insert_statement, names_in
+from ooni_common.database import SESSION, Database, literal, quoted
+from schemas.tokens import SchemaRefused
 from tables.inventory import Column
 from tables.staging import Place
 
@@ -233,6 +236,104 @@ def test_rows_that_were_exported_with_other_columns_are_only_counted(exported: B
     exported.put(LAYOUT.manifest("t"), json.dumps(manifest).encode())
     status, printed = exported.run("restore", "t", "--from", "exports")
     assert (status, "rows are only counted" in printed) == (0, True), printed
+
+
+ALTERED = {
+    "added": ("ADD COLUMN x UInt8 DEFAULT 7 AFTER k", b'"2023-01-05",7,"a",0.5', ""),
+    "dropped": ("DROP COLUMN s", b'"2023-01-05",0.5', "s"),
+    "renamed": ("RENAME COLUMN s TO u", b'"2023-01-05","",0.5', "s"),
+    "moved": ("MODIFY COLUMN f Float64 FIRST", b'0.5,"2023-01-05","a"', ""),
+}
+
+
+@pytest.fixture
+def months(backup_tool: BackupTool) -> BackupTool:
+    """The tool, and a table of two months; of the first one, only the export has the row."""
+    execute = backup_tool.database.execute
+    execute(
+        "CREATE TABLE t (k Date, s String, f Float64) ENGINE = MergeTree PARTITION BY toYYYYMM(k)"
+        " ORDER BY k"
+    )
+    execute("INSERT INTO t VALUES ('2023-01-05', 'a', 0.5), ('2023-02-05', 'b', 1.5)")
+    by_month = {"t": {"policy": "public", "chunk_by": "month", "column": "k"}}
+    assert backup_tool.run("export", tables=by_month)[0] == 0
+    backup_tool.forget_parts("t")
+    assert backup_tool.run("export")[0] == 0
+    assert all(export.fingerprint.is_read for export in backup_tool.manifest("t").exports)
+    execute("ALTER TABLE t DROP PARTITION 202301")
+    return backup_tool
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_rows_that_only_an_object_of_other_columns_has_are_restored(
+    months: BackupTool, name: str
+) -> None:
+    alter, row, left_out = ALTERED[name]
+    months.database.execute(f"ALTER TABLE t {alter}")
+    assert months.run("export")[0] == 0
+    assert months.manifest("t").chunks["202301"].dropped
+    status, printed = months.run("restore", "t", "--from", "exports")
+    assert (status, "rows are only counted" in printed) == (0, True), printed
+    warning = "t_202301.csv.zstd: the table has no such columns any more, so their values are"
+    assert (f"{warning} left out: {left_out}\n" in printed) == bool(left_out), printed
+    live = months.query("SELECT * FROM t FORMAT CSV")
+    restored = months.query("SELECT * FROM t_restored ORDER BY k FORMAT CSV")
+    assert restored == row + b"\n" + live
+    arguments = ("restore", "t", "--from", "exports", "--chunk", "202301", "--as", "one")
+    status, printed = months.run(*arguments)
+    assert status == 0, printed
+    assert months.query("SELECT * FROM one FORMAT CSV") == row + b"\n"
+
+
+INTO = Place("d", "t")
+COLUMNS = [("a", "UInt8"), ("b", "String")]
+
+
+@pytest.mark.parametrize(
+    ("types", "names"),
+    [
+        pytest.param(["UInt8"], ["a", "b"], id="too few types"),
+        pytest.param(["UInt8", "String"], ["a"], id="too many types"),
+        pytest.param(["UInt8", "UInt8"], ["a", "a"], id="a name twice"),
+        pytest.param(["UInt8"], ["c"], id="no column of the table"),
+        pytest.param([], ["a", "c"], id="no type, as of 2.0.0"),
+        pytest.param(["UInt8", "x DEFAULT 1"], ["a", "c"], id="a type that is none"),
+    ],
+)
+def test_columns_of_an_object_that_can_not_be_are_refused(
+    types: list[str], names: list[str]
+) -> None:
+    with pytest.raises(SchemaRefused):
+        insert_statement(INTO, COLUMNS, types, names, in_utc=True)
+
+
+def test_a_name_in_an_object_is_never_executed() -> None:
+    name = "c` UInt8') SELECT 1 --"
+    (name_in_header,) = names_in(header_of([name]).removesuffix(b"\n"))
+    assert name_in_header == name
+    insert = insert_statement(INTO, COLUMNS, ["UInt8", "UInt8"], ["a", name], in_utc=True)
+    assert quoted(name) != name
+    structure = literal(f"`a` UInt8, {quoted(name)} UInt8")
+    assert insert == (
+        f"INSERT INTO {INTO} (`a`) SELECT `a` FROM input({structure})"
+        f" WHERE NOT ignore({quoted(name)}) FORMAT CSVWithNames"
+    )
+
+
+def test_a_header_that_is_none_is_damage(exported: BackupTool) -> None:
+    for header in (b'"k","n","s","f', b'"k"x,"n","s","f"', b"\xff", b'"k","n","s"', b'"K"'):
+        rows = exported.csv("t.csv.zstd").partition(b"\n")[2]
+        content = zstandard.ZstdCompressor().compress(header + b"\n" + rows)
+        manifest = json.loads(exported.get(LAYOUT.manifest("t")))
+        manifest["chunks"][""] |= {
+            "compressed_bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        exported.put(LAYOUT.manifest("t"), json.dumps(manifest).encode())
+        exported.put(f"{CSV}t.csv.zstd", content)
+        status, printed = exported.run("restore", "t", "--from", "exports")
+        assert (status, "t.csv.zstd: " in printed) == (65, True), printed
+        assert exported.database.execute("SHOW TABLES") == [("t",)]
 
 
 def test_floats_within_other_types_are_told() -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from exports.chunks import lossy_columns
 from exports.clickhouse_http import ClickHouseHTTP
-from exports.csv_rows import LINE_BREAK, QUOTE
+from exports.csv_rows import LINE_BREAK, QUOTE, header_of
 from exports.fingerprint import combined
 from exports.manifest import Export, TableManifest
 from exports.reader import Reader
@@ -134,21 +134,23 @@ def compare(
     # The rows are those of the export: FINAL has been there before.
     policy = msgspec.structs.replace(policy, final=False)
     reader = Reader(database, table, policy, in_utc=is_in_utc(database))
-    exports = [one.export for one in inserted]
     if lossy := lossy_columns(table):
         log.warning(
             "%s: rows are only counted: CSV can't carry %s", manifest.table, ", ".join(lossy)
         )
         return
-    _compare_digests(reader, manifest, exports)
+    _compare_digests(reader, manifest, inserted)
     if inserted:
         _compare_records(http, reader, manifest, inserted)
 
 
-def _compare_digests(reader: Reader, manifest: TableManifest, exports: Sequence[Export]) -> None:
+def _compare_digests(reader: Reader, manifest: TableManifest, inserted: Sequence[Inserted]) -> None:
     """Compare the digest of all rows with those in the manifest, where it has them all."""
     types = types_of_columns(manifest)
-    comparable = all(
+    exports = [one.export for one in inserted]
+    header = header_of([name for name, _ in manifest.columns]).removesuffix(LINE_BREAK)
+    same_names = all(one.records.header == header for one in inserted)
+    comparable = same_names and all(
         export.fingerprint.scheme == SCHEME
         and export.fingerprint.is_read
         and export.fingerprint.rows == export.rows
