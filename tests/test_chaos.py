@@ -102,6 +102,17 @@ def test_after_a_rollback_the_former_version_is_wanted_until_there_is_another_on
     assert "version 0 after 3" in versions.violation("first", current=False)
 
 
+def test_what_replaced_a_version_that_was_rolled_back_to_gives_it_back() -> None:
+    versions = Versions[str]("a table")
+    for version in ("first", "second"):
+        versions.add(version)
+    versions.roll_back()
+    versions.add("third")
+    versions.roll_back()
+    assert not versions.violation("first", current=True)
+    assert "but 0 is wanted" in versions.violation("second", current=True)
+
+
 def test_what_may_end_a_rollback_lets_the_newest_be_right_too() -> None:
     versions = Versions[str]("a table")
     for version in ("first", "second", "third"):

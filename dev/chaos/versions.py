@@ -16,6 +16,7 @@ class Versions(Generic[V]):
         self._name = name
         self._all: list[V] = []
         self._wanted = {0}  # places in the list of all
+        self._replaced = {0}  # those that were wanted when upstream had something new
         self._seen: dict[int, int] = {}
 
     def add(self, version: V, *, alone: bool = False) -> None:
@@ -26,6 +27,7 @@ class Versions(Generic[V]):
             alone: it is looked at by itself, so that the same one changes nothing; else it is new
                 with all that it belongs to.
         """
+        self._replaced = self._wanted
         if not (alone and self._all[-1:] == [version]):
             self._wanted = {len(self._all)}
         self._all.append(version)
@@ -36,13 +38,16 @@ class Versions(Generic[V]):
         return self._all[-2:][0]
 
     def roll_back(self) -> None:
-        """Want the one before the newest, until upstream has another one."""
-        self._wanted = {max(0, len(self._all) - 2)}
+        """Want what the newest has replaced, until upstream has another one.
+
+        That is not always the one before it, which may have been rolled back itself.
+        """
+        self._wanted = self._replaced
         self.forget_seen()
 
     def loosen_rollback(self) -> None:
         """Want the newest as well: what keeps a rollback may be lost."""
-        self._wanted.add(len(self._all) - 1)
+        self._wanted = {*self._wanted, len(self._all) - 1}
 
     def forget_seen(self) -> None:
         """Let readers see any version next: somebody has changed what they see."""
