@@ -202,11 +202,11 @@ def test_a_manifest_of_2_0_is_followed_once_as_2_0_does(backup_tool: BackupTool)
     assert_exports_have_the_rows(backup_tool)
 
 
-def twice_in_each_month(tool: BackupTool) -> None:
+def twice_in_each_month(tool: BackupTool, ttl: str = "") -> None:
     """Make a table whose rows are there twice, in parts that have not been merged; export it."""
     execute = tool.database.execute
     execute(f"CREATE TABLE m (t DateTime, id UInt32, v UInt32, text String)"
-            f" ENGINE = {ENGINES['replacing']}"
+            f" ENGINE = {ENGINES['replacing']} {ttl}"
             " SETTINGS max_bytes_to_merge_at_max_space_in_pool = 1")  # fmt: skip
     for version in (1, 2):
         for month in (1, 2, 3):
@@ -287,6 +287,18 @@ def test_rows_of_a_table_with_a_ttl_are_always_counted(backup_tool: BackupTool) 
     assert execute("SELECT count() FROM m") == [(300,)]
     assert exported_by(backup_tool) == ["202402"]
     assert_exports_have_the_rows(backup_tool)
+
+
+def test_rows_that_merges_drop_are_not_lost_where_rows_expire(backup_tool: BackupTool) -> None:
+    twice_in_each_month(backup_tool, "TTL t + INTERVAL 50 YEAR")
+    execute = backup_tool.database.execute
+    assert execute("SELECT count() FROM m") == [(600,)]
+    execute("OPTIMIZE TABLE m FINAL")
+    assert execute("SELECT count() FROM m") == [(300,)]
+    assert exported_by(backup_tool) == []
+    execute("ALTER TABLE m DELETE WHERE id < 50 AND t < '2024-02-01'", settings=NOW)
+    status, log = backup_tool.run()
+    assert (status, "m: 202401: shrunk, 50 rows" in log) == (65, True), log
 
 
 class OtherNode:

@@ -315,11 +315,13 @@ class ChunkExporter:
         nodes, condition = nodes_of(lane.reader), step.chunk.condition
         if nodes == self._planned_nodes:
             return step
-        if storage := self._storage_of(lane.reader, nodes):
+        planned, storage = step.fingerprint, self._storage_of(lane.reader, nodes)
+        if storage and not planned.is_read:
             return replace(step, fingerprint=counted(lane.reader.count(condition)), storage=storage)
-        # Nothing but the digest of all columns will tell whether cells were changed since.
-        fingerprint = lane.reader.fingerprint(condition, whole=True)
-        return replace(step, fingerprint=fingerprint, storage="")
+        # Without blocks, nothing but the digest of all columns will tell of cells that change.
+        whole = not storage or planned.whole is not None
+        fingerprint = lane.reader.fingerprint(condition, whole=whole)
+        return replace(step, fingerprint=fingerprint, storage=storage)
 
     def _storage_of(self, reader: Reader, nodes: Sequence[str]) -> str:
         """Return the name of the blocks that other nodes had when they were first chosen.

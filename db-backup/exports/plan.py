@@ -237,14 +237,19 @@ class _Planner:
 
     def decided(self, steps: Sequence[Step]) -> list[Step]:
         """Return steps with the digests that it takes to decide, or that the next run needs."""
-        # Where nothing else tells of changes, the next run has to find a digest.
-        asks = [
-            step
-            for step in steps
-            if step.reason == "undecided" or (step.exports and not self.evidence.snapshot)
-        ]
+        needed = self._next_run_needs_digests
+        asks = [step for step in steps if step.reason == "undecided" or (step.exports and needed)]
         read = self._read(asks)
         return [self._decided(step, read) for step in steps]
+
+    @property
+    def _next_run_needs_digests(self) -> bool:
+        """Whether parts won't tell enough of what is exported now.
+
+        Where rows expire in merges, only the number of keys tells how many of them were merged.
+        """
+        snapshot = self.evidence.snapshot
+        return snapshot is None or (snapshot.expires and self.reader.merges)
 
     def _read(self, steps: Sequence[Step]) -> dict[str, Fingerprint]:
         """Return the digests of chunks, by name, each of what its last one is of."""
