@@ -324,7 +324,7 @@ def test_a_changed_cell_is_seen_of_rows_that_came_from_another_replica(
     with monkeypatch.context() as patched:
         patched.setattr("exports.export_command.reader_of", reader_of_other_node)
         if not told:
-            patched.setattr("exports.chunk_export.read_snapshot", lambda *_: None)
+            patched.setattr("exports.chosen_nodes.read_snapshot", lambda *_: None)
         make(backup_tool, "replacing")
     read = [export.fingerprint.is_read for export in backup_tool.manifest("m").exports]
     assert read == [not told] * 3

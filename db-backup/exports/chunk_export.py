@@ -3,13 +3,14 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from backup_config import Config
+from exports.chosen_nodes import ChosenNodes
 from exports.chunk_rows import LineBreaksInValues
 from exports.fingerprint import counted
 from exports.flights import Flight, Flights
@@ -29,7 +30,6 @@ from ooni_common.run import Job
 from parallel import BytesInFlight
 from store.bucket import Bucket
 from store.uploads import PART_SIZE, Written, uploading
-from tables.parts import read_snapshot
 from throttle import Progress
 
 log = logging.getLogger("ooni.db_backup")
@@ -111,8 +111,7 @@ class ChunkExporter:
         self._bucket = bucket
         self._lanes = lanes
         self._reader = file.reader
-        self._planned_nodes = nodes_of(file.reader)
-        self._storages: dict[tuple[str, ...], str] = {}  # the names, by other nodes
+        self._nodes = ChosenNodes(file)
         self._manifest = file.manifest
         self._file = file
         self._tally = tally
@@ -211,7 +210,7 @@ class ChunkExporter:
         with ExitStack() as reading, self.flights.one() as flight:
             lane = reading.enter_context(self._lanes.taken())
             self.flights.check()
-            step = self._of_the_best_replicas(step, lane)
+            step = self._nodes.step(step, lane.reader)
             # Lines can only be compared with what there is now.
             rows = step.fingerprint.rows if exact else lane.reader.count(chunk.condition)
             started, clock = now(), time.monotonic()
@@ -302,44 +301,3 @@ class ChunkExporter:
         with self._file.lock:
             self._tally.add(step, export)
         tell_of_export(step, export, self._layout, time.monotonic() - began)
-
-    def _of_the_best_replicas(self, step: Step, lane: Lane) -> Step:
-        """Return a step as it is on the nodes that the rows come from.
-
-        They may be other ones than those that were asked when it was planned, and lack rows.
-        """
-        replicas = lane.reader.replicas
-        if not replicas:
-            return step
-        replicas.choose()
-        nodes, condition = nodes_of(lane.reader), step.chunk.condition
-        if nodes == self._planned_nodes:
-            return step
-        planned, storage = step.fingerprint, self._storage_of(lane.reader, nodes)
-        if storage and not planned.is_read:
-            return replace(step, fingerprint=counted(lane.reader.count(condition)), storage=storage)
-        # Without blocks, nothing but the digest of all columns will tell of cells that change.
-        whole = not storage or planned.whole is not None
-        fingerprint = lane.reader.fingerprint(condition, whole=whole)
-        return replace(step, fingerprint=fingerprint, storage=storage)
-
-    def _storage_of(self, reader: Reader, nodes: Sequence[str]) -> str:
-        """Return the name of the blocks that other nodes had when they were first chosen.
-
-        "" if their parts don't tell.
-        """
-        with self._file.lock:
-            name = self._storages.get(tuple(nodes))
-        if name is None:
-            snapshot = read_snapshot(reader.databases, reader.table)
-            name = snapshot.storage.name if snapshot else ""
-            with self._file.lock:
-                self._storages[tuple(nodes)] = name
-                if snapshot:
-                    self._manifest.storages[name] = snapshot.storage
-        return name
-
-
-def nodes_of(reader: Reader) -> list[str]:
-    """Return the names of the nodes that a table is read from."""
-    return [node.name for node in reader.replicas.chosen] if reader.replicas else []
