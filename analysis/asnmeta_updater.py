@@ -118,10 +118,10 @@ def update(job: Job[Config]) -> None:
         refusals = Refusals(job, lambda: live_contents(nodes, [TABLE]))
         with job.metrics.timer("fetch_data"):
             fetched = fetch_map(job, loaded, refusals.source, Path(folder))
-        if fetched is None:
+        if fetched.refused:
             heal_nodes(job, nodes, [TABLE])
-            raise refusals.again()
-        with refusals.remembered(fetched.source):
+            raise refusals.again(fetched.source)
+        with refusals.remembered(fetched.unproven_source):
             if fetched.files:
                 report_progress(job, 50)
                 load_map(job, nodes, fetched)
@@ -137,8 +137,8 @@ def report_progress(job: Job[Config], percent: int) -> None:
 
 def fetch_map(
     job: Job[Config], loaded: Mapping[str, str], refused: Mapping[str, str], folder: Path
-) -> Fetched | None:
-    """Fetch the map unless it is what the table was loaded from; None: it was refused."""
+) -> Fetched:
+    """Fetch the map unless it is what the table was loaded from, or what was refused."""
     config = job.config
     fetcher = configured_fetcher(job.user_agent, config, LIMITS)
     return fetch_unless_refused(fetcher, {TABLE.name: config.url}, loaded, refused, folder)

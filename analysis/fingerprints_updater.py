@@ -152,10 +152,10 @@ def update(job: Job[Config]) -> None:
         refusals = Refusals(job, lambda: live_contents(nodes, tables))
         with job.metrics.timer("fetch_csv"):
             fetched = fetch_files(job, loaded, refusals.source, Path(folder))
-        if fetched is None:
+        if fetched.refused:
             heal_nodes(job, nodes, tables)
-            raise refusals.again()
-        with refusals.remembered(fetched.source):
+            raise refusals.again(fetched.source)
+        with refusals.remembered(fetched.unproven_source):
             if fetched.files:
                 report_progress(job, 30)
                 judge_and_load(job, nodes, fetched, ordinary, job.clock())
@@ -193,8 +193,8 @@ def report_progress(job: Job[Config], percent: int) -> None:
 
 def fetch_files(
     job: Job[Config], loaded: Mapping[str, str], refused: Mapping[str, str], folder: Path
-) -> Fetched | None:
-    """Fetch the files that are not what the tables were loaded from; None: they were refused."""
+) -> Fetched:
+    """Fetch the files that are not what the tables were loaded from, or what was refused."""
     config = job.config
     fetcher = configured_fetcher(job.user_agent, config, LIMITS)
     urls = {"fingerprints_dns": config.dns_url, "fingerprints_http": config.http_url}

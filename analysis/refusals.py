@@ -108,16 +108,21 @@ class Refusals:
         since = datetime.fromtimestamp(self._last.since, UTC)
         return f"{self._last.verdict} (refused since {since:%Y-%m-%d %H:%M} UTC)"
 
-    def again(self) -> DataRefused:
-        """Return what to raise for the version that was refused: to be logged once a day."""
+    def again(self, source: Mapping[str, str] | None = None) -> DataRefused:
+        """Return what to raise for the version that was refused: to be logged once a day.
+
+        Args:
+            source: what is known of that version by now; None: nothing new.
+        """
+        last = msgspec.structs.replace(self._last, source=dict(source or self._last.source))
         verdict = f"{self.verdict}; upstream has nothing new, and --dry-run shows all findings"
         now = self._clock()
-        if self._attended:
-            return DataRefused(verdict)
-        if 0 <= now - self._last.logged < DAY:
-            return RefusedBefore(verdict)
-        self._write(msgspec.structs.replace(self._last, logged=now))
-        return DataRefused(verdict)
+        is_known = not self._attended and 0 <= now - last.logged < DAY
+        if not (is_known or self._attended):
+            last = msgspec.structs.replace(last, logged=now)
+        if last != self._last:
+            self._write(last)
+        return RefusedBefore(verdict) if is_known else DataRefused(verdict)
 
     @contextlib.contextmanager
     def remembered(self, source: Mapping[str, str]) -> Iterator[None]:

@@ -26,10 +26,21 @@ class Fetched:
     Attributes:
         files: table → the file that it is to be loaded from; none: nothing has changed.
         source: the upstream's version, for the state file.
+        refused: whether that is what an earlier run has refused.
     """
 
     files: Mapping[str, Path]
     source: SourceVersion
+    refused: bool = False
+
+    @property
+    def unproven_source(self) -> SourceVersion:
+        """The version without what servers said of the files, so that they are fetched once more.
+
+        What is refused can be the bytes that have come, and not those that upstream has.
+        """
+        said = {f"{name}.{key}" for name in self.files for key in ("etag", "modified")}
+        return {key: value for key, value in self.source.items() if key not in said}
 
 
 def upstream_checks(fetcher: Fetcher, urls: Mapping[str, SecretUrl]) -> Checks:
@@ -95,8 +106,8 @@ def fetch_unless_refused(
     loaded: SourceVersion,
     refused: SourceVersion,
     folder: Path,
-) -> Fetched | None:
-    """Fetch as `fetch_changed` does, unless upstream still has what was refused; then return None.
+) -> Fetched:
+    """Fetch as `fetch_changed` does, unless upstream still has what was refused.
 
     Args:
         fetcher: fetches the files.
@@ -112,7 +123,7 @@ def fetch_unless_refused(
         return fetch_changed(fetcher, urls, loaded, folder)
     moved = fetch_changed(fetcher, urls, refused, folder)
     if not moved.files:
-        return None
+        return Fetched({}, moved.source, refused=True)
 
     def is_new(name: str) -> bool:
         return moved.source.get(f"{name}.sha256") != loaded.get(f"{name}.sha256")
