@@ -244,6 +244,41 @@ def test_a_table_whose_rows_cannot_be_read_keeps_no_other_from_being_saved(
     assert private_tool.run("verify")[0] == 0
 
 
+@pytest.mark.long
+def test_a_table_that_the_newest_backup_lacks_is_not_restored_without_its_rows(
+    private_tool: BackupTool,
+) -> None:
+    assert private_tool.run("backup")[0] == 0
+    rows = private_tool.database.execute("SELECT count() FROM measurements")
+    private_tool.database.execute(SICK)
+    assert private_tool.run("backup")[0] == 69
+    with another_database(private_tool) as database:
+        to = ("--to-database", database)
+        advice = f"restore measurements --to-database {database}, and then --all again"
+        for arguments in (("--dry-run",), ()):
+            status, log = private_tool.run("restore", "--all", *to, *arguments)
+            assert (status, advice in log) == (0 if arguments else 65, True), log
+        there = {name for (name,) in private_tool.database.execute(f"SHOW TABLES FROM {database}")}
+        assert "measurements" not in there
+        assert {*TABLES} - {"measurements"} < there
+        assert private_tool.run("restore", "measurements", *to)[0] == 0
+        assert private_tool.run("restore", "--all", *to)[0] == 0
+        count = private_tool.database.execute(f"SELECT count() FROM {database}.measurements")
+        assert count == rows
+
+
+def test_where_several_tables_in_a_row_cannot_be_read_there_is_no_backup(
+    private_tool: BackupTool,
+) -> None:
+    database = private_tool.database
+    for name in ("a", "b", "c"):
+        database.execute(f"CREATE TABLE {name} (id UInt64) ENGINE = MergeTree ORDER BY id")
+        database.execute(f"INSERT INTO {name} VALUES (1)")
+        database.execute(SICK.replace("measurements", name))
+    status, log = private_tool.run("backup")
+    assert (status, "a broken part" in log, private_tool.backups()) == (69, True, [])
+
+
 def test_where_no_table_can_be_read_there_is_no_backup(private_tool: BackupTool) -> None:
     private_tool.database.execute(SICK)
     only = {"measurements": "private", "*": "none"}
@@ -292,12 +327,15 @@ def test_a_table_that_is_dropped_while_definitions_are_read_spoils_no_backup(
     assert "dropped" not in private_tool.backups()[0].definitions
 
 
+@pytest.mark.parametrize("policy", ["private", "both"])
 def test_a_private_table_that_is_dropped_meanwhile_is_no_backup(
-    private_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+    private_tool: BackupTool, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     drop_before_the_backup(monkeypatch, private_tool, "replacing")
-    status, log = private_tool.run("backup")
-    assert (status, "replacing" in log, private_tool.backups()) == (69, True, []), log
+    status, log = private_tool.run("backup", tables=POLICY | {"replacing": policy})
+    assert (status, private_tool.backups()) == (69, []), log
+    assert "replacing" in log
+    assert "dropped meanwhile" not in log
 
 
 @pytest.mark.long

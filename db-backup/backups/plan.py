@@ -34,6 +34,7 @@ log = logging.getLogger("ooni.db_backup")
 T = TypeVar("T")
 
 NOT_GRANTED = 497
+FAILURES_OF_THE_SERVER = 3  # so many tables that fail one after another are hardly to blame
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ShardPlan:
 
     def _saves(self, name: str) -> bool:
         policy = self.server.config.policy_of(name)
-        return policy is not None and policy.policy == "private"
+        return policy is not None and policy.backed_up
 
     def without(self, names: Collection[str]) -> "ShardPlan":
         """Return the plan without some tables."""
@@ -138,7 +139,7 @@ def plan_backup(
         force: also if nothing has changed.
 
     Raises:
-        StatementFailed, StatementRefused: no table at all can be read.
+        StatementFailed, StatementRefused: several tables in a row can't be read, or none at all.
     """
     main = servers[0].main
     ((database,),) = main.database.query("SELECT currentDatabase()")
@@ -231,12 +232,21 @@ def _plan_shard(
 def _of_each(
     savings: Iterable[Saving], read: Callable[[Saving], T], refused: dict[str, ScriptError]
 ) -> dict[str, T]:
-    """Return what is read of each table; one that can't be read keeps no other from being saved."""
+    """Return what is read of each table; one that can't be read keeps no other from being saved.
+
+    Raises:
+        StatementFailed: so many in a row can't be read that it is the server.
+    """
     results = {}
+    in_a_row = 0
     for saving in savings:
         try:
             results[saving.name] = read(saving)
+            in_a_row = 0
         except (StatementFailed, StatementRefused) as error:
+            in_a_row += isinstance(error, StatementFailed)
+            if in_a_row == FAILURES_OF_THE_SERVER:
+                raise
             error.args = (f"{saving.name!r}: not in this backup: {error}", *error.args[1:])
             refused[saving.name] = error
     return results

@@ -1,6 +1,7 @@
 """Restoring from a backup, as the command says."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from backup_config import Config
@@ -11,6 +12,8 @@ from backups.commands import (
     proven_state,
     stored_backups,
 )
+from backups.comparison import is_empty
+from backups.manifest import BackupManifest
 from backups.partitions import id_by_value, replacements, with_partitions
 from backups.restore import Restored, Wanted, report, restore_tables
 from backups.server_manifest import check_layout, check_server_manifests
@@ -20,13 +23,15 @@ from backups.stored import (
     chain_of,
     check_newest,
     chosen,
+    good_backups,
     good_ones,
 )
-from ooni_common.errors import ScriptError
+from ooni_common.errors import DataRefused, ScriptError
+from ooni_common.nodes import Nodes
 from ooni_common.run import Job
 from store.client import url_of
 from tables.inventory import check_names
-from tables.staging import Place
+from tables.staging import Place, exists
 
 log = logging.getLogger("ooni.db_backup")
 
@@ -58,12 +63,17 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
             "the backup %s is not signed: whoever can write to the bucket may have made it",
             backup.manifest.name,
         )
+    elsewhere = {} if table or job.arguments.source else _last_elsewhere(job, backup.manifest)
+    if wanted.rows:  # an empty table would look like a restored one
+        wanted = replace(wanted, skipped=wanted.skipped | elsewhere.keys())
     if job.dry_run:
         explain_restore(wanted)
+        for refusal in _left_out(job, wanted, elsewhere):
+            log.warning("%s", refusal)
         return
     restored = Restored()
     try:
-        _restore(job, wanted, restored)
+        _restore(job, wanted, restored, elsewhere)
     except ScriptError as error:  # what was done by then is told, too
         restored.failures.append(error)
     report(restored)
@@ -75,6 +85,40 @@ def restore_backup(job: Job[Config], backup: Chosen, table: str) -> None:
             "other partitions are not in it; to replace those of the live table: %s",
             replacements(live, wanted.place(table), wanted.partitions),
         )
+
+
+def _last_elsewhere(job: Job[Config], newest: BackupManifest) -> dict[str, str]:
+    """Return the tables whose rows the newest backup has not, and which backup has the last ones.
+
+    They could not be read when it was made, or had lost too many rows. A table that is in none of
+    its definitions is another matter: it was dropped before.
+    """
+    last = {
+        name: one.name
+        for one in good_backups(stored_backups(job))
+        for name, saved in one.tables.items()
+        if saved.rows
+    }
+    policies = {name: job.config.policy_of(name) for name in last}
+    return {
+        name: last[name]
+        for name, policy in sorted(policies.items())
+        if name in newest.definitions.keys() - newest.tables.keys() - {*job.arguments.skip}
+        and (policy is None or policy.keeps_last)
+    }
+
+
+def _left_out(job: Job[Config], wanted: Wanted, elsewhere: Mapping[str, str]) -> list[DataRefused]:
+    """Return the refusals of tables whose rows only older backups have."""
+    newest, target = wanted.manifest.name, job.arguments.to_database
+    return [
+        DataRefused(
+            f"{wanted.place(name)}: left out, as its rows are not in the backup {newest}; the last"
+            f" ones are in {backup}: restore {name}"
+            f" {f'--to-database {target}' if target else f'--as {name}'}, and then --all again"
+        )
+        for name, backup in elsewhere.items()
+    ]
 
 
 def _wanted(job: Job[Config], backup: Chosen, table: str) -> Wanted:
@@ -117,8 +161,17 @@ def _wanted(job: Job[Config], backup: Chosen, table: str) -> Wanted:
     )
 
 
-def _restore(job: Job[Config], wanted: Wanted, restored: Restored) -> None:
-    """Restore what is wanted, after a look at what the server will read of the bucket."""
+def _restore(
+    job: Job[Config], wanted: Wanted, restored: Restored, elsewhere: Mapping[str, str]
+) -> None:
+    """Restore what is wanted, after a look at what the server will read of the bucket.
+
+    Args:
+        job: of the command.
+        wanted: of one backup.
+        restored: is told what has become of the tables.
+        elsewhere: tables whose rows it has not → the backup that has them.
+    """
     manifest = wanted.manifest
     bucket, _ = private_bucket(job)
     check_layout(job.config, bucket, manifest)
@@ -132,10 +185,18 @@ def _restore(job: Job[Config], wanted: Wanted, restored: Restored) -> None:
     with connected_to_servers(job.config) as nodes:
         if nodes.is_cluster:
             restore_on_cluster(nodes, job.config, wanted, restored)
-            return
-        check_shards(nodes, manifest)
-        server = server_of(nodes, nodes.up[0], job.config, manifest.collection)
-        restore_tables(server, wanted, restored)
+        else:
+            check_shards(nodes, manifest)
+            server = server_of(nodes, nodes.up[0], job.config, manifest.collection)
+            restore_tables(server, wanted, restored)
+        left = {name: one for name, one in elsewhere.items() if not _is_there(nodes, wanted, name)}
+        restored.failures += _left_out(job, wanted, left)
+
+
+def _is_there(nodes: Nodes, wanted: Wanted, name: str) -> bool:
+    """Tell whether a table is there with rows."""
+    place = wanted.place(name)
+    return exists(nodes.first, place) and not is_empty(nodes.first, place)
 
 
 def _partition_of(job: Job[Config], value: str) -> str:
