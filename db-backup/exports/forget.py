@@ -166,7 +166,7 @@ def _planned(
     exporter.recover()  # what a run that was interrupted has published is the old object
     plan = planned(reader, manifest, lambda _export: False, max_shrink=1, force=True)
     steps = [step for step in plan.steps if step.chunk.name in removal.chunks]
-    if any(step.has_other_bounds for step in steps):
+    if reader.policy.chunk_by == "range" and any(step.has_other_bounds for step in steps):
         # A range that is split now loses rows to new ones, which have to be there, too.
         steps = [one for one in plan.steps if one in steps or one.has_other_bounds or not one.last]
     # Chunks that are not among them may be missing from the manifest.
