@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from backup_config import Config
+from backups.attempt import Attempt
 from backups.comparison import Rows
 from backups.definitions import Definitions, is_table
 from backups.replica_restore import ReplicaElsewhere, ReplicaRestore
@@ -117,15 +118,16 @@ class _Restore:
         """Restore a table where it is missing; return lines about that."""
         place = self._wanted.places[name]
         standings = self._standings.settled(name, standings, self._started)
-        lines: list[str] = []
+        attempt, lines = Attempt(self._nodes, place), list[str]()
         for shard in self._standings.shards(name, standings).values():
-            lines += self._restore_shard(name, shard)
+            lines += self._restore_shard(name, shard, attempt)
+        attempt.check()
         if len(lines) > 1:
             rows = self._wanted.manifest.tables[name].rows
             return [f"{place}: {rows:,} rows on {len(lines)} shards"]
         return lines
 
-    def _restore_shard(self, name: str, shard: Shard) -> list[str]:
+    def _restore_shard(self, name: str, shard: Shard, attempt: Attempt) -> list[str]:
         place, missing = self._wanted.places[name], shard.missing
         self._touched |= {name} if missing else set()
         shard.check_in_step(place)
@@ -134,9 +136,9 @@ class _Restore:
             log.info("%s is there already, %s", place, standing.rows.value if standing else "")
             return []
         if not is_replicated(shard.saved.engine):
-            done = self._nodes.each(lambda node: self._plain(name, node), among=missing)
+            done = attempt.each(lambda node: self._plain(name, node), among=missing)
             return list(done.values())[:1]
-        return self._replicas.restore(name, shard)
+        return self._replicas.restore(name, shard, attempt)
 
     def _plain(self, name: str, node: Node) -> str:
         """Restore a table that does not replicate on one node."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 
+from backups.attempt import Attempt
 from backups.manifest import SavedTable
 from backups.restore import Wanted
 from backups.standings import Shard, Standings, lag_in_step
@@ -65,8 +66,14 @@ class ReplicaRestore:
         self.made: dict[tuple[str, str], Place] = {}
         self.statements: dict[str, str] = {}
 
-    def restore(self, name: str, shard: Shard) -> list[str]:
-        """Restore a table of one shard where it is missing; return lines about that."""
+    def restore(self, name: str, shard: Shard, attempt: Attempt) -> list[str]:
+        """Restore a table of one shard where it is missing; return lines about that.
+
+        Args:
+            name: of the table.
+            shard: what its nodes have.
+            attempt: is told of the nodes that do not get it; the others do.
+        """
         place = self._wanted.places[name]
         for node, path in shard.strays.items():
             log.warning(
@@ -77,12 +84,12 @@ class ReplicaRestore:
                 f"one of {path}" if path else "a table of its own",
             )
         if shard.path:
-            return self._joined(name, shard)
+            return self._joined(name, shard, attempt)
         if shard.is_one_empty_table:
             line = self.attach_rows(name, shard.saved, shard.missing[0])
-            self._nodes.each(lambda node: self._wait(node, place), among=shard.missing)
+            attempt.each(lambda node: self._wait(node, place), among=shard.missing)
             return [line]
-        return self._replicated(name, shard.saved, shard.missing)
+        return self._replicated(name, shard.saved, shard.missing, attempt)
 
     def attach_rows(self, name: str, saved: SavedTable, writer: Node) -> str:
         """Fill a replicated table that is there and empty on all nodes."""
@@ -94,7 +101,7 @@ class ReplicaRestore:
     def make_empty(self, name: str, schema: str, missing: list[Node]) -> list[str]:
         """Make a table that replicates, without rows, under one path for all nodes of a shard."""
         place = self._wanted.place(name)
-        lines: list[str] = []
+        attempt, lines = Attempt(self._nodes, place), list[str]()
         for shard in self._nodes.shards:
             nodes = self._nodes.of_shard(shard)
             among = [node for node in nodes if node in missing]
@@ -106,12 +113,9 @@ class ReplicaRestore:
                 schema, path = str(statement), path_of(str(statement))
             else:
                 path = self._path(name, schema, among[0], place.replicated(self._started))
-            made = self._nodes.each(
-                partial(self._make, name=name, statement=schema, path=path), among
-            )
-            lines += self._nodes.each(
-                partial(self._named, made=made, place=place), list(made)
-            ).values()
+            made = attempt.each(partial(self._make, name=name, statement=schema, path=path), among)
+            lines += attempt.each(partial(self._named, made=made, place=place), list(made)).values()
+        attempt.check()
         return lines[:1]
 
     def fill_beside(self, node: Node, name: str, staging: Place) -> None:
@@ -119,7 +123,9 @@ class ReplicaRestore:
         server, manifest = self._standings.server(node), self._standings.manifest(node.shard)
         fill(server, manifest, name, staging, self._wanted.filling)
 
-    def _replicated(self, name: str, saved: SavedTable, among: list[Node]) -> list[str]:
+    def _replicated(
+        self, name: str, saved: SavedTable, among: list[Node], attempt: Attempt
+    ) -> list[str]:
         """Restore a table of one shard that replicates, on these nodes."""
         place, writer = self._wanted.places[name], among[0]
         staging, target = place.staging(self._started), place.replicated(self._started)
@@ -130,23 +136,24 @@ class ReplicaRestore:
             def make(node: Node) -> Place:
                 return self._make(node, name, saved.storage_schema, path)
 
-            made = self._nodes.each(make, among=among)
+            made = attempt.each(make, among=among)
             if writer not in made:
+                attempt.check()
                 raise Unavailable(
                     f"{writer}: {self._nodes.absent.get(writer.name, 'it has failed')}"
                 )
             writer.database.query(f"ALTER TABLE {target} ATTACH PARTITION ALL FROM {staging}")
             drop(writer.database, staging)
-        return self._spread(name, saved, made)
+        return self._spread(name, saved, made, attempt)
 
-    def _joined(self, name: str, shard: Shard) -> list[str]:
+    def _joined(self, name: str, shard: Shard, attempt: Attempt) -> list[str]:
         """Let nodes that lack a table join those that have it."""
         place, model = self._wanted.places[name], shard.good[0]
         ((statement,),) = model.database.query(f"SHOW CREATE TABLE {place}")
         late = [
             node for node in shard.missing if (one := shard.held[node]) and one.path == shard.path
         ]
-        self._nodes.each(lambda node: self._wait(node, place), among=late)
+        attempt.each(lambda node: self._wait(node, place), among=late)
 
         joining = [node for node in shard.missing if node not in late]
         begun = self._begun(place, shard.path, joining)
@@ -156,8 +163,8 @@ class ReplicaRestore:
                 node, name, str(statement), path_literal(shard.path)
             )
 
-        made = self._nodes.each(join, among=joining)
-        lines = self._spread(name, shard.saved, made)
+        made = attempt.each(join, among=joining)
+        lines = self._spread(name, shard.saved, made, attempt)
         return [f"{line}; {', '.join(map(str, made))} joined" for line in lines]
 
     def _begun(self, place: Place, path: str, among: list[Node]) -> dict[Node, Place]:
@@ -205,7 +212,9 @@ class ReplicaRestore:
             raise refused_schema(name, statement, error) from None
         return moved(create, wanted.manifest.database, wanted.database, wanted.manifest.definitions)
 
-    def _spread(self, name: str, saved: SavedTable, made: Mapping[Node, Place]) -> list[str]:
+    def _spread(
+        self, name: str, saved: SavedTable, made: Mapping[Node, Place], attempt: Attempt
+    ) -> list[str]:
         """Wait until each node has the rows of a replicated table; then give it its name there."""
         place = self._wanted.places[name]
 
@@ -216,8 +225,8 @@ class ReplicaRestore:
         def put(node: Node) -> str:
             return put_in_place(node.database, saved, made[node], place, self._started)
 
-        complete = self._nodes.each(caught_up, among=list(made))
-        lines = self._nodes.each(put, among=list(complete))
+        complete = attempt.each(caught_up, among=list(made))
+        lines = attempt.each(put, among=list(complete))
         for node in list(lines)[:1]:
             ((create,),) = node.database.query(f"SHOW CREATE TABLE {place}")
             self.statements[name] = " ".join(str(create).split())

@@ -27,6 +27,13 @@ pytestmark = pytest.mark.production
 # Rows with the keys of rows that are there, of a later version: a merge leaves 300 of 600.
 AGAIN = "INSERT INTO ooni.facts SELECT month, number, 2 FROM ooni.facts"
 
+LATER = (
+    "CREATE TABLE ooni.plain_2 (number UInt64) ENGINE = MergeTree ORDER BY number",
+    "INSERT INTO ooni.plain_2 SELECT number FROM numbers(20)",
+)
+# What becomes the table of a node.
+REPLICA = "`ooni`.`ooni_restoring_[0-9a-f]+_[0-9TZ]+_replicated`"
+
 
 @pytest.fixture
 def of_facts(saving: Tool) -> Tool:
@@ -88,6 +95,75 @@ def test_a_table_that_takes_no_such_rows_is_told_and_the_others_restored(
     assert (status, "facts" in log.splitlines()[-1]) == (69, True), log
     assert content(cluster.nodes[2], "plain")[0] == 10
     assert "restored `ooni`.`plain`" in log, log
+
+
+@pytest.mark.parametrize(
+    ("ill", "code", "expected"), [([2], 241, 69), ([0, 1, 2], 243, 69), ([0, 1, 2], 497, 78)]
+)
+def test_nodes_that_fail_at_one_plain_table_get_the_others(
+    saving: Tool, cluster: Cluster, ill: list[int], code: int, expected: int
+) -> None:
+    everywhere(cluster, *LATER)
+    saving.config["tables"] = {"plain": "private", "plain_2": "private", "*": "none"}
+    saving.succeed("backup")
+    everywhere(cluster, "DROP TABLE ooni.plain SYNC", "DROP TABLE ooni.plain_2 SYNC")
+    sick = [cluster.nodes[number] for number in ill]
+    for node in sick:
+        node.fail("^RESTORE TABLE `ooni`.`plain` ", code)
+    status, log = saving.run("restore", "--all")
+    assert (status, log.splitlines()[-1].count("`ooni`.`plain`: 127.0.0.1:")) == (expected, 1), log
+    for node in sick:
+        assert f"`ooni`.`plain`: 127.0.0.1:{node.port}: database: injected (code {code}" in log
+    assert ["plain" in names for names in tables(cluster)] == [
+        node not in sick for node in cluster.nodes
+    ]
+    assert [content(node, "plain_2")[0] for node in cluster.nodes] == [20] * 3
+    cluster.mend()
+    saving.succeed("restore", "--all")
+    assert [content(node, "plain")[0] for node in cluster.nodes] == [10] * 3
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE", "SYSTEM START MERGES", "RENAME TABLE"])
+def test_a_node_that_fails_at_its_replica_gets_the_other_tables(
+    saving: Tool, cluster: Cluster, statement: str
+) -> None:
+    everywhere(cluster, *LATER)
+    saving.config["tables"] = {"facts": "private", "plain_2": "private", "*": "none"}
+    saving.succeed("backup")
+    before = content(cluster.nodes[0], "facts")
+    everywhere(cluster, "DROP TABLE ooni.facts SYNC")
+    *others, third = cluster.nodes
+    third.execute("DROP TABLE ooni.plain_2 SYNC")
+    third.fail(f"^{statement} {REPLICA}", 241)
+    status, log = saving.run("restore", "--all")
+    last = log.splitlines()[-1]
+    assert (status, f"`ooni`.`facts`: 127.0.0.1:{third.port}: " in last) == (69, True), log
+    assert ["facts" in names for names in tables(cluster)] == [True, True, False]
+    assert [content(node, "facts") for node in others] == [before] * 2
+    assert content(third, "plain_2")[0] == 20
+    cluster.mend()
+    assert "joined" in saving.succeed("restore", "--all")
+    assert contents_of(cluster, "facts") == {before}
+    assert not any("ooni_restoring" in name for names in tables(cluster) for name in names)
+
+
+def test_a_node_that_fails_at_an_empty_replica_gets_the_other_tables(
+    saving: Tool, cluster: Cluster
+) -> None:
+    everywhere(cluster, *LATER)
+    saving.config["tables"] = {"facts": "private", "plain_2": "private", "*": "none"}
+    saving.succeed("backup")
+    everywhere(cluster, "DROP TABLE ooni.facts SYNC", "DROP TABLE ooni.plain_2 SYNC")
+    third = cluster.nodes[2]
+    third.fail(f"^RENAME TABLE {REPLICA}", 243)
+    status, log = saving.run("restore", "--all", "--schema-only")
+    last = log.splitlines()[-1]
+    assert (status, f"`ooni`.`facts`: 127.0.0.1:{third.port}: " in last) == (69, True), log
+    assert ["facts" in names for names in tables(cluster)] == [True, True, False]
+    assert all("plain_2" in names for names in tables(cluster))
+    cluster.mend()
+    saving.succeed("restore", "--all", "--schema-only", "--skip", "plain_2")
+    assert len({path_of(node, "facts") for node in cluster.nodes}) == 1
 
 
 def test_replicas_under_two_paths_become_one_table(of_facts: Tool, cluster: Cluster) -> None:
