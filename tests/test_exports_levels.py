@@ -10,10 +10,11 @@ from typing import Any, cast
 import pytest
 
 from db_backup_harness import LAYOUT, BackupTool
+from exports.chunks import digests
 from exports.clickhouse_http import ClickHouseHTTP
 from exports.commands import reader_of
 from exports.reader import Reader
-from ooni_common.database import Database
+from ooni_common.database import Database, StatementFailed
 from ooni_common.errors import Unavailable
 from ooni_common.nodes import Node
 from tables.inventory import SourceTable, read_table
@@ -299,6 +300,134 @@ def test_rows_that_merges_drop_are_not_lost_where_rows_expire(backup_tool: Backu
     execute("ALTER TABLE m DELETE WHERE id < 50 AND t < '2024-02-01'", settings=NOW)
     status, log = backup_tool.run()
     assert (status, "m: 202401: shrunk, 50 rows" in log) == (65, True), log
+
+
+BROKEN = "m: {}: not compared, and its export stays: database: "
+
+
+def break_months(tool: BackupTool, *months: int) -> None:
+    """Let a column fail in the rows of some months that were there before it, as damage does."""
+    sick = f"toMonth(t) IN ({', '.join(map(str, months))})" if months else "0"
+    tool.database.execute(f"ALTER TABLE m MODIFY COLUMN x DEFAULT throwIf({sick}, 'a broken part')")
+
+
+def make_breakable(tool: BackupTool, months: int = 3, ttl: str = "") -> None:
+    """Make a table of so many months with a column that no part has yet, and export it."""
+    tool.database.execute(
+        f"CREATE TABLE m (t DateTime, id UInt32) ENGINE = ReplacingMergeTree ORDER BY (t, id) {ttl}"
+    )
+    for month in range(1, months + 1):
+        tool.database.execute(f"INSERT INTO m SELECT '2024-0{month}-05', number FROM numbers(100)")
+    tool.database.execute("ALTER TABLE m ADD COLUMN x UInt8 DEFAULT 0")
+    status, log = tool.run(tables={"m": BY_MONTH})
+    assert status == 0, log
+
+
+def add_to(tool: BackupTool, month: int) -> None:
+    """Add a row to a month."""
+    tool.database.execute(f"INSERT INTO m VALUES ('2024-0{month}-06', 5000, 5)")
+
+
+def test_a_chunk_that_can_not_be_compared_holds_up_no_other_one(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exports.plan.read_snapshot", lambda *_: None)
+    make_breakable(backup_tool)
+    before = backup_tool.manifest("m").chunks
+    break_months(backup_tool, 1)
+    add_to(backup_tool, 3)
+    status, log = backup_tool.run()
+    assert (status, BROKEN.format(202401) in log, "a broken part" in log) == (69, True, True), log
+    after = backup_tool.manifest("m").chunks
+    assert [name for name in MONTHS if after[name] != before[name]] == ["202403"]
+    assert backup_tool.csv("m_202403.csv.zstd").count(b",5000,5") == 1
+    # What has happened meanwhile is seen when the chunk can be read again.
+    backup_tool.database.execute("ALTER TABLE m MODIFY COLUMN x DEFAULT toMonth(t) = 1")
+    assert exported_by(backup_tool) == ["202401"]
+    assert_exports_have_the_rows(backup_tool)
+
+
+def test_a_chunk_whose_blocks_tell_of_a_change_is_asked_again_when_it_can_be_read(
+    backup_tool: BackupTool,
+) -> None:
+    make_breakable(backup_tool)
+    before = backup_tool.manifest("m").chunks["202401"]
+    break_months(backup_tool, 1)  # other defaults are another table
+    for _ in range(2):
+        status, log = backup_tool.run()
+        assert (status, BROKEN.format(202401) in log) == (69, True), log
+        assert backup_tool.manifest("m").chunks["202401"] == before
+    break_months(backup_tool)
+    assert "202401" in exported_by(backup_tool)
+    assert_exports_have_the_rows(backup_tool)
+
+
+def test_a_chunk_that_may_have_shrunk_and_can_not_be_read_holds_up_no_other_one(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exports.plan.read_snapshot", lambda *_: None)
+    make_breakable(backup_tool)
+    before = backup_tool.manifest("m").chunks["202401"]
+    backup_tool.database.execute("DELETE FROM m WHERE id < 90 AND toMonth(t) = 1")
+    break_months(backup_tool, 1)
+    add_to(backup_tool, 3)
+    status, log = backup_tool.run()
+    assert (status, BROKEN.format(202401) in log) == (69, True), log
+    assert backup_tool.manifest("m").chunks["202401"] == before
+    assert backup_tool.csv("m_202403.csv.zstd").count(b",5000,5") == 1
+    break_months(backup_tool)
+    status, log = backup_tool.run()
+    assert (status, "m: 202401: shrunk, 10 rows" in log) == (65, True), log
+
+
+def test_several_chunks_in_a_row_that_can_not_be_compared_are_the_server(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exports.plan.read_snapshot", lambda *_: None)
+    make_breakable(backup_tool, 5)
+    break_months(backup_tool, 1, 2, 3, 4)
+    add_to(backup_tool, 5)
+    status, log = backup_tool.run()
+    told = [month for month in range(1, 6) if BROKEN.format(f"20240{month}") in log]
+    assert (status, told) == (69, [1, 2, 3]), log
+    assert backup_tool.csv("m_202405.csv.zstd").count(b",5000,5") == 0
+
+
+def test_a_digest_that_can_not_be_read_keeps_no_chunk_from_being_exported(
+    backup_tool: BackupTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where FINAL takes more time or memory than the server allows; the rows take less."""
+    asked = []
+
+    def digests_of_some(reader: Reader, chunks: Sequence[Any], **how: bool) -> dict[str, Any]:
+        asked.append([chunk.name for chunk in chunks])
+        if "202402" in asked[-1]:
+            raise StatementFailed("database: too slow", 159, "")
+        return digests(reader, chunks, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exports.plan.digests", digests_of_some)
+        twice_in_each_month(backup_tool, "TTL t + INTERVAL 50 YEAR")
+    assert asked == [[name] for name in MONTHS]  # and never all of the table in one statement
+    exports = backup_tool.manifest("m").chunks
+    assert [exports[name].fingerprint.is_read for name in MONTHS] == [True, False, True]
+    assert_exports_have_the_rows(backup_tool)
+
+
+def test_a_month_that_can_not_be_read_holds_up_no_other_one_where_rows_expire(
+    backup_tool: BackupTool,
+) -> None:
+    make_breakable(backup_tool, ttl="TTL t + INTERVAL 50 YEAR")
+    break_months(backup_tool, 1)
+    before = backup_tool.manifest("m").chunks["202401"]
+    status, log = backup_tool.run("--force")
+    assert (status, "m: 202401: not exported: database: " in log) == (69, True), log
+    after = backup_tool.manifest("m").chunks
+    assert after["202401"] == before
+    assert [after[name].fingerprint.is_read for name in MONTHS[1:]] == [True, True]
+    backup_tool.database.execute("ALTER TABLE m MODIFY COLUMN x DEFAULT toMonth(t) = 1")
+    assert exported_by(backup_tool) == ["202401"]
+    assert_exports_have_the_rows(backup_tool)
 
 
 class OtherNode:

@@ -5,7 +5,7 @@ import pytest
 from db_backup_harness import BackupTool
 from exports.export import Exporter
 from exports.parquet_rows import ParquetRows
-from exports.plan import Step
+from exports.steps import Step
 from ooni_common.errors import DataRefused, ScriptError, Unavailable
 from test_exports_parquet import BOTH, MONTHS, PARQUET, export_of, parquets, times, tool
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from exports.fingerprint import counted
 from exports.manifest_file import ManifestFile
-from exports.plan import Step
 from exports.reader import Reader
+from exports.steps import Step
 from tables.parts import read_snapshot
 
 

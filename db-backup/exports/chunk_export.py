@@ -20,9 +20,10 @@ from exports.manifest import Export, ExportLayout, ParquetObject, now
 from exports.manifest_file import ManifestFile
 from exports.parquet_failures import ParquetFailures
 from exports.parquet_upload import Beside, RowsChanged, uploading_parquet
-from exports.plan import Step, types_of
+from exports.plan import types_of
 from exports.reader import Chunk, Reader
 from exports.sizes import check_size, expected_size
+from exports.steps import Step
 from exports.stored import published
 from exports.tally import Tally, tell_of_export
 from ooni_common.errors import ScriptError, Unavailable

@@ -18,8 +18,9 @@ from exports.manifest import Export, ExportLayout, ParquetObject, TableManifest,
 from exports.manifest_file import ManifestFile
 from exports.parquet_plan import merged_since, with_parquet
 from exports.parquet_rows import ParquetFormat, binary_columns_of, parquet_format
-from exports.plan import Plan, Step, shrunk, types_of
+from exports.plan import Plan, shrunk, types_of
 from exports.reader import Reader
+from exports.steps import Step
 from exports.stored import published
 from exports.tally import Tally
 from ooni_common.database import StatementFailed

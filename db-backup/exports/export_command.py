@@ -21,10 +21,11 @@ from exports.commands import (
 )
 from exports.export import Exporter
 from exports.manifest import ExportLayout, RunManifest, TableManifest, now
-from exports.plan import Plan, Step, planned, tell
+from exports.plan import Plan, planned, tell
 from exports.publication import publish
 from exports.rotation import Rotation, looked_at
 from exports.row_source import ChosenSource
+from exports.steps import Step
 from exports.stored import TableManifests, read_table_manifests
 from ooni_common.database import StatementFailed
 from ooni_common.errors import ConfigError, DataRefused, ScriptError

@@ -6,7 +6,7 @@ from contextlib import suppress
 from exports.chunk_rows import RowsDiffer
 from exports.manifest_file import ManifestFile
 from exports.parquet_upload import RowsChanged
-from exports.plan import Step
+from exports.steps import Step
 from ooni_common.database import ServerError
 from ooni_common.errors import ScriptError, TryAgainLater, Unavailable
 from store.bucket import Bucket

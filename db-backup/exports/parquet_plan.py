@@ -6,8 +6,8 @@ from dataclasses import replace
 import msgspec
 
 from exports.manifest import Export, ParquetObject
-from exports.plan import Step
 from exports.reader import Reader
+from exports.steps import Step
 
 
 def with_parquet(

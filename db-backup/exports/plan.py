@@ -8,16 +8,19 @@ and where they are exported once.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import msgspec
 
+from exports.chunk_digests import read_digests
+from exports.chunk_failures import ChunkFailures, with_chunk
 from exports.chunks import DamagedRanges, check_columns, digests, of_one_server, survey
 from exports.evidence import Evidence
 from exports.fingerprint import Fingerprint, counted
 from exports.losses import has_shrunk
 from exports.manifest import Export, TableManifest
 from exports.reader import Chunk, Reader
+from exports.steps import Reason, Step
+from ooni_common.database import ServerError, StatementFailed
 from ooni_common.errors import ScriptError, Unavailable
 from ooni_common.output import counted as counted_things
 from tables.blocks import Changes, Storage
@@ -26,56 +29,6 @@ from tables.parts import read_snapshot
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
-
-ReasonToExport = Literal[
-    "new",
-    "changed",
-    "with other columns",
-    "again, by --force",
-    "with an older digest",
-    "lost from the bucket",
-    "lacks Parquet",
-    "found by rotation",
-]
-Reason = ReasonToExport | Literal["unchanged", "shrunk", "dropped", "behind", "undecided"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is to be done with one chunk, and why.
-
-    Attributes:
-        chunk: which rows.
-        fingerprint: of them.
-        reason: of what is done.
-        last: the export of before.
-        storage: the name of the blocks that the table had before; "" if not known.
-        looked: whether it has had its turn in the rotation, which has seen no change.
-    """
-
-    chunk: Chunk
-    fingerprint: Fingerprint
-    reason: Reason
-    last: Export | None
-    storage: str = ""
-    looked: bool = False
-
-    @property
-    def exports(self) -> bool:
-        """Whether its rows are read."""
-        return self.reason in get_args(ReasonToExport)
-
-    @property
-    def has_other_bounds(self) -> bool:
-        """Whether its object is of other bounds, and may have rows of new chunks."""
-        return self.last is not None and self.last.chunk != self.chunk
-
-    def __str__(self) -> str:
-        rows = f"{self.fingerprint.rows:,} rows"
-        if self.last and self.last.rows != self.fingerprint.rows:
-            rows += f" ({self.fingerprint.rows - self.last.rows:+,})"
-        name = self.chunk.name or "the whole table"
-        return f"{name}: {self.reason}, {rows}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +42,8 @@ class Plan:
         decided: how many bytes of columns the server has read to decide.
         looks: at how many chunks the rotation has looked.
         looked: how many bytes that has read.
-        missed: why it could not look at others, which was the fault of these.
+        missed: why chunks could not be read, by which it was to be decided about them or for the
+            rotation, where that is the fault of these.
     """
 
     steps: list[Step]
@@ -143,13 +97,15 @@ def plan(
     evidence = Evidence(reader, manifest, read_snapshot(reader.databases, reader.table))
     surveyed = _surveyed(reader, manifest, evidence, force=force)
     planner = _Planner(reader, manifest, evidence, is_lost, max_shrink, force)
-    steps = planner.decided([planner.step(chunk, rows) for chunk, rows in surveyed])
+    steps = planner.decided(planner.steps(surveyed))
+    missed = [step.failure for step in steps if step.failure]
     present = {step.chunk.name for step in steps}
     steps += [
         planner.absent(export) for export in manifest.exports if export.chunk.name not in present
     ]
     storage = evidence.snapshot.storage if evidence.snapshot else None
-    return Plan(steps, storage, evidence.surveyed, reader.bytes_read - before)
+    read = reader.bytes_read - before
+    return Plan(steps, storage, evidence.surveyed, read, missed=missed)
 
 
 def _surveyed(
@@ -216,6 +172,25 @@ class _Planner:
     max_shrink: float
     force: bool
 
+    def steps(self, surveyed: Sequence[tuple[Chunk, int]]) -> list[Step]:
+        """Return what is to be done with chunks of so many rows, as far as that can be told.
+
+        Raises:
+            ServerError: it is not a chunk's fault that nobody can tell.
+        """
+        steps: list[Step] = []
+        failures = ChunkFailures()
+        for chunk, rows in surveyed:
+            try:
+                step = self.step(chunk, rows)
+            except StatementFailed as error:
+                last = self.manifest.chunks.get(chunk.name)
+                step = self._unread(Step(chunk, counted(rows), "unread", last), error)
+            failures.add(step.failure)
+            failures.raise_fatal()
+            steps.append(step)
+        return steps
+
     def step(self, chunk: Chunk, rows: int) -> Step:
         """Return what is to be done with a chunk of so many rows, if that can be told."""
         last = self.manifest.chunks.get(chunk.name)
@@ -236,11 +211,29 @@ class _Planner:
         return Step(export.chunk, counted(0), reason, export)
 
     def decided(self, steps: Sequence[Step]) -> list[Step]:
-        """Return steps with the digests that it takes to decide, or that the next run needs."""
-        needed = self._next_run_needs_digests
-        asks = [step for step in steps if step.reason == "undecided" or (step.exports and needed)]
-        read = self._read(asks)
-        return [self._decided(step, read) for step in steps]
+        """Return steps with the digests that it takes to decide, or that the next run needs.
+
+        A chunk that can't be read holds up no other one: what was exported of it stays, or it is
+        exported without a digest.
+
+        Raises:
+            ServerError: it is not the fault of the chunks about which it can't be decided.
+        """
+        undecided = [step for step in steps if step.reason == "undecided"]
+        exported = [step for step in steps if step.exports and self._next_run_needs_digests]
+        told = self.evidence.snapshot is not None
+        found = read_digests(undecided if told else [*undecided, *exported], self._read)
+        decided = [self._decided(step, *found) for step in steps]
+        failures = ChunkFailures()
+        for before, step in zip(steps, decided, strict=True):
+            if before in undecided:
+                failures.add(step.failure)
+        failures.raise_fatal()
+        if not told:
+            return decided
+        # All that is exported can be the whole table: a statement for each chunk, as for its rows.
+        found = read_digests(exported, self._read, one_by_one=True)
+        return [self._decided(step, *found) for step in decided]
 
     @property
     def _next_run_needs_digests(self) -> bool:
@@ -273,8 +266,12 @@ class _Planner:
             return False
         return self.evidence.may_have_other_cells(step.last)
 
-    def _decided(self, step: Step, read: Mapping[str, Fingerprint]) -> Step:
+    def _decided(
+        self, step: Step, read: Mapping[str, Fingerprint], unread: Mapping[str, ServerError]
+    ) -> Step:
         """Return a step with the fingerprint that was read, if it was, and what follows from it."""
+        if error := unread.get(step.chunk.name):
+            return self._unread(step, error)
         if step.chunk.name not in read:
             return step
         fingerprint, reason = read[step.chunk.name], step.reason
@@ -287,6 +284,15 @@ class _Planner:
                 fingerprint = msgspec.structs.replace(fingerprint, whole=whole)
             reason = "unchanged" if same else "changed"
         return replace(step, fingerprint=fingerprint, reason=reason)
+
+    def _unread(self, step: Step, error: ServerError) -> Step:
+        """Return a step without the digest that could not be read."""
+        table = self.reader.table.name
+        if step.exports:
+            log.warning("%s", with_chunk(error, table, step.chunk, "its export has no digest"))
+            return step
+        error = with_chunk(error, table, step.chunk, "not compared, and its export stays")
+        return replace(step, reason="unread", failure=error)
 
     def _reason(self, chunk: Chunk, rows: int, last: Export) -> Reason:
         if self.force:

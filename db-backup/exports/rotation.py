@@ -15,18 +15,20 @@ from pathlib import Path
 import msgspec
 
 from documents import Number
-from exports.chunk_failures import FAILURES_OF_THE_SERVER, with_chunk
+from exports.chunk_digests import read_digests
+from exports.chunk_failures import with_chunk
 from exports.chunks import digests, grown_chunks
 from exports.fingerprint import Fingerprint
 from exports.manifest import Export, TableManifest, now
-from exports.plan import Plan, Reason, Step
+from exports.plan import Plan
 from exports.reader import Chunk, Reader
-from ooni_common.database import ServerError
+from exports.steps import Reason, Step
 from ooni_common.state import read_state, write_state
 from tables.blocks import Storage
 from tables.parts import read_snapshot
 
 RUNS = 26  # half a year of weekly ones
+NOT_READ = "the rotation could not read it"
 
 
 class RotationState(msgspec.Struct):
@@ -85,7 +87,9 @@ def looked_at(
         return plan
     before = reader.bytes_read
     looks = due(plan.steps, manifest.looks, share)
-    read, unread = _read(reader, [*looks, *_affordable(plan.steps)])
+    # What is not looked at as the server seems to be at fault is left for another run.
+    asked = [*looks, *_affordable(plan.steps)]
+    read, unread = read_digests(asked, lambda steps: _digests(reader, steps))
     first = [
         step.chunk
         for step in looks
@@ -95,6 +99,10 @@ def looked_at(
     ]
     late = _changed_since(reader, plan.storage, first)
     missed = [step for step in looks if step.chunk.name in unread]
+    failures = [
+        with_chunk(unread[step.chunk.name], reader.table.name, step.chunk, NOT_READ)
+        for step in missed
+    ]
 
     def after(step: Step) -> Step:
         if step in missed:  # it has had its turn, or the others would never have theirs
@@ -108,35 +116,8 @@ def looked_at(
         steps=[after(step) for step in plan.steps],
         looks=len(looks) - len(missed),
         looked=reader.bytes_read - before,
-        missed=[unread[step.chunk.name] for step in missed],
+        missed=[*plan.missed, *failures],
     )
-
-
-def _read(
-    reader: Reader, steps: Sequence[Step]
-) -> tuple[dict[str, Fingerprint], dict[str, ServerError]]:
-    """Return the digests of chunks, and why some have none, by name.
-
-    Where so many in a row have none that it may be the server, the rest is left for another run.
-    """
-    try:
-        return _digests(reader, steps), {}
-    except ServerError as error:
-        if len(steps) == 1:
-            return {}, {steps[0].chunk.name: _missed(reader, steps[0], error)}
-    read: dict[str, Fingerprint] = {}
-    unread: dict[str, ServerError] = {}
-    in_a_row = 0
-    for step in steps:
-        try:
-            read |= _digests(reader, [step])
-            in_a_row = 0
-        except ServerError as error:
-            unread[step.chunk.name] = _missed(reader, step, error)
-            in_a_row += 1
-            if in_a_row == FAILURES_OF_THE_SERVER:
-                break
-    return read, unread
 
 
 def _digests(reader: Reader, steps: Sequence[Step]) -> dict[str, Fingerprint]:
@@ -144,10 +125,6 @@ def _digests(reader: Reader, steps: Sequence[Step]) -> dict[str, Fingerprint]:
     whole = [step for step in steps if step.last and step.last.fingerprint.whole is not None]
     read = digests(reader, [step.chunk for step in steps if step not in whole])
     return read | digests(reader, [step.chunk for step in whole], whole=True)
-
-
-def _missed(reader: Reader, step: Step, error: ServerError) -> ServerError:
-    return with_chunk(error, reader.table.name, step.chunk, "the rotation could not read it")
 
 
 def due(steps: Sequence[Step], looks: Mapping[str, str], share: int) -> list[Step]:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from exports.manifest import Export, ExportLayout
-from exports.plan import Step
+from exports.steps import Step
 from throttle import in_units
 
 log = logging.getLogger("ooni.db_backup")
