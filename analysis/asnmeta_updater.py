@@ -39,7 +39,7 @@ from table_updates import (
     roll_back_tables,
 )
 from update_state import UpdateState, live_contents
-from upstream_files import Fetched, fetch_unless_refused, upstream_checks
+from upstream_files import Fetched, fetch_unless_refused, prove_next_time, upstream_checks
 
 log = logging.getLogger("ooni.asnmeta")
 
@@ -157,6 +157,8 @@ def load_map(job: Job[Config], nodes: Nodes, fetched: Fetched) -> None:
             changes = load(job, nodes, [update], fetched.source)
         finally:
             report_refused_rows(job, asn_map)
+        if asn_map.refused_rows:
+            prove_next_time(job, fetched)
     report_rows(job, changes)
 
 

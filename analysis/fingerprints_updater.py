@@ -54,7 +54,7 @@ from table_updates import (
     roll_back_tables,
 )
 from update_state import live_contents
-from upstream_files import Fetched, fetch_unless_refused, upstream_checks
+from upstream_files import Fetched, fetch_unless_refused, prove_next_time, upstream_checks
 
 log = logging.getLogger("ooni.fingerprints")
 
@@ -180,6 +180,8 @@ def judge_and_load(
         check_files(job, nodes, files, refused)
         report_progress(job, 60)
         load_files(job, nodes, files, fetched.source)
+        if any(file.refusals for file in files.values()):
+            prove_next_time(job, fetched)
         refused.load_beside()
     finally:
         if not job.dry_run:

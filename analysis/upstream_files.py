@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ooni_common.config import SecretUrl
+import msgspec
+
+from ooni_common.config import DatabaseConfig, SecretUrl
 from ooni_common.doctor import Checks
 from ooni_common.fetch import Fetcher, Validators
+from ooni_common.run import Job
+from ooni_common.state import read_state, write_state
 from table_updates import SourceVersion, versioned
+from update_state import UpdateState
 
 log = logging.getLogger("ooni.updates")
 
@@ -37,7 +42,7 @@ class Fetched:
     def unproven_source(self) -> SourceVersion:
         """The version without what servers said of the files, so that they are fetched once more.
 
-        What is refused can be the bytes that have come, and not those that upstream has.
+        What is refused can be damage on the way, which upstream does not have.
         """
         said = {f"{name}.{key}" for name in self.files for key in ("etag", "modified")}
         return {key: value for key, value in self.source.items() if key not in said}
@@ -132,6 +137,14 @@ def fetch_unless_refused(
     others = fetch_changed(fetcher, stayed, {}, folder)
     files = {name: path for name, path in moved.files.items() if is_new(name)}
     return Fetched({**files, **others.files}, {**loaded, **moved.source, **others.source})
+
+
+def prove_next_time(job: Job[DatabaseConfig], fetched: Fetched) -> None:
+    """Let the next run fetch once more what was loaded, as rows were refused."""
+    state = read_state(job.state_file, UpdateState)
+    if not job.dry_run:
+        source = dict(fetched.unproven_source)
+        write_state(job.state_file, msgspec.structs.replace(state, source=source))
 
 
 def _validators(loaded: SourceVersion, name: str, url: SecretUrl) -> Validators | None:

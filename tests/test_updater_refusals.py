@@ -172,27 +172,36 @@ def test_a_loss_is_refused_no_more_where_the_table_is_gone(
         assert (status, len(updater.rows_of("asnmeta"))) == (0, 500), log
 
 
+@pytest.mark.parametrize(
+    ("what", "status"), [(b"[", 65), (b"0", 0)], ids=["the document", "one row"]
+)
 def test_bytes_that_were_damaged_on_their_way_are_refused_once(
-    tmp_path: Path, database: FreshDatabase, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    database: FreshDatabase,
+    capsys: pytest.CaptureFixture[str],
+    what: bytes,
+    status: int,
 ) -> None:
     folder = tmp_path / "upstream"
     folder.mkdir()
     (folder / "map.json").write_bytes(sample_map(300, 1000, 1))
 
-    def flip(exchange: Exchange) -> None:
+    def damage(exchange: Exchange) -> None:
         with exchange.forwarded() as response:
             content = response.read()
             exchange.pass_head(response)
-            exchange.send(content.replace(b"[", b"\xdb", 1))
+            exchange.send(content.replace(what, b"\xdb", 1))
             exchange.end()
 
     with SampleUpstream(folder) as server, FaultProxy(server.address) as proxy:
         updater = AsnMap(tmp_path, database, capsys)
         updater.configure(url=f"{proxy.url}/map.json", min_rows=100)
-        proxy.fail(flip, lambda _request: True, times=1)
-        assert updater.run()[0] == 65
-        assert updater.run()[0] == 0
-        assert len(updater.rows_of("asnmeta")) == 1000
+        proxy.fail(damage, lambda _request: True, times=1)
+        assert updater.run()[0] == status
+        for _ in range(2):
+            assert updater.run()[0] == 0
+            assert len(updater.rows_of("asnmeta")) == 1000
+        assert [request.status for request in server.requests] == [200, 200, 304]
 
 
 @pytest.mark.long
