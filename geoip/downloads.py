@@ -73,7 +73,7 @@ def download(
         max_size: of the unpacked database, in bytes.
 
     Returns:
-        What the caller has then: where its digest is that of `at_hand`, `path` is no file.
+        What is at hand afterwards. If its digest is that of `at_hand`, `path` was deleted.
 
     Raises:
         NotFound, Forbidden, Unavailable, DataRefused: as `Fetcher.fetch`; it can't be unpacked.

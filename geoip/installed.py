@@ -78,7 +78,7 @@ def rolled_back(
     """Return the state in which what was replaced counts as what upstream has.
 
     Args:
-        state_file: has the state of before.
+        state_file: holds the state of the last run.
         sources: the databases.
         replaced: what was installed and whole, by kind.
         restored: the SHA-256 of what is installed again, by file.

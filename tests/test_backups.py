@@ -236,7 +236,7 @@ def test_a_table_whose_rows_cannot_be_read_keeps_no_other_from_being_saved(
     assert (status, "'measurements': not in this backup: database: " in log) == (69, True), log
     (backup,) = private_tool.backups()
     assert set(backup.tables) == healthy - {"measurements"}
-    assert private_tool.run("backup")[0] == 69  # it is said each time, and nothing is made anew
+    assert private_tool.run("backup")[0] == 69  # reported on every run, without another backup
     assert len(private_tool.backups()) == 1
     database.execute("ALTER TABLE measurements DROP COLUMN x")
     assert private_tool.run("backup")[0] == 0

@@ -29,7 +29,7 @@ class Step:
         chunk: which rows.
         fingerprint: of them.
         reason: of what is done.
-        last: the export of before.
+        last: its previous export.
         storage: the name of the blocks that the table had before; "" if not known.
         looked: whether it has had its turn in the rotation, which has seen no change.
         failure: why it is "unread": nobody knows whether it has changed, and its export stays.
