@@ -99,12 +99,9 @@ def _last_elsewhere(job: Job[Config], newest: BackupManifest) -> dict[str, str]:
         for name, saved in one.tables.items()
         if saved.rows
     }
-    policies = {name: job.config.policy_of(name) for name in last}
+    lacking = newest.definitions.keys() - newest.tables.keys() - {*job.arguments.skip}
     return {
-        name: last[name]
-        for name, policy in sorted(policies.items())
-        if name in newest.definitions.keys() - newest.tables.keys() - {*job.arguments.skip}
-        and (policy is None or policy.keeps_last)
+        name: last[name] for name in sorted(lacking & last.keys()) if job.config.keeps_last(name)
     }
 
 

@@ -144,10 +144,11 @@ def to_verify(
         return wanted
     newest = good[0]
     last_of = {table: one for one in good_backups(backups) for table in one.tables}
-    for table in sorted(last_of.keys() - newest.tables.keys()):
-        policy = config.policy_of(table)
-        if table in tables or (not tables and (policy is None or policy.keeps_last)):
-            wanted.append((last_of[table], [table]))
+    wanted += [
+        (last_of[table], [table])
+        for table in sorted(last_of.keys() - newest.tables.keys())
+        if table in tables or (not tables and config.keeps_last(table))
+    ]
     return wanted
 
 

@@ -1,6 +1,6 @@
 """Deleting what nobody needs any more: `prune`, `delete` and `forget`."""
 
-from backup_config import Config
+from backup_config import Config, Side
 from backup_doctor import checks_before_a_run
 from backups.commands import private_bucket
 from backups.prune_command import delete_named, prune_backups
@@ -29,14 +29,11 @@ def prune(job: Job[Config]) -> None:
 def _prune_database(job: Job[Config], *, confirmed: bool) -> list[ScriptError]:
     """Prune exports and backups; return what has failed, which keeps neither from the other."""
     failures: list[ScriptError] = []
-    if has_bucket(job.config, "public"):
+    sides: tuple[Side, ...] = ("public", "private")
+    for side, prune_side in zip(sides, (prune_exports, prune_backups), strict=True):
         try:
-            prune_exports(job, confirmed=confirmed)
-        except ScriptError as error:
-            failures.append(error)
-    if has_bucket(job.config, "private"):
-        try:
-            prune_backups(job, confirmed=confirmed)
+            if has_bucket(job.config, side):
+                prune_side(job, confirmed=confirmed)
         except ScriptError as error:
             failures.append(error)
     return failures
